@@ -1,0 +1,1 @@
+//! Linux as a network plugin needs it, and no word of CNI.
