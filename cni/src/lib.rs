@@ -1,5 +1,38 @@
 //! The Container Network Interface specification, version 1.1.0, on the plugin's side.
 //!
 //! Nothing here asks the kernel for anything: it is the language that runtimes and plugins speak.
+//! A plugin implements [`Plugin`] and hands itself to [`run`], which reads the environment and
+//! stdin, validates everything before anything is touched, calls the one method that was asked
+//! for, and prints the result or the error in the version that the network's configuration names.
+//!
+//! Source: <https://www.cni.dev/docs/spec/>, sections 2 (execution protocol), 4 (delegation) and
+//! 5 (result types).
 
 #![forbid(unsafe_code)]
+
+pub mod address;
+pub mod args;
+pub mod call;
+pub mod environment;
+pub mod error;
+pub mod exec;
+pub mod failures;
+pub mod ipam;
+pub mod json;
+pub mod name;
+pub mod plugin;
+pub mod result;
+pub mod undo;
+pub mod version;
+
+pub use address::{Cidr, Mac};
+pub use args::Args;
+pub use call::{Call, Network, ValidAttachments};
+pub use environment::{Command, Environment};
+pub use error::{Code, Error};
+pub use failures::Failures;
+pub use name::{ContainerId, IfName, NetworkName};
+pub use plugin::{Plugin, run};
+pub use result::{Dns, Interface, IpConfig, Route, Success};
+pub use undo::Undo;
+pub use version::Version;

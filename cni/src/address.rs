@@ -1,0 +1,226 @@
+//! Addresses as the specification writes them, parsed strictly.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnetwork::IpNetwork;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+/// An address with the length of its prefix (`10.88.0.2/24`); host bits are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Cidr(IpNetwork);
+
+/// An Ethernet address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+/// A text that is no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidAddress {
+    /// Not an address with a prefix length.
+    #[error("{0:?} is no address with a prefix length, such as 10.88.0.2/24 or fd00:88::2/64")]
+    Cidr(String),
+    /// Not an Ethernet address.
+    #[error("{0:?} is no Ethernet address, such as c2:11:22:33:44:55")]
+    Mac(String),
+}
+
+impl Cidr {
+    /// An address in a network; `None` if the prefix is longer than the address.
+    #[must_use]
+    pub fn new(address: IpAddr, prefix: u8) -> Option<Self> {
+        IpNetwork::new(address, prefix).ok().map(Self)
+    }
+
+    /// The address alone: /32 or /128.
+    #[must_use]
+    pub fn host(address: IpAddr) -> Self {
+        Self(IpNetwork::from(address))
+    }
+
+    /// The address, host bits included.
+    #[must_use]
+    pub fn ip(self) -> IpAddr {
+        self.0.ip()
+    }
+
+    /// The length of the prefix in bits.
+    #[must_use]
+    pub fn prefix(self) -> u8 {
+        self.0.prefix()
+    }
+
+    /// The network that the address is in: the same prefix, host bits zero.
+    #[must_use]
+    pub fn network(self) -> Self {
+        Self::new(self.0.network(), self.prefix()).unwrap_or(self)
+    }
+
+    /// Whether `address` is of the same network.
+    #[must_use]
+    pub fn contains(self, address: IpAddr) -> bool {
+        self.0.contains(address)
+    }
+
+    /// Whether it is of IPv4.
+    #[must_use]
+    pub fn is_ipv4(self) -> bool {
+        self.0.is_ipv4()
+    }
+}
+
+impl From<Cidr> for IpNetwork {
+    fn from(cidr: Cidr) -> Self {
+        cidr.0
+    }
+}
+
+impl From<IpNetwork> for Cidr {
+    fn from(network: IpNetwork) -> Self {
+        Self(network)
+    }
+}
+
+impl FromStr for Cidr {
+    type Err = InvalidAddress;
+
+    /// `ADDRESS/PREFIX` and nothing else: `ipnetwork` alone would also take a bare address, a
+    /// netmask and `/+24`.
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
+        let invalid = || InvalidAddress::Cidr(text.to_owned());
+        let (address, prefix) = text.split_once('/').ok_or_else(invalid)?;
+        if prefix.is_empty() || prefix.len() > 3 || !prefix.bytes().all(|b| b.is_ascii_digit()) {
+            return Err(invalid());
+        }
+        let address = address.parse().map_err(|_| invalid())?;
+        let prefix = prefix.parse().map_err(|_| invalid())?;
+        Self::new(address, prefix).ok_or_else(invalid)
+    }
+}
+
+impl fmt::Display for Cidr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.ip(), self.prefix())
+    }
+}
+
+impl FromStr for Mac {
+    type Err = InvalidAddress;
+
+    /// Six pairs of hexadecimal digits between colons or dashes, or three groups of four between
+    /// dots: what runtimes are known to send.
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
+        let invalid = || InvalidAddress::Mac(text.to_owned());
+        let separator = text.chars().find(|c| !c.is_ascii_hexdigit()).ok_or_else(invalid)?;
+        let digits = match separator {
+            ':' | '-' => 2,
+            '.' => 4,
+            _ => return Err(invalid()),
+        };
+        let groups: Vec<&str> = text.split(separator).collect();
+        let hexadecimal =
+            |group: &&str| group.len() == digits && group.bytes().all(|b| b.is_ascii_hexdigit());
+        if groups.len() * digits != 12 || !groups.iter().all(hexadecimal) {
+            return Err(invalid());
+        }
+        let number = u64::from_str_radix(&groups.concat(), 16).map_err(|_| invalid())?;
+        let [_, _, bytes @ ..] = number.to_be_bytes();
+        Ok(Self(bytes))
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.map(|byte| format!("{byte:02x}")).join(":"))
+    }
+}
+
+macro_rules! as_text {
+    ($($name:ident),*) => {$(
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+            }
+        }
+    )*};
+}
+
+as_text!(Cidr, Mac);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn refuses_what_ipnetwork_alone_would_take() {
+        for bad in [
+            "",
+            "/",
+            "10.0.0.1",
+            "10.0.0.1/",
+            "10.0.0.1/+24",
+            "10.0.0.1/255.255.255.0",
+            "10.0.0.1/33",
+            "10.0.0.01/24",
+            "10.0.0/24",
+            "::1/129",
+            "fe80::1%eth0/64",
+            " 10.0.0.1/24",
+            "10.0.0.1/24 ",
+            "10.0.0.1/-1",
+        ] {
+            assert!(bad.parse::<Cidr>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn networks() {
+        let cidr: Cidr = "10.88.3.7/16".parse().unwrap();
+        assert_eq!(cidr.network().to_string(), "10.88.0.0/16");
+        assert_eq!(Cidr::host(cidr.ip()).to_string(), "10.88.3.7/32");
+        assert!(cidr.contains("10.88.255.1".parse().unwrap()));
+        assert!(!cidr.contains("::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn ethernet_addresses() {
+        let mac = Mac([0xc2, 0x11, 0x22, 0x33, 0x44, 0x55]);
+        for good in ["c2:11:22:33:44:55", "C2-11-22-33-44-55", "c211.2233.4455"] {
+            assert_eq!(good.parse(), Ok(mac));
+        }
+        for bad in ["", "c2", "c2:11:22:33:44", "c2:11:22:33:44:5", "c2:11-22:33:44:55", "x", "é"]
+        {
+            assert!(bad.parse::<Mac>().is_err(), "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn texts_come_back(bits: u128, v4: bool, prefix in 0u8..=128, mac: [u8; 6]) {
+            let address = if v4 {
+                IpAddr::from((bits as u32).to_be_bytes())
+            } else {
+                IpAddr::from(bits.to_be_bytes())
+            };
+            if let Some(cidr) = Cidr::new(address, prefix) {
+                prop_assert_eq!(cidr.to_string().parse(), Ok(cidr));
+            }
+            prop_assert_eq!(Mac(mac).to_string().parse(), Ok(Mac(mac)));
+        }
+
+        #[test]
+        fn no_text_panics(text: String) {
+            let _ = text.parse::<Cidr>();
+            let _ = text.parse::<Mac>();
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! A command as a plugin sees it: everything read, everything validated.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::environment::Environment;
+use crate::error::{Code, Error};
+use crate::json;
+use crate::name::{ContainerId, IfName, NetworkName};
+use crate::result::Success;
+use crate::version::Version;
+
+/// A network: what stdin says, and where other plugins are.
+#[derive(Clone, Debug)]
+pub struct Network<C> {
+    /// The network's name.
+    pub name: NetworkName,
+    /// The version that the configuration is written in, and the result has to be.
+    pub version: Version,
+    /// The plugin's own keys.
+    pub config: C,
+    /// The type of the IPAM plugin; `None` if the configuration asks for none.
+    pub ipam: Option<String>,
+    /// What the plugins before this one made, or the whole chain.
+    pub prev_result: Option<Success>,
+    /// The directories to look for other plugins in.
+    pub path: Vec<PathBuf>,
+    /// The configuration as it came, which delegated plugins get too.
+    pub stdin: Vec<u8>,
+}
+
+/// An ADD, CHECK or DEL: one attachment of one container to one network.
+#[derive(Clone, Debug)]
+pub struct Call<C> {
+    /// The network.
+    pub network: Network<C>,
+    /// The attachment.
+    pub environment: Environment,
+}
+
+/// The attachments that a GC has to leave alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ValidAttachments(BTreeSet<(String, String)>);
+
+/// The keys that every configuration has.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Common {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    ipam: Option<Ipam>,
+    #[serde(default)]
+    prev_result: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct Ipam {
+    #[serde(default, rename = "type")]
+    kind: String,
+}
+
+impl<C: DeserializeOwned> Network<C> {
+    /// Reads a configuration whose `version` was found to be supported.
+    ///
+    /// Errors: code 7, naming the key.
+    pub fn read(stdin: Vec<u8>, version: Version, path: Vec<PathBuf>) -> Result<Self, Error> {
+        let value = json::object(&stdin)?;
+        let common: Common = json::read(&value)?;
+        let name = common.name.ok_or_else(|| {
+            Error::new(Code::InvalidConfig, "key \"name\" of the configuration is missing")
+        })?;
+        let name = name.parse().map_err(|error| Error::invalid_key("name", error))?;
+        let prev_result = common
+            .prev_result
+            .map(|result| Success::from_json(&result, version))
+            .transpose()
+            .map_err(|error| error.context("key \"prevResult\""))?;
+        let ipam = common.ipam.map(|ipam| ipam.kind).filter(|kind| !kind.is_empty());
+        let config = json::read(&value)?;
+        Ok(Self { name, version, config, ipam, prev_result, path, stdin })
+    }
+}
+
+impl<C> Call<C> {
+    /// The container's ID.
+    #[must_use]
+    pub fn container_id(&self) -> &ContainerId {
+        &self.environment.container_id
+    }
+
+    /// The name of the interface inside the container.
+    #[must_use]
+    pub fn ifname(&self) -> &IfName {
+        &self.environment.ifname
+    }
+
+    /// The path of the container's namespace; `None` in a DEL after the namespace has vanished.
+    #[must_use]
+    pub fn netns(&self) -> Option<&Path> {
+        self.environment.netns.as_deref()
+    }
+
+    /// The network's configuration, the plugin's own keys.
+    #[must_use]
+    pub fn config(&self) -> &C {
+        &self.network.config
+    }
+
+    /// What the plugins before this one made.
+    ///
+    /// Errors: code 7 if there is none, which a chained plugin cannot do without.
+    pub fn previous_result(&self) -> Result<&Success, Error> {
+        self.network.prev_result.as_ref().ok_or_else(|| {
+            Error::new(
+                Code::InvalidConfig,
+                "key \"prevResult\" of the configuration is missing: this command needs the \
+                 result of the ADD, or of the plugin before this one in the chain",
+            )
+        })
+    }
+}
+
+impl ValidAttachments {
+    /// Reads `cni.dev/valid-attachments`, or the name that the key had in the first runtimes.
+    ///
+    /// Errors: code 7 if neither is there: without the list, a GC would remove every attachment.
+    pub fn read(configuration: &Value) -> Result<Self, Error> {
+        #[derive(Deserialize)]
+        struct Attachment {
+            #[serde(rename = "containerID")]
+            container_id: String,
+            ifname: String,
+        }
+        const KEY: &str = "cni.dev/valid-attachments";
+        let list = configuration
+            .get(KEY)
+            .filter(|list| !list.is_null())
+            .or_else(|| configuration.get("cni.dev/attachments").filter(|list| !list.is_null()))
+            .ok_or_else(|| Error::invalid_key(KEY, "is missing"))?;
+        let list: Vec<Attachment> =
+            json::read(list).map_err(|error| error.context(format!("key {KEY:?}")))?;
+        Ok(Self(list.into_iter().map(|it| (it.container_id, it.ifname)).collect()))
+    }
+
+    /// Whether this attachment is to be left alone.
+    #[must_use]
+    pub fn contains(&self, container_id: &str, ifname: &str) -> bool {
+        self.0.contains(&(container_id.to_owned(), ifname.to_owned()))
+    }
+
+    /// Whether any attachment of the container is to be left alone.
+    #[must_use]
+    pub fn contains_container(&self, container_id: &str) -> bool {
+        self.0.iter().any(|(id, _)| id == container_id)
+    }
+
+    /// The attachments: container ID and interface name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(id, ifname)| (id.as_str(), ifname.as_str()))
+    }
+}
+
+impl FromIterator<(String, String)> for ValidAttachments {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(attachments: I) -> Self {
+        Self(attachments.into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Config {
+        #[serde(default)]
+        mtu: u32,
+    }
+
+    fn read(configuration: &Value) -> Result<Network<Config>, Error> {
+        Network::read(configuration.to_string().into_bytes(), Version::V1_0_0, Vec::new())
+    }
+
+    #[test]
+    fn common_and_own_keys() {
+        let network = read(&json!({"name": "n", "MTU": 1400, "ipam": {"type": ""}})).unwrap();
+        assert_eq!((network.config.mtu, network.ipam), (1400, None));
+        let network = read(&json!({"name": "n", "ipam": {"type": "host-local"}})).unwrap();
+        assert_eq!(network.ipam.as_deref(), Some("host-local"));
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        for (configuration, key) in [
+            (json!({}), "\"name\""),
+            (json!({"name": ""}), "\"name\""),
+            (json!({"name": 1}), "\"name\""),
+            (json!({"name": "a/b"}), "\"name\""),
+            (json!({"name": "n", "ipam": []}), "\"ipam"),
+            (json!({"name": "n", "ipam": {"type": 1}}), "\"ipam.type\""),
+            (json!({"name": "n", "mtu": "1500"}), "\"mtu\""),
+            (json!({"name": "n", "prevResult": 5}), "\"prevResult\""),
+            (json!({"name": "n", "prevResult": {"ips": [{"address": 1}]}}), "ips[0].address"),
+        ] {
+            let error = read(&configuration).unwrap_err();
+            assert_eq!(error.code, Code::InvalidConfig, "{error}");
+            assert!(error.msg.contains(key), "{configuration}: {error}");
+        }
+    }
+
+    #[test]
+    fn valid_attachments() {
+        let one = json!([{"containerID": "c1", "ifname": "eth0"}]);
+        for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
+            let valid = ValidAttachments::read(&json!({key: one})).unwrap();
+            assert!(valid.contains("c1", "eth0") && valid.contains_container("c1"));
+            assert!(!valid.contains("c1", "eth1") && !valid.contains_container("c2"));
+        }
+        assert!(ValidAttachments::read(&json!({})).is_err());
+        assert!(ValidAttachments::read(&json!({"cni.dev/valid-attachments": [{}]})).is_err());
+        assert!(ValidAttachments::read(&json!({"cni.dev/valid-attachments": "x"})).is_err());
+    }
+}

@@ -1,0 +1,176 @@
+//! The entry that turns a plugin's methods into a process.
+
+use std::io::{self, Read, Write};
+use std::process::ExitCode;
+
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::call::{Call, Network, ValidAttachments};
+use crate::environment::{self, Command, Environment, OfThisProcess, Variables};
+use crate::error::{Code, Error};
+use crate::json;
+use crate::result::Success;
+use crate::version::{UnknownVersion, Version};
+
+/// A plugin: what each command does, once everything has been read and validated.
+pub trait Plugin {
+    /// The plugin's name, which is that of its program.
+    const NAME: &'static str;
+
+    /// The keys of the plugin's configuration. Values that their types alone cannot refuse are
+    /// refused by [`Plugin::validate`].
+    type Config: DeserializeOwned;
+
+    /// Refuses values that do not go together, before anything is touched.
+    fn validate(&self, network: &Network<Self::Config>) -> Result<(), Error>;
+
+    /// Attaches a container, and says what was made. If it fails, nothing is left of it.
+    fn add(&self, call: &Call<Self::Config>) -> Result<Success, Error>;
+
+    /// Says what of the ADD is missing or was changed.
+    fn check(&self, call: &Call<Self::Config>) -> Result<(), Error>;
+
+    /// Detaches a container. What has gone already is no error.
+    fn del(&self, call: &Call<Self::Config>) -> Result<(), Error>;
+
+    /// Removes what belongs to this network and to no valid attachment.
+    fn gc(&self, network: &Network<Self::Config>, valid: &ValidAttachments) -> Result<(), Error>;
+
+    /// Says whether an ADD could work now.
+    fn status(&self, network: &Network<Self::Config>) -> Result<(), Error>;
+}
+
+/// Runs the command that this process was started for, and prints what the specification asks
+/// for: a result, an error object, or nothing.
+pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
+    let answer = answer(plugin, &OfThisProcess, &mut io::stdin().lock());
+    let (printed, code) = match answer {
+        Answer::Nothing => return ExitCode::SUCCESS,
+        Answer::About(text) => {
+            // Nobody to tell if stderr is closed.
+            let _ = io::stderr().lock().write_all(text.as_bytes());
+            return ExitCode::SUCCESS;
+        }
+        Answer::Result(value) => (value, ExitCode::SUCCESS),
+        Answer::Failure(value) => (value, ExitCode::FAILURE),
+    };
+    let line = format!("{printed}\n");
+    match io::stdout().lock().write_all(line.as_bytes()) {
+        Ok(()) => code,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// What the process has to say.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    Nothing,
+    About(String),
+    Result(Value),
+    Failure(Value),
+}
+
+fn answer<P: Plugin>(plugin: &P, variables: &impl Variables, stdin: &mut impl Read) -> Answer {
+    let command = match environment::text(variables, "CNI_COMMAND") {
+        Ok(None) => return Answer::About(about::<P>()),
+        Ok(Some(text)) => text.parse(),
+        Err(error) => Err(error),
+    };
+    // The error object is in the configuration's version, if that can be told.
+    let mut version = Version::LATEST;
+    match command.and_then(|command| perform(plugin, command, variables, stdin, &mut version)) {
+        Ok(None) => Answer::Nothing,
+        Ok(Some(value)) => Answer::Result(value),
+        Err(error) => Answer::Failure(error.to_json(version)),
+    }
+}
+
+fn perform<P: Plugin>(
+    plugin: &P,
+    command: Command,
+    variables: &impl Variables,
+    stdin: &mut impl Read,
+    version: &mut Version,
+) -> Result<Option<Value>, Error> {
+    if command == Command::Version {
+        return Ok(Some(json!({"cniVersion": Version::LATEST, "supportedVersions": Version::ALL})));
+    }
+    let attachment = match command {
+        Command::Add | Command::Check | Command::Del => {
+            Some(Environment::read(command, variables)?)
+        }
+        Command::Gc | Command::Status | Command::Version => None,
+    };
+    let mut bytes = Vec::new();
+    stdin
+        .read_to_end(&mut bytes)
+        .map_err(|error| Error::new(Code::Io, format!("read stdin: {error}")))?;
+    let value = json::object(&bytes)?;
+    *version = config_version(&value)?;
+    allowed(command, *version)?;
+
+    let network = Network::read(bytes, *version, environment::path(variables))?;
+    plugin.validate(&network)?;
+    let Some(environment) = attachment else {
+        if command == Command::Gc {
+            plugin.gc(&network, &ValidAttachments::read(&value)?)?;
+        } else {
+            plugin.status(&network)?;
+        }
+        return Ok(None);
+    };
+    let call = Call { network, environment };
+    match command {
+        Command::Add => return plugin.add(&call)?.to_json(*version).map(Some),
+        Command::Check => plugin.check(&call)?,
+        _ => plugin.del(&call)?,
+    }
+    Ok(None)
+}
+
+/// The configuration's `cniVersion`.
+///
+/// Errors: code 7 if it is no text, code 1 if it names no known version.
+fn config_version(configuration: &Value) -> Result<Version, Error> {
+    let text = match json::get(configuration, "cniVersion") {
+        None => "",
+        Some(Value::String(text)) => text,
+        Some(_) => return Err(Error::invalid_key("cniVersion", "is not a text")),
+    };
+    text.parse().map_err(|error: UnknownVersion| {
+        Error::new(Code::IncompatibleVersion, format!("key \"cniVersion\": {error}"))
+    })
+}
+
+/// Commands came one by one; a configuration of an older version cannot ask for a newer one.
+fn allowed(command: Command, version: Version) -> Result<(), Error> {
+    let since = match command {
+        Command::Check => Version::V0_4_0,
+        Command::Gc | Command::Status => Version::V1_1_0,
+        Command::Add | Command::Del | Command::Version => return Ok(()),
+    };
+    if version >= since {
+        return Ok(());
+    }
+    Err(Error::new(
+        Code::IncompatibleVersion,
+        format!(
+            "{} needs a configuration of cniVersion {since} or later, this one is {version}",
+            command.as_str()
+        ),
+    ))
+}
+
+/// What a person sees who runs the program by hand; nerdctl reads the version from the first line.
+fn about<P: Plugin>() -> String {
+    format!(
+        "CNI {} plugin v{}\nCNI protocol versions supported: {}\n",
+        P::NAME,
+        env!("CARGO_PKG_VERSION"),
+        Version::list()
+    )
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,138 @@
+//! Tests of the entry, on a plugin that touches nothing.
+
+use std::ffi::OsString;
+
+use proptest::prelude::*;
+use serde::Deserialize;
+
+use super::*;
+
+struct Sample;
+
+#[derive(Deserialize)]
+struct Config {
+    #[serde(default)]
+    mtu: u32,
+}
+
+impl Plugin for Sample {
+    const NAME: &'static str = "sample";
+    type Config = Config;
+
+    fn validate(&self, network: &Network<Config>) -> Result<(), Error> {
+        if network.config.mtu > 65535 {
+            return Err(Error::invalid_key("mtu", "is more than 65535"));
+        }
+        Ok(())
+    }
+
+    fn add(&self, call: &Call<Config>) -> Result<Success, Error> {
+        call.previous_result().cloned()
+    }
+
+    fn check(&self, _call: &Call<Config>) -> Result<(), Error> {
+        Err(Error::new(Code::Changed, "checked"))
+    }
+
+    fn del(&self, call: &Call<Config>) -> Result<(), Error> {
+        assert_eq!(call.netns(), None);
+        Ok(())
+    }
+
+    fn gc(&self, _network: &Network<Config>, valid: &ValidAttachments) -> Result<(), Error> {
+        assert!(valid.contains("c1", "eth0"));
+        Ok(())
+    }
+
+    fn status(&self, _network: &Network<Config>) -> Result<(), Error> {
+        Err(Error::new(Code::NotAvailable, "no room"))
+    }
+}
+
+struct Table<'a>(&'a str);
+
+impl Variables for Table<'_> {
+    fn get(&self, name: &str) -> Option<OsString> {
+        Some(match name {
+            "CNI_COMMAND" => self.0.into(),
+            "CNI_CONTAINERID" => "c1".into(),
+            "CNI_NETNS" if self.0 != "DEL" => "/run/netns/none".into(),
+            "CNI_IFNAME" => "eth0".into(),
+            _ => return None,
+        })
+    }
+}
+
+fn ask(command: &str, stdin: &str) -> Answer {
+    answer(&Sample, &Table(command), &mut stdin.as_bytes())
+}
+
+#[track_caller]
+fn fails(command: &str, stdin: &str, version: &str, code: u32, msg: &str) {
+    let Answer::Failure(error) = ask(command, stdin) else {
+        panic!("{command} {stdin} did not fail");
+    };
+    assert_eq!(
+        (error["cniVersion"].as_str(), error["code"].as_u64()),
+        (Some(version), Some(code.into())),
+        "{error}"
+    );
+    assert!(error["msg"].as_str().unwrap().contains(msg), "{error}");
+}
+
+#[test]
+fn without_a_command_it_introduces_itself() {
+    let Answer::About(text) = ask("", "") else { panic!() };
+    assert_eq!(text.lines().next(), Some("CNI sample plugin v2.0.0"));
+}
+
+#[test]
+fn version_ignores_stdin() {
+    let expected = json!({"cniVersion": "1.1.0", "supportedVersions":
+        ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]});
+    for stdin in ["", "not json", r#"{"cniVersion":"9"}"#] {
+        assert_eq!(ask("VERSION", stdin), Answer::Result(expected.clone()));
+    }
+}
+
+#[test]
+fn commands_reach_the_plugin() {
+    let result = ask("ADD", r#"{"cniVersion":"0.4.0","name":"n","prevResult":{"dns":{}}}"#);
+    assert_eq!(result, Answer::Result(json!({"cniVersion": "0.4.0", "dns": {}})));
+    assert_eq!(ask("DEL", r#"{"name":"n"}"#), Answer::Nothing);
+    let gc = r#"{"cniVersion":"1.1.0","name":"n","cni.dev/valid-attachments":[{"containerID":"c1","ifname":"eth0"}]}"#;
+    assert_eq!(ask("GC", gc), Answer::Nothing);
+    fails("CHECK", r#"{"cniVersion":"0.4.0","name":"n"}"#, "0.4.0", 101, "checked");
+    fails("STATUS", r#"{"cniVersion":"1.1.0","name":"n"}"#, "1.1.0", 50, "no room");
+}
+
+#[test]
+fn older_configurations_cannot_ask_for_newer_commands() {
+    fails("CHECK", r#"{"cniVersion":"0.3.1","name":"n"}"#, "0.3.1", 1, "CHECK needs");
+    fails("GC", r#"{"cniVersion":"1.0.0","name":"n"}"#, "1.0.0", 1, "GC needs");
+    fails("STATUS", r#"{"name":"n"}"#, "0.1.0", 1, "STATUS needs");
+}
+
+#[test]
+fn bad_input() {
+    fails("add", "", "1.1.0", 4, "CNI_COMMAND");
+    fails("ADD", "", "1.1.0", 6, "empty");
+    fails("ADD", "{", "1.1.0", 6, "line 1 column 1");
+    fails("ADD", "[]", "1.1.0", 6, "object");
+    fails("ADD", r#"{"cniVersion":"2.0.0","name":"n"}"#, "1.1.0", 1, "2.0.0");
+    fails("ADD", r#"{"cniVersion":5,"name":"n"}"#, "1.1.0", 7, "cniVersion");
+    fails("ADD", r#"{"cniVersion":"1.0.0"}"#, "1.0.0", 7, "name");
+    fails("ADD", r#"{"cniVersion":"1.0.0","name":"n","mtu":"x"}"#, "1.0.0", 7, "mtu");
+    fails("ADD", r#"{"cniVersion":"1.0.0","name":"n","mtu":70000}"#, "1.0.0", 7, "65535");
+    fails("ADD", r#"{"cniVersion":"1.0.0","name":"n"}"#, "1.0.0", 7, "prevResult");
+    fails("GC", r#"{"cniVersion":"1.1.0","name":"n"}"#, "1.1.0", 7, "valid-attachments");
+}
+
+proptest! {
+    #[test]
+    fn no_stdin_panics(stdin: Vec<u8>, command in "ADD|CHECK|DEL|GC|STATUS|VERSION|.{0,5}") {
+        if !command.contains('\0') {
+            let _ = answer(&Sample, &Table(&command), &mut stdin.as_slice());
+        }
+    }
+}

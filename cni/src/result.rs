@@ -1,0 +1,315 @@
+//! Results: what a plugin's ADD made, in the form of every version.
+//!
+//! Inside, there is one form, the newest. On stdout and in `prevResult` stands the form of the
+//! configuration's version: an object with `ip4` and `ip6` up to 0.2.0, lists with the family
+//! beside each address up to 0.4.0, lists alone since 1.0.0. 1.1.0 added keys to interfaces and
+//! routes; the routes' ones have always been passed on in older versions too, and are here.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::address::Cidr;
+use crate::error::{Code, Error};
+use crate::json;
+use crate::version::Version;
+
+/// What an ADD made (specification, section 5, "Success").
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Success {
+    /// The interfaces, those of the node and those in the container.
+    pub interfaces: Vec<Interface>,
+    /// The addresses.
+    pub ips: Vec<IpConfig>,
+    /// The routes.
+    pub routes: Vec<Route>,
+    /// Name resolution, for the runtime to apply.
+    pub dns: Dns,
+}
+
+/// An interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its hardware address, as text; empty if it has none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub mac: String,
+    /// Its MTU in bytes (since 1.1.0).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// The path of the namespace it is in; empty if that is the node's.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub sandbox: String,
+    /// An absolute path to a socket that belongs to it (since 1.1.0).
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub socket_path: String,
+    /// The platform's name of its PCI device (since 1.1.0).
+    #[serde(rename = "pciID", skip_serializing_if = "String::is_empty")]
+    pub pci_id: String,
+}
+
+/// An address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpConfig {
+    /// The index of its interface in [`Success::interfaces`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interface: Option<usize>,
+    /// The address and the length of its network's prefix.
+    pub address: Cidr,
+    /// The default gateway of its network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+}
+
+/// A route inside the container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Route {
+    /// Where to.
+    pub dst: Cidr,
+    /// By which gateway; the one of the addresses, if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gw: Option<IpAddr>,
+    /// The path's MTU in bytes (since 1.1.0).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// The TCP segment size to announce, in bytes (since 1.1.0).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advmss: Option<u32>,
+    /// The metric: lower is preferred (since 1.1.0).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<u32>,
+    /// The routing table's number (since 1.1.0).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<u32>,
+    /// The scope, as the number of `rtm_scope` in rtnetlink(7) (since 1.1.0).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<u8>,
+}
+
+/// Name resolution.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Dns {
+    /// Addresses of name servers, the first one preferred.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub nameservers: Vec<String>,
+    /// The local domain.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub domain: String,
+    /// Domains to search in.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub search: Vec<String>,
+    /// Options for the resolver.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+}
+
+impl Dns {
+    /// Whether nothing is said.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Route {
+    /// A route with nothing but its destination.
+    #[must_use]
+    pub fn to(dst: Cidr) -> Self {
+        Self { dst, gw: None, mtu: None, advmss: None, priority: None, table: None, scope: None }
+    }
+}
+
+impl Success {
+    /// The object of a version. Up to 0.2.0 there is room for one address a family: the first.
+    ///
+    /// Errors: code 6, which no value of these types gives rise to.
+    pub fn to_json(&self, version: Version) -> Result<Value, Error> {
+        let written = match version {
+            Version::V0_1_0 | Version::V0_2_0 => serde_json::to_value(Oldest::of(self, version)),
+            Version::V0_3_0 | Version::V0_3_1 | Version::V0_4_0 => {
+                serde_json::to_value(Older::of(self, version))
+            }
+            Version::V1_0_0 | Version::V1_1_0 => serde_json::to_value(Current::of(self, version)),
+        };
+        written.map_err(|error| Error::new(Code::Decode, format!("write the result: {error}")))
+    }
+
+    /// Reads an object of a version.
+    ///
+    /// Errors: code 7, naming the key.
+    pub fn from_json(value: &Value, version: Version) -> Result<Self, Error> {
+        match version {
+            Version::V0_1_0 | Version::V0_2_0 => json::read(value).map(Oldest::into_success),
+            Version::V0_3_0 | Version::V0_3_1 | Version::V0_4_0 => {
+                json::read(value).map(Older::into_success)
+            }
+            Version::V1_0_0 | Version::V1_1_0 => json::read(value).map(Current::into_success),
+        }
+    }
+}
+
+/// 1.0.0 and 1.1.0.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Current {
+    #[serde(skip_deserializing)]
+    cni_version: Option<Version>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    interfaces: Vec<Interface>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ips: Vec<IpConfig>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    routes: Vec<Route>,
+    #[serde(skip_serializing_if = "Dns::is_empty")]
+    dns: Dns,
+}
+
+impl Current {
+    fn of(result: &Success, version: Version) -> Self {
+        let Success { interfaces, ips, routes, dns } = result.clone();
+        Self { cni_version: Some(version), interfaces, ips, routes, dns }
+    }
+
+    fn into_success(self) -> Success {
+        let Self { cni_version: _, interfaces, ips, routes, dns } = self;
+        Success { interfaces, ips, routes, dns }
+    }
+}
+
+/// 0.3.0 to 0.4.0.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Older {
+    #[serde(skip_deserializing)]
+    cni_version: Option<Version>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    interfaces: Vec<OlderInterface>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ips: Vec<OlderIp>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    routes: Vec<Route>,
+    dns: Dns,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct OlderInterface {
+    name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    mac: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    sandbox: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OlderIp {
+    /// The address says it better: written for those who need it, not read.
+    #[serde(skip_deserializing)]
+    version: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    interface: Option<usize>,
+    address: Cidr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway: Option<IpAddr>,
+}
+
+impl Older {
+    fn of(result: &Success, version: Version) -> Self {
+        let interface = |it: &Interface| OlderInterface {
+            name: it.name.clone(),
+            mac: it.mac.clone(),
+            sandbox: it.sandbox.clone(),
+        };
+        let ip = |it: &IpConfig| OlderIp {
+            version: if it.address.is_ipv4() { "4" } else { "6" },
+            interface: it.interface,
+            address: it.address,
+            gateway: it.gateway,
+        };
+        Self {
+            cni_version: Some(version),
+            interfaces: result.interfaces.iter().map(interface).collect(),
+            ips: result.ips.iter().map(ip).collect(),
+            routes: result.routes.clone(),
+            dns: result.dns.clone(),
+        }
+    }
+
+    fn into_success(self) -> Success {
+        let interface = |OlderInterface { name, mac, sandbox }| Interface {
+            name,
+            mac,
+            sandbox,
+            ..Interface::default()
+        };
+        let ip = |OlderIp { version: _, interface, address, gateway }| IpConfig {
+            interface,
+            address,
+            gateway,
+        };
+        Success {
+            interfaces: self.interfaces.into_iter().map(interface).collect(),
+            ips: self.ips.into_iter().map(ip).collect(),
+            routes: self.routes,
+            dns: self.dns,
+        }
+    }
+}
+
+/// 0.1.0 and 0.2.0.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Oldest {
+    #[serde(skip_deserializing)]
+    cni_version: Option<Version>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ip4: Option<OldestIp>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ip6: Option<OldestIp>,
+    dns: Dns,
+}
+
+#[derive(Serialize, Deserialize)]
+struct OldestIp {
+    ip: Cidr,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gateway: Option<IpAddr>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    routes: Vec<Route>,
+}
+
+impl Oldest {
+    fn of(result: &Success, version: Version) -> Self {
+        let family = |v4: bool| {
+            let ip = result.ips.iter().find(|ip| ip.address.is_ipv4() == v4)?;
+            let routes = result.routes.iter().filter(|route| route.dst.is_ipv4() == v4);
+            Some(OldestIp {
+                ip: ip.address,
+                gateway: ip.gateway,
+                routes: routes.cloned().collect(),
+            })
+        };
+        Self {
+            cni_version: Some(version),
+            ip4: family(true),
+            ip6: family(false),
+            dns: result.dns.clone(),
+        }
+    }
+
+    fn into_success(self) -> Success {
+        let mut result = Success { dns: self.dns, ..Success::default() };
+        for OldestIp { ip, gateway, routes } in self.ip4.into_iter().chain(self.ip6) {
+            result.ips.push(IpConfig { interface: None, address: ip, gateway });
+            result.routes.extend(routes);
+        }
+        result
+    }
+}
+
+#[cfg(test)]
+mod tests;
