@@ -205,12 +205,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn texts_come_back(bits: u128, v4: bool, prefix in 0u8..=128, mac: [u8; 6]) {
-            let address = if v4 {
-                IpAddr::from((bits as u32).to_be_bytes())
-            } else {
-                IpAddr::from(bits.to_be_bytes())
-            };
+        fn texts_come_back(bits: u128, v4: Option<u32>, prefix in 0u8..=128, mac: [u8; 6]) {
+            let v6 = || IpAddr::from(bits.to_be_bytes());
+            let address = v4.map_or_else(v6, |bits| IpAddr::from(bits.to_be_bytes()));
             if let Some(cidr) = Cidr::new(address, prefix) {
                 prop_assert_eq!(cidr.to_string().parse(), Ok(cidr));
             }

@@ -158,17 +158,17 @@ mod tests {
 
     #[derive(Debug, PartialEq, Deserialize, Default)]
     #[serde(rename_all = "camelCase", default)]
-    struct Port {
+    struct Mapping {
         host_port: u16,
         #[serde(rename = "hostIP")]
         host_ip: String,
         note: Option<String>,
-        ports: Vec<Port>,
+        ports: Vec<Mapping>,
     }
 
     #[test]
     fn keys_without_regard_to_case() {
-        let port: Port =
+        let port: Mapping =
             read(&json!({"HostPort": 80, "HOSTIP": "::1", "ports": [{"hostport": 1}], "x": {}}))
                 .unwrap();
         assert_eq!((port.host_port, port.host_ip.as_str()), (80, "::1"));
@@ -177,26 +177,26 @@ mod tests {
 
     #[test]
     fn exact_match_wins() {
-        let port: Port = read(&json!({"HostPort": 1, "hostPort": 2, "hostport": 3})).unwrap();
+        let port: Mapping = read(&json!({"HostPort": 1, "hostPort": 2, "hostport": 3})).unwrap();
         assert_eq!(port.host_port, 2);
     }
 
     #[test]
     fn null_is_absent() {
-        let port: Port = read(&json!({"hostPort": null, "note": null, "ports": null})).unwrap();
-        assert_eq!(port, Port::default());
+        let port: Mapping = read(&json!({"hostPort": null, "note": null, "ports": null})).unwrap();
+        assert_eq!(port, Mapping::default());
         assert_eq!(get(&json!({"A": null}), "a"), None);
         assert_eq!(get(&json!({"A": 1}), "a"), Some(&json!(1)));
     }
 
     #[test]
     fn errors_name_the_key() {
-        let error = read::<Port>(&json!({"Ports": [{}, {"hostPort": 70000}]})).unwrap_err();
+        let error = read::<Mapping>(&json!({"Ports": [{}, {"hostPort": 70000}]})).unwrap_err();
         assert_eq!(error.code, Code::InvalidConfig);
         assert!(error.msg.contains("\"ports[1].hostPort\""), "{error}");
         assert!(error.msg.contains("70000"), "{error}");
-        assert!(read::<Port>(&json!({"note": 5})).unwrap_err().msg.contains("note"));
-        assert!(read::<Port>(&json!([])).is_err());
+        assert!(read::<Mapping>(&json!({"note": 5})).unwrap_err().msg.contains("note"));
+        assert!(read::<Mapping>(&json!([])).is_err());
     }
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
         #[test]
         fn no_bytes_panic(bytes: Vec<u8>) {
             if let Ok(value) = object(&bytes) {
-                let _ = read::<Port>(&value);
+                let _ = read::<Mapping>(&value);
             }
         }
     }
