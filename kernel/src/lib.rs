@@ -2,5 +2,10 @@
 
 pub mod error;
 pub mod netlink;
+pub mod netns;
+pub mod rtnl;
+pub mod sysctl;
 
 pub use error::{Cause, Error, Result};
+pub use netns::Netns;
+pub use rtnl::Rtnl;

@@ -7,6 +7,7 @@
 
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
 
 use netlink_packet_core::{
     DecodeError, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkDeserializable,
@@ -14,6 +15,7 @@ use netlink_packet_core::{
 };
 use netlink_sys::SocketAddr;
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::error::Cause;
 
@@ -77,6 +79,28 @@ impl Socket {
         }
         inner.connect(&SocketAddr::new(0, 0))?;
         Ok(Self { inner, sequence: Cell::new(0) })
+    }
+
+    /// Opens a socket that hears what the kernel tells a multicast group.
+    pub fn subscribe(protocol: Protocol, group: u32) -> Result<Self, Cause> {
+        let socket = Self::open(protocol)?;
+        socket.inner.add_membership(group)?;
+        Ok(socket)
+    }
+
+    /// Waits until there is something to receive, and takes it unread.
+    ///
+    /// Errors: ETIMEDOUT when the deadline has passed.
+    pub fn wait_until(&self, deadline: Instant) -> Result<(), Cause> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(0) => Err(Errno::ETIMEDOUT.into()),
+            // A signal is as good a reason to look again as an event.
+            Err(Errno::EINTR) => Ok(()),
+            Ok(_) => self.receive(|_| Ok(())),
+            Err(errno) => Err(errno.into()),
+        }
     }
 
     /// The next sequence number, from 1 on.
