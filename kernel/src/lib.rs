@@ -1,5 +1,6 @@
 //! Linux as a network plugin needs it, and no word of CNI.
 
+pub mod conntrack;
 pub mod error;
 pub mod iptables;
 pub mod netlink;

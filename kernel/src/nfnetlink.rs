@@ -1,5 +1,5 @@
 //! nfnetlink: netfilter's own netlink family, and its batches, which change
-//! nf_tables all at once or not at all (`net/netfilter/nfnetlink.c`).
+//! `nf_tables` all at once or not at all (`net/netfilter/nfnetlink.c`).
 
 use netlink_packet_core::{DefaultNla, Emitable, NetlinkSerializable};
 use netlink_packet_netfilter::nftables::{GenMessage, NfTablesMessage};

@@ -1,6 +1,6 @@
 //! The meaning of a rule's expressions, whichever iptables version wrote them.
 //!
-//! Older versions carry ports, marks and protocols in x_tables matches or in
+//! Older versions carry ports, marks and protocols in `x_tables` matches or in
 //! the header's own fields, and always mask addresses; newer ones load what
 //! they need. What is in no version known here stays as it is in `Other`.
 

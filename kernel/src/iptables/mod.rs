@@ -1,5 +1,5 @@
-//! iptables rules without iptables: the kernel's nf_tables API carries the
-//! same rules, and what is written here is what `iptables` 1.8.9 (nf_tables)
+//! iptables rules without iptables: the kernel's `nf_tables` API carries the
+//! same rules, and what is written here is what `iptables` 1.8.9 (`nf_tables`)
 //! itself would write, so that `iptables -S`, `-C` and `-D` work on it.
 //!
 //! Never put a native `dnat`, `masquerade`, `fib` or map rule into a table
@@ -23,11 +23,11 @@ use crate::nft::Expr;
 pub use arguments::{ArgumentError, parse_matches};
 pub use table::{Nat, NatChain};
 
-/// IPPROTO_TCP.
+/// `IPPROTO_TCP`.
 pub const TCP: u8 = 6;
-/// IPPROTO_UDP.
+/// `IPPROTO_UDP`.
 pub const UDP: u8 = 17;
-/// IPPROTO_SCTP.
+/// `IPPROTO_SCTP`.
 pub const SCTP: u8 = 132;
 
 /// A rule, by its meaning.
@@ -96,7 +96,7 @@ pub enum Match {
     Comment(String),
     /// `-m conntrack --ctstate`, as [`ct_state`] bits.
     ConntrackState(Is<u16>),
-    /// An x_tables match or a native expression that is not taken apart.
+    /// An `x_tables` match or a native expression that is not taken apart.
     Other(Vec<Expr>),
 }
 
@@ -185,11 +185,13 @@ pub mod address_type {
 
 impl Rule {
     /// A rule that sends everything to `target`; the methods below narrow it down.
+    #[must_use]
     pub fn to(target: Target) -> Self {
         Self { target: Some(target), ..Self::default() }
     }
 
     /// A jump to `chain`.
+    #[must_use]
     pub fn jump(chain: impl Into<String>) -> Self {
         Self::to(Target::Jump(chain.into()))
     }
@@ -239,6 +241,7 @@ impl Rule {
     }
 
     /// The first comment of the rule.
+    #[must_use]
     pub fn comment_text(&self) -> Option<&str> {
         self.matches.iter().find_map(|one| match one {
             Match::Comment(text) => Some(text.as_str()),
@@ -247,6 +250,7 @@ impl Rule {
     }
 
     /// The chain that the rule jumps or goes to.
+    #[must_use]
     pub fn next_chain(&self) -> Option<&str> {
         match &self.target {
             Some(Target::Jump(chain) | Target::Goto(chain)) => Some(chain),

@@ -55,13 +55,11 @@ fn show_match(one: &Match, protocol: &str) -> String {
             format!("-m multiport {}--dports {}", not(is), list.join(","))
         }
         Match::AddressType { source, destination } => {
-            let mut text = "-m addrtype".to_owned();
-            for (name, side) in [("--src-type", source), ("--dst-type", destination)] {
-                if let Some(is) = side {
-                    text.push_str(&format!(" {}{name} {}", not(is), address_types(is.value)));
-                }
-            }
-            text
+            let side = |name, side: &Option<Is<u16>>| {
+                side.map(|is| format!(" {}{name} {}", not(&is), address_types(is.value)))
+            };
+            let source = side("--src-type", source).unwrap_or_default();
+            format!("-m addrtype{source}{}", side("--dst-type", destination).unwrap_or_default())
         }
         Match::Mark(is) => format!("-m mark {}--mark {}", not(is), bits(is.value)),
         Match::Comment(text) => format!("-m comment --comment {text:?}"),

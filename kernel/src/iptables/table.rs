@@ -28,16 +28,19 @@ impl Nat {
     pub const V6: Nat = Nat(Family::Ipv6);
 
     /// The table that addresses of this kind need.
+    #[must_use]
     pub fn of(address: std::net::IpAddr) -> Self {
         if address.is_ipv6() { Self::V6 } else { Self::V4 }
     }
 
     /// IPv4 or IPv6.
+    #[must_use]
     pub fn family(self) -> Family {
         self.0
     }
 
     /// The chain of this name in this table.
+    #[must_use]
     pub fn chain(self, name: &str) -> Chain<'_> {
         Chain { family: self.0, table: "nat", name }
     }
@@ -75,6 +78,7 @@ impl Nat {
 
 impl NatChain {
     /// The name that iptables knows.
+    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             NatChain::Prerouting => "PREROUTING",

@@ -1,4 +1,4 @@
-//! The C structures of the x_tables extensions in use
+//! The C structures of the `x_tables` extensions in use
 //! (`include/uapi/linux/netfilter/xt_*.h`, `nf_nat.h`), written as
 //! iptables 1.8.9 does and read in the older revisions too.
 
@@ -139,7 +139,7 @@ pub(super) fn set_mark(bits: Bits) -> Expr {
     info.into_target("MARK", 2)
 }
 
-/// What an x_tables match means; none for an extension, a revision or an option not known here.
+/// What an `x_tables` match means; none for an extension, a revision or an option not known here.
 pub(super) fn read_match(xt: &Xt) -> Option<Vec<Match>> {
     let info = View(&xt.info);
     Some(match (xt.name.as_str(), xt.revision) {
@@ -166,7 +166,7 @@ pub(super) fn read_match(xt: &Xt) -> Option<Vec<Match>> {
     })
 }
 
-/// What an x_tables target means; none for an extension, a revision or an option not known here.
+/// What an `x_tables` target means; none for an extension, a revision or an option not known here.
 pub(super) fn read_target(family: Family, xt: &Xt) -> Option<Target> {
     let info = View(&xt.info);
     match (xt.name.as_str(), xt.revision) {
@@ -275,7 +275,7 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-/// A C structure being written; numbers are in host byte order, as x_tables keeps them.
+/// A C structure being written; numbers are in host byte order, as `x_tables` keeps them.
 struct Info(Vec<u8>);
 
 impl Info {

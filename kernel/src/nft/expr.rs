@@ -1,5 +1,5 @@
-//! Expressions of nf_tables rules: what a rule loads, compares and does
-//! (`include/uapi/linux/netfilter/nf_tables.h`).
+//! Expressions of `nf_tables` rules: what a rule loads, compares and does
+//! (`include/uapi/linux/netfilter/`nf_tables`.h`).
 //!
 //! Written with the types of `netlink-packet-netfilter`, read with
 //! [`attributes`]: that crate's parser formats an error text for every
@@ -58,15 +58,15 @@ pub enum Expr {
     },
     /// End the rule with a verdict.
     Verdict(Verdict),
-    /// A match of x_tables.
+    /// A match of `x_tables`.
     Match(Xt),
-    /// A target of x_tables.
+    /// A target of `x_tables`.
     Target(Xt),
     /// An expression this module does not take apart.
     Other {
         /// Its name in the kernel.
         name: String,
-        /// The attributes of its NFTA_EXPR_DATA, undecoded.
+        /// The attributes of its `NFTA_EXPR_DATA`, undecoded.
         data: Vec<u8>,
     },
 }
@@ -98,7 +98,7 @@ pub enum Verdict {
     Goto(String),
 }
 
-/// An extension of x_tables as nft_compat carries it.
+/// An extension of `x_tables` as `nft_compat` carries it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Xt {
     /// Name of the extension, as in `/proc/net/ip_tables_matches`.
@@ -126,9 +126,9 @@ const NFT_CMP_EQ: u32 = 0;
 const NFT_CMP_NEQ: u32 = 1;
 const NF_DROP: u32 = 0;
 const NF_ACCEPT: u32 = 1;
-const NFT_JUMP: u32 = -3_i32 as u32;
-const NFT_GOTO: u32 = -4_i32 as u32;
-const NFT_RETURN: u32 = -5_i32 as u32;
+const NFT_JUMP: u32 = u32::MAX - 2;
+const NFT_GOTO: u32 = u32::MAX - 3;
+const NFT_RETURN: u32 = u32::MAX - 4;
 
 impl Expr {
     /// A counter as a new rule has it.
@@ -191,7 +191,7 @@ impl Expr {
         .into()
     }
 
-    /// Reads an NFTA_LIST_ELEM of NFTA_RULE_EXPRESSIONS; what is not understood becomes `Other`.
+    /// Reads an `NFTA_LIST_ELEM` of `NFTA_RULE_EXPRESSIONS`; what is not understood becomes `Other`.
     pub(super) fn parse(element: &[u8]) -> Expr {
         let (mut name, mut data) = ("", [].as_slice());
         for (kind, value) in attributes(element) {
@@ -279,7 +279,7 @@ impl Verdict {
         })
     }
 
-    /// Reads an NFTA_IMMEDIATE_DATA.
+    /// Reads an `NFTA_IMMEDIATE_DATA`.
     fn parse(data: &[u8]) -> Option<Self> {
         let (_, verdict) = attributes(data).find(|(kind, _)| *kind == 2)?;
         let (mut code, mut chain) = (None, "");
@@ -334,7 +334,7 @@ fn other(name: &str, attributes: Vec<DefaultNla>) -> wire::Expressions {
     wire::Expressions::Other { expression_type: name.into(), attributes }
 }
 
-/// An NFTA_DATA_VALUE with its header and padding, for attributes that the library has no type for.
+/// An `NFTA_DATA_VALUE` with its header and padding, for attributes that the library has no type for.
 fn data_value(value: &[u8]) -> Vec<u8> {
     let len = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
     let mut out = [len.to_ne_bytes(), 1_u16.to_ne_bytes()].concat();

@@ -1,5 +1,5 @@
-//! nf_tables: tables, chains and rules, written in batches and read chain by
-//! chain (`include/uapi/linux/netfilter/nf_tables.h`).
+//! `nf_tables`: tables, chains and rules, written in batches and read chain by
+//! chain (`include/uapi/linux/netfilter/`nf_tables`.h`).
 
 pub(crate) mod attribute;
 mod expr;
@@ -67,7 +67,7 @@ pub struct NewRule {
     pub expressions: Vec<Expr>,
     /// A comment as the program `nft` keeps it, at most 128 bytes.
     pub comment: Option<String>,
-    /// Protocol and flags of NFTA_RULE_COMPAT, for rules that use x_tables extensions.
+    /// Protocol and flags of `NFTA_RULE_COMPAT`, for rules that use `x_tables` extensions.
     pub compat: Option<(u32, u32)>,
 }
 
@@ -94,6 +94,7 @@ impl Family {
     }
 
     /// The name that the program `nft` has for it.
+    #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Family::Ipv4 => "ip",

@@ -71,7 +71,7 @@ impl Nfnetlink {
 }
 
 impl Listed {
-    /// Reads an NFT_MSG_NEWRULE behind its nfgenmsg; none if it belongs to another chain, as kernels that
+    /// Reads an `NFT_MSG_NEWRULE` behind its nfgenmsg; none if it belongs to another chain, as kernels that
     /// do not filter by chain would send it.
     pub(crate) fn parse(body: &[u8], chain: Chain<'_>) -> Option<Self> {
         let mut rule = Listed { handle: 0, expressions: Vec::new(), comment: None };
