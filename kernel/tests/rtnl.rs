@@ -110,11 +110,16 @@ fn a_veth_pair_is_born_where_it_belongs() {
             (Some(master), Some(other.index), Some(link.index))
         );
 
-        rtnl.set_bridge_port(link.index, BridgePort { hairpin: true, isolated: true }).unwrap();
+        let port = BridgePort { hairpin: true, isolated: true };
+        let change =
+            LinkChange { port: Some(port), alias: Some("net/id/eth0"), ..LinkChange::default() };
+        rtnl.set_link(link.index, change).unwrap();
         let seen = ip("-d link show veth0");
-        assert!(seen.contains("hairpin on") && seen.contains("isolated on"), "{seen}");
-        let port = rtnl.link_by_name("veth0").unwrap().unwrap().port;
-        assert_eq!(port, Some(BridgePort { hairpin: true, isolated: true }));
+        for expected in ["hairpin on", "isolated on", "alias net/id/eth0"] {
+            assert!(seen.contains(expected), "{seen}");
+        }
+        let link = rtnl.link_by_name("veth0").unwrap().unwrap();
+        assert_eq!((link.port, link.alias.as_str()), (Some(port), "net/id/eth0"));
     });
 }
 

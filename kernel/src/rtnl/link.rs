@@ -34,6 +34,8 @@ pub struct Link {
     pub peer: Option<u32>,
     /// How it is set as the port of a bridge, if it is one.
     pub port: Option<BridgePort>,
+    /// What somebody noted about it (`IFLA_IFALIAS`); empty if nothing.
+    pub alias: String,
 }
 
 /// A bridge to be made.
@@ -77,7 +79,7 @@ pub struct VethPeer<'a> {
 
 /// What to set on a link; what is `None` stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LinkChange {
+pub struct LinkChange<'a> {
     /// Up or down.
     pub up: Option<bool>,
     /// Promiscuous or not.
@@ -88,6 +90,10 @@ pub struct LinkChange {
     pub mac: Option<[u8; 6]>,
     /// The index of the bridge that it becomes a port of.
     pub master: Option<u32>,
+    /// How it is set as the port of a bridge.
+    pub port: Option<BridgePort>,
+    /// A note about it, at most 255 bytes.
+    pub alias: Option<&'a str>,
 }
 
 /// How a link is set as the port of a bridge.
@@ -174,7 +180,7 @@ impl Rtnl {
     }
 
     /// Changes a link.
-    pub fn set_link(&self, index: u32, change: LinkChange) -> Result<()> {
+    pub fn set_link(&self, index: u32, change: LinkChange<'_>) -> Result<()> {
         let mut message = with_index(index);
         if let Some(up) = change.up {
             set_flag(&mut message, LinkFlags::Up, up);
@@ -185,24 +191,18 @@ impl Rtnl {
         message.attributes.extend(change.mtu.map(LinkAttribute::Mtu));
         message.attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
         message.attributes.extend(change.master.map(LinkAttribute::Controller));
+        message.attributes.extend(change.alias.map(|text| LinkAttribute::IfAlias(text.to_owned())));
+        if let Some(port) = change.port {
+            message.attributes.push(LinkAttribute::LinkInfo(vec![
+                LinkInfo::PortKind(InfoPortKind::Bridge),
+                LinkInfo::PortData(InfoPortData::BridgePort(vec![
+                    InfoBridgePort::HairpinMode(port.hairpin),
+                    InfoBridgePort::Isolated(port.isolated),
+                ])),
+            ]));
+        }
         self.request(RouteNetlinkMessage::NewLink(message), 0, || {
             format!("set link {index} to {change:?}")
-        })
-        .map(drop)
-    }
-
-    /// Sets the properties of a bridge's port.
-    pub fn set_bridge_port(&self, index: u32, port: BridgePort) -> Result<()> {
-        let mut message = with_index(index);
-        message.attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::PortKind(InfoPortKind::Bridge),
-            LinkInfo::PortData(InfoPortData::BridgePort(vec![
-                InfoBridgePort::HairpinMode(port.hairpin),
-                InfoBridgePort::Isolated(port.isolated),
-            ])),
-        ]));
-        self.request(RouteNetlinkMessage::NewLink(message), 0, || {
-            format!("set bridge port {index} to {port:?}")
         })
         .map(drop)
     }
@@ -265,6 +265,7 @@ fn link(reply: RouteNetlinkMessage) -> Option<Link> {
         master: None,
         peer: None,
         port: None,
+        alias: String::new(),
     };
     for attribute in message.attributes {
         match attribute {
@@ -272,6 +273,7 @@ fn link(reply: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Address(mac) => link.mac = mac.try_into().ok(),
             LinkAttribute::Controller(index) => link.master = Some(index),
+            LinkAttribute::IfAlias(alias) => link.alias = alias,
             LinkAttribute::Link(index) => link.peer = Some(index),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
