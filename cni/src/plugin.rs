@@ -22,7 +22,8 @@ pub trait Plugin {
     /// refused by [`Plugin::validate`].
     type Config: DeserializeOwned;
 
-    /// Refuses values that do not go together, before anything is touched.
+    /// Refuses values that do not go together, before anything is touched. Not asked before a
+    /// DEL or GC: these have to clean up after an ADD that was refused.
     fn validate(&self, network: &Network<Self::Config>) -> Result<(), Error>;
 
     /// Attaches a container, and says what was made. If it fails, nothing is left of it.
@@ -111,7 +112,9 @@ fn perform<P: Plugin>(
     allowed(command, *version)?;
 
     let network = Network::read(bytes, *version, environment::path(variables))?;
-    plugin.validate(&network)?;
+    if !matches!(command, Command::Del | Command::Gc) {
+        plugin.validate(&network)?;
+    }
     let Some(environment) = attachment else {
         if command == Command::Gc {
             plugin.gc(&network, &ValidAttachments::read(&value)?)?;

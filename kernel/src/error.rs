@@ -1,0 +1,132 @@
+//! What can go wrong between this process and the kernel.
+
+use std::fmt;
+use std::io;
+
+use netlink_packet_core::DecodeError;
+use nix::errno::Errno;
+
+/// An operation that did not succeed, with the kernel's own words.
+#[derive(Debug, thiserror::Error)]
+#[error("{operation}")]
+pub struct Error {
+    /// What was being done to what: `create veth pair vethab12`.
+    pub operation: String,
+    /// Why it did not succeed.
+    #[source]
+    pub cause: Cause,
+}
+
+/// Why an operation did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum Cause {
+    /// The kernel refused it.
+    #[error("{}{}", .errno.desc(), Text(.text.as_deref()))]
+    Refused {
+        /// The error number.
+        errno: Errno,
+        /// The extended acknowledgement's text (`NLMSGERR_ATTR_MSG`), if there was one.
+        text: Option<String>,
+    },
+    /// A file or socket could not be used.
+    #[error("{0}")]
+    Io(io::Error),
+    /// A reply could not be understood.
+    #[error("read the kernel's reply: {0}")]
+    Decode(DecodeError),
+    /// A reply did not fit: longer than any message that the kernel is known to send.
+    #[error("the kernel's reply has {0} bytes, more than the buffer")]
+    Truncated(usize),
+    /// The objects kept changing while they were being listed.
+    #[error("the list changed {0} times while it was being read")]
+    Unstable(u32),
+}
+
+/// The result of an operation on the kernel.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An operation and why it did not succeed.
+    pub fn new(operation: impl Into<String>, cause: impl Into<Cause>) -> Self {
+        Self { operation: operation.into(), cause: cause.into() }
+    }
+
+    /// The kernel's error number, if it was the kernel that refused.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        self.cause.errno()
+    }
+
+    /// Whether the object of the operation does not exist (any more).
+    #[must_use]
+    pub fn is_not_found(&self) -> bool {
+        matches!(self.errno(), Some(Errno::ENOENT | Errno::ENODEV | Errno::ESRCH))
+    }
+
+    /// Whether there is such an object already.
+    #[must_use]
+    pub fn is_exists(&self) -> bool {
+        self.errno() == Some(Errno::EEXIST)
+    }
+}
+
+impl Cause {
+    /// The kernel's error number, if it was the kernel that refused.
+    #[must_use]
+    pub fn errno(&self) -> Option<Errno> {
+        match self {
+            Self::Refused { errno, .. } => Some(*errno),
+            Self::Io(error) => error.raw_os_error().map(Errno::from_raw),
+            Self::Decode(_) | Self::Truncated(_) | Self::Unstable(_) => None,
+        }
+    }
+}
+
+impl From<io::Error> for Cause {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<DecodeError> for Cause {
+    fn from(error: DecodeError) -> Self {
+        Self::Decode(error)
+    }
+}
+
+impl From<Errno> for Cause {
+    fn from(errno: Errno) -> Self {
+        Self::Refused { errno, text: None }
+    }
+}
+
+/// The extended text, set off by a dash where there is one.
+struct Text<'a>(Option<&'a str>);
+
+impl fmt::Display for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |text| write!(f, " ({text})"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+
+    use super::*;
+
+    #[test]
+    fn the_kernels_words_are_kept() {
+        let text = Some("Nexthop has invalid gateway".to_owned());
+        let error = Error::new("add route", Cause::Refused { errno: Errno::ENETUNREACH, text });
+        assert_eq!(error.to_string(), "add route");
+        assert_eq!(
+            error.source().map(ToString::to_string).as_deref(),
+            Some("Network is unreachable (Nexthop has invalid gateway)")
+        );
+        assert_eq!(error.errno(), Some(Errno::ENETUNREACH));
+        assert!(!error.is_not_found());
+        assert!(Error::new("x", Errno::ENODEV).is_not_found());
+        assert!(Error::new("x", io::Error::from_raw_os_error(17)).is_exists());
+    }
+}

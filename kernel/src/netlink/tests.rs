@@ -1,0 +1,46 @@
+//! Tests on answers that a kernel gave.
+
+use super::*;
+
+fn outcome(kind: u16, flags: u16, payload: &[u8]) -> Option<Result<(), Cause>> {
+    Reply { sequence: 1, kind, flags, payload }.outcome()
+}
+
+#[test]
+fn acknowledgement() {
+    // `strace -e recvmsg -xx ip link set lo up`: errno 0, then the request's header.
+    let payload = b"\0\0\0\0\x20\0\0\0\x10\0\x05\0\x01\0\0\0\0\0\0\0";
+    assert!(matches!(outcome(NLMSG_ERROR, NLM_F_CAPPED, payload), Some(Ok(()))));
+}
+
+#[test]
+fn refusal_with_the_kernels_text() {
+    // `strace -e recvmsg -xx ip route add 192.0.2.0/24 via 172.16.0.1` (Linux 6.18): -ENETUNREACH,
+    // capped to the request's header, then NLMSGERR_ATTR_MSG.
+    let mut payload = (-101i32).to_ne_bytes().to_vec();
+    payload.extend(b"\x34\0\0\0\x18\0\x05\x06\x01\0\0\0\0\0\0\0");
+    payload.extend(b"\x20\0\x01\0Nexthop has invalid gateway\0");
+    let Some(Err(cause)) = outcome(NLMSG_ERROR, NLM_F_CAPPED | NLM_F_ACK_TLVS, &payload) else {
+        panic!("no refusal");
+    };
+    assert_eq!(cause.to_string(), "Network is unreachable (Nexthop has invalid gateway)");
+}
+
+#[test]
+fn a_list_that_ends_in_an_error() {
+    let payload = (-16i32).to_ne_bytes();
+    let Some(Err(cause)) = outcome(NLMSG_DONE, 0, &payload) else { panic!("no refusal") };
+    assert_eq!(cause.errno(), Some(Errno::EBUSY));
+}
+
+#[test]
+fn odd_answers_do_not_panic() {
+    for payload in [&[][..], &[1], &[0xff; 4], &[0xff; 5], &[0xff; 24], &[0, 0, 0, 0x80]] {
+        for kind in [NLMSG_ERROR, NLMSG_DONE] {
+            for flags in [0, NLM_F_ACK_TLVS, NLM_F_ACK_TLVS | NLM_F_CAPPED] {
+                let _ =
+                    outcome(kind, flags, payload).map(|outcome| outcome.map_err(|e| e.to_string()));
+            }
+        }
+    }
+}

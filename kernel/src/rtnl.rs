@@ -1,0 +1,77 @@
+//! Links, addresses and routes, over rtnetlink(7).
+//!
+//! Each function is one message to the kernel unless it says otherwise.
+
+mod address;
+mod link;
+mod route;
+
+pub use address::{Address, AddressOptions, wait_for_dad};
+pub use link::{Bridge, BridgePort, Link, LinkChange, Veth, VethPeer};
+pub use route::{Route, table};
+
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+
+use crate::error::{Cause, Error, Result};
+use crate::netlink::{Protocol, Socket};
+use crate::netns::Netns;
+
+/// The way to the links, addresses and routes of one namespace.
+#[derive(Debug)]
+pub struct Rtnl {
+    socket: Socket,
+}
+
+/// IPv4 or IPv6.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Rtnl {
+    /// Opens it for the namespace that this thread is in.
+    pub fn open() -> Result<Self> {
+        let socket = Socket::open(Protocol::Route)
+            .map_err(|cause| Error::new("open a socket of rtnetlink", cause))?;
+        Ok(Self { socket })
+    }
+
+    /// Opens it for a namespace.
+    pub fn open_in(netns: &Netns) -> Result<Self> {
+        netns.enter(Self::open)?
+    }
+
+    /// Sends one request; `operation` names it if it is refused.
+    fn request(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        operation: impl FnOnce() -> String,
+    ) -> Result<Vec<RouteNetlinkMessage>> {
+        self.socket.request(message, flags).map_err(|cause| Error::new(operation(), cause))
+    }
+
+    fn dump(
+        &self,
+        message: &RouteNetlinkMessage,
+        operation: impl FnOnce() -> String,
+    ) -> Result<Vec<RouteNetlinkMessage>> {
+        self.socket.dump(message).map_err(|cause: Cause| Error::new(operation(), cause))
+    }
+}
+
+impl Family {
+    fn number(self) -> AddressFamily {
+        match self {
+            Self::V4 => AddressFamily::Inet,
+            Self::V6 => AddressFamily::Inet6,
+        }
+    }
+
+    fn of(address: std::net::IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}

@@ -1,0 +1,143 @@
+//! Addresses of links.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage,
+};
+use nix::errno::Errno;
+
+use super::{Family, Rtnl};
+use crate::error::{Error, Result};
+use crate::netlink::{Protocol, Socket};
+use crate::netns::Netns;
+
+/// An address of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The index of the link.
+    pub index: u32,
+    /// The address and the length of its prefix.
+    pub network: IpNetwork,
+    /// Whether duplicate address detection (RFC 4862) is still going on.
+    pub tentative: bool,
+    /// Whether duplicate address detection found another owner.
+    pub dad_failed: bool,
+}
+
+/// How an address is added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AddressOptions {
+    /// Use an IPv6 address at once, without duplicate address detection.
+    pub nodad: bool,
+}
+
+/// rtnetlink's multicast group of changes to IPv6 addresses (`RTNLGRP_IPV6_IFADDR`).
+const RTNLGRP_IPV6_IFADDR: u32 = 9;
+
+impl Rtnl {
+    /// The addresses of a link, or with index 0 of all.
+    pub fn addresses(&self, index: u32, family: Option<Family>) -> Result<Vec<Address>> {
+        let mut message = AddressMessage::default();
+        message.header.index = index;
+        if let Some(family) = family {
+            message.header.family = family.number();
+        }
+        let operation = || format!("list the addresses of link {index}");
+        let replies = self.dump(&RouteNetlinkMessage::GetAddress(message), operation)?;
+        Ok(replies.into_iter().filter_map(address).collect())
+    }
+
+    /// Adds an address. IPv4 ones get the network's broadcast address, as administrators expect.
+    ///
+    /// Errors: EEXIST if the link has it.
+    pub fn add_address(
+        &self,
+        index: u32,
+        network: IpNetwork,
+        options: AddressOptions,
+    ) -> Result<()> {
+        let mut message = address_message(index, network);
+        if options.nodad {
+            message.header.flags |= AddressHeaderFlags::Nodad;
+        }
+        if let IpNetwork::V4(v4) = network
+            && v4.prefix() < 31
+        {
+            message.attributes.push(AddressAttribute::Broadcast(v4.broadcast()));
+        }
+        let message = RouteNetlinkMessage::NewAddress(message);
+        self.request(message, NLM_F_CREATE | NLM_F_EXCL, || {
+            format!("add address {network} to link {index}")
+        })
+        .map(drop)
+    }
+
+    /// Deletes an address.
+    ///
+    /// Errors: EADDRNOTAVAIL if the link does not have it.
+    pub fn delete_address(&self, index: u32, network: IpNetwork) -> Result<()> {
+        let message = RouteNetlinkMessage::DelAddress(address_message(index, network));
+        self.request(message, 0, || format!("delete address {network} from link {index}")).map(drop)
+    }
+}
+
+/// Waits until no IPv6 address of a link is tentative any more: the kernel tells of each.
+///
+/// Errors: EADDRINUSE if somebody else has one of them, ETIMEDOUT after `limit`.
+pub fn wait_for_dad(netns: &Netns, index: u32, limit: Duration) -> Result<()> {
+    let operation = || format!("wait for duplicate address detection on link {index}");
+    let deadline = Instant::now() + limit;
+    // Listening begins before looking, so that no change is missed.
+    let events = netns
+        .enter(|| Socket::subscribe(Protocol::Route, RTNLGRP_IPV6_IFADDR))?
+        .map_err(|cause| Error::new(operation(), cause))?;
+    let rtnl = Rtnl::open_in(netns)?;
+    loop {
+        let addresses = rtnl.addresses(index, Some(Family::V6))?;
+        if addresses.iter().any(|address| address.dad_failed) {
+            return Err(Error::new(operation(), Errno::EADDRINUSE));
+        }
+        if !addresses.iter().any(|address| address.tentative) {
+            return Ok(());
+        }
+        events.wait_until(deadline).map_err(|cause| Error::new(operation(), cause))?;
+    }
+}
+
+fn address_message(index: u32, network: IpNetwork) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.family = Family::of(network.ip()).number();
+    message.header.prefix_len = network.prefix();
+    message.header.index = index;
+    message.attributes.push(AddressAttribute::Local(network.ip()));
+    message.attributes.push(AddressAttribute::Address(network.ip()));
+    message
+}
+
+fn address(reply: RouteNetlinkMessage) -> Option<Address> {
+    let RouteNetlinkMessage::NewAddress(message) = reply else {
+        return None;
+    };
+    let (mut local, mut other, mut flags) = (None, None, AddressFlags::empty());
+    for attribute in message.attributes {
+        match attribute {
+            // With a peer (point to point), the one is ours and the other the peer's.
+            AddressAttribute::Local(ip) => local = Some(ip),
+            AddressAttribute::Address(ip) => other = Some(ip),
+            AddressAttribute::Flags(all) => flags = all,
+            _ => {}
+        }
+    }
+    let ip: IpAddr = local.or(other)?;
+    Some(Address {
+        index: message.header.index,
+        network: IpNetwork::new(ip, message.header.prefix_len).ok()?,
+        tentative: flags.contains(AddressFlags::Tentative),
+        dad_failed: flags.contains(AddressFlags::Dadfailed),
+    })
+}

@@ -1,0 +1,305 @@
+//! Links: bridges, veth pairs, and what they are set to.
+
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{
+    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+};
+
+use super::Rtnl;
+use crate::error::Result;
+use crate::netns::Netns;
+
+/// A link, as the kernel describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its index in its namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// What kind of virtual link it is (`bridge`, `veth`); `None` for hardware and `lo`.
+    pub kind: Option<String>,
+    /// Its hardware address; `None` if that is not an Ethernet one.
+    pub mac: Option<[u8; 6]>,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+    /// Whether it was set up (`IFF_UP`).
+    pub up: bool,
+    /// Whether it was set promiscuous (`IFF_PROMISC`).
+    pub promisc: bool,
+    /// The index of the link that it is a port of.
+    pub master: Option<u32>,
+    /// The index of the other end, in the other end's namespace.
+    pub peer: Option<u32>,
+    /// How it is set as the port of a bridge, if it is one.
+    pub port: Option<BridgePort>,
+    /// What somebody noted about it (`IFLA_IFALIAS`); empty if nothing.
+    pub alias: String,
+}
+
+/// A bridge to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bridge<'a> {
+    /// Its name, at most 15 bytes.
+    pub name: &'a str,
+    /// Its hardware address. A bridge that is given none takes the lowest of its ports', which
+    /// changes as they come and go.
+    pub mac: [u8; 6],
+    /// Its MTU in bytes; `None` for the kernel's default.
+    pub mtu: Option<u32>,
+    /// Whether to set it promiscuous.
+    pub promisc: bool,
+}
+
+/// A veth pair to be made: this end, which is up at once, and the other one.
+#[derive(Debug)]
+pub struct Veth<'a> {
+    /// This end's name, at most 15 bytes.
+    pub name: &'a str,
+    /// Both ends' MTU in bytes; `None` for the kernel's default.
+    pub mtu: Option<u32>,
+    /// The index of the bridge that this end becomes a port of.
+    pub master: Option<u32>,
+    /// The other end.
+    pub peer: VethPeer<'a>,
+}
+
+/// The other end of a veth pair, born in its namespace: moving it there later would cost some
+/// 20 ms, because the kernel waits until nobody can see it in the old one any more.
+#[derive(Debug)]
+pub struct VethPeer<'a> {
+    /// Its name, at most 15 bytes.
+    pub name: &'a str,
+    /// Its hardware address; `None` for a random one.
+    pub mac: Option<[u8; 6]>,
+    /// The namespace.
+    pub netns: &'a Netns,
+}
+
+/// What to set on a link; what is `None` stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkChange<'a> {
+    /// Up or down.
+    pub up: Option<bool>,
+    /// Promiscuous or not.
+    pub promisc: Option<bool>,
+    /// The MTU in bytes.
+    pub mtu: Option<u32>,
+    /// The hardware address.
+    pub mac: Option<[u8; 6]>,
+    /// The index of the bridge that it becomes a port of.
+    pub master: Option<u32>,
+    /// How it is set as the port of a bridge.
+    pub port: Option<BridgePort>,
+    /// A note about it, at most 255 bytes.
+    pub alias: Option<&'a str>,
+}
+
+/// How a link is set as the port of a bridge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BridgePort {
+    /// Whether frames may leave by the port they came in by (`IFLA_BRPORT_MODE`).
+    pub hairpin: bool,
+    /// Whether frames go to ports that are not isolated only (`IFLA_BRPORT_ISOLATED`).
+    pub isolated: bool,
+}
+
+/// Packets that wait for a veth's other end wait there; the node's end needs no queue.
+const NO_QUEUE: u32 = 0;
+/// The kernel's own default for Ethernet (`DEFAULT_TX_QUEUE_LEN`).
+const DEFAULT_QUEUE: u32 = 1000;
+
+impl Rtnl {
+    /// The link of a name; `None` if there is none.
+    pub fn link_by_name(&self, name: &str) -> Result<Option<Link>> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        self.get_link(message, || format!("look up link {name}"))
+    }
+
+    /// The link of an index; `None` if there is none.
+    pub fn link_by_index(&self, index: u32) -> Result<Option<Link>> {
+        self.get_link(with_index(index), || format!("look up link {index}"))
+    }
+
+    /// All links.
+    pub fn links(&self) -> Result<Vec<Link>> {
+        let mut message = LinkMessage::default();
+        message.attributes.push(without_statistics());
+        let replies =
+            self.dump(&RouteNetlinkMessage::GetLink(message), || "list links".to_owned())?;
+        Ok(replies.into_iter().filter_map(link).collect())
+    }
+
+    /// Makes a bridge, up.
+    ///
+    /// Errors: EEXIST if the name is taken, whatever by.
+    pub fn create_bridge(&self, bridge: &Bridge<'_>) -> Result<()> {
+        let mut message = LinkMessage::default();
+        set_flag(&mut message, LinkFlags::Up, true);
+        if bridge.promisc {
+            set_flag(&mut message, LinkFlags::Promisc, true);
+        }
+        message.attributes.push(LinkAttribute::IfName(bridge.name.to_owned()));
+        message.attributes.push(LinkAttribute::Address(bridge.mac.to_vec()));
+        message.attributes.extend(bridge.mtu.map(LinkAttribute::Mtu));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+        self.create(message, || format!("create bridge {}", bridge.name))
+    }
+
+    /// Makes a veth pair, the one end here and the other in its namespace.
+    ///
+    /// Errors: EEXIST if a name is taken, at whichever end.
+    pub fn create_veth(&self, veth: &Veth<'_>) -> Result<()> {
+        let mut peer = LinkMessage::default();
+        peer.attributes.push(LinkAttribute::IfName(veth.peer.name.to_owned()));
+        peer.attributes.extend(veth.peer.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+        peer.attributes.extend(veth.mtu.map(LinkAttribute::Mtu));
+        peer.attributes.push(LinkAttribute::TxQueueLen(DEFAULT_QUEUE));
+        peer.attributes.push(LinkAttribute::NetNsFd(veth.peer.netns.raw_fd()));
+
+        let mut message = LinkMessage::default();
+        set_flag(&mut message, LinkFlags::Up, true);
+        message.attributes.push(LinkAttribute::IfName(veth.name.to_owned()));
+        message.attributes.extend(veth.mtu.map(LinkAttribute::Mtu));
+        message.attributes.push(LinkAttribute::TxQueueLen(NO_QUEUE));
+        message.attributes.extend(veth.master.map(LinkAttribute::Controller));
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::Kind(InfoKind::Veth),
+            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+        ]));
+        self.create(message, || {
+            format!(
+                "create veth pair {} and {} in {}",
+                veth.name,
+                veth.peer.name,
+                veth.peer.netns.path().display()
+            )
+        })
+    }
+
+    /// Changes a link.
+    pub fn set_link(&self, index: u32, change: LinkChange<'_>) -> Result<()> {
+        let mut message = with_index(index);
+        if let Some(up) = change.up {
+            set_flag(&mut message, LinkFlags::Up, up);
+        }
+        if let Some(promisc) = change.promisc {
+            set_flag(&mut message, LinkFlags::Promisc, promisc);
+        }
+        message.attributes.extend(change.mtu.map(LinkAttribute::Mtu));
+        message.attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+        message.attributes.extend(change.master.map(LinkAttribute::Controller));
+        message.attributes.extend(change.alias.map(|text| LinkAttribute::IfAlias(text.to_owned())));
+        if let Some(port) = change.port {
+            message.attributes.push(LinkAttribute::LinkInfo(vec![
+                LinkInfo::PortKind(InfoPortKind::Bridge),
+                LinkInfo::PortData(InfoPortData::BridgePort(vec![
+                    InfoBridgePort::HairpinMode(port.hairpin),
+                    InfoBridgePort::Isolated(port.isolated),
+                ])),
+            ]));
+        }
+        self.request(RouteNetlinkMessage::NewLink(message), 0, || {
+            format!("set link {index} to {change:?}")
+        })
+        .map(drop)
+    }
+
+    /// Deletes a link; a veth's other end goes with it. The kernel answers after nobody can be
+    /// using it any more, some 20 ms later.
+    ///
+    /// Errors: ENODEV if it is gone.
+    pub fn delete_link(&self, index: u32) -> Result<()> {
+        let message = RouteNetlinkMessage::DelLink(with_index(index));
+        self.request(message, 0, || format!("delete link {index}")).map(drop)
+    }
+
+    fn get_link(
+        &self,
+        mut message: LinkMessage,
+        operation: impl FnOnce() -> String,
+    ) -> Result<Option<Link>> {
+        message.attributes.push(without_statistics());
+        match self.request(RouteNetlinkMessage::GetLink(message), 0, operation) {
+            Err(error) if error.is_not_found() => Ok(None),
+            replies => Ok(replies?.into_iter().find_map(link)),
+        }
+    }
+
+    fn create(&self, message: LinkMessage, operation: impl FnOnce() -> String) -> Result<()> {
+        let message = RouteNetlinkMessage::NewLink(message);
+        self.request(message, NLM_F_CREATE | NLM_F_EXCL, operation).map(drop)
+    }
+}
+
+fn with_index(index: u32) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message
+}
+
+fn set_flag(message: &mut LinkMessage, flag: LinkFlags, on: bool) {
+    message.header.change_mask |= flag;
+    message.header.flags.set(flag, on);
+}
+
+/// The statistics are most of a link's description, and nobody here reads them.
+fn without_statistics() -> LinkAttribute {
+    LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
+}
+
+fn link(reply: RouteNetlinkMessage) -> Option<Link> {
+    let RouteNetlinkMessage::NewLink(message) = reply else {
+        return None;
+    };
+    let mut link = Link {
+        index: message.header.index,
+        name: String::new(),
+        kind: None,
+        mac: None,
+        mtu: 0,
+        up: message.header.flags.contains(LinkFlags::Up),
+        promisc: message.header.flags.contains(LinkFlags::Promisc),
+        master: None,
+        peer: None,
+        port: None,
+        alias: String::new(),
+    };
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Address(mac) => link.mac = mac.try_into().ok(),
+            LinkAttribute::Controller(index) => link.master = Some(index),
+            LinkAttribute::IfAlias(alias) => link.alias = alias,
+            LinkAttribute::Link(index) => link.peer = Some(index),
+            LinkAttribute::LinkInfo(infos) => {
+                for info in infos {
+                    match info {
+                        LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                        LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
+                            link.port = Some(bridge_port(&port));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn bridge_port(attributes: &[InfoBridgePort]) -> BridgePort {
+    let mut port = BridgePort::default();
+    for attribute in attributes {
+        match attribute {
+            InfoBridgePort::HairpinMode(on) => port.hairpin = *on,
+            InfoBridgePort::Isolated(on) => port.isolated = *on,
+            _ => {}
+        }
+    }
+    port
+}

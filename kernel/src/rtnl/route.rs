@@ -1,0 +1,177 @@
+//! Routes.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+use netlink_packet_core::NLM_F_CREATE;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::route::{
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
+    RouteType,
+};
+
+use super::{Family, Rtnl};
+use crate::error::Result;
+
+/// Numbers of routing tables (`enum rt_class_t` in `include/uapi/linux/rtnetlink.h`).
+pub mod table {
+    /// Where routes are when nothing else is said.
+    pub const MAIN: u32 = 254;
+    /// The addresses of this machine.
+    pub const LOCAL: u32 = 255;
+}
+
+/// A unicast route, to be added or as the kernel has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where to.
+    pub destination: IpNetwork,
+    /// By which router; `None` if the destination is on the link.
+    pub gateway: Option<IpAddr>,
+    /// The index of the link; `None` in the kernel's answer for a route with several next hops.
+    pub link: Option<u32>,
+    /// The source address for packets of this machine.
+    pub source: Option<IpAddr>,
+    /// How far away the destination is (`rtm_scope`): 0 anywhere, 253 on the link, 254 here.
+    pub scope: u8,
+    /// The routing table.
+    pub table: u32,
+    /// The metric: lower is preferred; 0 for the kernel's default.
+    pub priority: u32,
+    /// The path's MTU in bytes.
+    pub mtu: Option<u32>,
+    /// The TCP segment size to announce, in bytes.
+    pub advmss: Option<u32>,
+}
+
+impl Route {
+    /// A route in the main table with nothing but its destination and link.
+    #[must_use]
+    pub fn new(destination: IpNetwork, link: u32) -> Self {
+        Self {
+            destination,
+            gateway: None,
+            link: Some(link),
+            source: None,
+            scope: 0,
+            table: table::MAIN,
+            priority: 0,
+            mtu: None,
+            advmss: None,
+        }
+    }
+}
+
+impl Rtnl {
+    /// Adds a route, beside others to the same destination if there are any.
+    ///
+    /// Errors: EEXIST if there is this very one; ENETUNREACH if the gateway is on no link.
+    pub fn add_route(&self, route: &Route) -> Result<()> {
+        let message = RouteNetlinkMessage::NewRoute(route_message(route));
+        self.request(message, NLM_F_CREATE, || match route.gateway {
+            Some(gateway) => format!("add route {} via {gateway}", route.destination),
+            None => format!("add route {}", route.destination),
+        })
+        .map(drop)
+    }
+
+    /// Deletes a route.
+    ///
+    /// Errors: ESRCH if there is none like it.
+    pub fn delete_route(&self, route: &Route) -> Result<()> {
+        let message = RouteNetlinkMessage::DelRoute(route_message(route));
+        self.request(message, 0, || format!("delete route {}", route.destination)).map(drop)
+    }
+
+    /// The unicast routes of a family, of all tables but the local one.
+    pub fn routes(&self, family: Family) -> Result<Vec<Route>> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family.number();
+        let operation = || "list routes".to_owned();
+        let replies = self.dump(&RouteNetlinkMessage::GetRoute(message), operation)?;
+        let routes = replies.into_iter().filter_map(|reply| read_route(reply, family));
+        Ok(routes.filter(|route| route.table != table::LOCAL).collect())
+    }
+}
+
+fn route_message(route: &Route) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    message.header.address_family = Family::of(route.destination.ip()).number();
+    message.header.destination_prefix_length = route.destination.prefix();
+    message.header.protocol = RouteProtocol::Boot;
+    message.header.scope = RouteScope::from(route.scope);
+    message.header.kind = RouteType::Unicast;
+    // Beyond one byte the number goes into the attribute alone.
+    message.header.table = u8::try_from(route.table).unwrap_or(0);
+
+    let attributes = &mut message.attributes;
+    attributes.push(RouteAttribute::Destination(route.destination.network().into()));
+    attributes.extend(route.gateway.map(|ip| RouteAttribute::Gateway(ip.into())));
+    attributes.extend(route.link.map(RouteAttribute::Oif));
+    attributes.extend(route.source.map(|ip| RouteAttribute::PrefSource(ip.into())));
+    attributes.push(RouteAttribute::Table(route.table));
+    if route.priority != 0 {
+        attributes.push(RouteAttribute::Priority(route.priority));
+    }
+    let metrics: Vec<RouteMetric> = route
+        .mtu
+        .map(RouteMetric::Mtu)
+        .into_iter()
+        .chain(route.advmss.map(RouteMetric::Advmss))
+        .collect();
+    if !metrics.is_empty() {
+        attributes.push(RouteAttribute::Metrics(metrics));
+    }
+    message
+}
+
+fn read_route(reply: RouteNetlinkMessage, family: Family) -> Option<Route> {
+    let RouteNetlinkMessage::NewRoute(message) = reply else {
+        return None;
+    };
+    // Routes that the kernel only remembers from use are no configuration.
+    let cloned = message.header.flags.contains(RouteFlags::Cloned);
+    if message.header.kind != RouteType::Unicast || cloned {
+        return None;
+    }
+    let anywhere: IpAddr = match family {
+        Family::V4 => [0; 4].into(),
+        Family::V6 => [0; 16].into(),
+    };
+    let mut destination = anywhere;
+    let mut route = Route::new(IpNetwork::from(anywhere), 0);
+    route.link = None;
+    route.scope = message.header.scope.into();
+    route.table = message.header.table.into();
+    for attribute in message.attributes {
+        match attribute {
+            RouteAttribute::Destination(to) => destination = ip(&to)?,
+            RouteAttribute::Gateway(via) => route.gateway = ip(&via),
+            RouteAttribute::PrefSource(from) => route.source = ip(&from),
+            RouteAttribute::Oif(index) => route.link = Some(index),
+            RouteAttribute::Table(table) => route.table = table,
+            RouteAttribute::Priority(priority) => route.priority = priority,
+            RouteAttribute::Metrics(metrics) => {
+                for metric in metrics {
+                    match metric {
+                        RouteMetric::Mtu(mtu) => route.mtu = Some(mtu),
+                        RouteMetric::Advmss(advmss) => route.advmss = Some(advmss),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    let prefix = message.header.destination_prefix_length;
+    route.destination = IpNetwork::new(destination, prefix).ok()?;
+    Some(route)
+}
+
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some((*v4).into()),
+        RouteAddress::Inet6(v6) => Some((*v6).into()),
+        _ => None,
+    }
+}

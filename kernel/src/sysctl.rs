@@ -1,0 +1,68 @@
+//! Settings below `/proc/sys/net`, of the namespace that this thread is in.
+//!
+//! A name is given by its components, because names of interfaces may hold dots.
+
+use std::fs;
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+
+/// Reads a setting, without the line's end: `read(&["ipv4", "ip_forward"])`.
+pub fn read(name: &[&str]) -> Result<String> {
+    let path = path(name);
+    let text = fs::read_to_string(&path)
+        .map_err(|error| Error::new(format!("read {}", path.display()), error))?;
+    Ok(text.trim_end().to_owned())
+}
+
+/// Writes a setting, if it has not that value already; so a `/proc/sys` that is mounted read-only
+/// does no harm where there is nothing to change. Returns the value it had before, if that was
+/// another one.
+pub fn write(name: &[&str], value: &str) -> Result<Option<String>> {
+    let before = read(name)?;
+    if before == value {
+        return Ok(None);
+    }
+    let path = path(name);
+    fs::write(&path, value)
+        .map_err(|error| Error::new(format!("write {value} to {}", path.display()), error))?;
+    Ok(Some(before))
+}
+
+/// Whether the kernel has IPv6 at all.
+#[must_use]
+pub fn has_ipv6() -> bool {
+    path(&["ipv6"]).is_dir()
+}
+
+fn path(name: &[&str]) -> PathBuf {
+    ["/proc/sys/net"].iter().chain(name).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::sched::{CloneFlags, unshare};
+
+    use super::*;
+
+    #[test]
+    fn settings_of_this_namespace() {
+        std::thread::spawn(|| {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            let name = ["ipv4", "conf", "lo", "route_localnet"];
+            assert_eq!(read(&name).unwrap(), "0");
+            assert_eq!(write(&name, "1").unwrap().as_deref(), Some("0"));
+            assert_eq!(write(&name, "1").unwrap(), None);
+            assert_eq!(read(&name).unwrap(), "1");
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn errors_name_the_file() {
+        let error = write(&["ipv4", "conf", "no.such", "arp_notify"], "1").unwrap_err();
+        assert!(error.is_not_found());
+        assert_eq!(error.operation, "read /proc/sys/net/ipv4/conf/no.such/arp_notify");
+    }
+}

@@ -1,0 +1,251 @@
+//! rtnetlink in namespaces of the tests' own, seen through iproute2. Needs root.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+use kernel::rtnl::{
+    AddressOptions, Bridge, BridgePort, Family, LinkChange, Route, Veth, VethPeer, wait_for_dad,
+};
+use kernel::{Netns, Rtnl};
+use nix::errno::Errno;
+use nix::sched::{CloneFlags, unshare};
+
+/// Runs a test in a node namespace of its own, with a second one for a pod. Both vanish with the
+/// threads that are in them.
+fn in_namespaces(test: impl FnOnce(&Rtnl, &Netns) + Send + 'static) {
+    let new_netns = || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        let task = nix::unistd::gettid();
+        PathBuf::from(format!("/proc/self/task/{task}/ns/net"))
+    };
+    let (path_out, path_in) = mpsc::channel();
+    let (done_out, done_in) = mpsc::channel::<()>();
+    let pod = thread::spawn(move || {
+        path_out.send(new_netns()).unwrap();
+        done_in.recv().unwrap_err();
+    });
+    let pod_path = path_in.recv().unwrap();
+    let node = thread::spawn(move || {
+        new_netns();
+        test(&Rtnl::open().unwrap(), &Netns::open(&pod_path).unwrap());
+    });
+    let outcome = node.join();
+    drop(done_out);
+    pod.join().unwrap();
+    outcome.unwrap();
+}
+
+fn ip(arguments: &str) -> String {
+    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    assert!(output.status.success(), "ip {arguments}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn network(text: &str) -> IpNetwork {
+    text.parse().unwrap()
+}
+
+const MAC: [u8; 6] = [0xc2, 0, 0, 0, 0, 1];
+
+fn bridge(rtnl: &Rtnl) -> u32 {
+    rtnl.create_bridge(&Bridge { name: "cni0", mac: MAC, mtu: Some(1400), promisc: true }).unwrap();
+    rtnl.link_by_name("cni0").unwrap().unwrap().index
+}
+
+fn veth(rtnl: &Rtnl, pod: &Netns, master: Option<u32>) -> kernel::Result<()> {
+    let mac = Some([0xc2, 0, 0, 0, 0, 2]);
+    let peer = VethPeer { name: "eth0", mac, netns: pod };
+    rtnl.create_veth(&Veth { name: "veth0", mtu: Some(1400), master, peer })
+}
+
+#[test]
+fn a_bridge() {
+    in_namespaces(|rtnl, _| {
+        let index = bridge(rtnl);
+        let link = rtnl.link_by_index(index).unwrap().unwrap();
+        assert_eq!(
+            (link.kind.as_deref(), link.mac, link.mtu, link.up, link.promisc),
+            (Some("bridge"), Some(MAC), 1400, true, true)
+        );
+        let seen = ip("-d link show cni0");
+        for expected in
+            ["<NO-CARRIER,BROADCAST,MULTICAST,PROMISC,UP>", "mtu 1400", "c2:00:00:00:00:01"]
+        {
+            assert!(seen.contains(expected), "{seen}");
+        }
+        rtnl.set_link(
+            index,
+            LinkChange { promisc: Some(false), mtu: Some(1300), ..LinkChange::default() },
+        )
+        .unwrap();
+        let seen = ip("link show cni0");
+        assert!(seen.contains("mtu 1300") && !seen.contains("PROMISC"), "{seen}");
+    });
+}
+
+#[test]
+fn a_veth_pair_is_born_where_it_belongs() {
+    in_namespaces(|rtnl, pod| {
+        let master = bridge(rtnl);
+        veth(rtnl, pod, Some(master)).unwrap();
+        let seen = ip("link show veth0");
+        for expected in ["UP", "master cni0", "mtu 1400"] {
+            assert!(seen.contains(expected), "{seen}");
+        }
+        let inside = pod.enter(|| ip("link show eth0")).unwrap();
+        for expected in ["mtu 1400", "state DOWN", "qlen 1000", "c2:00:00:00:00:02"] {
+            assert!(inside.contains(expected), "{inside}");
+        }
+        let link = rtnl.link_by_name("veth0").unwrap().unwrap();
+        let other = Rtnl::open_in(pod).unwrap().link_by_name("eth0").unwrap().unwrap();
+        assert_eq!(
+            (link.master, link.peer, other.peer),
+            (Some(master), Some(other.index), Some(link.index))
+        );
+
+        let port = BridgePort { hairpin: true, isolated: true };
+        let change =
+            LinkChange { port: Some(port), alias: Some("net/id/eth0"), ..LinkChange::default() };
+        rtnl.set_link(link.index, change).unwrap();
+        let seen = ip("-d link show veth0");
+        for expected in ["hairpin on", "isolated on", "alias net/id/eth0"] {
+            assert!(seen.contains(expected), "{seen}");
+        }
+        let link = rtnl.link_by_name("veth0").unwrap().unwrap();
+        assert_eq!((link.port, link.alias.as_str()), (Some(port), "net/id/eth0"));
+    });
+}
+
+#[test]
+fn names_that_are_taken_and_links_that_are_gone() {
+    in_namespaces(|rtnl, pod| {
+        veth(rtnl, pod, None).unwrap();
+        let taken = veth(rtnl, pod, None).unwrap_err();
+        assert!(taken.is_exists(), "{taken:?}");
+        assert!(taken.operation.starts_with("create veth pair veth0 and eth0 in /proc/"));
+
+        assert_eq!(rtnl.link_by_name("nothing").unwrap(), None);
+        assert_eq!(rtnl.link_by_index(99).unwrap(), None);
+        let index = rtnl.link_by_name("veth0").unwrap().unwrap().index;
+        rtnl.delete_link(index).unwrap();
+        assert!(rtnl.delete_link(index).unwrap_err().is_not_found());
+        let names: Vec<String> = rtnl.links().unwrap().into_iter().map(|link| link.name).collect();
+        assert_eq!(names, ["lo"]);
+    });
+}
+
+#[test]
+fn addresses() {
+    in_namespaces(|rtnl, _| {
+        let index = bridge(rtnl);
+        let (v4, v6) = (network("10.88.0.1/24"), network("fd00:88::1/64"));
+        rtnl.add_address(index, v4, AddressOptions::default()).unwrap();
+        rtnl.add_address(index, v6, AddressOptions { nodad: true }).unwrap();
+        let seen = ip("addr show cni0");
+        for expected in [
+            "inet 10.88.0.1/24 brd 10.88.0.255 scope global cni0",
+            "inet6 fd00:88::1/64 scope global nodad",
+        ] {
+            assert!(seen.contains(expected), "{seen}");
+        }
+        let again = rtnl.add_address(index, v4, AddressOptions::default()).unwrap_err();
+        assert!(again.is_exists());
+
+        let listed = |family| {
+            let all = rtnl.addresses(index, Some(family)).unwrap();
+            all.into_iter().map(|address| address.network).collect::<Vec<_>>()
+        };
+        assert_eq!(listed(Family::V4), [v4]);
+        assert!(listed(Family::V6).contains(&v6));
+        rtnl.delete_address(index, v4).unwrap();
+        assert_eq!(listed(Family::V4), []);
+        let gone = rtnl.delete_address(index, v4).unwrap_err();
+        assert_eq!(gone.errno(), Some(Errno::EADDRNOTAVAIL));
+    });
+}
+
+#[test]
+fn duplicate_address_detection_is_waited_for() {
+    in_namespaces(|rtnl, pod| {
+        veth(rtnl, pod, None).unwrap();
+        let inside = Rtnl::open_in(pod).unwrap();
+        let index = inside.link_by_name("eth0").unwrap().unwrap().index;
+        inside.set_link(index, LinkChange { up: Some(true), ..LinkChange::default() }).unwrap();
+        inside.add_address(index, network("fd00::2/64"), AddressOptions::default()).unwrap();
+        wait_for_dad(pod, index, Duration::from_secs(10)).unwrap();
+        let seen = pod.enter(|| ip("-6 addr show dev eth0")).unwrap();
+        assert!(seen.contains("fd00::2/64") && !seen.contains("tentative"), "{seen}");
+        // Without a carrier the detection never begins, and so never ends.
+        ip("link set veth0 down");
+        inside.add_address(index, network("fd00::3/64"), AddressOptions::default()).unwrap();
+        let late = wait_for_dad(pod, index, Duration::from_millis(50)).unwrap_err();
+        assert_eq!(late.errno(), Some(Errno::ETIMEDOUT));
+    });
+}
+
+#[test]
+fn routes() {
+    in_namespaces(|rtnl, _| {
+        let index = bridge(rtnl);
+        rtnl.add_address(index, network("10.88.0.1/24"), AddressOptions::default()).unwrap();
+        let gateway: IpAddr = "10.88.0.9".parse().unwrap();
+        let default = Route { gateway: Some(gateway), ..Route::new(network("0.0.0.0/0"), index) };
+        let special = Route {
+            priority: 50,
+            table: 1077,
+            mtu: Some(1300),
+            advmss: Some(1200),
+            source: "10.88.0.1".parse().ok(),
+            scope: 253,
+            ..Route::new(network("192.0.2.0/24"), index)
+        };
+        rtnl.add_route(&default).unwrap();
+        rtnl.add_route(&special).unwrap();
+        assert!(ip("route").contains("default via 10.88.0.9 dev cni0"));
+        let seen = ip("route show table 1077");
+        assert!(
+            seen.starts_with(
+                "192.0.2.0/24 dev cni0 scope link src 10.88.0.1 metric 50 linkdown mtu 1300 advmss 1200"
+            ),
+            "{seen}"
+        );
+        let all = rtnl.routes(Family::V4).unwrap();
+        assert!(all.contains(&default) && all.contains(&special), "{all:?}");
+
+        assert!(rtnl.add_route(&special).unwrap_err().is_exists());
+        rtnl.delete_route(&special).unwrap();
+        assert!(rtnl.delete_route(&special).unwrap_err().is_not_found());
+    });
+}
+
+#[test]
+fn the_kernels_own_text_arrives() {
+    in_namespaces(|rtnl, _| {
+        let index = bridge(rtnl);
+        let gateway = "172.16.0.1".parse().ok();
+        let route = Route { gateway, ..Route::new(network("0.0.0.0/0"), index) };
+        let error = rtnl.add_route(&route).unwrap_err();
+        assert_eq!(error.operation, "add route 0.0.0.0/0 via 172.16.0.1");
+        assert_eq!(error.cause.to_string(), "Network is unreachable (Nexthop has invalid gateway)");
+    });
+}
+
+/// More links than one datagram of the kernel's holds.
+#[test]
+fn long_lists_are_whole() {
+    in_namespaces(|rtnl, _| {
+        for number in 0..120 {
+            let name = format!("br{number}");
+            rtnl.create_bridge(&Bridge { name: &name, mac: MAC, mtu: None, promisc: false })
+                .unwrap();
+        }
+        assert_eq!(rtnl.links().unwrap().len(), 121);
+    });
+}
