@@ -1,10 +1,12 @@
 //! What each command does.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::{env, io};
 
 use cni::{IfName, Success};
 use conflist::files::FilesError;
+use conflist::validate::{self, Severity};
 use conflist::{Attachment, Error, Network, Runtime, Valid, attachment};
 use serde_json::{Map, Value};
 
@@ -69,7 +71,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
             runtime.status(&network)?;
         }
         Command::Version { network } => versions(&runtime, network)?,
-        Command::Validate { network: _ } => {}
+        Command::Validate { network } => return validated(&runtime, network),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -111,6 +113,21 @@ fn versions(runtime: &Runtime, network: &str) -> Result<(), Failure> {
             Err(Failure::Version { network: network.name.to_string(), version, kind: plugin.kind })
         }
     }
+}
+
+fn validated(runtime: &Runtime, network: &str) -> Result<ExitCode, Failure> {
+    let file = Path::new(network);
+    let is_file = network.contains('/') || file.extension().is_some() && file.is_file();
+    let findings = if is_file {
+        validate::file(file, &runtime.plugin_path)
+    } else {
+        validate::network(&runtime.net_dir, network, &runtime.plugin_path)?
+    };
+    for finding in &findings {
+        println!("{finding}");
+    }
+    let wrong = findings.iter().any(|finding| finding.severity == Severity::Error);
+    Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 fn print(result: &Success, network: &Network) -> Result<(), Failure> {

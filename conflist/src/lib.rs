@@ -24,7 +24,7 @@
 //! # }
 //! ```
 //!
-
+//! [`validate`] reads a network's file as a person would have to: every mistake, with its line.
 //!
 //! Source: <https://www.cni.dev/docs/spec/>, sections 1 and 3. This crate never touches the
 //! kernel's network state itself: only plugins do.
@@ -41,6 +41,7 @@ mod lock;
 pub mod network;
 mod request;
 mod runtime;
+pub mod validate;
 
 pub use attachment::Attachment;
 pub use cache::{Cache, Cached};

@@ -104,12 +104,19 @@ impl Network {
     /// Reads the configuration of a lone plugin (a `.conf` or `.json` file) and makes a list of
     /// it, as libcni does.
     pub fn from_conf(text: &[u8]) -> Result<Self, InvalidNetwork> {
-        let conf = object(text, "")?;
-        if conf.contains_key("plugins") && !conf.contains_key("type") {
+        let conf = Value::Object(object(text, "")?);
+        if json::get(&conf, "plugins").is_some() && json::get(&conf, "type").is_none() {
             return Err(InvalidNetwork::ListInConf);
         }
-        let name = string(&conf, "name")?.ok_or_else(|| missing("name"))?;
-        let version = string(&conf, "cniVersion")?.unwrap_or_default();
+        // Read by libcni like a plugin's keys: without regard to case.
+        let string = |key| match json::get(&conf, key) {
+            None => Ok(""),
+            Some(value) => value.as_str().ok_or_else(|| wrong(key, "a text")),
+        };
+        let (name, version) = (string("name")?, string("cniVersion")?);
+        if name.is_empty() {
+            return Err(missing("name"));
+        }
         let list = json!({"name": name, "cniVersion": version, "plugins": [conf]});
         Self::from_list(list.to_string().as_bytes())
     }
