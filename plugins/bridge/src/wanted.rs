@@ -6,6 +6,7 @@ use std::io::Read;
 
 use attach::{Dad, HostEnd, Pod, PodInterface, forwarding};
 use cni::{Call, Cidr, Interface, Mac, Success, Undo};
+use ipnetwork::IpNetwork;
 use kernel::rtnl::{self, AddressOptions, BridgePort, Link, LinkChange, Veth, VethPeer};
 use kernel::{Rtnl, sysctl};
 
@@ -73,7 +74,7 @@ impl<'a> Wanted<'a> {
             self.pod_interface().configure(pod, inside.index)?;
         }
         rules.masquerade(&self.result)?;
-        self.become_gateway(node, &bridge, &addresses)?;
+        self.become_gateway(node, &bridge, &addresses, undo)?;
         Ok(Success { interfaces: interfaces(&bridge, &host, &inside, pod), ..self.result })
     }
 
@@ -199,21 +200,26 @@ impl<'a> Wanted<'a> {
     }
 
     /// The addresses of the bridge, and forwarding. Last of all, because other pods come to rely
-    /// on them at once, so that they could not be undone.
+    /// on them at once: little can fail from here on, and forwarding stays on once it is.
     fn become_gateway(
         &self,
-        node: &Rtnl,
+        node: &'a Rtnl,
         bridge: &Link,
         plan: &gateway::AddressPlan,
+        undo: &mut Undo<'a>,
     ) -> Result<(), Error> {
-        for address in &plan.delete {
-            node.delete_address(bridge.index, *address)?;
+        let index = bridge.index;
+        for &address in &plan.delete {
+            node.delete_address(index, address)?;
+            undo.on_error("add the bridge's other address again", move || {
+                Ok(add_gateway(node, index, address).map(drop)?)
+            });
         }
-        for address in &plan.add {
-            // Nobody else has the gateway's address; with detection it would answer a second late.
-            match node.add_address(bridge.index, *address, AddressOptions { nodad: true }) {
-                Err(error) if !error.is_exists() => return Err(error.into()),
-                _ => {}
+        for &address in &plan.add {
+            if add_gateway(node, index, address)? {
+                undo.on_error("delete the gateway's address", move || {
+                    Ok(node.delete_address(index, address).map_err(Error::from)?)
+                });
             }
         }
         if !plan.add.is_empty() {
@@ -254,6 +260,15 @@ pub(crate) fn find_bridge(node: &Rtnl, name: &str) -> Result<Option<Link>, Error
     }
     let kind = link.kind.unwrap_or_else(|| "a device".to_owned());
     Err(Error::NotABridge { name: link.name, kind })
+}
+
+/// Whether the address was added; it was not if the bridge had it.
+fn add_gateway(node: &Rtnl, bridge: u32, address: IpNetwork) -> Result<bool, Error> {
+    // Nobody else has the gateway's address; with detection it would answer a second late.
+    match node.add_address(bridge, address, AddressOptions { nodad: true }) {
+        Err(error) if error.is_exists() => Ok(false),
+        added => Ok(added.map(|()| true)?),
+    }
 }
 
 /// Unless another pod has been connected to it meanwhile.
