@@ -1,0 +1,125 @@
+//! Which addresses an attachment holds, without opening every lease.
+//!
+//! A lease is found by its address; an attachment that comes back (ADD again, DEL, CHECK) is not.
+//! The index has a symbolic link for each attachment, `ID:IFNAME -> ADDRESS,ADDRESS`, in memory
+//! below /run. It holds nothing that the leases do not say, and may be deleted at any time.
+//!
+//! It is current as long as its directory and that of the leases bear the same time of
+//! modification: whoever has the lock sets both to the same nanosecond at the end, and whoever
+//! else adds or removes a lease (the reference plugin, an administrator, a process that is killed
+//! halfway) changes the time of the one and not of the other. Then every lease is read, once.
+
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, Metadata};
+use std::io::{self, ErrorKind};
+use std::net::IpAddr;
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
+
+use crate::lease::Attachment;
+
+/// The index of one directory of leases.
+#[derive(Clone, Debug)]
+pub struct Index(PathBuf);
+
+impl Index {
+    /// The index below `root` of the directory that `leases` describes, by whatever path it is
+    /// reached.
+    #[must_use]
+    pub fn of(root: &Path, leases: &Metadata) -> Self {
+        Self(root.join(format!("{}-{}", leases.dev(), leases.ino())))
+    }
+
+    /// Whether it knows every attachment.
+    #[must_use]
+    pub fn is_current(&self, leases: &Metadata) -> bool {
+        let time = |dir: &Metadata| (dir.mtime(), dir.mtime_nsec());
+        // A file system that keeps whole seconds cannot tell of a change within one.
+        leases.mtime_nsec() != 0
+            && fs::metadata(&self.0).is_ok_and(|own| time(&own) == time(leases))
+    }
+
+    /// The addresses that the attachment held when the index was written.
+    #[must_use]
+    pub fn addresses(&self, attachment: &Attachment) -> Vec<IpAddr> {
+        let link = fs::read_link(self.link(attachment)).unwrap_or_default();
+        let addresses = link.to_str().unwrap_or_default().split(',');
+        addresses.filter_map(|ip| ip.parse().ok()).collect()
+    }
+
+    /// Notes the addresses of an attachment.
+    pub fn insert(&self, attachment: &Attachment, addresses: &[IpAddr]) -> io::Result<()> {
+        let link = self.link(attachment);
+        let target = target(addresses);
+        match symlink(&target, &link) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                fs::create_dir_all(&self.0)?;
+                symlink(&target, &link)
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                fs::remove_file(&link)?;
+                symlink(&target, &link)
+            }
+            other => other,
+        }
+    }
+
+    /// Forgets an attachment; the last one takes the index along.
+    pub fn remove(&self, attachment: &Attachment) -> io::Result<()> {
+        match fs::remove_file(self.link(attachment)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        }
+        match fs::remove_dir(&self.0) {
+            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Writes anew what is wrong, so that it says what the leases say.
+    pub fn rebuild(&self, leases: &HashMap<Attachment, Vec<IpAddr>>) -> io::Result<()> {
+        fs::create_dir_all(&self.0)?;
+        let mut known = HashSet::new();
+        for (attachment, addresses) in leases {
+            let link = self.link(attachment);
+            if fs::read_link(&link).ok().is_none_or(|old| old.as_os_str() != &*target(addresses)) {
+                self.insert(attachment, addresses)?;
+            }
+            known.insert(link);
+        }
+        for entry in fs::read_dir(&self.0)? {
+            let link = entry?.path();
+            if !known.contains(&link) {
+                fs::remove_file(link)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Declares it current.
+    pub fn stamp(&self, leases: &Path) -> io::Result<()> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let times = Timestamps {
+            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+            last_modification: Timespec {
+                tv_sec: now.as_secs().try_into().unwrap_or_default(),
+                tv_nsec: now.subsec_nanos().into(),
+            },
+        };
+        utimensat(CWD, leases, &times, AtFlags::empty())?;
+        utimensat(CWD, &self.0, &times, AtFlags::empty())?;
+        Ok(())
+    }
+
+    fn link(&self, Attachment { container, ifname }: &Attachment) -> PathBuf {
+        // Neither a container's nor an interface's name may have a colon or a slash.
+        self.0.join(format!("{container}:{ifname}"))
+    }
+}
+
+fn target(addresses: &[IpAddr]) -> String {
+    addresses.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+}

@@ -1,0 +1,184 @@
+//! IPAM from ranges in the configuration, with leases on this node's disk.
+//!
+//! The story: [`config`] says which [`ranges`] there are and what the runtime asks for, [`store`]
+//! holds who has which address, [`allocate`] picks the next ones. A lease is a file, and making
+//! it is what reserves the address; how many there are makes no difference to an ADD.
+
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use cni::{Call, Code, Error, Failures, Network, Plugin, Success, ValidAttachments};
+use rustix::fs::{Access, access};
+
+pub mod allocate;
+pub mod boot;
+pub mod config;
+pub mod index;
+pub mod lease;
+pub mod ranges;
+pub mod resolv_conf;
+pub mod store;
+#[cfg(test)]
+mod testing;
+
+use crate::boot::BootId;
+use crate::config::Config;
+use crate::lease::{Attachment, Owner};
+use crate::store::{Leases, Store, StoreError};
+
+/// The plugin.
+#[derive(Clone, Debug)]
+pub struct HostLocal {
+    /// The directory of the [`index`]es.
+    pub index_root: PathBuf,
+}
+
+impl Default for HostLocal {
+    fn default() -> Self {
+        Self { index_root: "/run/podwire/host-local".into() }
+    }
+}
+
+impl Plugin for HostLocal {
+    const NAME: &'static str = "host-local";
+
+    type Config = Config;
+
+    /// Left to [`Config::plan`], the first thing that ADD, CHECK and STATUS do: a DEL or a GC has
+    /// to free addresses whatever the ranges look like by now.
+    fn validate(&self, network: &Network<Config>) -> Result<(), Error> {
+        network.config.data_dir().map(drop)
+    }
+
+    fn add(&self, call: &Call<Config>) -> Result<Success, Error> {
+        let plan = call.config().plan(call.network.version, &call.environment.args)?;
+        let dns = plan.resolv_conf.as_deref().map(resolv_conf::read).transpose()?;
+        let leases = leases(&call.network)?;
+        let store = Store::create(leases.clone(), &self.index_root)?;
+        let allocated = allocate::allocate(&store, &plan, &attachment(call));
+        store.close();
+
+        let (draft, ips) = allocated?;
+        if let Err(source) = draft.sync() {
+            let mut error = Error::from(StoreError::Sync(leases.dir().to_owned(), source));
+            if let Err(another) = self.del(call) {
+                error.also(&format!("and undoing it: {another}"));
+            }
+            return Err(error);
+        }
+        let dns = dns.unwrap_or_default();
+        Ok(Success { ips, routes: plan.routes, dns, ..Success::default() })
+    }
+
+    fn check(&self, call: &Call<Config>) -> Result<(), Error> {
+        let plan = call.config().plan(call.network.version, &call.environment.args)?;
+        let attachment = attachment(call);
+        let leases = leases(&call.network)?;
+        let held = match Store::open(leases.clone(), &self.index_root)? {
+            Some(store) => {
+                let held = store.held(&attachment)?;
+                store.close();
+                held
+            }
+            None => Vec::new(),
+        };
+        let Attachment { container, ifname } = &attachment;
+        let missing = |what: String| {
+            let dir = leases.dir().display();
+            let why =
+                format!("{what} is leased to container {container}, interface {ifname}, in {dir}");
+            Err(Error::new(Code::Changed, why))
+        };
+        if held.is_empty() {
+            return missing("no address".into());
+        }
+        // Addresses of others may stand beside ours in the result of a whole chain.
+        let ours = |ip: &_| plan.sets.iter().any(|named| named.set.contains(*ip));
+        let result = call.network.prev_result.iter().flat_map(|result| &result.ips);
+        match result.map(|ip| ip.address.ip()).filter(ours).find(|ip| !held.contains(ip)) {
+            Some(ip) => missing(format!("{ip} of the result is not what")),
+            None => Ok(()),
+        }
+    }
+
+    fn del(&self, call: &Call<Config>) -> Result<(), Error> {
+        let attachment = attachment(call);
+        let Some(store) = Store::open(leases(&call.network)?, &self.index_root)? else {
+            return Ok(());
+        };
+        let mut failures = Failures::new();
+        for ip in store.held(&attachment)? {
+            failures.try_to(format!("free {ip}"), || store.release(ip));
+        }
+        failures.into_result()?;
+        store.note(&attachment, &[]);
+        store.close();
+        Ok(())
+    }
+
+    fn gc(&self, network: &Network<Config>, valid: &ValidAttachments) -> Result<(), Error> {
+        let Some(store) = Store::open(leases(network)?, &self.index_root)? else {
+            return Ok(());
+        };
+        let mut failures = Failures::new();
+        let mut kept = Vec::new();
+        for (ip, owner) in store.survey()? {
+            let keep = match &owner {
+                Owner::Attachment(one) => valid.contains(&one.container, &one.ifname),
+                Owner::Container(container) => valid.contains_container(container),
+                Owner::Nobody => false,
+                Owner::Stranger => true,
+            };
+            let freed =
+                !keep && failures.try_to(format!("free {ip}"), || store.release(ip)).is_some();
+            if !freed {
+                kept.push((ip, owner));
+            }
+        }
+        store.reindex(&kept);
+        store.close();
+        failures.into_result()
+    }
+
+    fn status(&self, network: &Network<Config>) -> Result<(), Error> {
+        let plan = network.config.plan(network.version, &cni::Args::default())?;
+        let leases = leases(network)?;
+        writable(leases.dir()).map_err(|error| {
+            let mut unavailable = Error::new(
+                Code::NotAvailable,
+                format!("no lease can be written in {}", leases.dir().display()),
+            );
+            unavailable.also(&error.to_string());
+            unavailable
+        })?;
+        let boot = BootId::current().filter(|_| plan.reclaim_after_reboot);
+        for (number, named) in plan.sets.iter().enumerate() {
+            if !allocate::has_room(&leases, number, named, boot.as_ref())? {
+                let why = format!("no address is free in {} (key {:?})", named.set, named.key);
+                return Err(Error::new(Code::NotAvailable, why));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn attachment(call: &Call<Config>) -> Attachment {
+    Attachment { container: call.container_id().to_string(), ifname: call.ifname().to_string() }
+}
+
+fn leases(network: &Network<Config>) -> Result<Leases, Error> {
+    Ok(Leases::of(&network.config.data_dir()?, network.name.as_str()))
+}
+
+/// Whether files can be made in `dir`, or else in what is there of the way to it.
+fn writable(dir: &Path) -> io::Result<()> {
+    match access(dir, Access::WRITE_OK | Access::EXEC_OK) {
+        Err(rustix::io::Errno::NOENT) => match dir.parent() {
+            Some(parent) => writable(parent),
+            None => Ok(()),
+        },
+        other => other.map_err(io::Error::from),
+    }
+}

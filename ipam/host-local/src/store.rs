@@ -1,0 +1,284 @@
+//! The directory of a network's leases, in the reference plugin's format: one file for each
+//! address, `last_reserved_ip.N` for each set, and `lock`, which whoever writes holds by flock(2).
+
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::io::retry_on_intr;
+
+use crate::boot::BootId;
+use crate::index::Index;
+use crate::lease::{Attachment, Draft, Owner};
+
+/// What the reference plugin creates its lock with.
+const LOCK_MODE: u32 = 0o750;
+const LAST_RESERVED_MODE: u32 = 0o600;
+
+/// A network's leases, locked. [`Store::close`] lets the lock go; so does dropping it, and then
+/// the next one reads every lease to be sure.
+#[derive(Debug)]
+pub struct Store {
+    leases: Leases,
+    index: Index,
+    /// Whether the index knows every attachment.
+    indexed: Cell<bool>,
+    /// Whether anything was changed, so that the index has to be declared current at the end.
+    changed: Cell<bool>,
+    _lock: OwnedFd,
+}
+
+/// The directory of a network's leases, to look at without the lock.
+#[derive(Clone, Debug)]
+pub struct Leases(PathBuf);
+
+/// What could not be done with the directory.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The directory was not there and could not be made.
+    #[error("create directory {}", .0.display())]
+    Create(PathBuf, #[source] io::Error),
+    /// The lock file could not be opened or locked.
+    #[error("lock {}", .0.display())]
+    Lock(PathBuf, #[source] io::Error),
+    /// The names of the leases could not be read.
+    #[error("list the leases in {}", .0.display())]
+    List(PathBuf, #[source] io::Error),
+    /// A lease could not be read.
+    #[error("read lease {}", .0.display())]
+    Read(PathBuf, #[source] io::Error),
+    /// A lease could not be written.
+    #[error("write lease {}", .0.display())]
+    Write(PathBuf, #[source] io::Error),
+    /// A lease could not be removed.
+    #[error("remove lease {}", .0.display())]
+    Remove(PathBuf, #[source] io::Error),
+    /// The disk did not take the leases.
+    #[error("synchronise the leases in {}", .0.display())]
+    Sync(PathBuf, #[source] io::Error),
+    /// The last address given out could not be noted.
+    #[error("write {}", .0.display())]
+    LastReserved(PathBuf, #[source] io::Error),
+}
+
+impl From<StoreError> for cni::Error {
+    fn from(error: StoreError) -> Self {
+        Self::from_source(cni::Code::Io, &error)
+    }
+}
+
+impl Leases {
+    /// The leases of a network.
+    #[must_use]
+    pub fn of(data_dir: &Path, network: &str) -> Self {
+        Self(data_dir.join(network))
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.0
+    }
+
+    /// The path of an address's lease. IPv6 addresses are written as in RFC 5952, with colons.
+    #[must_use]
+    pub fn path(&self, ip: IpAddr) -> PathBuf {
+        self.0.join(ip.to_string())
+    }
+
+    /// Whose lease an address is; `None` if it is free.
+    pub fn owner(&self, ip: IpAddr) -> Result<Option<Owner>, StoreError> {
+        let path = self.path(ip);
+        match fs::read(&path) {
+            Ok(content) => Ok(Some(Owner::parse(&content))),
+            Err(error) if error.kind() == ErrorKind::IsADirectory => Ok(Some(Owner::Stranger)),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(StoreError::Read(path, error)),
+        }
+    }
+
+    /// Every address that has a lease, in no order. None if there is no directory.
+    pub fn taken(&self) -> Result<HashSet<IpAddr>, StoreError> {
+        let failed = |error| StoreError::List(self.0.clone(), error);
+        let entries = match fs::read_dir(&self.0) {
+            Ok(entries) => entries,
+            Err(error) if is_gone(&error) => return Ok(HashSet::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut taken = HashSet::new();
+        for entry in entries {
+            let name = entry.map_err(failed)?.file_name();
+            taken.extend(name.to_str().and_then(|name| name.parse::<IpAddr>().ok()));
+        }
+        Ok(taken)
+    }
+
+    /// Whether a lease can be taken from its owner: it has none, or `boot` is given and proves
+    /// that the lease is from before it.
+    pub fn is_reclaimable(&self, ip: IpAddr, boot: Option<&BootId>) -> Result<bool, StoreError> {
+        let old = boot.is_some_and(|boot| boot.is_after(&self.path(ip)));
+        Ok(old || self.owner(ip)? == Some(Owner::Nobody))
+    }
+
+    /// The address of set `number` that was given out last. A file that says something else
+    /// costs the round robin one turn, and nothing more.
+    #[must_use]
+    pub fn last_reserved(&self, number: usize) -> Option<IpAddr> {
+        let text = fs::read_to_string(self.last_reserved_path(number)).ok()?;
+        text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
+    }
+
+    fn last_reserved_path(&self, number: usize) -> PathBuf {
+        self.0.join(format!("last_reserved_ip.{number}"))
+    }
+}
+
+impl Store {
+    /// Locks a network's leases, and makes their directory if it is not there.
+    pub fn create(leases: Leases, index_root: &Path) -> Result<Self, StoreError> {
+        if let Some(store) = Self::open(leases.clone(), index_root)? {
+            return Ok(store);
+        }
+        let made = DirBuilder::new().recursive(true).mode(0o755).create(leases.dir());
+        made.map_err(|error| StoreError::Create(leases.0.clone(), error))?;
+        let gone = || StoreError::Lock(leases.0.clone(), ErrorKind::NotFound.into());
+        Self::open(leases.clone(), index_root)?.ok_or_else(gone)
+    }
+
+    /// Locks a network's leases; `None` if there is no directory, and so no lease.
+    pub fn open(leases: Leases, index_root: &Path) -> Result<Option<Self>, StoreError> {
+        let path = leases.0.join("lock");
+        let failed = |error: io::Error| StoreError::Lock(path.clone(), error);
+        let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::CLOEXEC;
+        let lock = match open(&path, flags, Mode::from_raw_mode(LOCK_MODE)) {
+            Ok(lock) => lock,
+            Err(error) if is_gone(&error.into()) => return Ok(None),
+            Err(error) => return Err(failed(error.into())),
+        };
+        retry_on_intr(|| flock(&lock, FlockOperation::LockExclusive))
+            .map_err(|error| failed(error.into()))?;
+
+        let dir = fs::metadata(&leases.0).map_err(failed)?;
+        let index = Index::of(index_root, &dir);
+        let indexed = Cell::new(index.is_current(&dir));
+        Ok(Some(Self { leases, index, indexed, changed: Cell::new(false), _lock: lock }))
+    }
+
+    /// The leases.
+    #[must_use]
+    pub fn leases(&self) -> &Leases {
+        &self.leases
+    }
+
+    /// The addresses that an attachment holds: its own, or else those of its container as a whole.
+    pub fn held(&self, attachment: &Attachment) -> Result<Vec<IpAddr>, StoreError> {
+        if self.indexed.get() {
+            let mut held = self.index.addresses(attachment);
+            for ip in std::mem::take(&mut held) {
+                if self.leases.owner(ip)?.is_some_and(|owner| owner.is(attachment)) {
+                    held.push(ip);
+                }
+            }
+            return Ok(held);
+        }
+        let leases = self.survey()?;
+        let mut held = leases.clone();
+        held.retain(|(_, owner)| matches!(owner, Owner::Attachment(one) if one == attachment));
+        if held.is_empty() {
+            held = leases;
+            held.retain(|(_, owner)| owner.is(attachment));
+        }
+        Ok(held.into_iter().map(|(ip, _)| ip).collect())
+    }
+
+    /// Reads every lease, in the order of the addresses, and brings the index up to date. Leases
+    /// that a crash has left empty are removed: their writer held the lock, and is gone.
+    pub fn survey(&self) -> Result<Vec<(IpAddr, Owner)>, StoreError> {
+        let mut leases = Vec::new();
+        for ip in self.leases.taken()? {
+            match self.leases.owner(ip)? {
+                Some(Owner::Nobody) => self.release(ip)?,
+                Some(owner) => leases.push((ip, owner)),
+                None => {}
+            }
+        }
+        leases.sort_unstable_by_key(|(ip, _)| *ip);
+        self.reindex(&leases);
+        Ok(leases)
+    }
+
+    /// Makes the index say what `leases` say. A failure costs time and nothing else.
+    pub fn reindex(&self, leases: &[(IpAddr, Owner)]) {
+        let mut attachments: HashMap<Attachment, Vec<IpAddr>> = HashMap::new();
+        // The old format has no interface to look a lease up by.
+        let mut complete = true;
+        for (ip, owner) in leases {
+            match owner {
+                Owner::Attachment(one) => attachments.entry(one.clone()).or_default().push(*ip),
+                Owner::Container(_) => complete = false,
+                Owner::Nobody | Owner::Stranger => {}
+            }
+        }
+        self.changed.set(true);
+        self.indexed.set(complete && self.index.rebuild(&attachments).is_ok());
+    }
+
+    /// Gives an address to the owner of `draft`; `false` if it has a lease already.
+    pub fn reserve(&self, draft: &Draft, ip: IpAddr) -> Result<bool, StoreError> {
+        let path = self.leases.path(ip);
+        self.changed.set(true);
+        draft.publish(&path).map_err(|error| StoreError::Write(path, error))
+    }
+
+    /// Removes a lease; one that is gone already is no error.
+    pub fn release(&self, ip: IpAddr) -> Result<(), StoreError> {
+        let path = self.leases.path(ip);
+        self.changed.set(true);
+        match fs::remove_file(&path) {
+            Err(error) if !is_gone(&error) => Err(StoreError::Remove(path, error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes the address of set `number` that was given out last.
+    pub fn set_last_reserved(&self, number: usize, ip: IpAddr) -> Result<(), StoreError> {
+        let path = self.leases.last_reserved_path(number);
+        self.changed.set(true);
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(LAST_RESERVED_MODE);
+        let written = options.open(&path).and_then(|mut file: File| write!(file, "{ip}"));
+        written.map_err(|error| StoreError::LastReserved(path, error))
+    }
+
+    /// Notes in the index that `addresses` are all that an attachment holds now.
+    pub fn note(&self, attachment: &Attachment, addresses: &[IpAddr]) {
+        if self.indexed.get() {
+            let noted = if addresses.is_empty() {
+                self.index.remove(attachment)
+            } else {
+                self.index.insert(attachment, addresses)
+            };
+            self.changed.set(true);
+            self.indexed.set(noted.is_ok());
+        }
+    }
+
+    /// Lets the lock go, with the index as it should be.
+    pub fn close(self) {
+        if self.indexed.get() && self.changed.get() {
+            // An index that is not current is one that nobody uses.
+            let _ = self.index.stamp(&self.leases.0);
+        }
+    }
+}
+
+/// Whether a path leads nowhere, at its end or on the way.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
