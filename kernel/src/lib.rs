@@ -1,5 +1,7 @@
 //! Linux as a network plugin needs it, and no word of CNI.
 
+#[cfg(test)]
+mod captures;
 pub mod conntrack;
 pub mod error;
 pub mod iptables;

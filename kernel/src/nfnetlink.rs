@@ -34,7 +34,7 @@ pub struct Batch {
 #[derive(Debug)]
 pub(crate) struct Request {
     /// Subsystem and message type.
-    kind: u16,
+    pub(crate) kind: u16,
     /// `NLM_F_*`, without `NLM_F_REQUEST`.
     flags: u16,
     /// nfgenmsg and attributes.

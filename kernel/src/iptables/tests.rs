@@ -5,42 +5,12 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::*;
+use crate::captures::{Capture, captures};
 use crate::nfnetlink::Batch;
 use crate::nft::{Chain, Family, Listed, NewRule, Place};
 
 const RULES_V4: &str = include_str!("../../tests/data/iptables-rules-v4.txt");
 const RULES_V6: &str = include_str!("../../tests/data/iptables-rules-v6.txt");
-
-/// A captured command: what it sent, and what the kernel made of it.
-struct Capture {
-    command: &'static str,
-    sent: Vec<u8>,
-    kernel: Vec<u8>,
-}
-
-fn captures(text: &'static str) -> Vec<Capture> {
-    let mut out: Vec<Capture> = Vec::new();
-    for line in text.lines() {
-        let mut words = line.split(' ');
-        match words.next() {
-            Some("$") => {
-                let command = &line[2..];
-                out.push(Capture { command, sent: Vec::new(), kernel: Vec::new() });
-            }
-            Some("sent") if words.next() == Some("6") => {
-                out.last_mut().unwrap().sent = hex(words.nth(1).unwrap());
-            }
-            Some("kernel") => out.last_mut().unwrap().kernel = hex(words.next().unwrap()),
-            _ => {}
-        }
-    }
-    out
-}
-
-fn hex(text: &str) -> Vec<u8> {
-    let digit = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
-    (0..text.len()).step_by(2).map(digit).collect()
-}
 
 fn family_of(capture: &Capture) -> Family {
     if capture.command.starts_with("ip6tables") { Family::Ipv6 } else { Family::Ipv4 }
@@ -73,12 +43,12 @@ fn every_captured_rule_is_written_as_iptables_writes_it() {
             compat: Some(rule.compat()),
         };
         batch.add_rule(chain_of(capture), place, new);
-        let ours = &batch.requests[0].payload;
+        let ours = batch.requests[0].payload.as_slice();
         assert!(
-            *ours == capture.sent,
+            ours == capture.new_rule(),
             "{}\nours {ours:02x?}\ntheirs {:02x?}",
             capture.command,
-            capture.sent
+            capture.new_rule()
         );
     }
 }
@@ -211,4 +181,37 @@ fn interfaces_networks_and_verdicts() {
         &Rule::jump("NEXT")
             .matching(Match::ConntrackState(Is::equal(ct_state::NEW | ct_state::RELATED))),
     );
+}
+
+const CHAINS: &str = include_str!("../../tests/data/iptables-chains.txt");
+
+/// Message types and contents; the flags differ where iptables wants an error and we do not.
+#[track_caller]
+fn check_batch(command: &str, build: impl FnOnce(&mut Batch)) {
+    let all = captures(CHAINS);
+    let capture = all.iter().find(|capture| capture.command == command);
+    let capture = capture.unwrap_or_else(|| panic!("no capture of {command}"));
+    let mut batch = Batch::new();
+    build(&mut batch);
+    let ours = batch.requests.iter().map(|request| ((request.kind & 0xff) as u8, &request.payload));
+    let theirs = capture.sent.iter().map(|(kind, payload)| (*kind, payload));
+    assert_eq!(ours.collect::<Vec<_>>(), theirs.collect::<Vec<_>>());
+}
+
+#[test]
+fn tables_and_chains_are_written_as_iptables_writes_them() {
+    check_batch("iptables -t nat -N CHAIN", |batch| {
+        Nat::V4.add_table(batch);
+        batch.create_chain(Nat::V4.chain("CHAIN"));
+    });
+    let with_jump = |base: NatChain| {
+        move |batch: &mut Batch| {
+            Nat::V4.add_base_chain(batch, base);
+            Nat::V4.add_rule(batch, base.name(), Place::Last, &Rule::jump("CHAIN"));
+        }
+    };
+    check_batch("iptables -t nat -A PREROUTING -j CHAIN", with_jump(NatChain::Prerouting));
+    check_batch("iptables -t nat -A OUTPUT -j CHAIN", with_jump(NatChain::Output));
+    check_batch("iptables -t nat -A POSTROUTING -j CHAIN", with_jump(NatChain::Postrouting));
+    check_batch("iptables -t nat -F CHAIN", |batch| batch.flush_chain(Nat::V4.chain("CHAIN")));
 }

@@ -4,6 +4,8 @@
 pub(crate) mod attribute;
 mod expr;
 mod read;
+#[cfg(test)]
+mod tests;
 
 mod write;
 
