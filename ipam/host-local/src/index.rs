@@ -70,12 +70,9 @@ impl Index {
     /// Forgets an attachment; the last one takes the index along.
     pub fn remove(&self, attachment: &Attachment) -> io::Result<()> {
         match fs::remove_file(self.link(attachment)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            other => other?,
-        }
-        match fs::remove_dir(&self.0) {
-            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
-            other => other,
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.remove_if_empty(),
         }
     }
 
@@ -96,7 +93,7 @@ impl Index {
                 fs::remove_file(link)?;
             }
         }
-        Ok(())
+        self.remove_if_empty()
     }
 
     /// Declares it current.
@@ -112,6 +109,13 @@ impl Index {
         utimensat(CWD, leases, &times, AtFlags::empty())?;
         utimensat(CWD, &self.0, &times, AtFlags::empty())?;
         Ok(())
+    }
+
+    fn remove_if_empty(&self) -> io::Result<()> {
+        match fs::remove_dir(&self.0) {
+            Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn link(&self, Attachment { container, ifname }: &Attachment) -> PathBuf {
