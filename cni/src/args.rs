@@ -1,5 +1,7 @@
 //! `CNI_ARGS`: `KEY=VALUE` pairs between semicolons.
 
+use std::fmt;
+
 use crate::error::{Code, Error};
 
 /// The pairs of `CNI_ARGS`, in their order.
@@ -27,6 +29,17 @@ impl Args {
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().rev().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
+    }
+
+    /// The pairs, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// Whether there is no pair.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Refuses keys that the plugin does not know, unless `IgnoreUnknown` is set (the
@@ -62,6 +75,23 @@ impl Args {
     }
 }
 
+impl FromIterator<(String, String)> for Args {
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().collect())
+    }
+}
+
+/// The value of `CNI_ARGS` that these pairs are read from.
+impl fmt::Display for Args {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, (key, value)) in self.iter().enumerate() {
+            let separator = if index == 0 { "" } else { ";" };
+            write!(f, "{separator}{key}={value}")?;
+        }
+        Ok(())
+    }
+}
+
 fn boolean(text: &str) -> Option<bool> {
     match text.to_ascii_lowercase().as_str() {
         "1" | "true" => Some(true),
@@ -82,6 +112,11 @@ mod tests {
         assert_eq!(args.get("IP"), None);
         assert_eq!(Args::parse("").unwrap(), Args::default());
         assert!(Args::parse("IP").is_err());
+        let text = "IgnoreUnknown=1;K8S_POD_NAME=web;MAC=a=b";
+        assert_eq!(args.to_string(), text);
+        let pairs = args.iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
+        assert_eq!(pairs.collect::<Args>(), args);
+        assert!(Args::default().is_empty() && !args.is_empty());
     }
 
     #[test]

@@ -105,6 +105,13 @@ impl<C> Call<C> {
         self.environment.netns.as_deref()
     }
 
+    /// The path of the container's namespace, for an ADD or CHECK, which never come without.
+    ///
+    /// Errors: code 4 if it is missing nevertheless.
+    pub fn require_netns(&self) -> Result<&Path, Error> {
+        self.netns().ok_or_else(|| Error::new(Code::InvalidEnvironment, "CNI_NETNS is not set"))
+    }
+
     /// The network's configuration, the plugin's own keys.
     #[must_use]
     pub fn config(&self) -> &C {

@@ -75,3 +75,6 @@ impl Family {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 }
+
+#[cfg(test)]
+mod tests;

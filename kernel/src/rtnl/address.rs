@@ -61,15 +61,7 @@ impl Rtnl {
         network: IpNetwork,
         options: AddressOptions,
     ) -> Result<()> {
-        let mut message = address_message(index, network);
-        if options.nodad {
-            message.header.flags |= AddressHeaderFlags::Nodad;
-        }
-        if let IpNetwork::V4(v4) = network
-            && v4.prefix() < 31
-        {
-            message.attributes.push(AddressAttribute::Broadcast(v4.broadcast()));
-        }
+        let message = new_address_message(index, network, options);
         let message = RouteNetlinkMessage::NewAddress(message);
         self.request(message, NLM_F_CREATE | NLM_F_EXCL, || {
             format!("add address {network} to link {index}")
@@ -105,8 +97,29 @@ pub fn wait_for_dad(netns: &Netns, index: u32, limit: Duration) -> Result<()> {
         if !addresses.iter().any(|address| address.tentative) {
             return Ok(());
         }
-        events.wait_until(deadline).map_err(|cause| Error::new(operation(), cause))?;
+        match events.wait_until(deadline) {
+            // So much happened that the kernel dropped some of it: as good a reason to look again.
+            Err(cause) if cause.errno() == Some(Errno::ENOBUFS) => {}
+            waited => waited.map_err(|cause| Error::new(operation(), cause))?,
+        }
     }
+}
+
+pub(super) fn new_address_message(
+    index: u32,
+    network: IpNetwork,
+    options: AddressOptions,
+) -> AddressMessage {
+    let mut message = address_message(index, network);
+    if options.nodad {
+        message.header.flags |= AddressHeaderFlags::Nodad;
+    }
+    if let IpNetwork::V4(v4) = network
+        && v4.prefix() < 31
+    {
+        message.attributes.push(AddressAttribute::Broadcast(v4.broadcast()));
+    }
+    message
 }
 
 fn address_message(index: u32, network: IpNetwork) -> AddressMessage {

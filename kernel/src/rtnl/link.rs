@@ -136,15 +136,7 @@ impl Rtnl {
     ///
     /// Errors: EEXIST if the name is taken, whatever by.
     pub fn create_bridge(&self, bridge: &Bridge<'_>) -> Result<()> {
-        let mut message = LinkMessage::default();
-        set_flag(&mut message, LinkFlags::Up, true);
-        if bridge.promisc {
-            set_flag(&mut message, LinkFlags::Promisc, true);
-        }
-        message.attributes.push(LinkAttribute::IfName(bridge.name.to_owned()));
-        message.attributes.push(LinkAttribute::Address(bridge.mac.to_vec()));
-        message.attributes.extend(bridge.mtu.map(LinkAttribute::Mtu));
-        message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+        let message = bridge_message(bridge);
         self.create(message, || format!("create bridge {}", bridge.name))
     }
 
@@ -152,23 +144,7 @@ impl Rtnl {
     ///
     /// Errors: EEXIST if a name is taken, at whichever end.
     pub fn create_veth(&self, veth: &Veth<'_>) -> Result<()> {
-        let mut peer = LinkMessage::default();
-        peer.attributes.push(LinkAttribute::IfName(veth.peer.name.to_owned()));
-        peer.attributes.extend(veth.peer.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
-        peer.attributes.extend(veth.mtu.map(LinkAttribute::Mtu));
-        peer.attributes.push(LinkAttribute::TxQueueLen(DEFAULT_QUEUE));
-        peer.attributes.push(LinkAttribute::NetNsFd(veth.peer.netns.raw_fd()));
-
-        let mut message = LinkMessage::default();
-        set_flag(&mut message, LinkFlags::Up, true);
-        message.attributes.push(LinkAttribute::IfName(veth.name.to_owned()));
-        message.attributes.extend(veth.mtu.map(LinkAttribute::Mtu));
-        message.attributes.push(LinkAttribute::TxQueueLen(NO_QUEUE));
-        message.attributes.extend(veth.master.map(LinkAttribute::Controller));
-        message.attributes.push(LinkAttribute::LinkInfo(vec![
-            LinkInfo::Kind(InfoKind::Veth),
-            LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
-        ]));
+        let message = veth_message(veth);
         self.create(message, || {
             format!(
                 "create veth pair {} and {} in {}",
@@ -181,26 +157,7 @@ impl Rtnl {
 
     /// Changes a link.
     pub fn set_link(&self, index: u32, change: LinkChange<'_>) -> Result<()> {
-        let mut message = with_index(index);
-        if let Some(up) = change.up {
-            set_flag(&mut message, LinkFlags::Up, up);
-        }
-        if let Some(promisc) = change.promisc {
-            set_flag(&mut message, LinkFlags::Promisc, promisc);
-        }
-        message.attributes.extend(change.mtu.map(LinkAttribute::Mtu));
-        message.attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
-        message.attributes.extend(change.master.map(LinkAttribute::Controller));
-        message.attributes.extend(change.alias.map(|text| LinkAttribute::IfAlias(text.to_owned())));
-        if let Some(port) = change.port {
-            message.attributes.push(LinkAttribute::LinkInfo(vec![
-                LinkInfo::PortKind(InfoPortKind::Bridge),
-                LinkInfo::PortData(InfoPortData::BridgePort(vec![
-                    InfoBridgePort::HairpinMode(port.hairpin),
-                    InfoBridgePort::Isolated(port.isolated),
-                ])),
-            ]));
-        }
+        let message = change_message(index, change);
         self.request(RouteNetlinkMessage::NewLink(message), 0, || {
             format!("set link {index} to {change:?}")
         })
@@ -232,6 +189,64 @@ impl Rtnl {
         let message = RouteNetlinkMessage::NewLink(message);
         self.request(message, NLM_F_CREATE | NLM_F_EXCL, operation).map(drop)
     }
+}
+
+pub(super) fn bridge_message(bridge: &Bridge<'_>) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    set_flag(&mut message, LinkFlags::Up, true);
+    if bridge.promisc {
+        set_flag(&mut message, LinkFlags::Promisc, true);
+    }
+    message.attributes.push(LinkAttribute::IfName(bridge.name.to_owned()));
+    message.attributes.push(LinkAttribute::Address(bridge.mac.to_vec()));
+    message.attributes.extend(bridge.mtu.map(LinkAttribute::Mtu));
+    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+    message
+}
+
+pub(super) fn veth_message(veth: &Veth<'_>) -> LinkMessage {
+    let mut peer = LinkMessage::default();
+    peer.attributes.push(LinkAttribute::IfName(veth.peer.name.to_owned()));
+    peer.attributes.extend(veth.peer.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+    peer.attributes.extend(veth.mtu.map(LinkAttribute::Mtu));
+    peer.attributes.push(LinkAttribute::TxQueueLen(DEFAULT_QUEUE));
+    peer.attributes.push(LinkAttribute::NetNsFd(veth.peer.netns.raw_fd()));
+
+    let mut message = LinkMessage::default();
+    set_flag(&mut message, LinkFlags::Up, true);
+    message.attributes.push(LinkAttribute::IfName(veth.name.to_owned()));
+    message.attributes.extend(veth.mtu.map(LinkAttribute::Mtu));
+    message.attributes.push(LinkAttribute::TxQueueLen(NO_QUEUE));
+    message.attributes.extend(veth.master.map(LinkAttribute::Controller));
+    message.attributes.push(LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Veth),
+        LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
+    ]));
+    message
+}
+
+fn change_message(index: u32, change: LinkChange<'_>) -> LinkMessage {
+    let mut message = with_index(index);
+    if let Some(up) = change.up {
+        set_flag(&mut message, LinkFlags::Up, up);
+    }
+    if let Some(promisc) = change.promisc {
+        set_flag(&mut message, LinkFlags::Promisc, promisc);
+    }
+    message.attributes.extend(change.mtu.map(LinkAttribute::Mtu));
+    message.attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
+    message.attributes.extend(change.master.map(LinkAttribute::Controller));
+    message.attributes.extend(change.alias.map(|text| LinkAttribute::IfAlias(text.to_owned())));
+    if let Some(port) = change.port {
+        message.attributes.push(LinkAttribute::LinkInfo(vec![
+            LinkInfo::PortKind(InfoPortKind::Bridge),
+            LinkInfo::PortData(InfoPortData::BridgePort(vec![
+                InfoBridgePort::HairpinMode(port.hairpin),
+                InfoBridgePort::Isolated(port.isolated),
+            ])),
+        ]));
+    }
+    message
 }
 
 fn with_index(index: u32) -> LinkMessage {

@@ -94,7 +94,7 @@ impl Rtnl {
     }
 }
 
-fn route_message(route: &Route) -> RouteMessage {
+pub(super) fn route_message(route: &Route) -> RouteMessage {
     let mut message = RouteMessage::default();
     message.header.address_family = Family::of(route.destination.ip()).number();
     message.header.destination_prefix_length = route.destination.prefix();

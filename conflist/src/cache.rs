@@ -1,0 +1,338 @@
+//! The results of ADDs, kept for CHECK, DEL and GC in the format and place of libcni:
+//! `CACHE_DIR/results/NETWORK-CONTAINERID-IFNAME`, one JSON object of kind `cniCacheV1`.
+//!
+//! Source: libcni v1.3.1; the keys and their order are those that cnitool writes.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::process;
+
+use base64::prelude::{BASE64_STANDARD, Engine};
+use cni::{Args, ContainerId, IfName, NetworkName, Success, Version};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::attachment::Attachment;
+use crate::network::Network;
+
+/// A directory of results, `/var/lib/cni` unless somebody chose another.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    dir: PathBuf,
+}
+
+/// What is kept of one ADD.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cached {
+    /// The network.
+    pub network: NetworkName,
+    /// The attachment, as it was described for the ADD.
+    pub attachment: Attachment,
+    /// The network's list of plugins as JSON text; empty if an early libcni wrote the file.
+    pub config: Vec<u8>,
+    /// The result of the last plugin.
+    pub result: Value,
+}
+
+/// Why a result could not be kept, read or forgotten.
+#[derive(Debug, thiserror::Error)]
+pub enum CacheError {
+    /// The file could not be written.
+    #[error("keep the result in {}", file.display())]
+    Write {
+        /// The file.
+        file: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// The file could not be read.
+    #[error("read the result kept in {}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is not what libcni writes.
+    #[error("read the result kept in {}", file.display())]
+    Invalid {
+        /// The file.
+        file: PathBuf,
+        /// Where it is not.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The result in it is none.
+    #[error("read the result kept of network {network:?}")]
+    Result {
+        /// The network.
+        network: String,
+        /// What is wrong with it.
+        #[source]
+        source: cni::Error,
+    },
+    /// The file could not be removed.
+    #[error("forget the result kept in {}", file.display())]
+    Remove {
+        /// The file.
+        file: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// The lock that keeps GC apart from ADD and DEL could not be taken.
+    #[error("lock {}", file.display())]
+    Lock {
+        /// The file.
+        file: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// The file, key for key. Go's encoder leaves out what is empty, so it may be absent.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Stored {
+    kind: Kind,
+    container_id: ContainerId,
+    config: Base64,
+    if_name: IfName,
+    network_name: NetworkName,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    netns: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cni_args: Option<Vec<(String, String)>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    capability_args: Option<Map<String, Value>>,
+    #[serde(default)]
+    result: Value,
+}
+
+#[derive(Serialize, Deserialize)]
+enum Kind {
+    #[serde(rename = "cniCacheV1")]
+    CniCacheV1,
+}
+
+/// How Go's encoder writes bytes; `null` for none at all.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(try_from = "Option<String>", into = "String")]
+struct Base64(Vec<u8>);
+
+impl TryFrom<Option<String>> for Base64 {
+    type Error = base64::DecodeError;
+
+    fn try_from(text: Option<String>) -> Result<Self, base64::DecodeError> {
+        BASE64_STANDARD.decode(text.unwrap_or_default()).map(Self)
+    }
+}
+
+impl From<Base64> for String {
+    fn from(bytes: Base64) -> Self {
+        BASE64_STANDARD.encode(bytes.0)
+    }
+}
+
+impl Cached {
+    /// The result in the form of this crate, whichever version it was kept in; `default` if it
+    /// does not say.
+    pub fn success(&self, default: Version) -> Result<Success, CacheError> {
+        read_result(&self.result, default)
+            .map_err(|source| CacheError::Result { network: self.network.to_string(), source })
+    }
+}
+
+/// Reads a result in the version that it names itself, or else in `default`.
+///
+/// Errors: code 1 if that version is unknown, code 7 if the result is none.
+pub(crate) fn read_result(result: &Value, default: Version) -> Result<Success, cni::Error> {
+    let version = match result.get("cniVersion").and_then(Value::as_str) {
+        None | Some("") => default,
+        Some(text) => text.parse().map_err(|error: cni::version::UnknownVersion| {
+            cni::Error::new(cni::Code::IncompatibleVersion, format!("its result: {error}"))
+        })?,
+    };
+    Success::from_json(result, version)
+}
+
+impl Cache {
+    /// The results under `dir`.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self { dir: dir.into() }
+    }
+
+    /// The file that keeps the result of an attachment.
+    #[must_use]
+    pub fn file(&self, network: &NetworkName, id: &ContainerId, ifname: &IfName) -> PathBuf {
+        self.results().join(format!("{network}-{id}-{ifname}"))
+    }
+
+    /// Keeps the result of an ADD. Whoever reads meanwhile sees the whole of it or nothing.
+    pub fn store(
+        &self,
+        network: &Network,
+        attachment: &Attachment,
+        result: &Value,
+    ) -> Result<(), CacheError> {
+        let Attachment { container_id, ifname, netns, args, capability_args } = attachment;
+        let pairs: Vec<_> = args.iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let stored = Stored {
+            kind: Kind::CniCacheV1,
+            container_id: container_id.clone(),
+            config: Base64(network.text.clone()),
+            if_name: ifname.clone(),
+            network_name: network.name.clone(),
+            netns: netns.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+            cni_args: Some(pairs).filter(|pairs| !pairs.is_empty()),
+            capability_args: Some(capability_args.clone()).filter(|args| !args.is_empty()),
+            result: result.clone(),
+        };
+        let file = self.file(&network.name, container_id, ifname);
+        serde_json::to_vec(&stored)
+            .map_err(io::Error::from)
+            .and_then(|text| self.replace(&file, &text))
+            .map_err(|source| CacheError::Write { file, source })
+    }
+
+    /// What is kept of an attachment; `None` if nothing is.
+    pub fn load(
+        &self,
+        network: &NetworkName,
+        id: &ContainerId,
+        ifname: &IfName,
+    ) -> Result<Option<Cached>, CacheError> {
+        let file = self.file(network, id, ifname);
+        let text = match fs::read(&file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(CacheError::Read { file, source }),
+        };
+        match parse(&text) {
+            Ok(cached) => {
+                // Names may hold the dash between them: this may be the file of another.
+                let it = &cached.attachment;
+                let same = (&cached.network, &it.container_id, &it.ifname) == (network, id, ifname);
+                Ok(same.then_some(cached))
+            }
+            // Up to 0.8, libcni kept the bare result.
+            Err(source) => match serde_json::from_slice::<Value>(&text) {
+                Ok(result) if result.get("cniVersion").is_some() => Ok(Some(Cached {
+                    network: network.clone(),
+                    attachment: Attachment::new(id.clone(), ifname.clone(), None),
+                    config: Vec::new(),
+                    result,
+                })),
+                _ => Err(CacheError::Invalid { file, source }),
+            },
+        }
+    }
+
+    /// Forgets an attachment, if it is known.
+    pub fn remove(
+        &self,
+        network: &NetworkName,
+        id: &ContainerId,
+        ifname: &IfName,
+    ) -> Result<(), CacheError> {
+        let file = self.file(network, id, ifname);
+        match fs::remove_file(&file) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(CacheError::Remove { file, source })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The attachments of a network, in the order of their files' names. A file that cannot be
+    /// read is passed over, as in libcni.
+    pub fn of_network(&self, network: &NetworkName) -> Result<Vec<Cached>, CacheError> {
+        let mut found = self.matching(|name| name.starts_with(&format!("{network}-")))?;
+        found.retain(|cached| cached.network == *network);
+        Ok(found)
+    }
+
+    /// The attachments that own an interface of a container, whatever their network.
+    pub fn of_interface(
+        &self,
+        id: &ContainerId,
+        ifname: &IfName,
+    ) -> Result<Vec<Cached>, CacheError> {
+        let mut found = self.matching(|name| name.ends_with(&format!("-{id}-{ifname}")))?;
+        found.retain(|cached| {
+            cached.attachment.container_id == *id && cached.attachment.ifname == *ifname
+        });
+        Ok(found)
+    }
+
+    fn matching(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Cached>, CacheError> {
+        let dir = self.results();
+        let entries = match fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(source) => return Err(CacheError::Read { file: dir, source }),
+        };
+        let mut names: Vec<_> = entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| wanted(name))
+            .collect();
+        names.sort();
+        let read = |name| parse(&fs::read(dir.join(name)).ok()?).ok();
+        Ok(names.into_iter().filter_map(read).collect())
+    }
+
+    /// Writes beside `results/`, where nobody takes a half-written file for a result, and renames.
+    ///
+    /// Not synced to disk: what a power cut takes are the results of containers that it took too,
+    /// and a DEL does without.
+    fn replace(&self, file: &Path, text: &[u8]) -> io::Result<()> {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let new = self.dir.join(format!(".{name}.{}", process::id()));
+        DirBuilder::new().recursive(true).mode(0o700).create(self.results())?;
+        let written = create(&new).and_then(|mut it| it.write_all(text));
+        let done = written.and_then(|()| fs::rename(&new, file));
+        if done.is_err() {
+            // The first error is the one to tell.
+            let _ = fs::remove_file(&new);
+        }
+        done
+    }
+
+    fn results(&self) -> PathBuf {
+        self.dir.join("results")
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+fn create(file: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)
+}
+
+fn parse(text: &[u8]) -> Result<Cached, serde_json::Error> {
+    let stored: Stored = serde_json::from_slice(text)?;
+    let attachment = Attachment {
+        container_id: stored.container_id,
+        ifname: stored.if_name,
+        netns: Some(stored.netns).filter(|path| !path.is_empty()).map(PathBuf::from),
+        args: stored.cni_args.unwrap_or_default().into_iter().collect::<Args>(),
+        capability_args: stored.capability_args.unwrap_or_default(),
+    };
+    Ok(Cached {
+        network: stored.network_name,
+        attachment,
+        config: stored.config.0,
+        result: stored.result,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! What each command does.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::{env, io};
+
+use cni::{IfName, Success};
+use conflist::files::FilesError;
+use conflist::validate::{self, Severity};
+use conflist::{Attachment, Error, Network, Runtime, Valid, attachment};
+use serde_json::{Map, Value};
+
+use crate::cli::{Cli, Command, Gc, Target};
+
+/// Why a command was not even begun, or did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    #[error(transparent)]
+    Network(#[from] Error),
+    #[error("container ID")]
+    ContainerId(#[source] cni::name::InvalidName),
+    #[error("CNI_IFNAME")]
+    IfName(#[source] cni::name::InvalidName),
+    #[error("NETNS is empty: which namespace? (a DEL goes without, given --container-id)")]
+    NoNetns,
+    #[error(transparent)]
+    Args(cni::Error),
+    #[error("CAP_ARGS is no JSON object")]
+    CapabilityArgs(#[source] serde_json::Error),
+    #[error("find the working directory")]
+    CurrentDir(#[source] io::Error),
+    #[error("plugin {kind:?} does not support cniVersion {version} of network {network:?}")]
+    Version { network: String, version: cni::Version, kind: String },
+}
+
+pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
+    let runtime = Runtime {
+        net_dir: cli.places.net_dir(),
+        plugin_path: cli.places.plugin_path(),
+        cache_dir: cli.places.cache_dir.clone(),
+    };
+    match &cli.command {
+        Command::Add(target) => {
+            let attachment = target.attachment()?;
+            let network = runtime.network(&target.network)?;
+            print(&runtime.add(&network, &attachment)?, &network)?;
+        }
+        Command::Check(target) => {
+            let attachment = target.attachment()?;
+            let network = runtime.network(&target.network)?;
+            if network.disable_check {
+                eprintln!(
+                    "conflist: network {} has disableCheck: nothing was checked",
+                    network.name
+                );
+            }
+            runtime.check(&network, &attachment)?;
+        }
+        Command::Del(target) => del(&runtime, target)?,
+        Command::Gc(gc) => collect(&runtime, gc)?,
+        Command::Status { network } => {
+            let network = runtime.network(network)?;
+            if network.version < cni::Version::V1_1_0 {
+                let version = network.version;
+                eprintln!(
+                    "conflist: network {} is of cniVersion {version}, which has no STATUS: only \
+                     looked for the plugins",
+                    network.name
+                );
+            }
+            runtime.status(&network)?;
+        }
+        Command::Version { network } => versions(&runtime, network)?,
+        Command::Validate { network } => return validated(&runtime, network),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn del(runtime: &Runtime, target: &Target) -> Result<(), Failure> {
+    let attachment = target.detachment()?;
+    let network = match runtime.network(&target.network) {
+        Err(Error::Files(error @ FilesError::NotFound { .. })) => runtime
+            .cached_network(&target.network, &attachment.container_id, &attachment.ifname)?
+            .ok_or(Error::Files(error))?,
+        found => found?,
+    };
+    Ok(runtime.del(&network, &attachment)?)
+}
+
+fn collect(runtime: &Runtime, gc: &Gc) -> Result<(), Failure> {
+    let network = runtime.network(&gc.network)?;
+    if network.disable_gc {
+        eprintln!("conflist: network {} has disableGC: nothing was removed", network.name);
+    }
+    let valid = if gc.none_valid || !gc.valid.is_empty() {
+        Valid::Only(gc.valid.iter().cloned().collect())
+    } else {
+        Valid::KeptBut(gc.gone.iter().cloned().collect())
+    };
+    Ok(runtime.gc(&network, &valid)?)
+}
+
+fn versions(runtime: &Runtime, network: &str) -> Result<(), Failure> {
+    let network = runtime.network(network)?;
+    let plugins = runtime.versions(&network)?;
+    for plugin in &plugins {
+        println!("{}: {}", plugin.program.display(), plugin.supported.join(" "));
+    }
+    let version = network.version;
+    match plugins.into_iter().find(|it| !it.supported.iter().any(|it| it == version.as_str())) {
+        None => Ok(()),
+        Some(plugin) => {
+            Err(Failure::Version { network: network.name.to_string(), version, kind: plugin.kind })
+        }
+    }
+}
+
+fn validated(runtime: &Runtime, network: &str) -> Result<ExitCode, Failure> {
+    let file = Path::new(network);
+    let is_file = network.contains('/') || file.extension().is_some() && file.is_file();
+    let findings = if is_file {
+        validate::file(file, &runtime.plugin_path)
+    } else {
+        validate::network(&runtime.net_dir, network, &runtime.plugin_path)?
+    };
+    for finding in &findings {
+        println!("{finding}");
+    }
+    let wrong = findings.iter().any(|finding| finding.severity == Severity::Error);
+    Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn print(result: &Success, network: &Network) -> Result<(), Failure> {
+    let value = result.to_json(network.version).map_err(Failure::Args)?;
+    println!("{value:#}");
+    Ok(())
+}
+
+impl Target {
+    /// The attachment of an ADD or CHECK, which need a namespace.
+    fn attachment(&self) -> Result<Attachment, Failure> {
+        if self.netns.as_os_str().is_empty() {
+            return Err(Failure::NoNetns);
+        }
+        self.detachment()
+    }
+
+    fn detachment(&self) -> Result<Attachment, Failure> {
+        let netns = if self.netns.as_os_str().is_empty() {
+            None
+        } else {
+            let current_dir = env::current_dir().map_err(Failure::CurrentDir)?;
+            Some(attachment::absolute(&self.netns, &current_dir))
+        };
+        let container_id = match (&self.container_id, &netns) {
+            (Some(id), _) => id.clone(),
+            (None, Some(netns)) => {
+                attachment::container_id_of(netns).map_err(Failure::ContainerId)?
+            }
+            (None, None) => return Err(Failure::NoNetns),
+        };
+        let ifname = self.ifname.as_deref().filter(|name| !name.is_empty()).unwrap_or("eth0");
+        let ifname: IfName = ifname.parse().map_err(Failure::IfName)?;
+        let capability_args = if self.capability_args.is_empty() {
+            Map::new()
+        } else {
+            serde_json::from_str::<Map<String, Value>>(&self.capability_args)
+                .map_err(Failure::CapabilityArgs)?
+        };
+        Ok(Attachment {
+            args: cni::Args::parse(&self.args).map_err(Failure::Args)?,
+            capability_args,
+            ..Attachment::new(container_id, ifname, netns)
+        })
+    }
+}

@@ -1,0 +1,115 @@
+//! Why a command on a network did not succeed.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use cni::{Command, ContainerId, IfName, NetworkName, Version};
+
+use crate::cache::CacheError;
+use crate::files::FilesError;
+use crate::network::InvalidNetwork;
+
+/// Why a command on a network did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The name of the network is none.
+    #[error(transparent)]
+    Name(#[from] cni::name::InvalidName),
+    /// The network's files could not be read.
+    #[error(transparent)]
+    Files(#[from] FilesError),
+    /// A result could not be kept, read or forgotten.
+    #[error(transparent)]
+    Cache(#[from] CacheError),
+    /// The configuration that was kept beside a result is none.
+    #[error("read the configuration kept beside the result of {0}")]
+    CachedConfig(NetworkName, #[source] InvalidNetwork),
+    /// A plugin failed, or could not be run.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
+    /// ADD: the container has this interface already. Adding it again would fail, and undoing that
+    /// would take the interface away.
+    #[error(
+        "container {id} has its interface {ifname} by network {network:?}: a DEL has to come first"
+    )]
+    Attached {
+        /// The network that the interface belongs to.
+        network: String,
+        /// The container.
+        id: ContainerId,
+        /// The interface.
+        ifname: IfName,
+    },
+    /// CHECK: nothing is known of an ADD.
+    #[error(
+        "no result of an ADD is kept for container {id}, interface {ifname}, network {network:?}"
+    )]
+    NotAttached {
+        /// The network.
+        network: String,
+        /// The container.
+        id: ContainerId,
+        /// The interface.
+        ifname: IfName,
+    },
+    /// CHECK came with 0.4.0.
+    #[error("CHECK needs a network of cniVersion 0.4.0 or later, {network:?} has {version}")]
+    NoCheck {
+        /// The network.
+        network: String,
+        /// Its version.
+        version: Version,
+    },
+    /// ADD failed, and so did the DEL that should have removed what it had made by then.
+    #[error("{add}; and undoing it: {del}", add = chain(add), del = chain(del))]
+    NotUndone {
+        /// What went wrong first.
+        add: Box<Error>,
+        /// What went wrong then.
+        del: Box<Error>,
+    },
+    /// GC goes on after errors: all of them.
+    #[error("{}", Joined(.0))]
+    Several(Vec<Error>),
+}
+
+/// A plugin of a chain failed, or could not be run.
+#[derive(Debug, thiserror::Error)]
+#[error("{command} of plugin {kind:?} ({position} of {of} of network {network:?})", command = command.as_str())]
+pub struct PluginError {
+    /// The network.
+    pub network: String,
+    /// What it was asked to do.
+    pub command: Command,
+    /// Its type.
+    pub kind: String,
+    /// Its place in the chain, from 1.
+    pub position: usize,
+    /// The length of the chain.
+    pub of: usize,
+    /// What it said, or why it could not be run.
+    #[source]
+    pub error: Box<cni::Error>,
+}
+
+struct Joined<'a>(&'a [Error]);
+
+impl fmt::Display for Joined<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let texts: Vec<String> = self.0.iter().map(|error| chain(error)).collect();
+        f.write_str(&texts.join("; also: "))
+    }
+}
+
+/// An error with all its causes, in one line.
+#[must_use]
+pub fn chain(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}

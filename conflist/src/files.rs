@@ -1,0 +1,149 @@
+//! Where networks are configured: the files of a directory such as `/etc/cni/net.d`.
+//!
+//! As in libcni, the `.conflist` files come first, then `.conf` and `.json` files with one plugin
+//! each, both in the order of their names; the first one with the network's name is taken. The
+//! plugins of a `.conflist` may also be files of their own, `NETWORK/*.conf` beside it.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
+
+use cni::NetworkName;
+
+use crate::network::{InvalidNetwork, Network, PluginConf};
+
+/// Why a network was not found.
+#[derive(Debug, thiserror::Error)]
+pub enum FilesError {
+    /// The directory could not be listed.
+    #[error("list directory {}", dir.display())]
+    List {
+        /// The directory.
+        dir: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// A file could not be read.
+    #[error("read {}", file.display())]
+    Read {
+        /// The file.
+        file: PathBuf,
+        /// What went wrong.
+        #[source]
+        source: io::Error,
+    },
+    /// A file holds no network.
+    #[error("read {}", file.display())]
+    Invalid {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: InvalidNetwork,
+    },
+    /// No file of the directory is about this network.
+    #[error("find network {name:?} in {}{}", dir.display(), Unreadable(unreadable))]
+    NotFound {
+        /// The network.
+        name: String,
+        /// The directory.
+        dir: PathBuf,
+        /// The files that might be about it, but cannot be read.
+        unreadable: Vec<FilesError>,
+    },
+}
+
+/// The part of a message that tells of files that could not be read.
+struct Unreadable<'a>(&'a [FilesError]);
+
+impl fmt::Display for Unreadable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for error in self.0 {
+            write!(f, "; {}", crate::error::chain(error))?;
+        }
+        Ok(())
+    }
+}
+
+/// Finds a network by its name.
+///
+/// A file that cannot be read does not stand in the way of another network.
+pub fn find(dir: &Path, name: &NetworkName) -> Result<Network, FilesError> {
+    let mut unreadable = Vec::new();
+    for file in networks(dir)? {
+        match load(&file) {
+            Ok(network) if network.name == *name => return Ok(network),
+            Ok(_) => {}
+            Err(error) => unreadable.push(error),
+        }
+    }
+    Err(FilesError::NotFound { name: name.to_string(), dir: dir.to_owned(), unreadable })
+}
+
+/// Every file of a directory that a network may be in, in the order in which they are searched.
+pub fn networks(dir: &Path) -> Result<Vec<PathBuf>, FilesError> {
+    let mut files = with_extension(dir, &["conflist"])?;
+    files.extend(with_extension(dir, &["conf", "json"])?);
+    Ok(files)
+}
+
+/// Reads the network of a file, and of the files with its plugins.
+pub fn load(file: &Path) -> Result<Network, FilesError> {
+    let text = read(file)?;
+    let invalid = |source| FilesError::Invalid { file: file.to_owned(), source };
+    if !is_list(file) {
+        return Network::from_conf(&text).map_err(invalid);
+    }
+    let mut network = Network::from_list(&text).map_err(invalid)?;
+    if !network.only_inlined {
+        for file in plugins(file, &network.name)? {
+            let conf = PluginConf::parse(&read(&file)?)
+                .map_err(|source| FilesError::Invalid { file, source })?;
+            network.plugins.push(conf);
+        }
+    }
+    if network.plugins.is_empty() {
+        return Err(invalid(InvalidNetwork::NoPlugins));
+    }
+    Ok(network)
+}
+
+/// Whether a file holds a list of plugins, by its name.
+#[must_use]
+pub fn is_list(file: &Path) -> bool {
+    file.extension() == Some(OsStr::new("conflist"))
+}
+
+/// The files beside `file` that hold plugins of its network.
+pub fn plugins(file: &Path, network: &NetworkName) -> Result<Vec<PathBuf>, FilesError> {
+    with_extension(&file.with_file_name(network.as_str()), &["conf"])
+}
+
+fn with_extension(dir: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, FilesError> {
+    let list = |source| FilesError::List { dir: dir.to_owned(), source };
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        // Also what stands beside a list of the name of a network, but is no directory.
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
+        {
+            return Ok(Vec::new());
+        }
+        Err(error) => return Err(list(error)),
+    };
+    let mut files = Vec::new();
+    for entry in entries {
+        let file = entry.map_err(list)?.path();
+        let known = file.extension().is_some_and(|it| extensions.iter().any(|known| it == *known));
+        if known && !file.is_dir() {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn read(file: &Path) -> Result<Vec<u8>, FilesError> {
+    fs::read(file).map_err(|source| FilesError::Read { file: file.to_owned(), source })
+}

@@ -1,0 +1,126 @@
+//! GC, STATUS and VERSION: commands on a network as a whole.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use cni::{Command, ContainerId, IfName, ValidAttachments, Version, exec};
+use serde::Deserialize;
+
+use crate::error::Error;
+use crate::lock::Lock;
+use crate::network::Network;
+use crate::request;
+use crate::runtime::Runtime;
+
+/// Which attachments of a network a GC leaves alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Valid {
+    /// All those whose results are kept, but these.
+    KeptBut(BTreeSet<(ContainerId, IfName)>),
+    /// These, and no others.
+    Only(BTreeSet<(ContainerId, IfName)>),
+}
+
+/// What a plugin of a network says about itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PluginVersions {
+    /// Its type.
+    pub kind: String,
+    /// Its program.
+    pub program: PathBuf,
+    /// The versions of the specification that it supports, as it wrote them.
+    pub supported: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct VersionAnswer {
+    supported_versions: Vec<String>,
+}
+
+impl Runtime {
+    /// Removes what belongs to no valid attachment: kept attachments that are not valid get a DEL
+    /// (even if others before failed), then every plugin is asked to look for more, if the network
+    /// is of 1.1.0. A network that disables GC is left alone.
+    ///
+    /// No ADD or DEL of this library runs meanwhile. Other runtimes are not seen: stop them, or
+    /// name what is valid.
+    pub fn gc(&self, network: &Network, valid: &Valid) -> Result<(), Error> {
+        if network.disable_gc {
+            return Ok(());
+        }
+        let cache = self.cache();
+        let _lock = Lock::exclusive(&cache)?;
+        let cached = cache.of_network(&network.name)?;
+        let is_valid = |id: &ContainerId, ifname: &IfName| {
+            let key = (id.clone(), ifname.clone());
+            match valid {
+                Valid::KeptBut(gone) => !gone.contains(&key),
+                Valid::Only(these) => these.contains(&key),
+            }
+        };
+        let mut errors = Vec::new();
+        let mut kept = BTreeSet::new();
+        for cached in cached {
+            let attachment = cached.attachment;
+            if is_valid(&attachment.container_id, &attachment.ifname) {
+                kept.insert((attachment.container_id, attachment.ifname));
+            } else if let Err(error) = self.del_locked(&cache, network, &attachment) {
+                errors.push(error);
+            }
+        }
+        if network.version >= Version::V1_1_0 {
+            let valid = match valid {
+                Valid::KeptBut(_) => &kept,
+                Valid::Only(these) => these,
+            };
+            let valid = valid.iter().map(|(id, name)| (id.to_string(), name.to_string())).collect();
+            self.gc_plugins(network, &valid, &mut errors);
+        }
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => Err(Error::Several(errors)),
+        }
+    }
+
+    /// Says whether an ADD could work now, as far as the plugins know. Networks before 1.1.0 have
+    /// no way to ask.
+    pub fn status(&self, network: &Network) -> Result<(), Error> {
+        let chain = self.chain(network);
+        chain.find(Command::Status)?;
+        if network.version < Version::V1_1_0 {
+            return Ok(());
+        }
+        for (index, plugin) in network.plugins.iter().enumerate() {
+            chain.run(Command::Status, index, None, &request::of_status(network, plugin))?;
+        }
+        Ok(())
+    }
+
+    /// The versions that each plugin of a network supports, in the order of the chain.
+    pub fn versions(&self, network: &Network) -> Result<Vec<PluginVersions>, Error> {
+        let chain = self.chain(network);
+        let ask = |index: usize| {
+            let printed = chain.version(index)?;
+            let kind = network.plugins[index].kind.clone();
+            let failed = |error| chain.error(Command::Version, index, error);
+            let answer: VersionAnswer =
+                cni::json::read(&printed.unwrap_or_default()).map_err(failed)?;
+            let program =
+                exec::find(&kind, &self.plugin_path).map_err(|error| failed(error.into()))?;
+            Ok(PluginVersions { kind, program, supported: answer.supported_versions })
+        };
+        (0..network.plugins.len()).map(ask).collect()
+    }
+
+    fn gc_plugins(&self, network: &Network, valid: &ValidAttachments, errors: &mut Vec<Error>) {
+        let chain = self.chain(network);
+        for (index, plugin) in network.plugins.iter().enumerate() {
+            let stdin = request::of_gc(network, plugin, valid);
+            if let Err(error) = chain.run(Command::Gc, index, None, &stdin) {
+                errors.push(error.into());
+            }
+        }
+    }
+}

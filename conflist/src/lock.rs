@@ -1,0 +1,41 @@
+//! What keeps a GC apart from ADDs and DELs: the specification (section 3, "Lifecycle &
+//! Ordering") wants none of them in progress while it runs.
+
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt;
+
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::cache::{Cache, CacheError};
+
+/// Held until it is dropped, or until the process ends, however it ends.
+pub(crate) struct Lock {
+    _file: Flock<File>,
+}
+
+impl Lock {
+    /// For ADD and DEL: any number of them at a time.
+    pub(crate) fn shared(cache: &Cache) -> Result<Self, CacheError> {
+        Self::take(cache, FlockArg::LockShared)
+    }
+
+    /// For GC: nobody else.
+    pub(crate) fn exclusive(cache: &Cache) -> Result<Self, CacheError> {
+        Self::take(cache, FlockArg::LockExclusive)
+    }
+
+    fn take(cache: &Cache, how: FlockArg) -> Result<Self, CacheError> {
+        let path = cache.dir().join("conflist.lock");
+        // Not for root alone: host-local keeps its leases there too.
+        let locked = fs::create_dir_all(cache.dir())
+            .and_then(|()| {
+                OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)
+            })
+            .and_then(|file| Flock::lock(file, how).map_err(|(_, errno)| io::Error::from(errno)));
+        match locked {
+            Ok(file) => Ok(Self { _file: file }),
+            Err(source) => Err(CacheError::Lock { file: path, source }),
+        }
+    }
+}

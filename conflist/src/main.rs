@@ -1,0 +1,22 @@
+//! `conflist`: runs the plugins of a network as a container runtime does, and says what is wrong
+//! with its configuration.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+mod report;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match commands::run(&cli::Cli::parse()) {
+        Ok(code) => code,
+        Err(error) => {
+            report::print(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

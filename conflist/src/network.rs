@@ -1,0 +1,319 @@
+//! A network: the list of plugins that its configuration names, read and checked.
+
+use cni::name::InvalidName;
+use cni::version::UnknownVersion;
+use cni::{NetworkName, Version, json};
+use serde_json::{Map, Value, json};
+
+/// A network, as the specification's section 1 describes its configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Network {
+    /// Its name.
+    pub name: NetworkName,
+    /// The version that plugins are spoken to in: the newest one of `cniVersion` and `cniVersions`
+    /// that is known here.
+    pub version: Version,
+    /// Whether the administrator does not want CHECK to be run.
+    pub disable_check: bool,
+    /// Whether the administrator does not want GC to be run.
+    pub disable_gc: bool,
+    /// Whether plugins beside those of the list are left out.
+    pub only_inlined: bool,
+    /// The plugins, in the order of ADD.
+    pub plugins: Vec<PluginConf>,
+    /// The list as JSON text, as it is kept beside the result of an ADD.
+    pub text: Vec<u8>,
+}
+
+/// The configuration of one plugin of a chain.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PluginConf {
+    /// Its `type`: the name of its program.
+    pub kind: String,
+    /// The configuration as it was written.
+    pub conf: Map<String, Value>,
+}
+
+/// Why a text is no network.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidNetwork {
+    /// It is no JSON.
+    #[error("read JSON")]
+    Json(#[source] serde_json::Error),
+    /// A key that has to be there is not.
+    #[error("key {key:?} is missing")]
+    Missing {
+        /// The path of the key.
+        key: String,
+    },
+    /// A value is of the wrong type.
+    #[error("key {key:?} is not {expected}")]
+    Type {
+        /// The path of the key; empty for the whole text.
+        key: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The name is none.
+    #[error("key \"name\"")]
+    Name(#[source] InvalidName),
+    /// No version is known here.
+    #[error("key \"cniVersion\"")]
+    Version(#[source] UnknownVersion),
+    /// There is nothing to run.
+    #[error("the network has no plugins")]
+    NoPlugins,
+    /// A list of plugins in a file for one plugin.
+    #[error("key \"plugins\" belongs into a file whose name ends in .conflist")]
+    ListInConf,
+}
+
+impl Network {
+    /// Reads a list of plugins (a `.conflist` file).
+    ///
+    /// Its `plugins` may be absent: they can be in files of their own, see [`crate::files`].
+    pub fn from_list(text: &[u8]) -> Result<Self, InvalidNetwork> {
+        let list = object(text, "")?;
+        let name = string(&list, "name")?.ok_or_else(|| missing("name"))?;
+        let name = name.parse().map_err(InvalidNetwork::Name)?;
+        let only_inlined = boolean(&list, "loadOnlyInlinedPlugins")?;
+        let plugins = match list.get("plugins") {
+            None if only_inlined => return Err(missing("plugins")),
+            None => Vec::new(),
+            Some(Value::Array(plugins)) if plugins.is_empty() => {
+                return Err(InvalidNetwork::NoPlugins);
+            }
+            Some(Value::Array(plugins)) => plugins
+                .iter()
+                .enumerate()
+                .map(|(index, plugin)| PluginConf::read(plugin, &format!("plugins[{index}]")))
+                .collect::<Result<_, _>>()?,
+            Some(_) => return Err(wrong("plugins", "a list")),
+        };
+        Ok(Self {
+            name,
+            version: version(&list)?,
+            disable_check: boolean(&list, "disableCheck")?,
+            disable_gc: boolean(&list, "disableGC")?,
+            only_inlined,
+            plugins,
+            text: text.to_vec(),
+        })
+    }
+
+    /// Reads the configuration of a lone plugin (a `.conf` or `.json` file) and makes a list of
+    /// it, as libcni does.
+    pub fn from_conf(text: &[u8]) -> Result<Self, InvalidNetwork> {
+        let conf = Value::Object(object(text, "")?);
+        if json::get(&conf, "plugins").is_some() && json::get(&conf, "type").is_none() {
+            return Err(InvalidNetwork::ListInConf);
+        }
+        // Read by libcni like a plugin's keys: without regard to case.
+        let string = |key| match json::get(&conf, key) {
+            None => Ok(""),
+            Some(value) => value.as_str().ok_or_else(|| wrong(key, "a text")),
+        };
+        let (name, version) = (string("name")?, string("cniVersion")?);
+        if name.is_empty() {
+            return Err(missing("name"));
+        }
+        let list = json!({"name": name, "cniVersion": version, "plugins": [conf]});
+        Self::from_list(list.to_string().as_bytes())
+    }
+}
+
+impl PluginConf {
+    /// Reads the configuration of one plugin; `key` is where it was found.
+    pub fn read(value: &Value, key: &str) -> Result<Self, InvalidNetwork> {
+        let Value::Object(conf) = value else {
+            return Err(wrong(key, "an object"));
+        };
+        let kind = format!("{key}{}type", if key.is_empty() { "" } else { "." });
+        match json::get(value, "type") {
+            Some(Value::String(text)) if !text.is_empty() => {
+                Ok(Self { kind: text.clone(), conf: conf.clone() })
+            }
+            Some(Value::String(_)) | None => Err(InvalidNetwork::Missing { key: kind }),
+            Some(_) => Err(wrong(&kind, "a text")),
+        }
+    }
+
+    /// Reads the text of a file that holds the configuration of one plugin.
+    pub fn parse(text: &[u8]) -> Result<Self, InvalidNetwork> {
+        Self::read(&Value::Object(object(text, "")?), "")
+    }
+
+    /// Whether the plugin declares a capability.
+    #[must_use]
+    pub fn is_capable_of(&self, capability: &str) -> bool {
+        let declared = self.conf.iter().find(|(key, _)| key.eq_ignore_ascii_case("capabilities"));
+        declared.is_some_and(|(_, value)| value.get(capability) == Some(&Value::Bool(true)))
+    }
+}
+
+fn object(text: &[u8], key: &str) -> Result<Map<String, Value>, InvalidNetwork> {
+    match serde_json::from_slice(text).map_err(InvalidNetwork::Json)? {
+        Value::Object(object) => Ok(object),
+        _ => Err(wrong(key, "a JSON object")),
+    }
+}
+
+fn string<'a>(
+    object: &'a Map<String, Value>,
+    key: &str,
+) -> Result<Option<&'a str>, InvalidNetwork> {
+    match object.get(key) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => Err(wrong(key, "a text")),
+    }
+}
+
+/// libcni takes the truth as text too.
+fn boolean(object: &Map<String, Value>, key: &str) -> Result<bool, InvalidNetwork> {
+    match object.get(key) {
+        None => Ok(false),
+        Some(Value::Bool(truth)) => Ok(*truth),
+        Some(Value::String(text)) if text.eq_ignore_ascii_case("true") => Ok(true),
+        Some(Value::String(text)) if text.eq_ignore_ascii_case("false") => Ok(false),
+        Some(_) => Err(wrong(key, "true or false")),
+    }
+}
+
+/// The newest of the versions that the configuration supports and this program knows.
+fn version(list: &Map<String, Value>) -> Result<Version, InvalidNetwork> {
+    let single = string(list, "cniVersion")?;
+    let several = match list.get("cniVersions") {
+        None => Vec::new(),
+        Some(Value::Array(versions)) => versions
+            .iter()
+            .map(|version| version.as_str().ok_or_else(|| wrong("cniVersions", "a list of texts")))
+            .collect::<Result<_, _>>()?,
+        Some(_) => return Err(wrong("cniVersions", "a list of texts")),
+    };
+    let known = several.iter().copied().chain(single).filter(|text| !text.is_empty());
+    match known.filter_map(|text| text.parse().ok()).max() {
+        Some(newest) => Ok(newest),
+        // Neither key: 0.1.0, which had none.
+        None => single
+            .or(several.first().copied())
+            .unwrap_or_default()
+            .parse()
+            .map_err(InvalidNetwork::Version),
+    }
+}
+
+fn missing(key: &str) -> InvalidNetwork {
+    InvalidNetwork::Missing { key: key.to_owned() }
+}
+
+fn wrong(key: &str, expected: &'static str) -> InvalidNetwork {
+    InvalidNetwork::Type { key: key.to_owned(), expected }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn list(value: &Value) -> Result<Network, InvalidNetwork> {
+        Network::from_list(value.to_string().as_bytes())
+    }
+
+    #[test]
+    fn the_newest_known_version_is_chosen() {
+        for (single, several, expected) in [
+            (json!("0.4.0"), json!(null), Version::V0_4_0),
+            (json!("1.0.0"), json!(["0.4.0", "1.1.0", "0.3.1"]), Version::V1_1_0),
+            (json!("1.1.0"), json!(["0.4.0"]), Version::V1_1_0),
+            (json!("0.3.0"), json!(["2.0.0"]), Version::V0_3_0),
+            (json!(null), json!(["1.0.0", "7.0.0"]), Version::V1_0_0),
+            (json!(""), json!(["0.4.0"]), Version::V0_4_0),
+            (json!(""), json!(null), Version::V0_1_0),
+            (json!(null), json!(null), Version::V0_1_0),
+        ] {
+            let mut network = json!({"name": "n", "plugins": [{"type": "t"}]});
+            for (key, value) in [("cniVersion", &single), ("cniVersions", &several)] {
+                if !value.is_null() {
+                    network[key] = value.clone();
+                }
+            }
+            assert_eq!(list(&network).unwrap().version, expected, "{network}");
+        }
+        let unknown = json!({"name": "n", "cniVersions": ["2.0.0"], "plugins": [{"type": "t"}]});
+        assert!(matches!(list(&unknown), Err(InvalidNetwork::Version(_))));
+    }
+
+    #[test]
+    fn switches_may_be_texts() {
+        let network = json!({
+            "name": "n", "disableCheck": "TRUE", "disableGC": false, "plugins": [{"type": "t"}],
+            "loadOnlyInlinedPlugins": true,
+        });
+        let network = list(&network).unwrap();
+        assert!(network.disable_check && !network.disable_gc && network.only_inlined);
+        let wrong = json!({"name": "n", "disableGC": "yes", "plugins": [{"type": "t"}]});
+        assert_eq!(list(&wrong).unwrap_err().to_string(), "key \"disableGC\" is not true or false");
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        for (network, expected) in [
+            (json!({}), "key \"name\" is missing"),
+            (json!({"name": 1}), "key \"name\" is not a text"),
+            (json!({"name": "n", "plugins": []}), "the network has no plugins"),
+            (json!({"name": "n", "plugins": {}}), "key \"plugins\" is not a list"),
+            (json!({"name": "n", "plugins": [1]}), "key \"plugins[0]\" is not an object"),
+            (json!({"name": "n", "plugins": [{}]}), "key \"plugins[0].type\" is missing"),
+            (
+                json!({"name": "n", "plugins": [{"type": []}]}),
+                "key \"plugins[0].type\" is not a text",
+            ),
+            (json!({"name": "n", "loadOnlyInlinedPlugins": true}), "key \"plugins\" is missing"),
+        ] {
+            assert_eq!(list(&network).unwrap_err().to_string(), expected, "{network}");
+        }
+        assert!(matches!(list(&json!({"name": "a/b"})), Err(InvalidNetwork::Name(_))));
+        assert!(matches!(Network::from_list(b"{"), Err(InvalidNetwork::Json(_))));
+    }
+
+    /// Key for key the text that libcni keeps for such a network.
+    #[test]
+    fn a_lone_plugin_becomes_a_list() {
+        let text = br#"{"type": "loopback", "name": "lo", "Z": 1, "a": [ ]}"#;
+        let network = Network::from_conf(text).unwrap();
+        assert_eq!(network.plugins[0].kind, "loopback");
+        assert_eq!(
+            String::from_utf8(network.text).unwrap(),
+            r#"{"cniVersion":"","name":"lo","plugins":[{"Z":1,"a":[],"name":"lo","type":"loopback"}]}"#
+        );
+        let list = br#"{"name": "n", "plugins": []}"#;
+        assert!(matches!(Network::from_conf(list), Err(InvalidNetwork::ListInConf)));
+    }
+
+    #[test]
+    fn capabilities_are_declared_with_true() {
+        let conf = json!({"type": "t", "capabilities": {"mac": true, "ips": false, "dns": 1}});
+        let plugin = PluginConf::read(&conf, "").unwrap();
+        assert!(plugin.is_capable_of("mac"));
+        for not in ["ips", "dns", "bandwidth"] {
+            assert!(!plugin.is_capable_of(not), "{not}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(bytes: Vec<u8>, inner in r#"[\[\]{}0-9",:a-z]{0,30}"#) {
+            let _ = Network::from_list(&bytes);
+            let _ = Network::from_conf(&bytes);
+            for text in [
+                format!(r#"{{"name":"n","plugins":{inner}}}"#),
+                format!(r#"{{"name":"n","cniVersions":{inner}}}"#),
+            ] {
+                let _ = Network::from_list(text.as_bytes());
+                let _ = Network::from_conf(text.as_bytes());
+            }
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What one plugin reads on stdin, derived from the network (specification, section 3, "Deriving
+//! request configuration from plugin configuration").
+
+use cni::{Success, ValidAttachments};
+use serde_json::{Map, Value, json};
+
+use crate::network::{Network, PluginConf};
+
+/// The keys of a request that ADD, CHECK and DEL have: the result of the plugin before, or of the
+/// whole chain, and the capability arguments.
+pub(crate) fn of_attachment(
+    network: &Network,
+    plugin: &PluginConf,
+    previous: Option<&Success>,
+    capability_args: &Map<String, Value>,
+) -> Result<Vec<u8>, cni::Error> {
+    let mut request = common(network, plugin);
+    if let Some(previous) = previous {
+        request.insert("prevResult".into(), previous.to_json(network.version)?);
+    }
+    let runtime_config: Map<String, Value> = capability_args
+        .iter()
+        .filter(|(capability, _)| plugin.is_capable_of(capability))
+        .map(|(capability, value)| (capability.clone(), value.clone()))
+        .collect();
+    if !runtime_config.is_empty() {
+        request.insert("runtimeConfig".into(), Value::Object(runtime_config));
+    }
+    Ok(bytes(request))
+}
+
+/// The request of a GC.
+pub(crate) fn of_gc(network: &Network, plugin: &PluginConf, valid: &ValidAttachments) -> Vec<u8> {
+    let list: Vec<Value> = valid
+        .iter()
+        .map(|(container_id, ifname)| json!({"containerID": container_id, "ifname": ifname}))
+        .collect();
+    let mut request = common(network, plugin);
+    request.insert("cni.dev/valid-attachments".into(), list.clone().into());
+    // The name that the first runtimes used, which libcni still sends.
+    request.insert("cni.dev/attachments".into(), list.into());
+    bytes(request)
+}
+
+/// The request of a STATUS.
+pub(crate) fn of_status(network: &Network, plugin: &PluginConf) -> Vec<u8> {
+    bytes(common(network, plugin))
+}
+
+/// `name` and `cniVersion` are the network's; `capabilities` and whatever starts with `cni.dev/`
+/// were for the runtime; the rest is passed on unaltered.
+fn common(network: &Network, plugin: &PluginConf) -> Map<String, Value> {
+    let mut request = plugin.conf.clone();
+    request
+        .retain(|key, _| !key.eq_ignore_ascii_case("capabilities") && !key.starts_with("cni.dev/"));
+    request.insert("name".into(), network.name.as_str().into());
+    request.insert("cniVersion".into(), network.version.as_str().into());
+    request
+}
+
+fn bytes(request: Map<String, Value>) -> Vec<u8> {
+    Value::Object(request).to_string().into_bytes()
+}

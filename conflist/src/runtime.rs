@@ -1,0 +1,169 @@
+//! ADD, CHECK and DEL of an attachment.
+
+use std::path::PathBuf;
+
+use cni::{Command, ContainerId, IfName, NetworkName, Success, Version};
+
+use crate::attachment::Attachment;
+use crate::cache::{Cache, Cached};
+use crate::chain::Chain;
+use crate::error::Error;
+use crate::files;
+use crate::lock::Lock;
+use crate::network::Network;
+
+/// A container runtime, as far as its networks are concerned.
+#[derive(Clone, Debug)]
+pub struct Runtime {
+    /// Where networks are configured, such as `/etc/cni/net.d`.
+    pub net_dir: PathBuf,
+    /// Where plugins are looked for, such as `/opt/cni/bin`.
+    pub plugin_path: Vec<PathBuf>,
+    /// Where results are kept, such as `/var/lib/cni`.
+    pub cache_dir: PathBuf,
+}
+
+impl Runtime {
+    /// Finds a network by its name.
+    pub fn network(&self, name: &str) -> Result<Network, Error> {
+        let name: NetworkName = name.parse()?;
+        Ok(files::find(&self.net_dir, &name)?)
+    }
+
+    /// The network as it was when an attachment was made; `None` if nothing is kept of that.
+    ///
+    /// For a DEL after the network's file has gone.
+    pub fn cached_network(
+        &self,
+        name: &str,
+        id: &ContainerId,
+        ifname: &IfName,
+    ) -> Result<Option<Network>, Error> {
+        let name: NetworkName = name.parse()?;
+        let cached = self.cache().load(&name, id, ifname)?;
+        let Some(cached) = cached.filter(|cached| !cached.config.is_empty()) else {
+            return Ok(None);
+        };
+        match Network::from_list(&cached.config) {
+            Ok(network) => Ok(Some(network)),
+            Err(error) => Err(Error::CachedConfig(name, error)),
+        }
+    }
+
+    /// Attaches a container.
+    ///
+    /// A failed ADD is followed by a DEL of the whole chain, as containerd, CRI-O and podman do
+    /// and the specification demands: nothing is left of it. (cnitool leaves that to its user.)
+    pub fn add(&self, network: &Network, attachment: &Attachment) -> Result<Success, Error> {
+        let cache = self.cache();
+        let _lock = Lock::shared(&cache)?;
+        let Attachment { container_id, ifname, .. } = attachment;
+        if let Some(other) = cache.of_interface(container_id, ifname)?.first() {
+            return Err(Error::Attached {
+                network: other.network.to_string(),
+                id: container_id.clone(),
+                ifname: ifname.clone(),
+            });
+        }
+        let chain = self.chain(network);
+        chain.find(Command::Add)?;
+        let done = chain.add(attachment).map_err(Error::from).and_then(|result| {
+            keep(&cache, network, attachment, &result)?;
+            Ok(result)
+        });
+        done.map_err(|add| match chain.del(attachment, None) {
+            Ok(()) => add,
+            Err(del) => Error::NotUndone { add: Box::new(add), del: Box::new(del.into()) },
+        })
+    }
+
+    /// Sees whether an attachment is still as its ADD made it. A network that disables CHECK is
+    /// taken at its word.
+    ///
+    /// Arguments that `attachment` leaves out are those of the ADD.
+    pub fn check(&self, network: &Network, attachment: &Attachment) -> Result<(), Error> {
+        if network.version < Version::V0_4_0 {
+            return Err(Error::NoCheck {
+                network: network.name.to_string(),
+                version: network.version,
+            });
+        }
+        if network.disable_check {
+            return Ok(());
+        }
+        let Attachment { container_id, ifname, .. } = attachment;
+        let Some(cached) = self.cache().load(&network.name, container_id, ifname)? else {
+            return Err(Error::NotAttached {
+                network: network.name.to_string(),
+                id: container_id.clone(),
+                ifname: ifname.clone(),
+            });
+        };
+        let attachment = with_cached_args(attachment, &cached);
+        let result = cached.success(network.version)?;
+        Ok(self.chain(network).check(&attachment, &result)?)
+    }
+
+    /// Detaches a container. Nothing has to be known of it, and nothing left.
+    ///
+    /// Arguments that `attachment` leaves out are those of the ADD.
+    pub fn del(&self, network: &Network, attachment: &Attachment) -> Result<(), Error> {
+        let cache = self.cache();
+        let _lock = Lock::shared(&cache)?;
+        self.del_locked(&cache, network, attachment)
+    }
+
+    pub(crate) fn del_locked(
+        &self,
+        cache: &Cache,
+        network: &Network,
+        attachment: &Attachment,
+    ) -> Result<(), Error> {
+        let Attachment { container_id, ifname, .. } = attachment;
+        // What cannot be read helps no more than what is not there; it is forgotten below.
+        let cached = cache.load(&network.name, container_id, ifname).ok().flatten();
+        // DEL has had a result since 0.4.0.
+        let result = cached
+            .as_ref()
+            .filter(|_| network.version >= Version::V0_4_0)
+            .and_then(|cached| cached.success(network.version).ok());
+        let attachment = match &cached {
+            Some(cached) => with_cached_args(attachment, cached),
+            None => attachment.clone(),
+        };
+        self.chain(network).del(&attachment, result.as_ref())?;
+        Ok(cache.remove(&network.name, container_id, ifname)?)
+    }
+
+    pub(crate) fn cache(&self) -> Cache {
+        Cache::new(&self.cache_dir)
+    }
+
+    pub(crate) fn chain<'a>(&'a self, network: &'a Network) -> Chain<'a> {
+        Chain { network, path: &self.plugin_path }
+    }
+}
+
+fn keep(
+    cache: &Cache,
+    network: &Network,
+    attachment: &Attachment,
+    result: &Success,
+) -> Result<(), Error> {
+    let written = result.to_json(network.version).map_err(|source| {
+        crate::cache::CacheError::Result { network: network.name.to_string(), source }
+    })?;
+    Ok(cache.store(network, attachment, &written)?)
+}
+
+/// Plugins such as portmap can undo only what they are told of again.
+fn with_cached_args(attachment: &Attachment, cached: &Cached) -> Attachment {
+    let mut attachment = attachment.clone();
+    if attachment.args.is_empty() {
+        attachment.args = cached.attachment.args.clone();
+    }
+    if attachment.capability_args.is_empty() {
+        attachment.capability_args.clone_from(&cached.attachment.capability_args);
+    }
+    attachment
+}

@@ -1,0 +1,285 @@
+//! What is wrong with a network's configuration: every mistake, with file, line and key.
+//!
+//! Nothing is run. What a plugin would refuse is an error, as is a plugin that is not there; a key
+//! that nobody reads is a warning, because the specification lets plugins ignore what they do not
+//! know, and so hides the slip of a finger.
+
+mod check;
+mod document;
+mod finding;
+mod known;
+mod rules;
+mod schema;
+mod suggest;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use cni::{NetworkName, exec};
+
+pub use self::finding::{Finding, Problem, Severity};
+
+use self::check::{Checker, join};
+use self::document::{Content, Member, Node};
+use self::known::Plugin;
+use self::schema::Key;
+use self::suggest::nearest;
+use crate::error::Error;
+use crate::files::{self, FilesError};
+
+/// Validates the network of a name: the file that runtimes take, the plugins beside it, and other
+/// files that claim the name. `plugin_path` is where plugins are looked for.
+///
+/// Errors: no file has the name. The files that are no JSON, and might have it, are told of.
+pub fn network(dir: &Path, name: &str, plugin_path: &[PathBuf]) -> Result<Vec<Finding>, Error> {
+    let name: NetworkName = name.parse()?;
+    let mut files = Vec::new();
+    let mut unreadable = Vec::new();
+    for file in files::networks(dir)? {
+        match fs::read(&file).ok().map(|text| Node::parse(&text)) {
+            Some(Ok(node)) if node.text_of("name") == Some(name.as_str()) => files.push(file),
+            Some(Ok(_)) => {}
+            _ => unreadable.push(file),
+        }
+    }
+    if files.is_empty() && unreadable.is_empty() {
+        let name = name.to_string();
+        return Err(FilesError::NotFound { name, dir: dir.into(), unreadable: Vec::new() }.into());
+    }
+    let files = if files.is_empty() { unreadable } else { files };
+    let mut findings: Vec<Finding> = Vec::new();
+    for finding in files.iter().flat_map(|path| file(path, plugin_path)) {
+        // Files with the same name share the plugins beside them.
+        if !findings.contains(&finding) {
+            findings.push(finding);
+        }
+    }
+    Ok(findings)
+}
+
+/// Validates one file, and the plugins of its network beside it.
+#[must_use]
+pub fn file(path: &Path, plugin_path: &[PathBuf]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(node) = read(path, &mut findings) {
+        let mut checker = Checker { file: path, findings: &mut findings };
+        if files::is_list(path) {
+            list(&mut checker, &node, plugin_path);
+        } else if lone_plugin(&mut checker, &node) {
+            plugin(&mut checker, &node, "", 0, plugin_path);
+        }
+        taken(&mut checker, &node);
+        if files::is_list(path) {
+            plugins_beside(path, &node, plugin_path, &mut findings);
+        }
+    }
+    findings
+        .sort_by(|a, b| (a.file != path, &a.file, a.line).cmp(&(b.file != path, &b.file, b.line)));
+    findings
+}
+
+fn read(path: &Path, findings: &mut Vec<Finding>) -> Option<Node> {
+    let mut checker = Checker { file: path, findings };
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) => {
+            checker.error(1, "", Problem::Unreadable(error.to_string()));
+            return None;
+        }
+    };
+    match Node::parse(&text) {
+        Ok(node) if matches!(node.content, Content::Object(_)) => Some(node),
+        Ok(node) => {
+            let problem = Problem::Type { expected: "an object".into(), found: node.what() };
+            checker.error(node.line, "", problem);
+            None
+        }
+        Err(error) => {
+            checker.error(error.line, "", Problem::Syntax(error.why));
+            None
+        }
+    }
+}
+
+fn list(checker: &mut Checker<'_>, node: &Node, plugin_path: &[PathBuf]) {
+    checker.object(node, "", &[known::LIST], true);
+    spelling(checker, node);
+    version(checker, node);
+    let only_inlined = node.is_true("loadOnlyInlinedPlugins");
+    match node.get("plugins") {
+        None if only_inlined || !may_have_plugins_beside(checker.file, node) => {
+            let why = "a network is a list of them";
+            checker.error(node.line, "plugins", Problem::Missing(why));
+        }
+        Some(Member { value, line, .. }) if matches!(&value.content, Content::List(it) if it.is_empty()) =>
+        {
+            let why = "is empty: there is nothing to run".to_owned();
+            checker.error(*line, "plugins", Problem::Contradiction(why));
+        }
+        Some(plugins) => {
+            for (index, item) in plugins.value.items().iter().enumerate() {
+                plugin(checker, item, &format!("plugins[{index}]"), index, plugin_path);
+            }
+        }
+        None => {}
+    }
+}
+
+/// Whether the file of a lone plugin is one.
+fn lone_plugin(checker: &mut Checker<'_>, node: &Node) -> bool {
+    if let (Some(plugins), None) = (node.get("plugins"), node.get("type")) {
+        let why = "belongs into a file whose name ends in .conflist: this one is for one plugin";
+        checker.error(plugins.line, "plugins", Problem::Contradiction(why.to_owned()));
+        return false;
+    }
+    checker.object(node, "", &[known::LONE], false);
+    version(checker, node);
+    true
+}
+
+/// Plugins read their keys without regard to case; runtimes do not read a list's so.
+fn spelling(checker: &mut Checker<'_>, node: &Node) {
+    for member in node.members() {
+        let same = |key: &&Key| key.name.eq_ignore_ascii_case(&member.key);
+        if let Some(key) = known::LIST.iter().find(same).filter(|key| key.name != member.key) {
+            checker.error(member.line, &member.key, Problem::Unknown(Some(key.name.to_owned())));
+        }
+    }
+}
+
+fn version(checker: &mut Checker<'_>, node: &Node) {
+    if node.get("cniVersion").is_none() && node.get("cniVersions").is_none() {
+        let why = "plugins take that for 0.1.0";
+        checker.warning(node.line, "cniVersion", Problem::Missing(why));
+    }
+}
+
+/// The plugins in files of their own, which come after those of the list.
+fn plugins_beside(path: &Path, list: &Node, plugin_path: &[PathBuf], findings: &mut Vec<Finding>) {
+    let Some(name) = list.text_of("name").and_then(|name| name.parse().ok()) else { return };
+    if list.is_true("loadOnlyInlinedPlugins") {
+        return;
+    }
+    let inlined = list.get("plugins").map_or(0, |it| it.value.items().len());
+    for (index, file) in files::plugins(path, &name).unwrap_or_default().iter().enumerate() {
+        if let Some(node) = read(file, findings) {
+            let mut checker = Checker { file, findings };
+            plugin(&mut checker, &node, "", inlined + index, plugin_path);
+        }
+    }
+}
+
+fn may_have_plugins_beside(path: &Path, list: &Node) -> bool {
+    let name = list.text_of("name").and_then(|name| name.parse().ok());
+    name.is_some_and(|name| files::plugins(path, &name).is_ok_and(|files| !files.is_empty()))
+}
+
+/// One plugin of a chain, `index` plugins after the first.
+fn plugin(
+    checker: &mut Checker<'_>,
+    node: &Node,
+    path: &str,
+    index: usize,
+    plugin_path: &[PathBuf],
+) {
+    if !matches!(node.content, Content::Object(_)) {
+        // The list's own shape has told of it.
+        return;
+    }
+    reserved(checker, node, path);
+    capabilities(checker, node, path);
+    let kind = node.text_of("type").unwrap_or_default();
+    program(checker, node, path, known::PLUGINS, plugin_path);
+    let known = known::PLUGINS.iter().find(|plugin| plugin.kind == kind);
+    let keys: &[_] = known.map_or(&[], |plugin| plugin.keys);
+    checker.object(node, path, &[known::COMMON, keys, known::RUNTIME], known.is_some());
+    if let Some(known) = known {
+        rules::plugin(checker, kind, node, path);
+        if known.chained && index == 0 {
+            let why =
+                format!("{kind} changes what a plugin before it made: it cannot be the first");
+            checker.error(node.line, &join(path, "type"), Problem::Contradiction(why));
+        }
+        needs(checker, known, node, path);
+    }
+    if let Some(ipam) = node.get("ipam").filter(|it| !it.value.members().is_empty()) {
+        let path = join(path, &ipam.key);
+        let kind = ipam.value.text_of("type").unwrap_or_default();
+        program(checker, &ipam.value, &path, known::IPAM, plugin_path);
+        let known = known::IPAM.iter().find(|plugin| plugin.kind == kind);
+        let keys: &[_] = known.map_or(&[], |plugin| plugin.keys);
+        checker.object(&ipam.value, &path, &[known::IPAM_COMMON, keys], known.is_some());
+        rules::ipam(checker, kind, node, &ipam.value, &path);
+    }
+}
+
+/// Looks for the program of a type; `known` are types that may have been meant.
+fn program(
+    checker: &mut Checker<'_>,
+    node: &Node,
+    path: &str,
+    known: &[Plugin],
+    plugin_path: &[PathBuf],
+) {
+    let Some(member) = node.get("type") else { return };
+    let Some(kind) = member.value.text() else { return };
+    // A type that is no file name is told of by its form.
+    if let Err(exec::ExecError::NotFound { kind, path: dirs }) = exec::find(kind, plugin_path) {
+        let others = known.iter().map(|plugin| plugin.kind).filter(|other| *other != kind);
+        let suggestion = nearest(&kind, others).map(str::to_owned);
+        let problem = Problem::NoProgram { kind, path: dirs, suggestion };
+        checker.error(member.line, &join(path, "type"), problem);
+    }
+}
+
+fn reserved(checker: &mut Checker<'_>, node: &Node, path: &str) {
+    for member in node.members() {
+        if known::RUNTIME.iter().any(|key| key.name.eq_ignore_ascii_case(&member.key)) {
+            checker.warning(member.line, &join(path, &member.key), Problem::Reserved);
+        }
+    }
+}
+
+/// Capabilities are a convention that others may extend: only what is nearly one is told of.
+fn capabilities(checker: &mut Checker<'_>, node: &Node, path: &str) {
+    let Some(declared) = node.get("capabilities") else { return };
+    for member in declared.value.members() {
+        let known = known::CAPABILITIES;
+        let Some(meant) = nearest(&member.key, known.iter().copied()) else { continue };
+        if meant != member.key && !known.contains(&member.key.as_str()) {
+            let key = join(&join(path, &declared.key), &member.key);
+            checker.warning(member.line, &key, Problem::Unknown(Some(meant.to_owned())));
+        }
+    }
+}
+
+fn needs(checker: &mut Checker<'_>, plugin: &Plugin, node: &Node, path: &str) {
+    let Some(capability) = plugin.needs else { return };
+    let declared = node.get("capabilities").is_some_and(|it| it.value.is_true(capability));
+    let limited = ["ingressRate", "egressRate"].iter().any(|key| node.get(key).is_some());
+    let given = node.get("runtimeConfig").is_some_and(|it| it.value.get(capability).is_some());
+    if !declared && !limited && !given {
+        checker.warning(node.line, path, Problem::NoCapability(capability));
+    }
+}
+
+/// Whether a file that comes before this one has the network's name.
+fn taken(checker: &mut Checker<'_>, node: &Node) {
+    let Some(name) = node.get("name") else { return };
+    let Some(text) = name.value.text() else { return };
+    let dir = checker.file.parent().filter(|dir| !dir.as_os_str().is_empty());
+    for other in files::networks(dir.unwrap_or(Path::new("."))).unwrap_or_default() {
+        if other.file_name() == checker.file.file_name() {
+            return;
+        }
+        let theirs = fs::read(&other).ok().and_then(|text| Node::parse(&text).ok());
+        if theirs.is_some_and(|node| node.text_of("name") == Some(text)) {
+            let problem = Problem::NameTaken { name: text.to_owned(), first: other };
+            checker.warning(name.line, &name.key, problem);
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,269 @@
+//! Connections that the kernel tracks: found by what is known of them, and
+//! forgotten (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
+use netlink_packet_netfilter::NetfilterMessageInner;
+use netlink_packet_netfilter::conntrack::{
+    ConntrackMessage, IPTuple, ProtoTuple, Protocol, Tuple as WireTuple,
+};
+use nix::errno::Errno;
+
+use crate::error::Result;
+use crate::nfnetlink::Nfnetlink;
+use crate::nft::Family;
+use crate::nft::attribute::{attributes, be_u16};
+
+/// A tracked connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flow {
+    /// As its first packet came in.
+    pub original: Tuple,
+    /// As the answers look; after DNAT their source is the new destination.
+    pub reply: Tuple,
+    /// `CTA_TUPLE_ORIG` as the kernel gave it, with what [`Tuple`] leaves out of ICMP and others.
+    tuple: Vec<u8>,
+    /// Tells it from a later one between the same ends; as the kernel gave it.
+    id: Vec<u8>,
+}
+
+/// One direction of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Tuple {
+    /// Sender.
+    pub source: IpAddr,
+    /// Receiver.
+    pub destination: IpAddr,
+    /// IPPROTO number.
+    pub protocol: u8,
+    /// Sender's port, 0 where the protocol has none.
+    pub source_port: u16,
+    /// Receiver's port, 0 where the protocol has none.
+    pub destination_port: u16,
+}
+
+/// Which connections are meant: those that agree in everything that is given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Filter {
+    /// IPPROTO number.
+    pub protocol: Option<u8>,
+    /// Sender of the first packet.
+    pub original_source: Option<IpAddr>,
+    /// Receiver of the first packet, before any DNAT.
+    pub original_destination: Option<IpAddr>,
+    /// Its port; needs the protocol.
+    pub original_destination_port: Option<u16>,
+    /// Sender of the answers: after DNAT, the new destination.
+    pub reply_source: Option<IpAddr>,
+    /// Its port; needs the protocol.
+    pub reply_source_port: Option<u16>,
+}
+
+const IPCTNL_MSG_CT_GET: u8 = 1;
+const IPCTNL_MSG_CT_DELETE: u8 = 2;
+const CTA_TUPLE_ORIG: u16 = 1;
+const CTA_TUPLE_REPLY: u16 = 2;
+const CTA_ID: u16 = 12;
+const CTA_FILTER: u16 = 25;
+const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+const CTA_FILTER_REPLY_FLAGS: u16 = 2;
+
+// `CTA_FILTER_FLAG_*` of net/netfilter/nf_internals.h.
+const IP_SRC: u32 = 1;
+const IP_DST: u32 = 1 << 1;
+const PROTO_NUM: u32 = 1 << 3;
+const PROTO_SRC_PORT: u32 = 1 << 4;
+const PROTO_DST_PORT: u32 = 1 << 5;
+
+impl Nfnetlink {
+    /// The connections of a family that a filter stands for; none if this kernel tracks none, or shows none.
+    pub fn flows(&self, family: Family, filter: &Filter) -> Result<Vec<Flow>> {
+        let what = || format!("list the {} connections of {filter:?}", family.name());
+        let list = |attributes| self.dump(family, message(IPCTNL_MSG_CT_GET, attributes), what);
+        // Linux before 5.8 ignores the filter; what it does not know of it, a kernel refuses.
+        let bodies = match list(filter.to_wire()) {
+            Err(error) if unsupported(&error) => match list(Vec::new()) {
+                Err(error) if unsupported(&error) => Vec::new(),
+                listed => listed?,
+            },
+            listed => listed?,
+        };
+        let flows = bodies.iter().filter_map(|body| Flow::parse(body));
+        Ok(flows.filter(|flow| filter.matches(flow)).collect())
+    }
+
+    /// Makes the kernel forget the connections that a filter stands for; says how many there were.
+    pub fn delete_flows(&self, family: Family, filter: &Filter) -> Result<usize> {
+        let flows = self.flows(family, filter)?;
+        for flow in &flows {
+            let attributes = vec![
+                DefaultNla::new(CTA_TUPLE_ORIG | NLA_F_NESTED, flow.tuple.clone()),
+                DefaultNla::new(CTA_ID, flow.id.clone()),
+            ];
+            let delete = message(IPCTNL_MSG_CT_DELETE, attributes);
+            // One that has ended meanwhile is as good as deleted.
+            self.execute(family, delete, || format!("delete connection {:?}", flow.original))?;
+        }
+        Ok(flows.len())
+    }
+}
+
+/// nfnetlink refuses a subsystem whose module is missing with EINVAL.
+fn unsupported(error: &crate::Error) -> bool {
+    matches!(error.errno(), Some(Errno::EINVAL | Errno::EOPNOTSUPP))
+}
+
+impl Filter {
+    /// True if the connection agrees in everything that is given.
+    #[must_use]
+    pub fn matches(&self, flow: &Flow) -> bool {
+        fn agrees<T: PartialEq + Copy>(wanted: Option<T>, found: T) -> bool {
+            wanted.is_none_or(|wanted| wanted == found)
+        }
+        let Flow { original, reply, .. } = flow;
+        agrees(self.protocol, original.protocol)
+            && agrees(self.original_source, original.source)
+            && agrees(self.original_destination, original.destination)
+            && agrees(self.original_destination_port, original.destination_port)
+            && agrees(self.reply_source, reply.source)
+            && agrees(self.reply_source_port, reply.source_port)
+    }
+
+    /// The filter as the kernel takes it: tuples, and which of their fields count.
+    ///
+    /// IPv6 addresses are left out, because `ctnetlink_filter_match_tuple` takes equal ones for different ones
+    /// (seen on Linux 6.18); the caller looks at the list again anyway.
+    fn to_wire(self) -> Vec<DefaultNla> {
+        let v4 = |address: Option<IpAddr>| address.filter(IpAddr::is_ipv4);
+        let original = Side {
+            protocol: self.protocol,
+            source: v4(self.original_source),
+            destination: v4(self.original_destination),
+            destination_port: self.original_destination_port,
+            ..Side::default()
+        };
+        let reply = Side {
+            protocol: self.reply_source_port.and(self.protocol),
+            source: v4(self.reply_source),
+            source_port: self.reply_source_port,
+            ..Side::default()
+        };
+        let mut out = Vec::new();
+        if original.flags() != 0 {
+            out.push(original.to_wire(CTA_TUPLE_ORIG));
+        }
+        if reply.flags() != 0 {
+            out.push(reply.to_wire(CTA_TUPLE_REPLY));
+        }
+        if out.is_empty() {
+            return out;
+        }
+        let flags = vec![
+            DefaultNla::new(CTA_FILTER_ORIG_FLAGS, original.flags().to_ne_bytes().to_vec()),
+            DefaultNla::new(CTA_FILTER_REPLY_FLAGS, reply.flags().to_ne_bytes().to_vec()),
+        ];
+        out.push(DefaultNla::new(CTA_FILTER | NLA_F_NESTED, bytes(&flags.as_slice())));
+        out
+    }
+}
+
+/// What is known of one direction.
+#[derive(Debug, Clone, Copy, Default)]
+struct Side {
+    protocol: Option<u8>,
+    source: Option<IpAddr>,
+    destination: Option<IpAddr>,
+    source_port: Option<u16>,
+    destination_port: Option<u16>,
+}
+
+impl Side {
+    fn flags(&self) -> u32 {
+        let bit = |known: bool, bit| if known { bit } else { 0 };
+        bit(self.source.is_some(), IP_SRC)
+            | bit(self.destination.is_some(), IP_DST)
+            | bit(self.protocol.is_some(), PROTO_NUM)
+            | bit(self.source_port.is_some(), PROTO_SRC_PORT)
+            | bit(self.destination_port.is_some(), PROTO_DST_PORT)
+    }
+
+    fn to_wire(self, kind: u16) -> DefaultNla {
+        let source = self.source.map(IPTuple::SourceAddress);
+        let destination = self.destination.map(IPTuple::DestinationAddress);
+        let addresses: Vec<_> = source.into_iter().chain(destination).collect();
+        let protocol = self.protocol.map(|number| ProtoTuple::Protocol(Protocol::from(number)));
+        let ports = [
+            self.source_port.map(ProtoTuple::SourcePort),
+            self.destination_port.map(ProtoTuple::DestinationPort),
+        ];
+        let ports: Vec<_> = protocol.into_iter().chain(ports.into_iter().flatten()).collect();
+        let mut nested = Vec::new();
+        if !addresses.is_empty() {
+            nested.push(WireTuple::Ip(addresses));
+        }
+        if !ports.is_empty() {
+            nested.push(WireTuple::Proto(ports));
+        }
+        DefaultNla::new(kind | NLA_F_NESTED, bytes(&nested.as_slice()))
+    }
+}
+
+impl Flow {
+    /// Reads an `IPCTNL_MSG_CT_NEW` behind its nfgenmsg.
+    fn parse(body: &[u8]) -> Option<Self> {
+        let attribute = |wanted| attributes(body).find(|(kind, _)| *kind == wanted).map(|a| a.1);
+        let tuple = attribute(CTA_TUPLE_ORIG)?;
+        Some(Flow {
+            original: Tuple::parse(tuple)?,
+            reply: Tuple::parse(attribute(CTA_TUPLE_REPLY)?)?,
+            tuple: tuple.to_vec(),
+            id: attribute(CTA_ID)?.to_vec(),
+        })
+    }
+}
+
+impl Tuple {
+    fn parse(tuple: &[u8]) -> Option<Self> {
+        let (mut source, mut destination) = (None, None);
+        let (mut protocol, mut source_port, mut destination_port) = (None, 0, 0);
+        for (kind, value) in attributes(tuple) {
+            for (field, value) in attributes(value) {
+                match (kind, field) {
+                    (1, 1 | 3) => source = Some(address(value)?),
+                    (1, 2 | 4) => destination = Some(address(value)?),
+                    (2, 1) => protocol = value.first().copied(),
+                    (2, 2) => source_port = be_u16(value)?,
+                    (2, 3) => destination_port = be_u16(value)?,
+                    _ => {}
+                }
+            }
+        }
+        Some(Tuple {
+            source: source?,
+            destination: destination?,
+            protocol: protocol?,
+            source_port,
+            destination_port,
+        })
+    }
+}
+
+/// With the library's own attributes `CTA_FILTER` would lose its `NLA_F_NESTED`, without which the kernel refuses it.
+fn message(message_type: u8, attributes: Vec<DefaultNla>) -> NetfilterMessageInner {
+    ConntrackMessage::Other { message_type, attributes }.into()
+}
+
+fn bytes(attributes: &impl Emitable) -> Vec<u8> {
+    let mut out = vec![0; attributes.buffer_len()];
+    attributes.emit(&mut out);
+    out
+}
+
+fn address(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        4 => <[u8; 4]>::try_from(value).ok().map(|octets| Ipv4Addr::from(octets).into()),
+        16 => <[u8; 16]>::try_from(value).ok().map(|octets| Ipv6Addr::from(octets).into()),
+        _ => None,
+    }
+}

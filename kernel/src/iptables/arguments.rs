@@ -1,0 +1,202 @@
+//! Reading match arguments as they stand on the command line of `iptables`,
+//! for configurations that carry some.
+
+use std::net::IpAddr;
+
+use ipnetwork::IpNetwork;
+
+use super::show::{ADDRESS_TYPES, CONNTRACK_STATES};
+use super::{Bits, Is, Match, Rule};
+use crate::nft::Family;
+
+/// An argument list that is not understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ArgumentError {
+    /// An option, or a match extension, that is not supported here.
+    #[error(
+        "argument {argument:?} is not supported; supported are [!] -s, -d, -i, -o and the matches addrtype, \
+         comment, conntrack (--ctstate) and mark"
+    )]
+    Unsupported {
+        /// The argument.
+        argument: String,
+    },
+    /// An option at the end of the list that wants a value.
+    #[error("argument {argument:?} has no value")]
+    NoValue {
+        /// The option.
+        argument: String,
+    },
+    /// A value that its option cannot have.
+    #[error("value {value:?} of argument {argument:?}: {expected} expected")]
+    BadValue {
+        /// The option.
+        argument: String,
+        /// The value.
+        value: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// An option that was already there.
+    #[error("argument {argument:?} is there twice")]
+    Twice {
+        /// The option.
+        argument: String,
+    },
+}
+
+/// Adds the matches that `arguments` stand for to `rule`, after those that it has.
+pub fn parse_matches(
+    mut rule: Rule,
+    family: Family,
+    arguments: &[String],
+) -> Result<Rule, ArgumentError> {
+    let mut reader = Reader { arguments: arguments.iter(), negated: false };
+    while let Some(option) = reader.option() {
+        let option = option.as_str();
+        let twice = || ArgumentError::Twice { argument: option.into() };
+        match option {
+            "-m" | "--match" => match reader.value(option)?.as_str() {
+                "addrtype" | "comment" | "conntrack" | "mark" => {}
+                other => {
+                    return Err(ArgumentError::Unsupported {
+                        argument: format!("{option} {other}"),
+                    });
+                }
+            },
+            "-s" | "--source" | "--src" if rule.source.is_none() => {
+                let is = reader.is(option, "an address or network", |v| network(family, v))?;
+                rule = rule.source(is);
+            }
+            "-d" | "--destination" | "--dst" if rule.destination.is_none() => {
+                let is = reader.is(option, "an address or network", |v| network(family, v))?;
+                rule = rule.destination(is);
+            }
+            "-i" | "--in-interface" if rule.in_interface.is_none() => {
+                rule.in_interface = Some(reader.is(option, INTERFACE, interface)?);
+            }
+            "-o" | "--out-interface" if rule.out_interface.is_none() => {
+                rule.out_interface = Some(reader.is(option, INTERFACE, interface)?);
+            }
+            "-s" | "--source" | "--src" | "-d" | "--destination" | "--dst" | "-i"
+            | "--in-interface" | "-o" | "--out-interface" => return Err(twice()),
+            "--src-type" | "--dst-type" => {
+                let is =
+                    reader.is(option, "a list of address types such as LOCAL", address_types)?;
+                add_address_type(&mut rule, option == "--src-type", is).ok_or_else(twice)?;
+            }
+            "--comment" => {
+                let is = reader.is(option, "a text, without !", |v| Some(v.to_owned()))?;
+                rule = rule.comment(is.value);
+            }
+            "--ctstate" => {
+                let is = reader.is(option, "a list of states such as NEW,RELATED", states)?;
+                rule = rule.matching(Match::ConntrackState(is));
+            }
+            "--mark" => {
+                let is = reader.is(option, "a number or number/mask", mark)?;
+                rule = rule.matching(Match::Mark(is));
+            }
+            other => return Err(ArgumentError::Unsupported { argument: other.into() }),
+        }
+    }
+    Ok(rule)
+}
+
+const INTERFACE: &str = "an interface name of 1 to 15 characters";
+
+/// Goes through the arguments; a `!` counts for the option that follows it.
+struct Reader<'a> {
+    arguments: std::slice::Iter<'a, String>,
+    negated: bool,
+}
+
+impl Reader<'_> {
+    fn option(&mut self) -> Option<String> {
+        self.negated = false;
+        let mut next = self.arguments.next()?;
+        if next == "!" {
+            self.negated = true;
+            match self.arguments.next() {
+                Some(option) => next = option,
+                None => return Some("!".into()),
+            }
+        }
+        Some(next.clone())
+    }
+
+    fn value(&mut self, option: &str) -> Result<String, ArgumentError> {
+        let missing = || ArgumentError::NoValue { argument: option.into() };
+        self.arguments.next().cloned().ok_or_else(missing)
+    }
+
+    fn is<T>(
+        &mut self,
+        option: &str,
+        expected: &'static str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Result<Is<T>, ArgumentError> {
+        let value = self.value(option)?;
+        match parse(&value) {
+            Some(parsed) => Ok(Is { value: parsed, negated: self.negated }),
+            None => Err(ArgumentError::BadValue { argument: option.into(), value, expected }),
+        }
+    }
+}
+
+/// Both types of one `-m addrtype` belong to one match.
+fn add_address_type(rule: &mut Rule, of_source: bool, is: Is<u16>) -> Option<()> {
+    if let Some(Match::AddressType { source, destination }) = rule.matches.last_mut() {
+        let place = if of_source { source } else { destination };
+        return place.is_none().then(|| *place = Some(is));
+    }
+    let (source, destination) = if of_source { (Some(is), None) } else { (None, Some(is)) };
+    rule.matches.push(Match::AddressType { source, destination });
+    Some(())
+}
+
+fn network(family: Family, value: &str) -> Option<IpNetwork> {
+    let network = match value.split_once('/') {
+        None => IpNetwork::from(value.parse::<IpAddr>().ok()?),
+        Some((address, prefix)) => {
+            IpNetwork::new(address.parse().ok()?, prefix.parse().ok()?).ok()?
+        }
+    };
+    (network.is_ipv6() == (family == Family::Ipv6)).then_some(network)
+}
+
+fn interface(value: &str) -> Option<String> {
+    let plausible = (1..16).contains(&value.len()) && !value.contains(['/', ' ', '\0']);
+    plausible.then(|| value.to_owned())
+}
+
+fn address_types(value: &str) -> Option<u16> {
+    value.split(',').try_fold(0, |set, name| {
+        let bit = ADDRESS_TYPES.iter().position(|known| known.eq_ignore_ascii_case(name))?;
+        Some(set | 1 << bit)
+    })
+}
+
+fn states(value: &str) -> Option<u16> {
+    value.split(',').try_fold(0, |set, name| {
+        let (_, bit) =
+            CONNTRACK_STATES.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+        Some(set | bit)
+    })
+}
+
+fn mark(value: &str) -> Option<Bits> {
+    let (value, mask) = match value.split_once('/') {
+        Some((value, mask)) => (number(value)?, number(mask)?),
+        None => (number(value)?, u32::MAX),
+    };
+    Some(Bits { value, mask })
+}
+
+fn number(text: &str) -> Option<u32> {
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(hex) => u32::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    }
+}

@@ -1,0 +1,137 @@
+//! A rule as the expressions that `iptables` 1.8.9 (`nf_tables`) writes for it.
+
+use ipnetwork::IpNetwork;
+
+use super::{Bits, Is, Match, Ports, Rule, SCTP, Target, xt};
+use crate::nft::{Base, Expr, Family, Verdict, meta};
+
+impl Rule {
+    /// The rule's expressions, in the order of `iptables`.
+    pub(crate) fn encode(&self, family: Family) -> Vec<Expr> {
+        let mut out = Vec::with_capacity(12);
+        if let Some(name) = &self.in_interface {
+            interface(&mut out, meta::IIFNAME, name);
+        }
+        if let Some(name) = &self.out_interface {
+            interface(&mut out, meta::OIFNAME, name);
+        }
+        if let Some(protocol) = &self.protocol {
+            out.push(Expr::Meta(meta::L4PROTO));
+            out.push(Expr::Cmp { negated: protocol.negated, value: vec![protocol.value] });
+        }
+        let (source, destination) = address_offsets(family);
+        if let Some(network) = &self.source {
+            address(&mut out, source, network);
+        }
+        if let Some(network) = &self.destination {
+            address(&mut out, destination, network);
+        }
+        let protocol = self.protocol.map(|is| is.value);
+        for one in &self.matches {
+            encode_match(&mut out, one, protocol);
+        }
+        out.push(Expr::ZERO);
+        out.extend(self.target.as_ref().map(|target| encode_target(target, family)));
+        out
+    }
+
+    /// `NFTA_RULE_COMPAT`: the protocol, and whether it is inverted, by which `x_tables` checks its extensions.
+    pub(crate) fn compat(&self) -> (u32, u32) {
+        const NFT_RULE_COMPAT_F_INV: u32 = 1 << 1;
+        match self.protocol {
+            None => (0, 0),
+            Some(is) => (is.value.into(), if is.negated { NFT_RULE_COMPAT_F_INV } else { 0 }),
+        }
+    }
+}
+
+/// Where source and destination address lie in the network header.
+pub(super) fn address_offsets(family: Family) -> (u32, u32) {
+    if family == Family::Ipv6 { (8, 24) } else { (12, 16) }
+}
+
+/// Without the final zero the comparison is one of beginnings, which is what `eth+` means.
+fn interface(out: &mut Vec<Expr>, key: u32, name: &Is<String>) {
+    let value = match name.value.strip_suffix('+') {
+        Some("") => return,
+        Some(beginning) => beginning.as_bytes().to_vec(),
+        None => [name.value.as_bytes(), &[0]].concat(),
+    };
+    out.push(Expr::Meta(key));
+    out.push(Expr::Cmp { negated: name.negated, value });
+}
+
+/// A prefix of whole bytes is loaded alone; any other needs the whole address and a mask.
+fn address(out: &mut Vec<Expr>, offset: u32, network: &Is<IpNetwork>) {
+    let (mut value, mask) = match network.value {
+        IpNetwork::V4(net) => (net.network().octets().to_vec(), net.mask().octets().to_vec()),
+        IpNetwork::V6(net) => (net.network().octets().to_vec(), net.mask().octets().to_vec()),
+    };
+    let prefix = usize::from(network.value.prefix());
+    let whole_bytes = prefix > 0 && prefix.is_multiple_of(8);
+    if whole_bytes {
+        value.truncate(prefix / 8);
+    }
+    let len = u32::try_from(value.len()).unwrap_or(u32::MAX);
+    out.push(Expr::Payload { base: Base::Network, offset, len });
+    if !whole_bytes {
+        out.push(Expr::Bitwise { xor: vec![0; mask.len()], mask });
+    }
+    out.push(Expr::Cmp { negated: network.negated, value });
+}
+
+fn encode_match(out: &mut Vec<Expr>, one: &Match, protocol: Option<u8>) {
+    match one {
+        Match::SourcePort(ports) if protocol == Some(SCTP) => {
+            out.push(xt::sctp(Some(*ports), None));
+        }
+        Match::DestinationPort(ports) if protocol == Some(SCTP) => {
+            out.push(xt::sctp(None, Some(*ports)));
+        }
+        Match::SourcePort(ports) => port(out, 0, *ports),
+        Match::DestinationPort(ports) => port(out, 2, *ports),
+        Match::DestinationPorts(ports) => out.push(xt::multiport(ports)),
+        Match::AddressType { source, destination } => {
+            out.push(xt::address_type(*source, *destination));
+        }
+        Match::Mark(bits) => mark(out, *bits),
+        Match::Comment(text) => out.push(xt::comment(text)),
+        Match::ConntrackState(states) => out.push(xt::conntrack_state(*states)),
+        Match::Other(expressions) => out.extend_from_slice(expressions),
+    }
+}
+
+fn port(out: &mut Vec<Expr>, offset: u32, ports: Is<Ports>) {
+    let negated = ports.negated;
+    let Ports { first, last } = ports.value;
+    out.push(Expr::Payload { base: Base::Transport, offset, len: 2 });
+    let from = first.to_be_bytes().to_vec();
+    out.push(if first == last {
+        Expr::Cmp { negated, value: from }
+    } else {
+        Expr::Range { negated, from, to: last.to_be_bytes().to_vec() }
+    });
+}
+
+fn mark(out: &mut Vec<Expr>, bits: Is<Bits>) {
+    let Bits { value, mask } = bits.value;
+    out.push(Expr::Meta(meta::MARK));
+    if mask != u32::MAX {
+        out.push(Expr::Bitwise { mask: mask.to_ne_bytes().to_vec(), xor: vec![0; 4] });
+    }
+    out.push(Expr::Cmp { negated: bits.negated, value: value.to_ne_bytes().to_vec() });
+}
+
+fn encode_target(target: &Target, family: Family) -> Expr {
+    match target {
+        Target::Jump(chain) => Expr::Verdict(Verdict::Jump(chain.clone())),
+        Target::Goto(chain) => Expr::Verdict(Verdict::Goto(chain.clone())),
+        Target::Accept => Expr::Verdict(Verdict::Accept),
+        Target::Drop => Expr::Verdict(Verdict::Drop),
+        Target::Return => Expr::Verdict(Verdict::Return),
+        Target::Dnat { address, port } => xt::dnat(*address, *port),
+        Target::Masquerade { random_fully } => xt::masquerade(family, *random_fully),
+        Target::Mark(bits) => xt::set_mark(*bits),
+        Target::Other(expression) => expression.clone(),
+    }
+}

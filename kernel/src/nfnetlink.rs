@@ -1,0 +1,298 @@
+//! nfnetlink: netfilter's own netlink family, and its batches, which change
+//! `nf_tables` all at once or not at all (`net/netfilter/nfnetlink.c`).
+
+use netlink_packet_core::{DefaultNla, Emitable, NetlinkSerializable};
+use netlink_packet_netfilter::nftables::{GenMessage, NfTablesMessage};
+use netlink_packet_netfilter::none::ControlMessage;
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
+use nix::errno::Errno;
+use nix::sys::socket::{setsockopt, sockopt::SndBufForce};
+
+use crate::error::{Cause, Error, Result};
+use crate::netlink::{Protocol, Socket};
+use crate::nft::Family;
+use crate::nft::attribute::{attributes, be_u32};
+
+/// A socket to netfilter in the network namespace that it was opened in.
+///
+/// Closing it after a commit that deleted something waits until the kernel has disposed of what was deleted;
+/// who has other slow things to ask of the kernel asks them first.
+#[derive(Debug)]
+pub struct Nfnetlink {
+    socket: Socket,
+}
+
+/// Changes that are made together.
+#[derive(Debug, Default)]
+pub struct Batch {
+    pub(crate) requests: Vec<Request>,
+}
+
+/// A message on its way to the kernel.
+#[derive(Debug)]
+pub(crate) struct Request {
+    /// Subsystem and message type.
+    pub(crate) kind: u16,
+    /// `NLM_F_*`, without `NLM_F_REQUEST`.
+    flags: u16,
+    /// nfgenmsg and attributes.
+    pub(crate) payload: Vec<u8>,
+    /// The operation and its object, for errors.
+    what: String,
+}
+
+const NLM_F_REQUEST: u16 = 1;
+const NLM_F_ACK: u16 = 4;
+const NLM_F_DUMP: u16 = 0x300;
+const NLM_F_DUMP_INTR: u16 = 0x10;
+const NFNL_MSG_BATCH_BEGIN: u8 = 16;
+const NFNL_BATCH_GENID: u16 = 1;
+const NFTA_GEN_ID: u16 = 1;
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NLMSG_HEADER: usize = 16;
+const NFGENMSG: usize = 4;
+
+/// A transaction or a list is begun anew this often if someone else changes the tables meanwhile.
+const ATTEMPTS: u32 = 32;
+
+/// Longest message that a netlink socket takes as it is (`net.core.wmem_default`, less its overhead).
+const DEFAULT_SEND_BUFFER: usize = 200 * 1024;
+
+impl Nfnetlink {
+    /// Opens a socket in the namespace that this thread is in.
+    pub fn open() -> Result<Self> {
+        let socket = Socket::open(Protocol::Netfilter)
+            .map_err(|cause| Error::new("open a netfilter socket", cause))?;
+        Ok(Self { socket })
+    }
+
+    /// Makes all the changes of a batch, or none of them.
+    ///
+    /// An error names the first message that was refused. Good for changes that hold whatever the tables
+    /// look like; those that depend on what was read belong into a [transaction](Self::transaction).
+    pub fn commit(&self, batch: &Batch) -> Result<()> {
+        self.commit_at(batch, None)
+    }
+
+    /// Reads with `build`, and makes the changes it returns if the tables are still as they were read;
+    /// otherwise builds again.
+    pub fn transaction(&self, mut build: impl FnMut(&Self) -> Result<Batch>) -> Result<()> {
+        for _ in 0..ATTEMPTS {
+            let generation = self.generation()?;
+            let batch = build(self)?;
+            match self.commit_at(&batch, Some(generation)) {
+                Err(error) if error.errno() == Some(Errno::ERESTART) => {}
+                done => return done,
+            }
+        }
+        Err(Error::new("change the nf_tables ruleset", Cause::Unstable(ATTEMPTS)))
+    }
+
+    /// The number of the ruleset's present state.
+    pub fn generation(&self) -> Result<u32> {
+        let message = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
+        let what = || "read the generation of the nf_tables ruleset".to_owned();
+        let reply = self.get(NetfilterProtoFamily::Unspec, message, what)?;
+        let mut all = reply.iter().flat_map(|body| attributes(body));
+        let id = all.find(|(kind, _)| *kind == NFTA_GEN_ID).and_then(|(_, value)| be_u32(value));
+        id.ok_or_else(|| Error::new(what(), Errno::EBADMSG))
+    }
+
+    fn commit_at(&self, batch: &Batch, generation: Option<u32>) -> Result<()> {
+        let Some((last, others)) = batch.requests.split_last() else { return Ok(()) };
+        let begin = Request::batch(NFNL_MSG_BATCH_BEGIN, generation);
+        let end = Request::batch(NFNL_MSG_BATCH_BEGIN + 1, None);
+        let sequence = self.socket.next_sequence();
+        let mut bytes = Vec::new();
+        begin.append_to(&mut bytes, 0, sequence);
+        for request in others {
+            request.append_to(&mut bytes, 0, self.socket.next_sequence());
+        }
+        let acknowledged = self.socket.next_sequence();
+        last.append_to(&mut bytes, NLM_F_ACK, acknowledged);
+        end.append_to(&mut bytes, 0, self.socket.next_sequence());
+
+        let what = |at: u32| {
+            let index = at.wrapping_sub(sequence).wrapping_sub(1) as usize;
+            let request = batch.requests.get(index);
+            request.map_or("commit to the nf_tables ruleset", |request| request.what.as_str())
+        };
+        if bytes.len() > DEFAULT_SEND_BUFFER {
+            setsockopt(&self.socket, SndBufForce, &(2 * bytes.len()))
+                .map_err(|errno| Error::new("enlarge the netfilter socket's buffer", errno))?;
+        }
+        self.socket.send(&bytes).map_err(|cause| Error::new(what(sequence), cause))?;
+        self.collect(sequence, acknowledged, what)
+    }
+
+    /// Reads until the last message is answered, or the batch was refused as a whole; the first error is the
+    /// one that counts, for the others mostly follow from it.
+    fn collect<'a>(&self, begin: u32, last: u32, what: impl Fn(u32) -> &'a str) -> Result<()> {
+        let (mut first, mut done) = (Ok(()), false);
+        while !done {
+            self.socket
+                .receive(|reply| {
+                    let position = reply.sequence.wrapping_sub(begin);
+                    if position > last.wrapping_sub(begin) {
+                        return Ok(());
+                    }
+                    if let Some(outcome) = reply.outcome() {
+                        done |= reply.sequence == begin || reply.sequence == last;
+                        if first.is_ok() {
+                            first = outcome.map_err(|e| Error::new(what(reply.sequence), e));
+                        }
+                    }
+                    Ok::<_, Cause>(())
+                })
+                .map_err(|cause| Error::new(what(begin), cause))?;
+        }
+        first
+    }
+
+    /// Asks for one object; none if there is no such object. The answer starts behind its nfgenmsg.
+    pub(crate) fn get(
+        &self,
+        family: impl Into<NetfilterProtoFamily>,
+        message: impl Into<NetfilterMessageInner>,
+        what: impl Fn() -> String,
+    ) -> Result<Option<Vec<u8>>> {
+        let request = Request::new(family.into(), 0, message.into(), String::new());
+        match self.ask(&request, NLM_F_ACK) {
+            Ok((bodies, _)) => Ok(bodies.into_iter().next()),
+            Err(cause) if cause.errno() == Some(Errno::ENOENT) => Ok(None),
+            Err(cause) => Err(Error::new(what(), cause)),
+        }
+    }
+
+    /// Carries out one request outside of any batch; false if its object is not there.
+    pub(crate) fn execute(
+        &self,
+        family: impl Into<NetfilterProtoFamily>,
+        message: impl Into<NetfilterMessageInner>,
+        what: impl Fn() -> String,
+    ) -> Result<bool> {
+        let request = Request::new(family.into(), 0, message.into(), String::new());
+        match self.ask(&request, NLM_F_ACK) {
+            Ok(_) => Ok(true),
+            Err(cause) if cause.errno() == Some(Errno::ENOENT) => Ok(false),
+            Err(cause) => Err(Error::new(what(), cause)),
+        }
+    }
+
+    /// Lists objects, anew if they change meanwhile. Each starts behind its nfgenmsg.
+    pub(crate) fn dump(
+        &self,
+        family: impl Into<NetfilterProtoFamily>,
+        message: impl Into<NetfilterMessageInner>,
+        what: impl Fn() -> String,
+    ) -> Result<Vec<Vec<u8>>> {
+        let request = Request::new(family.into(), 0, message.into(), String::new());
+        for _ in 0..ATTEMPTS {
+            match self.ask(&request, NLM_F_DUMP) {
+                Ok((bodies, false)) => return Ok(bodies),
+                Ok((_, true)) => {}
+                Err(cause) if cause.errno() == Some(Errno::EINTR) => {}
+                Err(cause) => return Err(Error::new(what(), cause)),
+            }
+        }
+        Err(Error::new(what(), Cause::Unstable(ATTEMPTS)))
+    }
+
+    /// Sends one request and reads its answer; also says whether a list changed meanwhile.
+    fn ask(
+        &self,
+        request: &Request,
+        flags: u16,
+    ) -> std::result::Result<(Vec<Vec<u8>>, bool), Cause> {
+        let sequence = self.socket.next_sequence();
+        let mut bytes = Vec::new();
+        request.append_to(&mut bytes, flags, sequence);
+        self.socket.send(&bytes)?;
+        let (mut bodies, mut interrupted, mut done) = (Vec::new(), false, false);
+        while !done {
+            self.socket.receive(|reply| {
+                if reply.sequence != sequence {
+                    return Ok(());
+                }
+                interrupted |= reply.flags & NLM_F_DUMP_INTR != 0;
+                if let Some(outcome) = reply.outcome() {
+                    done = true;
+                    return outcome;
+                }
+                bodies.extend(reply.payload.get(NFGENMSG..).map(<[u8]>::to_vec));
+                Ok(())
+            })?;
+        }
+        Ok((bodies, interrupted))
+    }
+}
+
+impl Batch {
+    /// A batch without changes.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// True if committing would change nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    pub(crate) fn push(
+        &mut self,
+        family: Family,
+        flags: u16,
+        message: NfTablesMessage,
+        what: impl FnOnce() -> String,
+    ) {
+        self.requests.push(Request::new(family.into(), flags, message.into(), what()));
+    }
+}
+
+impl Request {
+    fn new(
+        family: NetfilterProtoFamily,
+        flags: u16,
+        message: NetfilterMessageInner,
+        what: String,
+    ) -> Self {
+        let message = NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message);
+        let mut payload = vec![0; Emitable::buffer_len(&message)];
+        message.emit(&mut payload);
+        Self { kind: message.message_type(), flags, payload, what }
+    }
+
+    /// The first or last message of a batch; the former may say for which generation it is meant.
+    fn batch(message_type: u8, generation: Option<u32>) -> Self {
+        let id = |id: u32| DefaultNla::new(NFNL_BATCH_GENID, id.to_be_bytes().to_vec());
+        let attributes = generation.map(id).into_iter().collect();
+        let message = ControlMessage::Other { message_type, attributes };
+        let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NFNL_SUBSYS_NFTABLES);
+        let message = NetfilterMessage::new(header, message);
+        let mut payload = vec![0; Emitable::buffer_len(&message)];
+        message.emit(&mut payload);
+        Self { kind: message.message_type(), flags: 0, payload, what: String::new() }
+    }
+
+    /// Appends the whole netlink message; everything in it is padded to 4 bytes already.
+    fn append_to(&self, bytes: &mut Vec<u8>, flags: u16, sequence: u32) {
+        let length = u32::try_from(NLMSG_HEADER + self.payload.len()).unwrap_or(u32::MAX);
+        bytes.extend_from_slice(&length.to_ne_bytes());
+        bytes.extend_from_slice(&self.kind.to_ne_bytes());
+        bytes.extend_from_slice(&(NLM_F_REQUEST | self.flags | flags).to_ne_bytes());
+        bytes.extend_from_slice(&sequence.to_ne_bytes());
+        bytes.extend_from_slice(&[0; 4]);
+        bytes.extend_from_slice(&self.payload);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+    }
+}
+
+impl From<Family> for NetfilterProtoFamily {
+    fn from(family: Family) -> Self {
+        family.number().into()
+    }
+}

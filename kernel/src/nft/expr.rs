@@ -1,0 +1,344 @@
+//! Expressions of `nf_tables` rules: what a rule loads, compares and does
+//! (`include/uapi/linux/netfilter/`nf_tables`.h`).
+//!
+//! Written with the types of `netlink-packet-netfilter`, read with
+//! [`attributes`]: that crate's parser formats an error text for every
+//! attribute it reads, good or bad, which a chain of a thousand rules makes
+//! expensive.
+
+use netlink_packet_core::DefaultNla;
+use netlink_packet_netfilter::nftables as wire;
+
+use super::attribute::{attributes, be_u32, be_u64, string};
+
+/// One step of a rule. Steps hand a value on in register 1, the only one used here.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Expr {
+    /// Load a property of the packet: `enum nft_meta_keys`, see [`meta`].
+    Meta(u32),
+    /// Load bytes of the packet.
+    Payload {
+        /// Header to count from.
+        base: Base,
+        /// Bytes from the start of that header.
+        offset: u32,
+        /// Number of bytes.
+        len: u32,
+    },
+    /// Replace the loaded value by `(value & mask) ^ xor`.
+    Bitwise {
+        /// Bits to keep.
+        mask: Vec<u8>,
+        /// Bits to flip.
+        xor: Vec<u8>,
+    },
+    /// Go on only if the loaded value is (or is not) this one.
+    Cmp {
+        /// True for "is not".
+        negated: bool,
+        /// In network byte order, save for values the kernel keeps in host order (marks).
+        value: Vec<u8>,
+    },
+    /// Go on only if the loaded value lies (or does not lie) within these bounds.
+    Range {
+        /// True for "does not lie".
+        negated: bool,
+        /// Lowest value, in network byte order.
+        from: Vec<u8>,
+        /// Highest value, in network byte order.
+        to: Vec<u8>,
+    },
+    /// Count the packets that come this far.
+    Counter {
+        /// Bytes so far.
+        bytes: u64,
+        /// Packets so far.
+        packets: u64,
+    },
+    /// End the rule with a verdict.
+    Verdict(Verdict),
+    /// A match of `x_tables`.
+    Match(Xt),
+    /// A target of `x_tables`.
+    Target(Xt),
+    /// An expression this module does not take apart.
+    Other {
+        /// Its name in the kernel.
+        name: String,
+        /// The attributes of its `NFTA_EXPR_DATA`, undecoded.
+        data: Vec<u8>,
+    },
+}
+
+/// Where a payload is loaded from (`enum nft_payload_bases`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Base {
+    /// Ethernet header.
+    Link,
+    /// IPv4 or IPv6 header.
+    Network,
+    /// TCP, UDP, … header.
+    Transport,
+}
+
+/// What becomes of a packet (`enum nft_verdicts` and `NF_ACCEPT`, `NF_DROP`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Let it through this hook.
+    Accept,
+    /// Throw it away.
+    Drop,
+    /// Go back to the calling chain.
+    Return,
+    /// Go to a chain and come back at its end.
+    Jump(String),
+    /// Go to a chain for good.
+    Goto(String),
+}
+
+/// An extension of `x_tables` as `nft_compat` carries it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Xt {
+    /// Name of the extension, as in `/proc/net/ip_tables_matches`.
+    pub name: String,
+    /// Revision of its data.
+    pub revision: u32,
+    /// Its data: a C structure, padded to 8 bytes.
+    pub info: Vec<u8>,
+}
+
+/// `enum nft_meta_keys`, those that are used here.
+pub mod meta {
+    /// Packet mark, in host byte order.
+    pub const MARK: u32 = 3;
+    /// Name of the input interface.
+    pub const IIFNAME: u32 = 6;
+    /// Name of the output interface.
+    pub const OIFNAME: u32 = 7;
+    /// Protocol above IP.
+    pub const L4PROTO: u32 = 16;
+}
+
+const NFT_REG_1: u32 = 1;
+const NFT_CMP_EQ: u32 = 0;
+const NFT_CMP_NEQ: u32 = 1;
+const NF_DROP: u32 = 0;
+const NF_ACCEPT: u32 = 1;
+const NFT_JUMP: u32 = u32::MAX - 2;
+const NFT_GOTO: u32 = u32::MAX - 3;
+const NFT_RETURN: u32 = u32::MAX - 4;
+
+impl Expr {
+    /// A counter as a new rule has it.
+    pub const ZERO: Expr = Expr::Counter { bytes: 0, packets: 0 };
+
+    /// The expression as the kernel wants it sent.
+    pub(super) fn to_wire(&self) -> wire::ListAttribute<wire::ExpressionAttribute> {
+        let register = wire::Register::Reg1;
+        let value = |bytes: &[u8]| wire::DataAttribute::Value(bytes.to_vec());
+        match self {
+            Expr::Meta(key) => wire::Expressions::Meta(vec![
+                wire::Meta::Key((*key).into()),
+                wire::Meta::DestinationRegister(register),
+            ]),
+            Expr::Payload { base, offset, len } => wire::Expressions::Payload(vec![
+                wire::Payload::DestinationRegister(register),
+                wire::Payload::Base(base.number()),
+                wire::Payload::Offset(*offset),
+                wire::Payload::Len(*len),
+            ]),
+            Expr::Bitwise { mask, xor } => wire::Expressions::Bitwise(vec![
+                wire::Bitwise::SourceRegister(register),
+                wire::Bitwise::DestinationRegister(register),
+                wire::Bitwise::Length(u32::try_from(mask.len()).unwrap_or(u32::MAX)),
+                wire::Bitwise::Mask(value(mask)),
+                wire::Bitwise::Xor(value(xor)),
+            ]),
+            Expr::Cmp { negated, value: bytes } => wire::Expressions::Cmp(vec![
+                wire::Cmp::SourceRegister(register),
+                wire::Cmp::Op(operator(*negated).into()),
+                wire::Cmp::Data(value(bytes)),
+            ]),
+            Expr::Verdict(verdict) => wire::Expressions::Immediate(vec![
+                wire::Immediate::DestinationRegister(wire::Register::Verdict),
+                wire::Immediate::Data(verdict.to_wire()),
+            ]),
+            Expr::Range { negated, from, to } => other(
+                "range",
+                vec![
+                    DefaultNla::new(1, NFT_REG_1.to_be_bytes().to_vec()),
+                    DefaultNla::new(2, operator(*negated).to_be_bytes().to_vec()),
+                    DefaultNla::new(3 | NESTED, data_value(from)),
+                    DefaultNla::new(4 | NESTED, data_value(to)),
+                ],
+            ),
+            Expr::Counter { bytes, packets } => other(
+                "counter",
+                vec![
+                    DefaultNla::new(1, bytes.to_be_bytes().to_vec()),
+                    DefaultNla::new(2, packets.to_be_bytes().to_vec()),
+                ],
+            ),
+            Expr::Match(xt) => other("match", xt.to_wire()),
+            Expr::Target(xt) => other("target", xt.to_wire()),
+            Expr::Other { name, data } => other(
+                name,
+                attributes(data).map(|(kind, value)| DefaultNla::new(kind, value.into())).collect(),
+            ),
+        }
+        .into()
+    }
+
+    /// Reads an `NFTA_LIST_ELEM` of `NFTA_RULE_EXPRESSIONS`; what is not understood becomes `Other`.
+    pub(super) fn parse(element: &[u8]) -> Expr {
+        let (mut name, mut data) = ("", [].as_slice());
+        for (kind, value) in attributes(element) {
+            match kind {
+                1 => name = string(value),
+                2 => data = value,
+                _ => {}
+            }
+        }
+        Self::parse_known(name, data)
+            .unwrap_or_else(|| Expr::Other { name: name.into(), data: data.into() })
+    }
+
+    fn parse_known(name: &str, data: &[u8]) -> Option<Expr> {
+        let attribute = |wanted| attributes(data).find(|(kind, _)| *kind == wanted).map(|a| a.1);
+        let number = |wanted| attribute(wanted).and_then(be_u32);
+        let bytes = |wanted| {
+            let (kind, value) = attributes(attribute(wanted)?).next()?;
+            (kind == 1).then(|| value.to_vec())
+        };
+        let in_register_1 = |wanted| (number(wanted)? == NFT_REG_1).then_some(());
+        let negated = |wanted| match number(wanted)? {
+            NFT_CMP_EQ => Some(false),
+            NFT_CMP_NEQ => Some(true),
+            _ => None,
+        };
+        Some(match name {
+            "meta" => {
+                in_register_1(1)?;
+                Expr::Meta(number(2)?)
+            }
+            "payload" => {
+                in_register_1(1)?;
+                let base = Base::from_number(number(2)?)?;
+                Expr::Payload { base, offset: number(3)?, len: number(4)? }
+            }
+            "bitwise" => {
+                in_register_1(1)?;
+                in_register_1(2)?;
+                Expr::Bitwise { mask: bytes(4)?, xor: bytes(5)? }
+            }
+            "cmp" => {
+                in_register_1(1)?;
+                Expr::Cmp { negated: negated(2)?, value: bytes(3)? }
+            }
+            "range" => {
+                in_register_1(1)?;
+                Expr::Range { negated: negated(2)?, from: bytes(3)?, to: bytes(4)? }
+            }
+            "counter" => {
+                Expr::Counter { bytes: be_u64(attribute(1)?)?, packets: be_u64(attribute(2)?)? }
+            }
+            "immediate" if number(1)? == 0 => Expr::Verdict(Verdict::parse(attribute(2)?)?),
+            "match" => Expr::Match(Xt::parse(data)?),
+            "target" => Expr::Target(Xt::parse(data)?),
+            _ => return None,
+        })
+    }
+}
+
+impl Base {
+    fn number(self) -> u32 {
+        match self {
+            Base::Link => 0,
+            Base::Network => 1,
+            Base::Transport => 2,
+        }
+    }
+
+    fn from_number(number: u32) -> Option<Self> {
+        [Base::Link, Base::Network, Base::Transport].into_iter().find(|b| b.number() == number)
+    }
+}
+
+impl Verdict {
+    fn to_wire(&self) -> wire::DataAttribute {
+        let code = |code: u32| wire::VerdictAttribute::Code(code.into());
+        let chain = |name: &str| wire::VerdictAttribute::Chain(name.into());
+        wire::DataAttribute::Verdict(match self {
+            Verdict::Accept => vec![code(NF_ACCEPT)],
+            Verdict::Drop => vec![code(NF_DROP)],
+            Verdict::Return => vec![code(NFT_RETURN)],
+            Verdict::Jump(name) => vec![code(NFT_JUMP), chain(name)],
+            Verdict::Goto(name) => vec![code(NFT_GOTO), chain(name)],
+        })
+    }
+
+    /// Reads an `NFTA_IMMEDIATE_DATA`.
+    fn parse(data: &[u8]) -> Option<Self> {
+        let (_, verdict) = attributes(data).find(|(kind, _)| *kind == 2)?;
+        let (mut code, mut chain) = (None, "");
+        for (kind, value) in attributes(verdict) {
+            match kind {
+                1 => code = be_u32(value),
+                2 => chain = string(value),
+                _ => {}
+            }
+        }
+        Some(match code? {
+            NF_ACCEPT => Verdict::Accept,
+            NF_DROP => Verdict::Drop,
+            NFT_RETURN => Verdict::Return,
+            NFT_JUMP => Verdict::Jump(chain.into()),
+            NFT_GOTO => Verdict::Goto(chain.into()),
+            _ => return None,
+        })
+    }
+}
+
+impl Xt {
+    fn to_wire(&self) -> Vec<DefaultNla> {
+        vec![
+            DefaultNla::new(1, [self.name.as_bytes(), &[0]].concat()),
+            DefaultNla::new(2, self.revision.to_be_bytes().to_vec()),
+            DefaultNla::new(3, self.info.clone()),
+        ]
+    }
+
+    fn parse(data: &[u8]) -> Option<Self> {
+        let (mut name, mut revision, mut info) = (None, None, None);
+        for (kind, value) in attributes(data) {
+            match kind {
+                1 => name = Some(string(value).to_owned()),
+                2 => revision = be_u32(value),
+                3 => info = Some(value.to_vec()),
+                _ => {}
+            }
+        }
+        Some(Xt { name: name?, revision: revision?, info: info? })
+    }
+}
+
+const NESTED: u16 = netlink_packet_core::NLA_F_NESTED;
+
+fn operator(negated: bool) -> u32 {
+    if negated { NFT_CMP_NEQ } else { NFT_CMP_EQ }
+}
+
+fn other(name: &str, attributes: Vec<DefaultNla>) -> wire::Expressions {
+    wire::Expressions::Other { expression_type: name.into(), attributes }
+}
+
+/// An `NFTA_DATA_VALUE` with its header and padding, for attributes that the library has no type for.
+fn data_value(value: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+    let mut out = [len.to_ne_bytes(), 1_u16.to_ne_bytes()].concat();
+    out.extend_from_slice(value);
+    out.resize(out.len().next_multiple_of(4), 0);
+    out
+}

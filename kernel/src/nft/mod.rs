@@ -1,0 +1,126 @@
+//! `nf_tables`: tables, chains and rules, written in batches and read chain by
+//! chain (`include/uapi/linux/netfilter/`nf_tables`.h`).
+
+pub(crate) mod attribute;
+mod expr;
+mod read;
+#[cfg(test)]
+mod tests;
+
+mod write;
+
+pub use expr::{Base, Expr, Verdict, Xt, meta};
+pub use read::Listed;
+
+/// The packets a table sees (`NFPROTO_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Family {
+    /// IPv4; the tables of `iptables`.
+    Ipv4,
+    /// IPv6; the tables of `ip6tables`.
+    Ipv6,
+    /// IPv4 and IPv6 in one table.
+    Inet,
+    /// Frames on a bridge.
+    Bridge,
+}
+
+/// A chain by its full name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Chain<'a> {
+    /// Family of its table.
+    pub family: Family,
+    /// Name of its table.
+    pub table: &'a str,
+    /// Its own name.
+    pub name: &'a str,
+}
+
+/// Where a base chain hangs in the packet's way; its policy is to accept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BaseChain {
+    /// `filter`, `nat` or `route`.
+    pub kind: &'static str,
+    /// The point in the packet's way.
+    pub hook: Hook,
+    /// Lower ones come first (`enum nf_ip_hook_priorities`).
+    pub priority: i32,
+}
+
+/// A point in the packet's way (`enum nf_inet_hooks`, `NF_BR_*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hook {
+    /// Just received.
+    Prerouting,
+    /// For this node.
+    Input,
+    /// For another node.
+    Forward,
+    /// Made on this node.
+    Output,
+    /// About to leave.
+    Postrouting,
+}
+
+/// A rule to be written.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewRule {
+    /// What it does, step by step.
+    pub expressions: Vec<Expr>,
+    /// A comment as the program `nft` keeps it, at most 128 bytes.
+    pub comment: Option<String>,
+    /// Protocol and flags of `NFTA_RULE_COMPAT`, for rules that use `x_tables` extensions.
+    pub compat: Option<(u32, u32)>,
+}
+
+/// Where a new rule goes in its chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// Before all others.
+    First,
+    /// After all others.
+    Last,
+    /// Right before the rule with this handle.
+    Before(u64),
+}
+
+impl Family {
+    /// `NFPROTO_*`.
+    pub(crate) fn number(self) -> u8 {
+        match self {
+            Family::Inet => 1,
+            Family::Ipv4 => 2,
+            Family::Bridge => 7,
+            Family::Ipv6 => 10,
+        }
+    }
+
+    /// The name that the program `nft` has for it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Family::Ipv4 => "ip",
+            Family::Ipv6 => "ip6",
+            Family::Inet => "inet",
+            Family::Bridge => "bridge",
+        }
+    }
+}
+
+impl std::fmt::Display for Chain<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {}", self.family.name(), self.table, self.name)
+    }
+}
+
+impl Hook {
+    fn number(self) -> u32 {
+        match self {
+            Hook::Prerouting => 0,
+            Hook::Input => 1,
+            Hook::Forward => 2,
+            Hook::Output => 3,
+            Hook::Postrouting => 4,
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! What is in a table: chains, and the rules of one chain.
+
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage,
+};
+
+use super::attribute::{attributes, be_u64, string};
+use super::{Chain, Expr, Family};
+use crate::error::Result;
+use crate::nfnetlink::Nfnetlink;
+
+const NFTA_CHAIN_TABLE: u16 = 1;
+const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_RULE_TABLE: u16 = 1;
+const NFTA_RULE_CHAIN: u16 = 2;
+const NFTA_RULE_HANDLE: u16 = 3;
+const NFTA_RULE_EXPRESSIONS: u16 = 4;
+const NFTA_RULE_USERDATA: u16 = 7;
+
+/// A rule as the kernel lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// The number by which it can be deleted.
+    pub handle: u64,
+    /// What it does, step by step.
+    pub expressions: Vec<Expr>,
+    /// Its comment, if the program `nft` or a [`NewRule`](super::NewRule) gave it one.
+    pub comment: Option<String>,
+}
+
+impl Nfnetlink {
+    /// Whether there is such a chain.
+    pub fn has_chain(&self, chain: Chain<'_>) -> Result<bool> {
+        let message = NfTablesMessage::GetChain(ChainMessage {
+            attributes: vec![
+                ChainAttribute::Table(chain.table.into()),
+                ChainAttribute::Name(chain.name.into()),
+            ],
+        });
+        let found = self.get(chain.family, message, || format!("look for chain {chain}"))?;
+        Ok(found.is_some())
+    }
+
+    /// The names of a table's chains; none if there is no such table.
+    ///
+    /// The kernel goes through the chains of all tables of the family, so this is for GC, not for ADD.
+    pub fn chain_names(&self, family: Family, table: &str) -> Result<Vec<String>> {
+        let message = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
+        let what = || format!("list the chains of table {} {table}", family.name());
+        let bodies = self.dump(family, message, what)?;
+        let names = bodies.iter().filter_map(|body| {
+            let attribute = |wanted| attributes(body).find(|(kind, _)| *kind == wanted);
+            let of = string(attribute(NFTA_CHAIN_TABLE)?.1);
+            let name = string(attribute(NFTA_CHAIN_NAME)?.1);
+            (of == table).then(|| name.to_owned())
+        });
+        Ok(names.collect())
+    }
+
+    /// The rules of a chain in their order, decoded one by one; none if there is no such chain.
+    pub fn rules(&self, chain: Chain<'_>) -> Result<impl Iterator<Item = Listed>> {
+        let message = NfTablesMessage::GetRule(RuleMessage {
+            attributes: vec![
+                RuleAttribute::Table(chain.table.into()),
+                RuleAttribute::Chain(chain.name.into()),
+            ],
+        });
+        let bodies = self.dump(chain.family, message, || format!("list the rules of {chain}"))?;
+        Ok(bodies.into_iter().filter_map(move |body| Listed::parse(&body, chain)))
+    }
+}
+
+impl Listed {
+    /// Reads an `NFT_MSG_NEWRULE` behind its nfgenmsg; none if it belongs to another chain, as kernels that
+    /// do not filter by chain would send it.
+    pub(crate) fn parse(body: &[u8], chain: Chain<'_>) -> Option<Self> {
+        let mut rule = Listed { handle: 0, expressions: Vec::new(), comment: None };
+        for (kind, value) in attributes(body) {
+            match kind {
+                NFTA_RULE_TABLE if string(value) != chain.table => return None,
+                NFTA_RULE_CHAIN if string(value) != chain.name => return None,
+                NFTA_RULE_HANDLE => rule.handle = be_u64(value)?,
+                NFTA_RULE_EXPRESSIONS => {
+                    rule.expressions = attributes(value).map(|e| Expr::parse(e.1)).collect();
+                }
+                NFTA_RULE_USERDATA => rule.comment = comment(value),
+                _ => {}
+            }
+        }
+        Some(rule)
+    }
+}
+
+/// The comment among the program nft's own data: entries of type, length, value.
+fn comment(mut udata: &[u8]) -> Option<String> {
+    while let [kind, len, rest @ ..] = udata {
+        let (value, after) = rest.split_at_checked((*len).into())?;
+        if *kind == 0 {
+            return Some(string(value).to_owned());
+        }
+        udata = after;
+    }
+    None
+}

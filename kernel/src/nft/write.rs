@@ -1,0 +1,116 @@
+//! Changes to tables, chains and rules, as messages of a batch.
+
+use netlink_packet_core::DefaultNla;
+use netlink_packet_netfilter::nftables::{
+    ChainAttribute, ChainMessage, Hook as WireHook, HookNumber, InetHookNumber, NfTablesMessage,
+    RuleAttribute, RuleMessage, TableAttribute, TableMessage,
+};
+
+use super::{BaseChain, Chain, Family, NewRule, Place};
+use crate::nfnetlink::Batch;
+
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
+const NLM_F_APPEND: u16 = 0x800;
+const NF_ACCEPT: u32 = 1;
+
+impl Batch {
+    /// Makes a table unless it is there.
+    pub fn add_table(&mut self, family: Family, table: &str) {
+        let attributes = vec![TableAttribute::Name(table.into())];
+        let message = NfTablesMessage::NewTable(TableMessage { attributes });
+        self.push(family, NLM_F_CREATE, message, || format!("add table {} {table}", family.name()));
+    }
+
+    /// Makes a chain unless it is there.
+    pub fn add_chain(&mut self, chain: Chain<'_>) {
+        let message = NfTablesMessage::NewChain(ChainMessage { attributes: named(chain) });
+        self.push(chain.family, NLM_F_CREATE, message, || format!("add chain {chain}"));
+    }
+
+    /// Makes a chain; the whole batch fails with EEXIST if it is there.
+    pub fn create_chain(&mut self, chain: Chain<'_>) {
+        let message = NfTablesMessage::NewChain(ChainMessage { attributes: named(chain) });
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        self.push(chain.family, flags, message, || format!("create chain {chain}"));
+    }
+
+    /// Makes a base chain unless it is there; fails with EOPNOTSUPP or EEXIST if it hangs elsewhere.
+    pub fn add_base_chain(&mut self, chain: Chain<'_>, base: BaseChain) {
+        let mut attributes = named(chain);
+        attributes.extend([
+            ChainAttribute::Hook(vec![
+                WireHook::Number(HookNumber::Inet(InetHookNumber::from(base.hook.number()))),
+                WireHook::Priority(base.priority.cast_unsigned()),
+            ]),
+            ChainAttribute::Policy(NF_ACCEPT),
+            ChainAttribute::Type(base.kind.into()),
+        ]);
+        let message = NfTablesMessage::NewChain(ChainMessage { attributes });
+        self.push(chain.family, NLM_F_CREATE, message, || format!("add base chain {chain}"));
+    }
+
+    /// Deletes a chain, which must be empty and unused by then; fails with ENOENT if it is not there.
+    pub fn delete_chain(&mut self, chain: Chain<'_>) {
+        let message = NfTablesMessage::DeleteChain(ChainMessage { attributes: named(chain) });
+        self.push(chain.family, 0, message, || format!("delete chain {chain}"));
+    }
+
+    /// Adds a rule.
+    pub fn add_rule(&mut self, chain: Chain<'_>, place: Place, rule: NewRule) {
+        let mut attributes = in_chain(chain);
+        let elements = rule.expressions.iter().map(super::Expr::to_wire).collect();
+        attributes.push(RuleAttribute::Expressions(elements));
+        if let Some((protocol, flags)) = rule.compat {
+            attributes.push(RuleAttribute::Compat(vec![
+                DefaultNla::new(1, protocol.to_be_bytes().to_vec()),
+                DefaultNla::new(2, flags.to_be_bytes().to_vec()),
+            ]));
+        }
+        if let Some(comment) = rule.comment {
+            attributes.push(RuleAttribute::UserData(comment_udata(&comment)));
+        }
+        let flags = match place {
+            Place::First => NLM_F_CREATE,
+            Place::Last => NLM_F_CREATE | NLM_F_APPEND,
+            Place::Before(handle) => {
+                attributes.push(RuleAttribute::Position(handle));
+                NLM_F_CREATE
+            }
+        };
+        let message = NfTablesMessage::NewRule(RuleMessage { attributes });
+        self.push(chain.family, flags, message, || format!("add rule to {chain}"));
+    }
+
+    /// Deletes one rule; fails with ENOENT if it is not there.
+    pub fn delete_rule(&mut self, chain: Chain<'_>, handle: u64) {
+        let mut attributes = in_chain(chain);
+        attributes.push(RuleAttribute::Handle(handle));
+        let message = NfTablesMessage::DeleteRule(RuleMessage { attributes });
+        self.push(chain.family, 0, message, || format!("delete rule {handle} of {chain}"));
+    }
+
+    /// Deletes all rules of a chain; fails with ENOENT if there is no such chain.
+    pub fn flush_chain(&mut self, chain: Chain<'_>) {
+        let attributes = in_chain(chain);
+        let message = NfTablesMessage::DeleteRule(RuleMessage { attributes });
+        self.push(chain.family, 0, message, || format!("delete all rules of {chain}"));
+    }
+}
+
+fn named(chain: Chain<'_>) -> Vec<ChainAttribute> {
+    vec![ChainAttribute::Table(chain.table.into()), ChainAttribute::Name(chain.name.into())]
+}
+
+fn in_chain(chain: Chain<'_>) -> Vec<RuleAttribute> {
+    vec![RuleAttribute::Table(chain.table.into()), RuleAttribute::Chain(chain.name.into())]
+}
+
+/// The program nft's own format (`include/udata.h` of libnftnl): type 0, length with the final zero, text.
+fn comment_udata(comment: &str) -> Vec<u8> {
+    const COMMENT: u8 = 0;
+    let text = comment.as_bytes();
+    let text = &text[..text.len().min(128)];
+    let len = u8::try_from(text.len() + 1).unwrap_or(u8::MAX);
+    [&[COMMENT, len], text, &[0]].concat()
+}

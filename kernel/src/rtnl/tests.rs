@@ -1,0 +1,147 @@
+//! Requests compared with those that iproute2 6.1 sends for the same thing.
+//!
+//! The bytes are from `strace -e trace=sendmsg -e write=3 ip …`, the command stands with each. What
+//! is compared is the meaning: the order of attributes is free, and so is a text's final NUL.
+
+use std::fmt::Debug;
+
+use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
+
+use super::address::new_address_message;
+use super::link::{bridge_message, veth_message};
+use super::route::route_message;
+use super::*;
+
+/// Reads a message, whole with its header; its meaning as text.
+#[track_caller]
+fn meaning(bytes: &[u8]) -> String {
+    let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).unwrap();
+    let NetlinkPayload::InnerMessage(message) = message.payload else {
+        panic!("no message of rtnetlink: {message:?}");
+    };
+    match message {
+        RouteNetlinkMessage::NewLink(mut link) => {
+            sort_link(&mut link);
+            format!("{link:#?}")
+        }
+        RouteNetlinkMessage::NewAddress(mut address) => {
+            sort(&mut address.attributes);
+            format!("{address:#?}")
+        }
+        RouteNetlinkMessage::NewRoute(mut route) => {
+            sort(&mut route.attributes);
+            format!("{route:#?}")
+        }
+        other => panic!("not one of ours: {other:?}"),
+    }
+}
+
+fn sort<T: Debug>(attributes: &mut [T]) {
+    attributes.sort_by_key(|attribute| format!("{attribute:?}"));
+}
+
+fn sort_link(link: &mut LinkMessage) {
+    for attribute in &mut link.attributes {
+        if let LinkAttribute::LinkInfo(infos) = attribute {
+            for info in infos {
+                if let LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))) = info {
+                    sort_link(peer);
+                }
+            }
+        }
+    }
+    sort(&mut link.attributes);
+}
+
+#[track_caller]
+fn same(ours: RouteNetlinkMessage, theirs: &[u8]) {
+    let mut message =
+        NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(ours));
+    message.finalize();
+    let mut bytes = vec![0; message.buffer_len()];
+    message.serialize(&mut bytes);
+    assert_eq!(meaning(&bytes), meaning(theirs));
+}
+
+#[test]
+fn a_bridge() {
+    // ip link add br9 address c2:00:00:00:00:01 mtu 1400 up type bridge
+    let theirs = b"\
+        \x4c\0\0\0\x10\0\x05\x06\xf3\x23\x01\x6b\0\0\0\0\
+        \0\0\0\0\0\0\0\0\x01\0\0\0\x01\0\0\0\
+        \x0a\0\x01\0\xc2\0\0\0\0\x01\0\0\x08\0\x04\0\
+        \x78\x05\0\0\x08\0\x03\0br9\0\x10\0\x12\0\
+        \x0a\0\x01\0bridge\0\0";
+    let ours = Bridge { name: "br9", mac: [0xc2, 0, 0, 0, 0, 1], mtu: Some(1400), promisc: false };
+    same(RouteNetlinkMessage::NewLink(bridge_message(&ours)), theirs);
+}
+
+#[test]
+fn a_veth_pair() {
+    // ip link add veth0 mtu 1400 txqueuelen 0 master cni0 up type veth peer name eth0 mtu 1400
+    //   txqueuelen 1000 address c2:00:00:00:00:02 netns /proc/PID/ns/net
+    let mut theirs = b"\
+        \x98\0\0\0\x10\0\x05\x06\xd8\x23\x01\x6b\0\0\0\0\
+        \0\0\0\0\0\0\0\0\x01\0\0\0\x01\0\0\0\
+        \x08\0\x04\0\x78\x05\0\0\x08\0\x0d\0\0\0\0\0\
+        \x08\0\x0a\0\x02\0\0\0\x0a\0\x03\0veth\
+        0\0\0\0\x54\0\x12\0\x08\0\x01\0veth\
+        \x48\0\x02\0\x44\0\x01\0\0\0\0\0\0\0\0\0\
+        \0\0\0\0\0\0\0\0\x08\0\x04\0\x78\x05\0\0\
+        \x08\0\x0d\0\xe8\x03\0\0\x0a\0\x01\0\xc2\0\0\0\
+        \0\x02\0\0\x08\0\x1c\0\x04\0\0\0\x09\0\x03\0\
+        eth0\0\0\0\0"
+        .to_vec();
+    let netns = Netns::current().unwrap();
+    // The descriptor's number differs from process to process.
+    theirs[0x88..0x8c].copy_from_slice(&netns.raw_fd().to_ne_bytes());
+    let peer = VethPeer { name: "eth0", mac: Some([0xc2, 0, 0, 0, 0, 2]), netns: &netns };
+    let ours = Veth { name: "veth0", mtu: Some(1400), master: Some(2), peer };
+    same(RouteNetlinkMessage::NewLink(veth_message(&ours)), &theirs);
+}
+
+#[test]
+fn addresses() {
+    // ip addr add 10.88.0.1/24 brd + dev cni0
+    let theirs = b"\
+        \x30\0\0\0\x14\0\x05\x06\xf3\x23\x01\x6b\0\0\0\0\
+        \x02\x18\0\0\x02\0\0\0\x08\0\x02\0\x0a\x58\0\x01\
+        \x08\0\x01\0\x0a\x58\0\x01\x08\0\x04\0\x0a\x58\0\xff";
+    let ours = new_address_message(2, "10.88.0.1/24".parse().unwrap(), AddressOptions::default());
+    same(RouteNetlinkMessage::NewAddress(ours), theirs);
+
+    // ip addr add fd00:88::1/64 nodad dev cni0
+    let theirs = b"\
+        \x40\0\0\0\x14\0\x05\x06\xf3\x23\x01\x6b\0\0\0\0\
+        \x0a\x40\x02\0\x02\0\0\0\x14\0\x02\0\xfd\0\0\x88\
+        \0\0\0\0\0\0\0\0\0\0\0\x01\x14\0\x01\0\
+        \xfd\0\0\x88\0\0\0\0\0\0\0\0\0\0\0\x01";
+    let ours =
+        new_address_message(2, "fd00:88::1/64".parse().unwrap(), AddressOptions { nodad: true });
+    same(RouteNetlinkMessage::NewAddress(ours), theirs);
+}
+
+#[test]
+fn a_route() {
+    // ip route add 192.0.2.0/24 via 10.88.0.9 dev cni0 table 1077 metric 50 mtu 1300 advmss 1200
+    //   src 10.88.0.1 proto boot
+    let theirs = b"\
+        \x60\0\0\0\x18\0\x05\x06\xf3\x23\x01\x6b\0\0\0\0\
+        \x02\x18\0\0\0\x03\0\x01\0\0\0\0\x08\0\x01\0\
+        \xc0\0\x02\0\x08\0\x05\0\x0a\x58\0\x09\x08\0\x0f\0\
+        \x35\x04\0\0\x08\0\x06\0\x32\0\0\0\x08\0\x07\0\
+        \x0a\x58\0\x01\x08\0\x04\0\x02\0\0\0\x14\0\x08\0\
+        \x08\0\x02\0\x14\x05\0\0\x08\0\x08\0\xb0\x04\0\0";
+    let ours = Route {
+        gateway: "10.88.0.9".parse().ok(),
+        source: "10.88.0.1".parse().ok(),
+        table: 1077,
+        priority: 50,
+        mtu: Some(1300),
+        advmss: Some(1200),
+        ..Route::new("192.0.2.0/24".parse().unwrap(), 2)
+    };
+    same(RouteNetlinkMessage::NewRoute(route_message(&ours)), theirs);
+}

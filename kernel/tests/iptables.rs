@@ -1,0 +1,288 @@
+//! Rules written over netlink, seen by the real `iptables` and `ip6tables`. Needs root.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+use std::process::Command;
+use std::thread;
+
+use kernel::iptables::{
+    self, Bits, Is, Match, Nat, NatChain, Ports, Rule, SCTP, TCP, Target, UDP, address_type,
+};
+use kernel::nft::Place;
+use kernel::{Batch, Nfnetlink};
+use nix::sched::{CloneFlags, unshare};
+
+/// Runs a test in a network namespace of its own, which ends with its thread.
+fn in_new_netns(test: impl FnOnce() + Send + 'static) {
+    let body = move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("root is needed to make a network namespace");
+        test();
+    };
+    if let Err(panic) = thread::spawn(body).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[track_caller]
+fn sh(command: &str) -> String {
+    let output = Command::new("sh").args(["-c", command]).output().expect("run sh");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{command}: {}\n{text}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    text
+}
+
+fn program(nat: Nat) -> &'static str {
+    if nat == Nat::V6 { "ip6tables" } else { "iptables" }
+}
+
+/// Every shape of rule that the plugins write, and how `iptables -S` shows it.
+fn shapes(nat: Nat) -> Vec<(Rule, String)> {
+    let v6 = nat == Nat::V6;
+    let pick = |v4: &str, six: &str| if v6 { six.to_owned() } else { v4.to_owned() };
+    let (pod, subnet) = (pick("10.88.0.2", "fd00:88::2"), pick("10.88.0.0/24", "fd00:88::/64"));
+    let (odd, multicast) = (pick("10.96.0.0/13", "fd00:80::/29"), pick("224.0.0.0/4", "ff00::/8"));
+    let host = pick("192.0.2.10/32", "2001:db8::10/128");
+    let at_pod = pick("10.88.0.2:80", "[fd00:88::2]:80");
+    let net = |text: &str| Is::equal(text.parse().unwrap());
+    let local = Some(Is::equal(address_type::LOCAL));
+    let bit = Bits { value: 0x2000, mask: 0x2000 };
+    let ports = vec![Ports::from(8080), Ports { first: 9000, last: 9010 }];
+    let dnat = || Target::Dnat { address: pod.parse().unwrap(), port: Some(80) };
+    let owner = "dnat name: \"testnet\" id: \"pod-a\"";
+    vec![
+        (
+            Rule::jump("NEXT").matching(Match::AddressType { source: None, destination: local }),
+            "-m addrtype --dst-type LOCAL -j NEXT".into(),
+        ),
+        (
+            Rule::jump("NEXT").comment("CNI portfwd requiring masquerade"),
+            "-m comment --comment \"CNI portfwd requiring masquerade\" -j NEXT".into(),
+        ),
+        (Rule::to(Target::Mark(bit)), "-j MARK --set-xmark 0x2000/0x2000".into()),
+        (
+            Rule::to(Target::Masquerade { random_fully: false })
+                .matching(Match::Mark(Is::equal(bit))),
+            "-m mark --mark 0x2000/0x2000 -j MASQUERADE".into(),
+        ),
+        (
+            Rule::to(Target::Masquerade { random_fully: true }),
+            "-j MASQUERADE --random-fully".into(),
+        ),
+        (
+            Rule::jump("NEXT")
+                .protocol(TCP)
+                .comment(owner)
+                .matching(Match::DestinationPorts(Is::equal(ports))),
+            "-p tcp -m comment --comment \"dnat name: \\\"testnet\\\" id: \\\"pod-a\\\"\" -m multiport \
+             --dports 8080,9000:9010 -j NEXT"
+                .into(),
+        ),
+        (
+            Rule::jump("NEXT").protocol(TCP).source(net(&subnet)).destination(net(&host)).destination_port(8080),
+            format!("-s {subnet} -d {host} -p tcp -m tcp --dport 8080 -j NEXT"),
+        ),
+        (
+            Rule::to(dnat()).protocol(UDP).destination_port(5353),
+            format!("-p udp -m udp --dport 5353 -j DNAT --to-destination {at_pod}"),
+        ),
+        (
+            Rule::to(dnat()).protocol(SCTP).destination_port(9899),
+            format!("-p sctp -m sctp --dport 9899 -j DNAT --to-destination {at_pod}"),
+        ),
+        (
+            Rule::to(Target::Accept).source(net(&odd)).comment("x"),
+            format!("-s {odd} -m comment --comment x -j ACCEPT"),
+        ),
+        (
+            Rule::to(Target::Masquerade { random_fully: false })
+                .destination(Is::not(multicast.parse().unwrap())),
+            format!("! -d {multicast} -j MASQUERADE"),
+        ),
+        (
+            Rule {
+                in_interface: Some(Is::equal("eth0".into())),
+                out_interface: Some(Is::not("veth+".into())),
+                ..Rule::to(Target::Return)
+            },
+            "-i eth0 ! -o veth+ -j RETURN".into(),
+        ),
+        (
+            Rule::jump("NEXT").matching(Match::ConntrackState(Is::not(iptables::ct_state::INVALID))),
+            "-m conntrack ! --ctstate INVALID -j NEXT".into(),
+        ),
+    ]
+}
+
+fn write_shapes(nat: Nat, chain: &str) {
+    let mut batch = Batch::new();
+    nat.add_table(&mut batch);
+    batch.add_chain(nat.chain(chain));
+    batch.add_chain(nat.chain("NEXT"));
+    for (rule, _) in shapes(nat) {
+        nat.add_rule(&mut batch, chain, Place::Last, &rule);
+    }
+    Nfnetlink::open().unwrap().commit(&batch).unwrap();
+}
+
+fn iptables_lists_checks_and_deletes_our_rules(nat: Nat) {
+    write_shapes(nat, "OURS");
+    let program = program(nat);
+    let listed = sh(&format!("{program} -t nat -S OURS"));
+    let mut lines = listed.lines();
+    assert_eq!(lines.next(), Some("-N OURS"));
+    for (_, text) in shapes(nat) {
+        assert_eq!(lines.next(), Some(format!("-A OURS {text}").as_str()));
+    }
+    assert_eq!(lines.next(), None);
+    for (_, text) in shapes(nat) {
+        sh(&format!("{program} -t nat -C OURS {text}"));
+        sh(&format!("{program} -t nat -D OURS {text}"));
+    }
+    assert_eq!(sh(&format!("{program} -t nat -S OURS")), "-N OURS\n");
+    sh(&format!("{program} -t nat -X OURS"));
+}
+
+#[test]
+fn iptables_lists_checks_and_deletes_our_v4_rules() {
+    in_new_netns(|| iptables_lists_checks_and_deletes_our_rules(Nat::V4));
+}
+
+#[test]
+fn ip6tables_lists_checks_and_deletes_our_v6_rules() {
+    in_new_netns(|| iptables_lists_checks_and_deletes_our_rules(Nat::V6));
+}
+
+/// What the kernel lists of a chain, without its name and handles.
+fn listed(nat: Nat, chain: &str) -> Vec<Vec<kernel::nft::Expr>> {
+    let netlink = Nfnetlink::open().unwrap();
+    netlink.rules(nat.chain(chain)).unwrap().map(|rule| rule.expressions).collect()
+}
+
+fn the_kernel_holds_the_same(nat: Nat) {
+    write_shapes(nat, "OURS");
+    let program = program(nat);
+    sh(&format!("{program} -t nat -N THEIRS"));
+    for (_, text) in shapes(nat) {
+        sh(&format!("{program} -t nat -A THEIRS {text}"));
+    }
+    assert_eq!(listed(nat, "OURS"), listed(nat, "THEIRS"));
+    let read: Vec<Rule> = {
+        let netlink = Nfnetlink::open().unwrap();
+        nat.rules(&netlink, "THEIRS").unwrap().map(|(_, rule)| rule).collect()
+    };
+    let meant: Vec<Rule> = shapes(nat).into_iter().map(|(rule, _)| rule).collect();
+    assert_eq!(read, meant);
+    for (rule, text) in shapes(nat) {
+        assert_eq!(rule.to_string().replace("\\\"", "\""), unquoted(&text));
+    }
+}
+
+/// `iptables -S` puts a comment into quotes only if it has to; we always do.
+fn unquoted(text: &str) -> String {
+    text.replace("--comment x", "--comment \"x\"").replace("\\\"", "\"")
+}
+
+#[test]
+fn the_kernel_holds_the_same_of_us_and_of_iptables() {
+    in_new_netns(|| the_kernel_holds_the_same(Nat::V4));
+}
+
+#[test]
+fn the_kernel_holds_the_same_of_us_and_of_ip6tables() {
+    in_new_netns(|| the_kernel_holds_the_same(Nat::V6));
+}
+
+#[test]
+fn base_chains_are_those_of_iptables() {
+    in_new_netns(|| {
+        let mut batch = Batch::new();
+        Nat::V4.add_table(&mut batch);
+        for base in [NatChain::Prerouting, NatChain::Output, NatChain::Postrouting] {
+            Nat::V4.add_base_chain(&mut batch, base);
+        }
+        let netlink = Nfnetlink::open().unwrap();
+        netlink.commit(&batch).unwrap();
+        let ours = sh("nft list table ip nat");
+        netlink.commit(&batch).expect("it may all be there already");
+        // Listing would make iptables add what it misses, so this compares with a table of its own making.
+        sh("nft delete table ip nat; iptables -t nat -N X; iptables -t nat -X X
+            for c in PREROUTING OUTPUT POSTROUTING; do iptables -t nat -A $c -j ACCEPT; iptables -t nat -F $c; done");
+        assert_eq!(ours, sh("nft list table ip nat"));
+    });
+}
+
+#[test]
+fn an_error_names_the_message_and_nothing_is_changed() {
+    in_new_netns(|| {
+        let netlink = Nfnetlink::open().unwrap();
+        let mut batch = Batch::new();
+        Nat::V4.add_table(&mut batch);
+        batch.add_chain(Nat::V4.chain("A"));
+        Nat::V4.add_rule(&mut batch, "A", Place::Last, &Rule::to(Target::Accept));
+        Nat::V4.add_rule(&mut batch, "MISSING", Place::Last, &Rule::to(Target::Accept));
+        Nat::V4.add_rule(&mut batch, "A", Place::Last, &Rule::jump("MISSING"));
+        let error = netlink.commit(&batch).unwrap_err();
+        assert_eq!(error.to_string(), "add rule to ip nat MISSING");
+        assert!(error.is_not_found(), "{error:?}");
+        assert_eq!(sh("nft list ruleset"), "");
+    });
+}
+
+#[test]
+fn a_transaction_is_built_anew_when_the_tables_change_meanwhile() {
+    in_new_netns(|| {
+        let netlink = Nfnetlink::open().unwrap();
+        let mut rounds = 0;
+        let result = netlink.transaction(|_| {
+            rounds += 1;
+            if rounds == 1 {
+                sh("iptables -t nat -N SOMEONE-ELSES");
+            }
+            let mut batch = Batch::new();
+            Nat::V4.add_table(&mut batch);
+            batch.add_chain(Nat::V4.chain(&format!("ROUND-{rounds}")));
+            Ok(batch)
+        });
+        result.unwrap();
+        let chains = sh("iptables -t nat -S");
+        assert!(chains.contains("-N ROUND-2\n") && !chains.contains("ROUND-1"), "{chains}");
+    });
+}
+
+#[test]
+fn a_batch_larger_than_the_sockets_buffer() {
+    in_new_netns(|| {
+        let mut batch = Batch::new();
+        Nat::V4.add_table(&mut batch);
+        batch.add_chain(Nat::V4.chain("BIG"));
+        for port in 1..=1000 {
+            let rule = Rule::to(Target::Accept).protocol(TCP).comment("big").destination_port(port);
+            Nat::V4.add_rule(&mut batch, "BIG", Place::Last, &rule);
+        }
+        let netlink = Nfnetlink::open().unwrap();
+        netlink.commit(&batch).unwrap();
+        let rules: Vec<_> = Nat::V4.rules(&netlink, "BIG").unwrap().collect();
+        assert_eq!(rules.len(), 1000);
+        assert_eq!(rules[999].1.comment_text(), Some("big"));
+        assert!(netlink.has_chain(Nat::V4.chain("BIG")).unwrap());
+        assert!(!netlink.has_chain(Nat::V4.chain("SMALL")).unwrap());
+        assert_eq!(netlink.chain_names(Nat::V4.family(), "nat").unwrap(), ["BIG"]);
+        assert!(netlink.chain_names(Nat::V4.family(), "filter").unwrap().is_empty());
+        let mut batch = Batch::new();
+        Nat::V4.add_rule(&mut batch, "BIG", Place::Before(rules[999].0), &Rule::to(Target::Drop));
+        batch.delete_rule(Nat::V4.chain("BIG"), rules[0].0);
+        netlink.commit(&batch).unwrap();
+        let after: Vec<_> = Nat::V4.rules(&netlink, "BIG").unwrap().map(|(_, rule)| rule).collect();
+        assert_eq!((after.len(), &after[998]), (1000, &Rule::to(Target::Drop)));
+        let mut batch = Batch::new();
+        batch.flush_chain(Nat::V4.chain("BIG"));
+        batch.delete_chain(Nat::V4.chain("BIG"));
+        netlink.commit(&batch).unwrap();
+        assert!(netlink.chain_names(Nat::V4.family(), "nat").unwrap().is_empty());
+    });
+}

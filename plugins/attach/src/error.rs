@@ -1,0 +1,52 @@
+//! What can go wrong while a pod is attached, and the codes for it.
+
+use std::path::PathBuf;
+
+use cni::Code;
+
+/// Why an attachment could not be made, checked or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel refused something.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    /// `CNI_NETNS` leads to no network namespace.
+    #[error("CNI_NETNS={} cannot be entered", path.display())]
+    Netns {
+        /// The path.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: kernel::Error,
+    },
+    /// CHECK found that something is not as ADD made it.
+    #[error("{object} {how}")]
+    Changed {
+        /// What it is about: `address 10.88.0.2/24 of eth0`.
+        object: String,
+        /// What is wrong with it: `is missing`.
+        how: String,
+    },
+    /// The IPAM plugin succeeded without an address.
+    #[error("the IPAM plugin gave no address")]
+    NoAddress,
+}
+
+impl Error {
+    /// CHECK found that something has gone.
+    pub fn missing(object: impl Into<String>) -> Self {
+        Self::Changed { object: object.into(), how: "is missing".to_owned() }
+    }
+}
+
+impl From<Error> for cni::Error {
+    fn from(error: Error) -> Self {
+        let code = match &error {
+            Error::Kernel(error) if error.is_exists() => Code::Conflict,
+            Error::Kernel(_) => Code::Kernel,
+            Error::Netns { .. } => Code::InvalidNetns,
+            Error::Changed { .. } => Code::Changed,
+            Error::NoAddress => Code::Delegate,
+        };
+        Self::from_source(code, &error)
+    }
+}

@@ -1,0 +1,160 @@
+//! The node's end of a pod's veth pair: how it is called, and how it is found again.
+//!
+//! Its name follows from the network's name, the container's ID and the interface's name, so that
+//! it can be removed when nothing else is known any more. The names themselves are noted as the
+//! link's alias, where `ip link` shows them and GC reads them.
+
+use std::fmt::Write;
+
+use cni::{Call, NetworkName, Success, ValidAttachments};
+use kernel::Rtnl;
+use kernel::rtnl::Link;
+use sha2::{Digest, Sha512};
+
+use crate::error::Error;
+use crate::pod::Pod;
+
+/// The node's end of one attachment's veth pair.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostEnd {
+    /// Its name: `veth` and eleven hexadecimal digits, the 15 bytes that Linux has room for.
+    pub name: String,
+    /// Whose it is: `NETWORK/CONTAINER/IFNAME`.
+    pub alias: String,
+    ifname: String,
+}
+
+const PREFIX: &str = "veth";
+const DIGITS: usize = 11;
+/// The kernel takes less than this many bytes (`IFALIASZ`). Longer names do without.
+const ALIAS_LIMIT: usize = 256;
+
+impl HostEnd {
+    /// The node's end of this command's attachment.
+    #[must_use]
+    pub fn of<C>(call: &Call<C>) -> Self {
+        Self::named(&call.network.name, call.container_id().as_str(), call.ifname().as_str())
+    }
+
+    fn named(network: &NetworkName, container_id: &str, ifname: &str) -> Self {
+        let alias = format!("{network}/{container_id}/{ifname}");
+        let mut name = PREFIX.to_owned();
+        for byte in Sha512::digest(&alias) {
+            // Writing to a text cannot fail.
+            let _ = write!(name, "{byte:02x}");
+        }
+        name.truncate(PREFIX.len() + DIGITS);
+        Self { name, alias, ifname: ifname.to_owned() }
+    }
+
+    /// The alias, if the kernel has room for it.
+    #[must_use]
+    pub fn alias_that_fits(&self) -> Option<&str> {
+        Some(self.alias.as_str()).filter(|alias| alias.len() < ALIAS_LIMIT)
+    }
+
+    /// Deletes the veth pair, whichever end of it can be found: the one with this name; else the
+    /// pod's end, or the node's end in the ADD's result, if another implementation made them and
+    /// chose the name by chance.
+    pub fn delete(
+        &self,
+        node: &Rtnl,
+        pod: Option<&Pod>,
+        result: Option<&Success>,
+    ) -> Result<(), Error> {
+        if let Some(link) = node.link_by_name(&self.name)? {
+            return delete_veth(node, &link);
+        }
+        if let Some(pod) = pod {
+            let Some(link) = pod.rtnl.link_by_name(&self.ifname)? else {
+                return Ok(());
+            };
+            // A failed ADD of a second network or container must not cost the first one its link.
+            let other_end = link.peer.map_or(Ok(None), |index| node.link_by_index(index))?;
+            if other_end.is_some_and(|other| is_derived(&other.name)) {
+                return Ok(());
+            }
+            return delete_veth(&pod.rtnl, &link);
+        }
+        let interfaces = result.map(|result| result.interfaces.as_slice()).unwrap_or_default();
+        for interface in interfaces.iter().filter(|it| it.sandbox.is_empty()) {
+            if is_derived(&interface.name) {
+                continue;
+            }
+            if let Some(link) = node.link_by_name(&interface.name)? {
+                delete_veth(node, &link)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes the veth pairs of a network's attachments that are not valid.
+    pub fn collect_garbage(
+        node: &Rtnl,
+        network: &NetworkName,
+        valid: &ValidAttachments,
+    ) -> Result<(), Error> {
+        for link in node.links()? {
+            let mut parts = link.alias.split('/');
+            let (Some(of), Some(id), Some(ifname), None) =
+                (parts.next(), parts.next(), parts.next(), parts.next())
+            else {
+                continue;
+            };
+            let derived = of == network.as_str()
+                && Self::named(network, id, ifname).name == link.name
+                && !valid.contains(id, ifname);
+            if derived {
+                delete_veth(node, &link)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Deletes a link if it is a veth; one that vanishes meanwhile is none.
+fn delete_veth(rtnl: &Rtnl, link: &Link) -> Result<(), Error> {
+    if link.kind.as_deref() != Some("veth") {
+        return Ok(());
+    }
+    match rtnl.delete_link(link.index) {
+        Err(error) if !error.is_not_found() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a name is of the shape that is derived here; the reference plugins take eight digits.
+fn is_derived(name: &str) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(|digits| {
+        digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_hexdigit())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_derived_and_differ() {
+        let network = "kindnet".parse().unwrap();
+        let one = HostEnd::named(&network, "c1", "eth0");
+        assert_eq!(one, HostEnd::named(&network, "c1", "eth0"));
+        assert_eq!(one.alias, "kindnet/c1/eth0");
+        assert_eq!(one.name.len(), 15);
+        assert!(is_derived(&one.name), "{}", one.name);
+        assert!(!is_derived("veth01234567") && !is_derived("veth0123456789g"));
+        for other in [
+            HostEnd::named(&network, "c1", "eth1"),
+            HostEnd::named(&network, "c2", "eth0"),
+            HostEnd::named(&"other".parse().unwrap(), "c1", "eth0"),
+        ] {
+            assert_ne!(one.name, other.name);
+        }
+    }
+
+    #[test]
+    fn a_long_alias_is_left_out() {
+        let end = HostEnd::named(&"n".parse().unwrap(), &"a".repeat(300), "eth0");
+        assert_eq!(end.alias_that_fits(), None);
+    }
+}

@@ -1,0 +1,21 @@
+//! What plugins share that attach a pod by an interface of its own: the pod's namespace, the
+//! node's end of the veth pair, addresses and routes of an IPAM result, forwarding, masquerading.
+
+#![forbid(unsafe_code)]
+
+mod chain_name;
+mod error;
+pub mod forwarding;
+mod host_end;
+pub mod macspoof;
+pub mod masquerade;
+mod pod;
+mod pod_interface;
+
+pub use chain_name::chain_name;
+pub use error::Error;
+pub use host_end::HostEnd;
+pub use macspoof::MacSpoofCheck;
+pub use masquerade::Masquerade;
+pub use pod::Pod;
+pub use pod_interface::{Dad, PodInterface};

@@ -1,0 +1,47 @@
+//! The pod's network namespace.
+
+use std::io;
+use std::path::Path;
+
+use kernel::{Cause, Netns, Rtnl};
+
+use crate::error::Error;
+
+/// A pod's namespace, and the way to its links.
+#[derive(Debug)]
+pub struct Pod {
+    /// The namespace.
+    pub netns: Netns,
+    /// Its links, addresses and routes.
+    pub rtnl: Rtnl,
+}
+
+impl Pod {
+    /// Opens the namespace that `CNI_NETNS` leads to.
+    pub fn open(path: &Path) -> Result<Self, Error> {
+        let refused = |source| Error::Netns { path: path.to_owned(), source };
+        let netns = Netns::open(path).map_err(refused)?;
+        let rtnl = Rtnl::open_in(&netns).map_err(refused)?;
+        Ok(Self { netns, rtnl })
+    }
+
+    /// As [`Pod::open`], for a DEL: `None` if the namespace has vanished, even if the file is
+    /// still there that it was mounted on.
+    pub fn open_if_there(path: Option<&Path>) -> Result<Option<Self>, Error> {
+        let Some(path) = path else {
+            return Ok(None);
+        };
+        match Self::open(path) {
+            Err(Error::Netns { source, .. }) if vanished(&source) => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+}
+
+fn vanished(error: &kernel::Error) -> bool {
+    let no_namespace = matches!(
+        &error.cause,
+        Cause::Io(error) if error.kind() == io::ErrorKind::InvalidInput
+    );
+    error.is_not_found() || no_namespace
+}

@@ -1,0 +1,272 @@
+//! The configuration of `bridge`, and what it refuses.
+
+use cni::{Call, Code, Dns, Error, IfName, Mac, Network};
+use serde::Deserialize;
+
+/// The keys of `bridge`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Config {
+    #[serde(default)]
+    bridge: Option<IfName>,
+    /// Whether the bridge has the gateway's addresses, and the node forwards.
+    #[serde(default)]
+    pub is_gateway: bool,
+    /// Whether the pod's default route leads there; implies `isGateway`.
+    #[serde(default)]
+    pub is_default_gateway: bool,
+    /// Whether another address of the bridge gives way to the gateway's.
+    #[serde(default)]
+    pub force_address: bool,
+    /// Whether traffic that leaves the pod's network takes the node's address.
+    #[serde(default)]
+    pub ip_masq: bool,
+    /// What masquerading is written with.
+    #[serde(default)]
+    pub ip_masq_backend: MasqueradeBackend,
+    /// The MTU of the veth pair and of a new bridge, in bytes; 0 for the kernel's default.
+    #[serde(default)]
+    pub mtu: u32,
+    /// Whether a pod can reach itself through the bridge.
+    #[serde(default)]
+    pub hairpin_mode: bool,
+    /// Whether the bridge is promiscuous.
+    #[serde(default)]
+    pub promisc_mode: bool,
+    /// The VLAN of the pod's port; 0 for none.
+    #[serde(default)]
+    pub vlan: i32,
+    /// The VLANs that the pod's port carries with their tags.
+    #[serde(default)]
+    pub vlan_trunk: Vec<VlanTrunk>,
+    /// Whether the pod may send from its own hardware address only.
+    #[serde(default)]
+    pub macspoofchk: bool,
+    /// Whether ADD waits for duplicate address detection of the pod's IPv6 addresses.
+    #[serde(default)]
+    pub enabledad: bool,
+    /// Whether the pod's interface stays down and without addresses.
+    #[serde(default)]
+    pub disable_container_interface: bool,
+    /// Whether pods of the bridge cannot reach each other.
+    #[serde(default)]
+    pub port_isolation: bool,
+    /// Name resolution, in place of what IPAM says.
+    #[serde(default)]
+    pub dns: Dns,
+    #[serde(default)]
+    args: Args,
+    #[serde(default)]
+    runtime_config: RuntimeConfig,
+}
+
+/// What masquerading is written with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MasqueradeBackend {
+    /// Rules that `iptables` shows.
+    #[default]
+    Iptables,
+    /// Rules of a table of its own.
+    Nftables,
+}
+
+/// VLANs of a port: a range, a single one, or both.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct VlanTrunk {
+    /// The first of a range.
+    #[serde(default, rename = "minID")]
+    pub min_id: Option<i32>,
+    /// The last of a range.
+    #[serde(default, rename = "maxID")]
+    pub max_id: Option<i32>,
+    /// A single one.
+    #[serde(default)]
+    pub id: Option<i32>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct Args {
+    #[serde(default)]
+    cni: CniArgs,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct CniArgs {
+    #[serde(default)]
+    mac: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct RuntimeConfig {
+    #[serde(default)]
+    mac: Option<String>,
+}
+
+impl Config {
+    /// The bridge's name on the node.
+    #[must_use]
+    pub fn bridge(&self) -> &str {
+        self.bridge.as_ref().map_or("cni0", IfName::as_str)
+    }
+
+    /// Whether the bridge gets the gateway's addresses.
+    #[must_use]
+    pub fn gateway(&self) -> bool {
+        self.is_gateway || self.is_default_gateway
+    }
+
+    /// The MTU, if one was chosen.
+    #[must_use]
+    pub fn mtu(&self) -> Option<u32> {
+        Some(self.mtu).filter(|mtu| *mtu != 0)
+    }
+
+    /// The hardware address for the pod's interface: the runtime's wish, else that of
+    /// `args.cni`, else that of `CNI_ARGS`.
+    ///
+    /// Errors: code 7 or 4, naming where the wrong address comes from.
+    pub fn mac(call: &Call<Self>) -> Result<Option<Mac>, Error> {
+        let (config, args) = (call.config(), &call.environment.args);
+        args.allow(&["MAC"])?;
+        let wishes = [
+            ("runtimeConfig.mac", config.runtime_config.mac.as_deref()),
+            ("args.cni.mac", config.args.cni.mac.as_deref()),
+            ("MAC of CNI_ARGS", args.get("MAC")),
+        ];
+        let wish = wishes
+            .into_iter()
+            .find_map(|(from, mac)| mac.filter(|mac| !mac.is_empty()).map(|mac| (from, mac)));
+        let Some((from, mac)) = wish else {
+            return Ok(None);
+        };
+        let mac: Mac = mac.parse().map_err(|error| Error::invalid_key(from, error))?;
+        if mac.0[0] & 1 != 0 {
+            return Err(Error::invalid_key(from, format!("{mac} is the address of a group")));
+        }
+        Ok(Some(mac))
+    }
+
+    /// Refuses what does not go together.
+    pub fn validate(network: &Network<Self>) -> Result<(), Error> {
+        let config = &network.config;
+        if config.hairpin_mode && config.promisc_mode {
+            return Err(Error::invalid_key(
+                "promiscMode",
+                "does not go together with hairpinMode, which keeps a frame from coming back",
+            ));
+        }
+        if config.disable_container_interface && network.ipam.is_some() {
+            return Err(Error::invalid_key(
+                "disableContainerInterface",
+                "leaves no interface for the addresses that \"ipam\" asks for; remove one of them",
+            ));
+        }
+        let mtus = 68..=65535;
+        if config.mtu != 0 && !mtus.contains(&config.mtu) {
+            return Err(Error::invalid_key("mtu", "is neither 0 nor between 68 and 65535"));
+        }
+        if config.ip_masq && config.ip_masq_backend == MasqueradeBackend::Nftables {
+            return Err(Error::new(
+                Code::UnsupportedField,
+                "key \"ipMasqBackend\": this version masquerades with \"iptables\" only",
+            ));
+        }
+        config.refuse_vlans()
+    }
+
+    fn refuse_vlans(&self) -> Result<(), Error> {
+        const VLANS: std::ops::RangeInclusive<i32> = 0..=4094;
+        let within = |key: &str, id: i32| {
+            if VLANS.contains(&id) {
+                return Ok(());
+            }
+            Err(Error::invalid_key(key, format!("{id} is not between 0 and 4094")))
+        };
+        within("vlan", self.vlan)?;
+        for (index, trunk) in self.vlan_trunk.iter().enumerate() {
+            let key = |name: &str| format!("vlanTrunk[{index}].{name}");
+            match (trunk.min_id, trunk.max_id) {
+                (None, None) => {}
+                (Some(min), Some(max)) => {
+                    within(&key("minID"), min)?;
+                    within(&key("maxID"), max)?;
+                    if min > max {
+                        return Err(Error::invalid_key(&key("minID"), "is more than maxID"));
+                    }
+                }
+                (None, Some(_)) => return Err(Error::invalid_key(&key("minID"), "is missing")),
+                (Some(_), None) => return Err(Error::invalid_key(&key("maxID"), "is missing")),
+            }
+            if let Some(id) = trunk.id {
+                within(&key("id"), id)?;
+            }
+        }
+        if self.vlan != 0 || !self.vlan_trunk.is_empty() {
+            return Err(Error::new(
+                Code::UnsupportedField,
+                "keys \"vlan\" and \"vlanTrunk\": this version makes no bridges with VLANs",
+            ));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cni::Version;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn network(keys: &Value) -> Result<Network<Config>, Error> {
+        let mut configuration = json!({"name": "n"});
+        configuration.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        Network::read(configuration.to_string().into_bytes(), Version::V1_1_0, Vec::new())
+    }
+
+    #[track_caller]
+    fn refused(keys: &Value, key: &str) {
+        let error = match network(keys) {
+            Ok(network) => Config::validate(&network).unwrap_err(),
+            Err(error) => error,
+        };
+        assert!(error.msg.contains(&format!("{key:?}")), "{keys}: {error}");
+    }
+
+    #[test]
+    fn defaults() {
+        let network = network(&json!({})).unwrap();
+        assert_eq!(network.config.bridge(), "cni0");
+        assert_eq!((network.config.mtu(), network.config.gateway()), (None, false));
+        Config::validate(&network).unwrap();
+    }
+
+    #[test]
+    fn values_that_do_not_go_together() {
+        refused(&json!({"hairpinMode": true, "promiscMode": true}), "promiscMode");
+        refused(
+            &json!({"disableContainerInterface": true, "ipam": {"type": "x"}}),
+            "disableContainerInterface",
+        );
+        refused(&json!({"mtu": 99999}), "mtu");
+        refused(&json!({"mtu": 67}), "mtu");
+        refused(&json!({"mtu": -5}), "mtu");
+        refused(&json!({"bridge": "a/b"}), "bridge");
+        refused(&json!({"bridge": ""}), "bridge");
+        refused(&json!({"ipMasqBackend": "ipvs"}), "ipMasqBackend");
+    }
+
+    #[test]
+    fn vlans() {
+        for vlan in [-1, 4095] {
+            refused(&json!({"vlan": vlan}), "vlan");
+        }
+        refused(&json!({"vlanTrunk": [{"id": 1}, {"minID": 5}]}), "vlanTrunk[1].maxID");
+        refused(&json!({"vlanTrunk": [{"maxID": 5}]}), "vlanTrunk[0].minID");
+        refused(&json!({"vlanTrunk": [{"minID": 9, "maxID": 5}]}), "vlanTrunk[0].minID");
+        refused(&json!({"vlanTrunk": [{"id": 5000}]}), "vlanTrunk[0].id");
+        refused(&json!({"vlan": 100}), "vlan");
+        Config::validate(&network(&json!({"vlan": 0})).unwrap()).unwrap();
+    }
+}

@@ -1,0 +1,100 @@
+//! Connects pods to a bridge of the node by a veth pair each.
+//!
+//! ADD asks IPAM first, so that nothing has been touched if there is no address; then it makes the
+//! bridge (unless it is there), the pair in one message, and the pod's addresses and routes; last
+//! what others see: rules, the gateway's addresses, forwarding. CHECK compares the same with what
+//! the kernel says. DEL and GC need the names only.
+
+#![forbid(unsafe_code)]
+
+mod config;
+mod error;
+mod gateway;
+mod rules;
+mod wanted;
+
+pub use config::{Config, MasqueradeBackend, VlanTrunk};
+pub use error::Error;
+
+use attach::{HostEnd, Pod};
+use cni::{Call, Code, Failures, Network, Plugin, Success, Undo, ValidAttachments, ipam};
+use kernel::Rtnl;
+
+use crate::rules::Rules;
+use crate::wanted::Wanted;
+
+/// The plugin.
+#[derive(Clone, Copy, Debug)]
+pub struct Bridge;
+
+impl Plugin for Bridge {
+    const NAME: &'static str = "bridge";
+    type Config = Config;
+
+    fn validate(&self, network: &Network<Config>) -> Result<(), cni::Error> {
+        Config::validate(network)
+    }
+
+    fn add(&self, call: &Call<Config>) -> Result<Success, cni::Error> {
+        let mac = Config::mac(call)?;
+        let pod = Pod::open(call.require_netns()?)?;
+        let node = Rtnl::open().map_err(Error::from)?;
+        let rules = Rules::open(call)?;
+        Undo::around(|undo| {
+            let lease = ipam::add(&call.network)?;
+            undo.on_error("release the addresses", || ipam::del(&call.network));
+            let wanted = Wanted::new(call, lease)?;
+            Ok(wanted.make(&node, &pod, &rules, mac, undo)?)
+        })
+    }
+
+    fn check(&self, call: &Call<Config>) -> Result<(), cni::Error> {
+        let result = call.previous_result()?;
+        let pod = Pod::open(call.require_netns()?)?;
+        let node = Rtnl::open().map_err(Error::from)?;
+        ipam::check(&call.network)?;
+        Ok(Wanted::of(call, result).compare(&node, &pod, &Rules::open(call)?)?)
+    }
+
+    fn del(&self, call: &Call<Config>) -> Result<(), cni::Error> {
+        let mut failures = Failures::new();
+        let pod = failures
+            .try_to("look into the pod", || Pod::open_if_there(call.netns()))
+            .unwrap_or_default();
+        let rules = failures.try_to("remove the rules", || -> Result<Rules<'_>, Error> {
+            let rules = Rules::open(call)?;
+            rules.remove(pod.as_ref())?;
+            Ok(rules)
+        });
+        failures.try_to("delete the interface", || -> Result<(), Error> {
+            let result = call.network.prev_result.as_ref();
+            Ok(HostEnd::of(call).delete(&Rtnl::open()?, pod.as_ref(), result)?)
+        });
+        drop(rules);
+        // Last, so that nobody gets the address while this pod could still use it.
+        failures.try_to("release the addresses", || ipam::del(&call.network));
+        failures.into_result()
+    }
+
+    fn gc(&self, network: &Network<Config>, valid: &ValidAttachments) -> Result<(), cni::Error> {
+        let mut failures = Failures::new();
+        failures.try_to("delete interfaces", || -> Result<(), Error> {
+            Ok(HostEnd::collect_garbage(&Rtnl::open()?, &network.name, valid)?)
+        });
+        failures.try_to("remove rules", || rules::collect_garbage(network, valid));
+        failures.try_to("release addresses", || ipam::gc(network));
+        failures.into_result()
+    }
+
+    fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
+        let look = || -> Result<(), Error> {
+            wanted::find_bridge(&Rtnl::open()?, network.config.bridge())?;
+            rules::status(network)
+        };
+        if let Err(error) = look() {
+            let error: cni::Error = error.into();
+            return Err(cni::Error { code: Code::NotAvailable, ..error });
+        }
+        ipam::status(network)
+    }
+}

@@ -1,0 +1,7 @@
+//! The program `bridge`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cni::run(&bridge::Bridge)
+}

@@ -1,0 +1,319 @@
+//! What should be there for one pod: computed before anything is touched, made by ADD, compared
+//! by CHECK.
+
+use std::fs::File;
+use std::io::Read;
+
+use attach::{Dad, HostEnd, Pod, PodInterface, forwarding};
+use cni::{Call, Cidr, Interface, Mac, Success, Undo};
+use kernel::rtnl::{self, AddressOptions, BridgePort, Link, LinkChange, Veth, VethPeer};
+use kernel::{Rtnl, sysctl};
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::gateway;
+use crate::rules::Rules;
+
+/// The pod's part of the network, and the bridge's.
+#[derive(Debug)]
+pub(crate) struct Wanted<'a> {
+    call: &'a Call<Config>,
+    host_end: HostEnd,
+    /// Addresses, routes and name resolution; the interfaces are known when they are made.
+    result: Success,
+    /// The addresses that the bridge has to have.
+    gateways: Vec<Cidr>,
+}
+
+/// The index of the pod's interface in the result: behind the bridge and the node's end.
+const POD_INTERFACE: usize = 2;
+
+impl<'a> Wanted<'a> {
+    /// What an ADD has to make for what IPAM gave.
+    pub(crate) fn new(call: &'a Call<Config>, lease: Success) -> Result<Self, Error> {
+        let config = call.config();
+        if call.network.ipam.is_some() && lease.ips.is_empty() {
+            return Err(attach::Error::NoAddress.into());
+        }
+        let mut result = Success { interfaces: Vec::new(), ..lease };
+        if config.gateway() {
+            gateway::complete(&mut result, config.is_default_gateway);
+        }
+        for ip in &mut result.ips {
+            ip.interface = Some(POD_INTERFACE);
+        }
+        if !config.dns.is_empty() {
+            result.dns = config.dns.clone();
+        }
+        Ok(Self::of(call, &result))
+    }
+
+    /// What an ADD made that had this result.
+    pub(crate) fn of(call: &'a Call<Config>, result: &Success) -> Self {
+        let config = call.config();
+        let gateways = if config.gateway() { gateway::addresses(&result.ips) } else { Vec::new() };
+        Self { call, host_end: HostEnd::of(call), result: result.clone(), gateways }
+    }
+
+    /// Makes it so.
+    pub(crate) fn make(
+        self,
+        node: &'a Rtnl,
+        pod: &'a Pod,
+        rules: &'a Rules<'a>,
+        mac: Option<Mac>,
+        undo: &mut Undo<'a>,
+    ) -> Result<Success, Error> {
+        let bridge = self.ensure_bridge(node, undo)?;
+        let addresses = self.plan_gateway(node, &bridge)?;
+        let (host, inside) = self.connect(node, pod, &bridge, mac, undo)?;
+        undo.on_error("remove the rules", || Ok(rules.remove(Some(pod))?));
+        rules.check_mac(&host.name, inside.mac)?;
+        if !self.config().disable_container_interface {
+            self.pod_interface().configure(pod, inside.index)?;
+        }
+        rules.masquerade(&self.result)?;
+        self.become_gateway(node, &bridge, &addresses)?;
+        Ok(Success { interfaces: interfaces(&bridge, &host, &inside, pod), ..self.result })
+    }
+
+    /// Finds what is missing or was changed.
+    pub(crate) fn compare(&self, node: &Rtnl, pod: &Pod, rules: &Rules<'_>) -> Result<(), Error> {
+        let name = self.config().bridge();
+        let missing = |what: String| Error::from(attach::Error::missing(what));
+        let bridge = find_bridge(node, name)?.ok_or_else(|| missing(format!("bridge {name}")))?;
+        same_mac(&self.result, name, "", &bridge)?;
+        if self.config().promisc_mode && !bridge.promisc {
+            return Err(changed(format!("bridge {name}"), "is not promiscuous"));
+        }
+        let present = node.addresses(bridge.index, None)?;
+        for gateway in &self.gateways {
+            if !present.iter().any(|address| address.network == (*gateway).into()) {
+                return Err(missing(format!("address {gateway} of bridge {name}")));
+            }
+        }
+
+        let inside = pod.rtnl.link_by_name(self.ifname())?;
+        let inside =
+            inside.ok_or_else(|| missing(format!("interface {} of the pod", self.ifname())))?;
+        same_mac(&self.result, self.ifname(), &pod.netns.path().display().to_string(), &inside)?;
+        let host = inside.peer.map_or(Ok(None), |index| node.link_by_index(index))?;
+        let host = host.filter(|host| host.peer == Some(inside.index));
+        let host = host.ok_or_else(|| missing(format!("the node's end of {}", self.ifname())))?;
+        if host.master != Some(bridge.index) {
+            return Err(changed(format!("link {}", host.name), &format!("is no port of {name}")));
+        }
+        if host.port != Some(self.port()) {
+            let how = format!("is set to {:?} instead of {:?}", host.port, self.port());
+            return Err(changed(format!("bridge port {}", host.name), &how));
+        }
+        rules.compare(&host.name, inside.mac, &self.result)?;
+        if self.config().disable_container_interface {
+            return Ok(());
+        }
+        if !inside.up {
+            return Err(changed(format!("interface {} of the pod", self.ifname()), "is down"));
+        }
+        Ok(self.pod_interface().compare(pod, inside.index)?)
+    }
+
+    /// The bridge, made if it is not there; up.
+    fn ensure_bridge(&self, node: &'a Rtnl, undo: &mut Undo<'a>) -> Result<Link, Error> {
+        let name = self.config().bridge();
+        let found = find_bridge(node, name)?;
+        if found.is_none() {
+            let bridge = rtnl::Bridge {
+                name,
+                mac: random_mac()?,
+                mtu: self.config().mtu(),
+                promisc: self.config().promisc_mode,
+            };
+            match node.create_bridge(&bridge) {
+                // Another pod's ADD was faster.
+                Err(error) if error.is_exists() => {}
+                Err(error) => return Err(error.into()),
+                Ok(()) => {
+                    let name = name.to_owned();
+                    undo.on_error("delete the bridge", move || {
+                        Ok(delete_unused_bridge(node, &name)?)
+                    });
+                }
+            }
+        }
+        let found = if found.is_none() { find_bridge(node, name)? } else { found };
+        let mut bridge = found.ok_or_else(|| attach::Error::missing(format!("bridge {name}")))?;
+        ignore_router_advertisements(name)?;
+
+        let mut change = LinkChange::default();
+        if !bridge.up {
+            change.up = Some(true);
+        }
+        if self.config().promisc_mode && !bridge.promisc {
+            change.promisc = Some(true);
+        }
+        if bridge.mac.is_none_or(|mac| mac == [0; 6]) {
+            // The reference plugins leave such bridges, on which no address can be kept.
+            bridge.mac = Some(random_mac()?);
+            change.mac = bridge.mac;
+        }
+        if change != LinkChange::default() {
+            node.set_link(bridge.index, change)?;
+        }
+        Ok(bridge)
+    }
+
+    /// The veth pair, with this end as the bridge's port; both ends as the kernel has them.
+    fn connect(
+        &self,
+        node: &'a Rtnl,
+        pod: &Pod,
+        bridge: &Link,
+        mac: Option<Mac>,
+        undo: &mut Undo<'a>,
+    ) -> Result<(Link, Link), Error> {
+        let name = &self.host_end.name;
+        let peer = VethPeer { name: self.ifname(), mac: mac.map(|mac| mac.0), netns: &pod.netns };
+        let veth = Veth { name, mtu: self.config().mtu(), master: Some(bridge.index), peer };
+        node.create_veth(&veth)?;
+        let end = self.host_end.clone();
+        undo.on_error("delete the veth pair", move || Ok(end.delete(node, None, None)?));
+
+        let missing = |name: &str| attach::Error::missing(format!("link {name}"));
+        let host = node.link_by_name(name)?.ok_or_else(|| missing(name))?;
+        let inside = pod.rtnl.link_by_name(self.ifname())?.ok_or_else(|| missing(self.ifname()))?;
+        let port = Some(self.port()).filter(|port| *port != BridgePort::default());
+        let alias = self.host_end.alias_that_fits();
+        node.set_link(host.index, LinkChange { alias, port, ..LinkChange::default() })?;
+        ignore_router_advertisements(name)?;
+        Ok((host, inside))
+    }
+
+    /// What has to happen to the bridge's addresses; refuses before the pod is connected.
+    fn plan_gateway(&self, node: &Rtnl, bridge: &Link) -> Result<gateway::AddressPlan, Error> {
+        if self.gateways.is_empty() {
+            return Ok(gateway::AddressPlan::default());
+        }
+        let present = node.addresses(bridge.index, None)?;
+        let present: Vec<_> = present.into_iter().map(|address| address.network).collect();
+        gateway::plan(self.config().bridge(), &present, &self.gateways, self.config().force_address)
+    }
+
+    /// The addresses of the bridge, and forwarding. Last of all, because other pods come to rely
+    /// on them at once, so that they could not be undone.
+    fn become_gateway(
+        &self,
+        node: &Rtnl,
+        bridge: &Link,
+        plan: &gateway::AddressPlan,
+    ) -> Result<(), Error> {
+        for address in &plan.delete {
+            node.delete_address(bridge.index, *address)?;
+        }
+        for address in &plan.add {
+            // Nobody else has the gateway's address; with detection it would answer a second late.
+            match node.add_address(bridge.index, *address, AddressOptions { nodad: true }) {
+                Err(error) if !error.is_exists() => return Err(error.into()),
+                _ => {}
+            }
+        }
+        if !plan.add.is_empty() {
+            // A bridge that somebody else made may change its address with its ports.
+            node.set_link(bridge.index, LinkChange { mac: bridge.mac, ..LinkChange::default() })?;
+        }
+        let of_family = |ipv4| self.gateways.iter().any(|gateway| gateway.is_ipv4() == ipv4);
+        Ok(forwarding::enable(of_family(true), of_family(false))?)
+    }
+
+    fn pod_interface(&self) -> PodInterface<'_> {
+        let dad = if self.config().enabledad { Dad::Wait } else { Dad::Skip };
+        PodInterface::of(self.ifname(), &self.result, dad)
+    }
+
+    fn config(&self) -> &'a Config {
+        self.call.config()
+    }
+
+    fn ifname(&self) -> &'a str {
+        self.call.ifname().as_str()
+    }
+
+    fn port(&self) -> BridgePort {
+        BridgePort { hairpin: self.config().hairpin_mode, isolated: self.config().port_isolation }
+    }
+}
+
+/// The bridge of a name; `None` if the name is free.
+///
+/// Errors: the name is taken by something else.
+pub(crate) fn find_bridge(node: &Rtnl, name: &str) -> Result<Option<Link>, Error> {
+    let Some(link) = node.link_by_name(name)? else {
+        return Ok(None);
+    };
+    if link.kind.as_deref() == Some("bridge") {
+        return Ok(Some(link));
+    }
+    let kind = link.kind.unwrap_or_else(|| "a device".to_owned());
+    Err(Error::NotABridge { name: link.name, kind })
+}
+
+/// Unless another pod has been connected to it meanwhile.
+fn delete_unused_bridge(node: &Rtnl, name: &str) -> Result<(), Error> {
+    let Some(bridge) = find_bridge(node, name)? else {
+        return Ok(());
+    };
+    if node.links()?.iter().any(|link| link.master == Some(bridge.index)) {
+        return Ok(());
+    }
+    Ok(node.delete_link(bridge.index)?)
+}
+
+/// A pod must not be able to make itself the node's router (CVE-2020-10749).
+fn ignore_router_advertisements(link: &str) -> Result<(), Error> {
+    if sysctl::has_ipv6() {
+        sysctl::write(&["ipv6", "conf", link, "accept_ra"], "0")?;
+    }
+    Ok(())
+}
+
+/// A locally administered address of a single machine (IEEE 802).
+fn random_mac() -> Result<[u8; 6], Error> {
+    let mut mac = [0; 6];
+    File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut mac))
+        .map_err(Error::Random)?;
+    mac[0] = (mac[0] | 0b10) & !0b1;
+    Ok(mac)
+}
+
+/// The interfaces of the result, in the order that [`POD_INTERFACE`] counts on.
+fn interfaces(bridge: &Link, host: &Link, inside: &Link, pod: &Pod) -> Vec<Interface> {
+    let interface = |link: &Link, sandbox: String| Interface {
+        name: link.name.clone(),
+        mac: link.mac.map(|mac| Mac(mac).to_string()).unwrap_or_default(),
+        sandbox,
+        ..Interface::default()
+    };
+    let sandbox = pod.netns.path().display().to_string();
+    vec![
+        interface(bridge, String::new()),
+        interface(host, String::new()),
+        interface(inside, sandbox),
+    ]
+}
+
+/// Compares a link with what the result says of it.
+fn same_mac(result: &Success, name: &str, sandbox: &str, link: &Link) -> Result<(), Error> {
+    let told = result.interfaces.iter().find(|it| it.name == name && it.sandbox == sandbox);
+    let now = link.mac.map(|mac| Mac(mac).to_string()).unwrap_or_default();
+    match told {
+        Some(told) if !told.mac.eq_ignore_ascii_case(&now) => {
+            let how = format!("has the hardware address {now}, not {}", told.mac);
+            Err(changed(format!("interface {name}"), &how))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn changed(object: String, how: &str) -> Error {
+    attach::Error::Changed { object, how: how.to_owned() }.into()
+}

@@ -1,0 +1,91 @@
+//! Brings the loopback interface of a pod up. Runtimes run it for every pod, beside the network.
+
+#![forbid(unsafe_code)]
+
+use attach::{Error, Pod};
+use cni::{Call, Interface, IpConfig, Mac, Network, Plugin, Success, ValidAttachments};
+use kernel::Rtnl;
+use kernel::rtnl::{Link, LinkChange};
+use serde::Deserialize;
+
+/// The plugin.
+#[derive(Clone, Copy, Debug)]
+pub struct Loopback;
+
+/// There is nothing to configure.
+#[derive(Clone, Copy, Debug, Deserialize)]
+pub struct Config {}
+
+impl Plugin for Loopback {
+    const NAME: &'static str = "loopback";
+    type Config = Config;
+
+    fn validate(&self, _network: &Network<Config>) -> Result<(), cni::Error> {
+        Ok(())
+    }
+
+    /// The kernel gives `lo` its addresses when it comes up; they are reported as found.
+    fn add(&self, call: &Call<Config>) -> Result<Success, cni::Error> {
+        let pod = Pod::open(call.require_netns()?)?;
+        let lo = find(&pod.rtnl, call)?;
+        set_up(&pod.rtnl, &lo, true)?;
+        let addresses = pod.rtnl.addresses(lo.index, None).map_err(Error::from)?;
+        let found = Success {
+            interfaces: vec![Interface {
+                name: lo.name,
+                mac: lo.mac.map(|mac| Mac(mac).to_string()).unwrap_or_default(),
+                sandbox: pod.netns.path().display().to_string(),
+                ..Interface::default()
+            }],
+            ips: addresses
+                .into_iter()
+                .map(|address| IpConfig {
+                    interface: Some(0),
+                    address: address.network.into(),
+                    gateway: None,
+                })
+                .collect(),
+            ..Success::default()
+        };
+        // As one of a chain, it has nothing to add to what is there already.
+        Ok(call.network.prev_result.clone().unwrap_or(found))
+    }
+
+    fn check(&self, call: &Call<Config>) -> Result<(), cni::Error> {
+        let pod = Pod::open(call.require_netns()?)?;
+        let lo = find(&pod.rtnl, call)?;
+        if lo.up {
+            return Ok(());
+        }
+        Err(Error::Changed { object: lo.name, how: "is down".to_owned() }.into())
+    }
+
+    fn del(&self, call: &Call<Config>) -> Result<(), cni::Error> {
+        let Some(pod) = Pod::open_if_there(call.netns())? else {
+            return Ok(());
+        };
+        match pod.rtnl.link_by_name(call.ifname().as_str()).map_err(Error::from)? {
+            Some(lo) => Ok(set_up(&pod.rtnl, &lo, false)?),
+            None => Ok(()),
+        }
+    }
+
+    /// A vanished pod took its loopback interface with it.
+    fn gc(&self, _network: &Network<Config>, _valid: &ValidAttachments) -> Result<(), cni::Error> {
+        Ok(())
+    }
+
+    fn status(&self, _network: &Network<Config>) -> Result<(), cni::Error> {
+        Ok(())
+    }
+}
+
+fn find(rtnl: &Rtnl, call: &Call<Config>) -> Result<Link, Error> {
+    let name = call.ifname().as_str();
+    rtnl.link_by_name(name)?.ok_or_else(|| Error::missing(format!("interface {name} of the pod")))
+}
+
+fn set_up(rtnl: &Rtnl, lo: &Link, up: bool) -> Result<(), Error> {
+    rtnl.set_link(lo.index, LinkChange { up: Some(up), ..LinkChange::default() })?;
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! Which binaries are tested, and where the ones to compare with are.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+/// A directory of plugins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plugins {
+    /// How reports call it: `ours`, `go` or `debian`.
+    pub label: &'static str,
+    /// The directory itself.
+    pub dir: PathBuf,
+}
+
+impl Plugins {
+    /// The binaries under test: `PODWIRE_BIN`, or else `dist/bin`, where `cargo xtask build` puts
+    /// them.
+    #[must_use]
+    pub fn ours() -> Self {
+        Self::at("ours", "PODWIRE_BIN", "dist/bin")
+    }
+
+    /// The Go plugins, 1.9.1: `GO_PLUGINS`, or else where `cargo xtask test` installs them.
+    #[must_use]
+    pub fn go() -> Self {
+        Self::at("go", "GO_PLUGINS", "target/reference/bin")
+    }
+
+    /// The Go plugins as Debian 12 packages them, 1.1.1: `DEBIAN_PLUGINS`, or else `/usr/lib/cni`.
+    #[must_use]
+    pub fn debian() -> Self {
+        Self::at("debian", "DEBIAN_PLUGINS", "/usr/lib/cni")
+    }
+
+    fn at(label: &'static str, variable: &str, default: &str) -> Self {
+        let dir = env::var_os(variable).map_or_else(|| workspace().join(default), PathBuf::from);
+        Self { label, dir }
+    }
+
+    /// The path of one plugin.
+    #[must_use]
+    pub fn path(&self, plugin: &str) -> PathBuf {
+        self.dir.join(plugin)
+    }
+}
+
+/// The directory of the workspace's `Cargo.toml`.
+#[must_use]
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/")).to_owned()
+}
+
+/// A program of the search path, `sbin` directories included.
+#[must_use]
+pub fn tool(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(["/usr/sbin", "/sbin"].map(PathBuf::from))
+        .chain([Plugins::go().dir])
+        .map(|dir| dir.join(name))
+        .find(|file| file.is_file())
+}
+
+/// Our program `conflist`, which stands beside the plugins.
+#[must_use]
+pub fn conflist_program() -> PathBuf {
+    Plugins::ours().path("conflist")
+}

@@ -1,0 +1,226 @@
+//! A network's plugins, run as a container runtime runs them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::binaries::Plugins;
+use crate::process::{Cmd, Output};
+use crate::world::{NODE, World, netns_path};
+
+/// One attachment: which container, which namespace, which interface.
+#[derive(Clone, Debug)]
+pub struct Pod {
+    /// `CNI_CONTAINERID`.
+    pub id: String,
+    /// `CNI_NETNS`; empty once the namespace is gone.
+    pub netns: String,
+    /// `CNI_IFNAME`.
+    pub ifname: String,
+}
+
+impl Pod {
+    /// A pod whose container ID is the name of its namespace, with the interface `eth0`.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        Self { id: name.to_owned(), netns: netns_path(name), ifname: "eth0".to_owned() }
+    }
+
+    /// The same attachment as a runtime names it when the namespace has gone.
+    #[must_use]
+    pub fn without_netns(&self) -> Self {
+        Self { netns: String::new(), ..self.clone() }
+    }
+
+    /// The same container's attachment with another interface name.
+    #[must_use]
+    pub fn ifname(&self, ifname: &str) -> Self {
+        Self { ifname: ifname.to_owned(), ..self.clone() }
+    }
+}
+
+/// A network configuration list and what its runtime remembers of it.
+#[derive(Debug)]
+pub struct Chain<'a> {
+    world: &'a World,
+    plugins: Plugins,
+    conflist: Value,
+    /// Values of the capabilities, by name (`portMappings`, …), for those that declare them.
+    pub capabilities: Value,
+    results: RefCell<BTreeMap<(String, String), Value>>,
+}
+
+impl<'a> Chain<'a> {
+    /// A chain of plugin configurations, `cniVersion` 1.0.0, network name `testnet`.
+    #[must_use]
+    pub fn new(world: &'a World, plugins: &Plugins, configs: &[Value]) -> Self {
+        let conflist = json!({"cniVersion": "1.0.0", "name": "testnet", "plugins": configs});
+        Self::of(world, plugins, conflist)
+    }
+
+    /// A chain given as a whole conflist.
+    #[must_use]
+    pub fn of(world: &'a World, plugins: &Plugins, conflist: Value) -> Self {
+        let plugins = plugins.clone();
+        Self { world, plugins, conflist, capabilities: json!({}), results: RefCell::default() }
+    }
+
+    /// Sets the port mappings that ADD, CHECK and DEL pass on.
+    #[must_use]
+    pub fn ports(mut self, mappings: &Value) -> Self {
+        self.capabilities = json!({"portMappings": mappings});
+        self
+    }
+
+    /// The same network and memory with other binaries: a node that changes over.
+    #[must_use]
+    pub fn with(&self, plugins: &Plugins) -> Self {
+        Self {
+            world: self.world,
+            plugins: plugins.clone(),
+            conflist: self.conflist.clone(),
+            capabilities: self.capabilities.clone(),
+            results: self.results.clone(),
+        }
+    }
+
+    /// ADD; the last plugin's result. The first failing plugin's output is the error.
+    pub fn try_add(&self, pod: &Pod) -> Result<Value, Box<Output>> {
+        let mut result = Value::Null;
+        for config in self.configs() {
+            let output = self.run("ADD", pod, &config, &result, &json!({}));
+            if output.code() != 0 {
+                return Err(Box::new(output));
+            }
+            result = output.json();
+        }
+        self.results.borrow_mut().insert(key(pod), result.clone());
+        Ok(result)
+    }
+
+    /// ADD, which must succeed.
+    #[track_caller]
+    pub fn add(&self, pod: &Pod) -> Value {
+        self.try_add(pod).unwrap_or_else(|output| panic!("ADD of {}\n{output}", pod.id))
+    }
+
+    /// CHECK with the remembered result.
+    pub fn try_check(&self, pod: &Pod) -> Result<(), Box<Output>> {
+        let previous = self.result(pod);
+        each(&self.configs(), |config| self.run("CHECK", pod, config, &previous, &json!({})))
+    }
+
+    /// CHECK, which must succeed.
+    #[track_caller]
+    pub fn check(&self, pod: &Pod) {
+        self.try_check(pod).unwrap_or_else(|output| panic!("CHECK of {}\n{output}", pod.id));
+    }
+
+    /// DEL backwards through the chain, with the remembered result.
+    pub fn try_del(&self, pod: &Pod) -> Result<(), Box<Output>> {
+        let previous = self.result(pod);
+        each(&self.reversed(), |config| self.run("DEL", pod, config, &previous, &json!({})))
+    }
+
+    /// DEL, which must succeed.
+    #[track_caller]
+    pub fn del(&self, pod: &Pod) {
+        self.try_del(pod).unwrap_or_else(|output| panic!("DEL of {}\n{output}", pod.id));
+    }
+
+    /// DEL by a runtime that remembers nothing: no previous result, no capabilities.
+    #[track_caller]
+    pub fn del_by_names(&self, pod: &Pod) {
+        let bare = Self {
+            capabilities: json!({}),
+            results: RefCell::default(),
+            ..self.with(&self.plugins)
+        };
+        bare.del(pod);
+    }
+
+    /// The result that ADD left for a pod; null without one.
+    #[must_use]
+    pub fn result(&self, pod: &Pod) -> Value {
+        self.results.borrow().get(&key(pod)).cloned().unwrap_or_default()
+    }
+
+    /// GC of the whole chain with the attachments that are still valid.
+    #[track_caller]
+    pub fn gc(&self, valid: &[&Pod]) {
+        let valid: Vec<Value> =
+            valid.iter().map(|p| json!({"containerID": p.id, "ifname": p.ifname})).collect();
+        let more = json!({"cni.dev/valid-attachments": valid, "cni.dev/attachments": valid});
+        let nobody = Pod { id: String::new(), netns: String::new(), ifname: String::new() };
+        each(&self.configs(), |config| self.run("GC", &nobody, config, &Value::Null, &more))
+            .unwrap_or_else(|output| panic!("GC\n{output}"));
+    }
+
+    /// What plugin number `index` reads on stdin for ADD, `previous` being the result before it.
+    #[must_use]
+    pub fn stdin(&self, index: usize, previous: &Value) -> Value {
+        self.request(&self.configs()[index], previous, &json!({}))
+    }
+
+    fn configs(&self) -> Vec<Value> {
+        self.conflist["plugins"].as_array().expect("a conflist has plugins").clone()
+    }
+
+    fn reversed(&self) -> Vec<Value> {
+        self.configs().into_iter().rev().collect()
+    }
+
+    fn run(&self, command: &str, pod: &Pod, config: &Value, prev: &Value, more: &Value) -> Output {
+        let plugin = config["type"].as_str().expect("a plugin has a type").to_owned();
+        let stdin = self.request(config, prev, more).to_string();
+        self.world.run(NODE, &call_with(&self.plugins, &plugin, command, pod, &stdin))
+    }
+
+    fn request(&self, config: &Value, previous: &Value, more: &Value) -> Value {
+        let mut request = config.as_object().expect("a configuration is an object").clone();
+        for name in ["name", "cniVersion"] {
+            request.insert(name.to_owned(), self.conflist[name].clone());
+        }
+        if !previous.is_null() {
+            request.insert("prevResult".to_owned(), previous.clone());
+        }
+        let offered = self.capabilities.as_object().expect("capabilities are an object");
+        let declared = &config["capabilities"];
+        let used: Map<_, _> =
+            offered.clone().into_iter().filter(|(k, _)| declared[k] == true).collect();
+        if !used.is_empty() {
+            request.insert("runtimeConfig".to_owned(), Value::Object(used));
+        }
+        request.extend(more.as_object().expect("an object").clone());
+        Value::Object(request)
+    }
+}
+
+/// One plugin called directly with a configuration.
+#[must_use]
+pub fn call(plugins: &Plugins, plugin: &str, command: &str, pod: &Pod, config: &Value) -> Cmd {
+    call_with(plugins, plugin, command, pod, &config.to_string())
+}
+
+/// One plugin called directly with any text on stdin.
+#[must_use]
+pub fn call_with(plugins: &Plugins, plugin: &str, command: &str, pod: &Pod, stdin: &str) -> Cmd {
+    Cmd::new(plugins.path(plugin))
+        .env("CNI_COMMAND", command)
+        .env("CNI_CONTAINERID", &pod.id)
+        .env("CNI_NETNS", &pod.netns)
+        .env("CNI_IFNAME", &pod.ifname)
+        .env("CNI_ARGS", "")
+        .env("CNI_PATH", plugins.dir.to_string_lossy())
+        .stdin(stdin)
+}
+
+fn each(configs: &[Value], run: impl Fn(&Value) -> Output) -> Result<(), Box<Output>> {
+    let mut outputs = configs.iter().map(run);
+    outputs.find(|output| output.code() != 0).map_or(Ok(()), |output| Err(Box::new(output)))
+}
+
+fn key(pod: &Pod) -> (String, String) {
+    (pod.id.clone(), pod.ifname.clone())
+}

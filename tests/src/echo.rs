@@ -1,0 +1,132 @@
+//! Small servers inside a namespace, and clients that ask them: standard library only.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::sys::socket::{Shutdown as Both, shutdown};
+
+use crate::world::World;
+
+/// How long a client waits for an answer: long when there should be one.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An HTTP server that answers each request with its own name and the client's address.
+#[derive(Debug)]
+pub struct TcpEcho {
+    listener: Arc<TcpListener>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl TcpEcho {
+    /// Serves in namespace `netns` until dropped. `address` may be `0.0.0.0:80` or `[::]:80`.
+    #[must_use]
+    pub fn start(world: &World, netns: &str, address: &str, name: &str) -> Self {
+        let listener = world.inside(netns, || TcpListener::bind(address));
+        let listener = Arc::new(listener.unwrap_or_else(|e| panic!("listen on {address}: {e}")));
+        let (accepting, name) = (Arc::clone(&listener), name.to_owned());
+        let thread = thread::spawn(move || {
+            while let Ok((stream, peer)) = accepting.accept() {
+                // A client that has gone is the client's business.
+                let _ = answer(stream, &name, peer);
+            }
+        });
+        Self { listener, thread: Some(thread) }
+    }
+}
+
+impl Drop for TcpEcho {
+    fn drop(&mut self) {
+        let _ = shutdown(self.listener.as_raw_fd(), Both::Both);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+fn answer(mut stream: TcpStream, name: &str, peer: SocketAddr) -> io::Result<()> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    let mut request = Vec::new();
+    let mut part = [0; 1024];
+    while !request.ends_with(b"\r\n\r\n") {
+        match stream.read(&mut part)? {
+            0 => break,
+            n => request.extend_from_slice(&part[..n]),
+        }
+    }
+    let body = format!("{name} {}", peer.ip().to_canonical());
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )?;
+    stream.shutdown(Shutdown::Write)
+}
+
+/// A UDP server that answers each datagram with its own name and the client's address.
+#[derive(Debug)]
+pub struct UdpEcho {
+    socket: Arc<UdpSocket>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl UdpEcho {
+    /// Serves in namespace `netns` until dropped.
+    #[must_use]
+    pub fn start(world: &World, netns: &str, address: &str, name: &str) -> Self {
+        let socket = world.inside(netns, || UdpSocket::bind(address));
+        let socket = Arc::new(socket.unwrap_or_else(|e| panic!("bind {address}: {e}")));
+        let (receiving, name) = (Arc::clone(&socket), name.to_owned());
+        let thread = thread::spawn(move || {
+            let mut datagram = [0; 512];
+            // A datagram of no bytes is how the shutdown below shows.
+            while let Ok((1.., peer)) = receiving.recv_from(&mut datagram) {
+                let text = format!("{name} {}", peer.ip().to_canonical());
+                let _ = receiving.send_to(text.as_bytes(), peer);
+            }
+        });
+        Self { socket, thread: Some(thread) }
+    }
+}
+
+impl Drop for UdpEcho {
+    fn drop(&mut self) {
+        // The kernel says ENOTCONN and wakes the receiver all the same.
+        let _ = shutdown(self.socket.as_raw_fd(), Both::Both);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Asks for a page from namespace `netns`: "NAME CLIENT" as the server saw it.
+pub fn fetch(world: &World, netns: &str, address: &str) -> io::Result<String> {
+    let address: SocketAddr = address.parse().map_err(io::Error::other)?;
+    world.inside(netns, || {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        write!(stream, "GET / HTTP/1.1\r\nHost: {address}\r\n\r\n")?;
+        let mut response = String::new();
+        stream.read_to_string(&mut response)?;
+        let (_, body) = response
+            .split_once("\r\n\r\n")
+            .ok_or_else(|| io::Error::other(format!("no HTTP response: {response:?}")))?;
+        Ok(body.to_owned())
+    })
+}
+
+/// Sends a datagram from namespace `netns` and returns the answer, "NAME CLIENT".
+///
+/// `port` is the client's own: two calls with the same one belong to the same flow.
+pub fn fetch_udp(world: &World, netns: &str, address: &str, port: u16) -> io::Result<String> {
+    let address: SocketAddr = address.parse().map_err(io::Error::other)?;
+    let own = if address.is_ipv4() { format!("0.0.0.0:{port}") } else { format!("[::]:{port}") };
+    world.inside(netns, || {
+        let socket = UdpSocket::bind(own)?;
+        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        socket.connect(address)?;
+        socket.send(b"hello")?;
+        let mut answer = [0; 512];
+        let length = socket.recv(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+    })
+}

@@ -1,0 +1,36 @@
+//! The harness of the end-to-end suites: namespaces, processes, the kernel's state as others see it.
+//!
+//! A test runs plugins in a [`World`] of its own, as a runtime would ([`Chain`]), and looks at
+//! the outcome with tools that share no code with the plugins ([`World::snapshot`]). Nothing of
+//! it touches the machine's own network or files, and nothing outlives the process.
+
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    reason = "a harness reports what is wrong by panicking, which fails the test that called it"
+)]
+
+mod binaries;
+mod chain;
+mod compare;
+mod echo;
+mod normalise;
+mod observe;
+mod process;
+mod suite;
+mod world;
+
+pub mod reference;
+
+pub use binaries::{Plugins, conflist_program, tool, workspace};
+pub use chain::{Chain, Pod, call, call_with};
+pub use compare::{Difference, differences, matches_pattern};
+pub use echo::{TcpEcho, UdpEcho, fetch, fetch_udp};
+pub use normalise::Normaliser;
+pub use process::{Cmd, Output};
+pub use suite::{Needs, Suite};
+pub use world::{NODE, STATE_DIR, World, netns_path};

@@ -1,0 +1,155 @@
+//! Named cases and what they need; the only place that decides whether one is skipped.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+use crate::binaries::{Plugins, conflist_program, tool};
+
+/// What must be there for a case to run.
+#[derive(Clone, Debug, Default)]
+pub struct Needs {
+    plugins: Vec<(Plugins, Vec<&'static str>)>,
+    tools: Vec<&'static str>,
+    conflist: bool,
+}
+
+impl Needs {
+    /// Root, `ip`, and the named plugins of a directory.
+    #[must_use]
+    pub fn plugins(plugins: &Plugins, names: &[&'static str]) -> Self {
+        Self::default().and(plugins, names)
+    }
+
+    /// More plugins.
+    #[must_use]
+    pub fn and(mut self, plugins: &Plugins, names: &[&'static str]) -> Self {
+        self.plugins.push((plugins.clone(), names.to_vec()));
+        self
+    }
+
+    /// Programs of the search path.
+    #[must_use]
+    pub fn tools(mut self, names: &[&'static str]) -> Self {
+        self.tools.extend(names);
+        self
+    }
+
+    /// Our program `conflist`.
+    #[must_use]
+    pub fn conflist(mut self) -> Self {
+        self.conflist = true;
+        self
+    }
+
+    /// The first thing that is missing.
+    #[must_use]
+    pub fn missing(&self) -> Option<String> {
+        if !nix::unistd::geteuid().is_root() {
+            return Some("not root; try it in a user namespace: unshare -Ur".to_owned());
+        }
+        for (plugins, names) in &self.plugins {
+            if let Some(name) = names.iter().find(|name| !plugins.path(name).is_file()) {
+                let (label, dir) = (plugins.label, plugins.dir.display());
+                return Some(format!("no {label} plugin {name} in {dir}"));
+            }
+        }
+        if self.conflist && !conflist_program().is_file() {
+            return Some(format!("no {}", conflist_program().display()));
+        }
+        let usual = ["ip", "iptables-save", "nft", "tc"];
+        let tools = usual.iter().chain(&self.tools);
+        tools.into_iter().find(|name| tool(name).is_none()).map(|name| format!("no program {name}"))
+    }
+}
+
+/// The cases of one test program.
+///
+/// Whatever a case needs and the machine does not have makes it a skipped one, reason printed;
+/// with `CI=true` in the environment it makes it a failed one.
+#[derive(Debug, Default)]
+pub struct Suite {
+    trials: Vec<Trial>,
+    skipped: Vec<String>,
+}
+
+impl Suite {
+    /// A suite without cases.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a case.
+    pub fn case(&mut self, name: &str, needs: &Needs, test: impl FnOnce() + Send + 'static) {
+        let trial = match needs.missing() {
+            None => Trial::test(name, move || {
+                test();
+                Ok(())
+            }),
+            Some(reason) if std::env::var("CI").is_ok_and(|ci| ci == "true") => {
+                Trial::test(name, move || Err(Failed::from(format!("cannot run: {reason}"))))
+            }
+            Some(reason) => {
+                self.skipped.push(format!("skipped: {name}: {reason}"));
+                Trial::test(name, || Ok(())).with_ignored_flag(true)
+            }
+        };
+        self.trials.push(trial);
+    }
+
+    /// Adds a case twice, `ours::NAME` and `go::NAME`.
+    ///
+    /// The second one shows that the case tests the specification and not us. Where the Go
+    /// plugins are known not to do it, `go_fails` says why: then it must fail, so that a reason
+    /// which no longer holds is noticed.
+    pub fn both(
+        &mut self,
+        name: &str,
+        go_fails: Option<&'static str>,
+        needs: impl Fn(&Plugins) -> Needs,
+        test: impl Fn(&Plugins) + Clone + Send + 'static,
+    ) {
+        let (ours, go) = (Plugins::ours(), Plugins::go());
+        let (our_needs, go_needs, our_test) = (needs(&ours), needs(&go), test.clone());
+        self.case(&format!("ours::{name}"), &our_needs, move || our_test(&ours));
+        self.case(&format!("go::{name}"), &go_needs, move || match go_fails {
+            None => test(&go),
+            Some(reason) => {
+                let outcome = catch_unwind(AssertUnwindSafe(|| test(&go)));
+                assert!(outcome.is_err(), "the Go plugins pass now, but we say: {reason}");
+            }
+        });
+    }
+
+    /// Runs the cases that the command line asks for.
+    #[must_use]
+    pub fn run(self) -> ExitCode {
+        self.run_then(Vec::new)
+    }
+
+    /// Runs the cases, and if these were all of them and none failed, asks for complaints about
+    /// the run as a whole.
+    #[must_use]
+    pub fn run_then(self, complaints: impl FnOnce() -> Vec<String>) -> ExitCode {
+        let mut arguments = Arguments::from_args();
+        // Most of a case's time is the kernel's: grace periods, duplicate address detection.
+        arguments.test_threads = arguments.test_threads.or(Some(4));
+        if !arguments.list {
+            for line in &self.skipped {
+                println!("{line}");
+            }
+        }
+        let conclusion = libtest_mimic::run(&arguments, self.trials);
+        let was_whole = conclusion.num_filtered_out + conclusion.num_ignored == 0;
+        if arguments.list || !was_whole || conclusion.has_failed() {
+            return conclusion.exit_code();
+        }
+        let complaints = complaints();
+        for complaint in &complaints {
+            println!("{complaint}");
+        }
+        if complaints.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}

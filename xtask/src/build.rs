@@ -1,0 +1,115 @@
+//! `cargo xtask build`: one static file a plugin.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::command::{self, Failure, cargo, command, read};
+use crate::workspace::{Member, members, root};
+
+/// The task.
+pub(crate) fn run() -> Result<(), Failure> {
+    build_all().map(drop)
+}
+
+/// Builds all shipped programs into `dist/bin` and lists them with their sizes.
+pub(crate) fn build_all() -> Result<Vec<PathBuf>, Failure> {
+    let shipped: Vec<_> = members()?.into_iter().filter(Member::is_shipped).collect();
+    let host = host()?;
+    // Flags for the target only: a procedural macro is a shared object and cannot be static.
+    // Without relocation there is nothing to relocate at start.
+    let flags = format!(
+        r#"target.{host}.rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static"]"#
+    );
+    let mut build = cargo(["build", "--release", "--locked", "--bins"]);
+    build.args(["--target", &host, "--config", &flags]).env_remove("RUSTFLAGS");
+    for member in &shipped {
+        build.args(["--package", &member.name]);
+    }
+    command::run(&mut build)?;
+
+    let target = target_dir();
+    let dist = root().join("dist/bin");
+    fs::create_dir_all(&dist).map_err(file("create", &dist))?;
+    let mut binaries = Vec::new();
+    for program in shipped.iter().flat_map(|member| &member.programs) {
+        let made = target.join(&host).join("release").join(program);
+        let placed = dist.join(program);
+        // A running program's file cannot be written, but it can be replaced.
+        let fresh = dist.join(format!(".{program}.new"));
+        fs::copy(&made, &fresh).map_err(file("copy", &made))?;
+        fs::rename(&fresh, &placed).map_err(file("rename", &fresh))?;
+        binaries.push(placed);
+    }
+    for binary in &binaries {
+        let content = fs::read(binary).map_err(file("read", binary))?;
+        if !is_static(&content) {
+            return Err(Failure::Dynamic(binary.clone()));
+        }
+        println!("{:>6} KiB  {}", content.len().div_ceil(1024), binary.display());
+    }
+    Ok(binaries)
+}
+
+/// The target triple of this machine.
+fn host() -> Result<String, Failure> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let text = read(&mut command(rustc, ["-vV"]))?;
+    let host = text.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(host.unwrap_or_default().to_owned())
+}
+
+/// Where cargo puts what it builds.
+pub(crate) fn target_dir() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// Whether a 64-bit little-endian ELF file has no `PT_INTERP`, that is, asks for no dynamic loader.
+/// Offsets are those of `Elf64_Ehdr` and `Elf64_Phdr` in elf(5).
+fn is_static(elf: &[u8]) -> bool {
+    const PT_INTERP: u64 = 3;
+    let number = |at: usize, size: usize| {
+        let bytes = elf.get(at..at + size)?;
+        Some(bytes.iter().rev().fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte)))
+    };
+    let types = || -> Option<Vec<u64>> {
+        let table = usize::try_from(number(32, 8)?).ok()?;
+        let size = usize::try_from(number(54, 2)?).ok()?;
+        let count = usize::try_from(number(56, 2)?).ok()?;
+        (0..count).map(|n| number(table + n * size, 4)).collect()
+    };
+    let asks_for_none = |types: Vec<u64>| !types.contains(&PT_INTERP);
+    elf.starts_with(b"\x7fELF\x02\x01") && types().is_some_and(asks_for_none)
+}
+
+fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
+    let path = path.to_owned();
+    move |source| Failure::File { action, path, source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A header with one program header of the given type right behind it.
+    fn elf(program_header: u8) -> Vec<u8> {
+        let mut elf = vec![0; 64 + 56];
+        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        elf[32] = 64;
+        elf[54] = 56;
+        elf[56] = 1;
+        elf[64] = program_header;
+        elf
+    }
+
+    #[test]
+    fn an_interpreter_means_dynamic() {
+        assert!(is_static(&elf(1)));
+        assert!(!is_static(&elf(3)));
+    }
+
+    #[test]
+    fn what_is_no_elf_file_is_not_called_static() {
+        assert!(!is_static(b"#!/bin/sh"));
+        assert!(!is_static(&elf(1)[..60]));
+    }
+}

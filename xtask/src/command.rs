@@ -1,0 +1,117 @@
+//! Programs that the tasks start, and what a task can fail with.
+
+use std::ffi::OsStr;
+use std::io::{self, BufRead, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::workspace;
+
+/// Why a task ends with a failure.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The demonstration did not show what it should.
+    #[error("demo: {0}")]
+    Demo(#[from] crate::demo::DemoError),
+    /// A program could not be started.
+    #[error("start {program}: {source}")]
+    Start {
+        /// Its name.
+        program: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A program ended with another status than 0.
+    #[error("{program} ended with {status}")]
+    Status {
+        /// Its command line.
+        program: String,
+        /// The status, with its own words.
+        status: String,
+    },
+    /// A file could not be read or written.
+    #[error("{action} {}: {source}", path.display())]
+    File {
+        /// Verb, as in "read".
+        action: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A program printed something that is not what it promises to print.
+    #[error("read the output of {program}: {source}")]
+    Output {
+        /// Its name.
+        program: &'static str,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// The toolchain has no such component.
+    #[error("{0} is not installed: rustup component add {0}")]
+    Component(&'static str),
+    /// A binary asks for a dynamic loader.
+    #[error("{} is not statically linked", .0.display())]
+    Dynamic(PathBuf),
+    /// Checks failed; each has said why.
+    #[error("{0} failed")]
+    Checks(usize),
+}
+
+/// A command in the workspace's directory.
+pub(crate) fn command<S: AsRef<OsStr>>(
+    program: impl AsRef<OsStr>,
+    args: impl IntoIterator<Item = S>,
+) -> Command {
+    let mut command = Command::new(program);
+    command.args(args).current_dir(workspace::root()).stdin(Stdio::null());
+    command
+}
+
+/// `cargo` with the toolchain that runs this task.
+pub(crate) fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Command {
+    command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), args)
+}
+
+/// Runs a command to its end, its output where ours is.
+pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
+    let status = command.status().map_err(|source| not_started(command, source))?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Failure::Status { program: line(command), status: status.to_string() })
+}
+
+/// Runs a command to its end and returns its stdout; its stderr is part of a failure.
+pub(crate) fn read(command: &mut Command) -> Result<String, Failure> {
+    let output = command.output().map_err(|source| not_started(command, source))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let status = format!("{}\n{}", output.status, said.trim_end());
+    Err(Failure::Status { program: line(command), status })
+}
+
+/// Runs a command, shows each line of its stdout as it comes, and hands it to `see`.
+/// Returns whether it ended with status 0.
+pub(crate) fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<bool, Failure> {
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().map_err(|source| not_started(command, source))?;
+    for line in child.stdout.take().into_iter().flat_map(|out| BufReader::new(out).lines()) {
+        let line = line.unwrap_or_default();
+        println!("{line}");
+        see(&line);
+    }
+    let status = child.wait().map_err(|source| not_started(command, source))?;
+    Ok(status.success())
+}
+
+fn not_started(command: &Command, source: io::Error) -> Failure {
+    Failure::Start { program: command.get_program().to_string_lossy().into_owned(), source }
+}
+
+fn line(command: &Command) -> String {
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,58 @@
+//! The project's own commands, run as `cargo xtask COMMAND`.
+
+#![forbid(unsafe_code)]
+
+mod build;
+mod command;
+mod demo;
+mod deny;
+mod lint;
+mod needs;
+mod report;
+mod test;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use command::Failure;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Build static release binaries into dist/bin, a folder to copy to /opt/cni/bin
+    Build,
+    /// Make a node and a pod out of namespaces, and watch a hostPort work and vanish
+    Demo,
+    /// Check format, lints, documentation, dependencies and the tree's own rules
+    Lint,
+    /// Lint, then run unit, property and end-to-end tests, fetching what they need
+    Test,
+}
+
+fn main() -> ExitCode {
+    match run(&Cli::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("cargo xtask: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: &Task) -> Result<(), Failure> {
+    match task {
+        Task::Build => build::run(),
+        Task::Demo => demo::run(),
+        Task::Lint => lint::run(),
+        Task::Test => test::run(),
+    }
+}

@@ -1,0 +1,86 @@
+//! What the tests need besides Rust: tools from Debian's packages, the Go plugins from Go modules.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::build::target_dir;
+use crate::command::{command, run};
+
+/// Files that must be there, and the Debian package that has each.
+const TOOLS: [(&str, &str); 9] = [
+    ("/usr/sbin/iptables", "iptables"),
+    ("/usr/sbin/nft", "nftables"),
+    ("/usr/sbin/conntrack", "conntrack"),
+    ("/usr/sbin/ip", "iproute2"),
+    ("/usr/sbin/tc", "iproute2"),
+    ("/usr/bin/ping", "iputils-ping"),
+    ("/usr/bin/strace", "strace"),
+    ("/usr/bin/git", "git"),
+    ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+];
+
+/// Go modules of which programs are built, and these.
+const MODULES: [(&str, &str, &[&str]); 2] = [
+    (
+        "github.com/containernetworking/plugins",
+        "v1.9.1",
+        &[
+            "plugins/main/bridge",
+            "plugins/main/loopback",
+            "plugins/main/ptp",
+            "plugins/meta/portmap",
+            "plugins/ipam/host-local",
+            "plugins/ipam/static",
+        ],
+    ),
+    ("github.com/containernetworking/cni", "v1.3.1", &["cnitool"]),
+];
+
+/// Installs what is missing and can be had; says what cannot. Nothing here fails a run: the
+/// tests that need what is missing are skipped with their reason, or fail where `CI` is set.
+pub(crate) fn provide() {
+    debian_packages();
+    go_programs();
+}
+
+/// Where the Go programs are: `GO_PLUGINS`, or below `target`.
+pub(crate) fn go_dir() -> PathBuf {
+    std::env::var_os("GO_PLUGINS").map_or_else(|| target_dir().join("reference/bin"), PathBuf::from)
+}
+
+fn debian_packages() {
+    let missing = TOOLS.iter().filter(|(file, _)| !Path::new(file).exists());
+    let mut packages: Vec<&str> = missing.map(|(_, package)| *package).collect();
+    packages.dedup();
+    if packages.is_empty() {
+        return;
+    }
+    println!("needs: apt-get install {}", packages.join(" "));
+    let apt = |args: &[&str]| {
+        let mut apt = command("apt-get", ["-qq"]);
+        run(apt.args(args).env("DEBIAN_FRONTEND", "noninteractive"))
+    };
+    let installed = apt(&["update"]).and_then(|()| {
+        apt(&[&["install", "--yes", "--no-install-recommends"], &packages[..]].concat())
+    });
+    if let Err(failure) = installed {
+        println!("needs: {}: {failure}", packages.join(" "));
+    }
+}
+
+fn go_programs() {
+    let dir = go_dir();
+    for (module, version, packages) in MODULES {
+        let name = |package: &str| package.rsplit('/').next().unwrap_or_default().to_owned();
+        if packages.iter().all(|package| dir.join(name(package)).is_file()) {
+            continue;
+        }
+        println!("needs: go install {module} {version} into {}", dir.display());
+        let mut install = Command::new("go");
+        install.arg("install").env("GOBIN", &dir).env("CGO_ENABLED", "0");
+        install.args(packages.iter().map(|package| format!("{module}/{package}@{version}")));
+        if let Err(failure) = run(&mut install) {
+            println!("needs: {module}: {failure}");
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! `cargo xtask test`: everything that shows that the plugins do what they promise.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+
+use crate::command::{Failure, cargo, watch};
+use crate::report::Counts;
+use crate::{build, lint, needs};
+
+/// The task.
+pub(crate) fn run() -> Result<(), Failure> {
+    needs::provide();
+    let mut skipped = Vec::new();
+    let lint = lint::check_all();
+    let unit = ["test", "--workspace", "--exclude=tests", "--no-fail-fast"];
+    let unit = tests(&mut cargo(unit), &mut skipped)?;
+    // The suites measure what users get: the release binaries.
+    let binaries = build::build_all()?;
+    let mut end_to_end = cargo(["test", "--package=tests", "--no-fail-fast"]);
+    if let Some(dir) = binaries.first().and_then(|binary| binary.parent()) {
+        end_to_end.env("PODWIRE_BIN", dir);
+    }
+    let end_to_end = tests(end_to_end.env("GO_PLUGINS", needs::go_dir()), &mut skipped)?;
+
+    println!("\nlint: {lint}\nunit and property tests: {unit}\nend-to-end tests: {end_to_end}");
+    for (reason, count) in reasons(&skipped) {
+        println!("skipped {count}: {reason}");
+    }
+    let all = lint + unit + end_to_end;
+    println!("\n{all}");
+    all.verdict()
+}
+
+/// Runs test programs and counts their tests; one that ends badly without a word is a failure.
+/// Collects the lines that say why a test is skipped.
+fn tests(command: &mut Command, skipped: &mut Vec<String>) -> Result<Counts, Failure> {
+    let mut counts = Counts::default();
+    let succeeded = watch(command.arg("--locked"), |line| {
+        counts.add_result_line(line);
+        skipped.extend(line.strip_prefix("skipped: ").map(str::to_owned));
+    })?;
+    if !succeeded && counts.failed == 0 {
+        counts.failed = 1;
+    }
+    Ok(counts)
+}
+
+/// How many tests were skipped for each reason, from lines like `NAME: REASON`.
+fn reasons(skipped: &[String]) -> BTreeMap<&str, usize> {
+    let mut reasons = BTreeMap::new();
+    for line in skipped {
+        let reason = line.split_once(": ").map_or(line.as_str(), |(_, reason)| reason);
+        *reasons.entry(reason).or_default() += 1;
+    }
+    reasons
+}

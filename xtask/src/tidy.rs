@@ -1,0 +1,163 @@
+//! The tree's own rules, which no other tool checks.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::command::{Failure, command, read};
+use crate::workspace::{Member, members, root};
+
+/// More lines than this make a file two files, unless there is a reason.
+const MAX_LINES: usize = 500;
+/// Longer files and why they are one.
+const LONG_FILES: [(&str, &str); 0] = [];
+
+/// Which room may use which others. What is not written here is a closed door.
+const DOORS: [(&str, &[&str]); 7] = [
+    ("cni", &[]),
+    ("kernel", &[]),
+    ("plugins", &["cni", "kernel", "plugins"]),
+    ("ipam", &["cni"]),
+    ("conflist", &["cni"]),
+    // Whoever checks the plugins' work does not share their code.
+    ("tests", &[]),
+    ("xtask", &["kernel"]),
+];
+/// The one crate that speaks netlink and may say `unsafe`.
+const KERNEL: &str = "kernel";
+
+/// Marks of unfinished work; each in two halves so that this file is clean.
+const UNFINISHED: [(&str, &str); 5] =
+    [("TO", "DO"), ("FIX", "ME"), ("todo", "!("), ("dbg", "!("), ("unimplemented", "!(")];
+
+/// What a rule found, one line each.
+type Offences = Vec<String>;
+
+/// All rules by name, with what offends against them.
+pub(crate) fn rules() -> Vec<(&'static str, Result<Offences, Failure>)> {
+    vec![
+        ("each file says what it is for", each_source(starts_with_its_purpose)),
+        ("no file is too long", each_source(is_too_long)),
+        ("no unfinished work", each_source(is_unfinished)),
+        ("crates inherit the lints", manifests()),
+        ("only kernel may be unsafe", unsafe_crates()),
+        ("doors between crates", doors()),
+    ]
+}
+
+/// Prints the offences; a failure if there are any.
+pub(crate) fn verdict(offences: &Offences) -> Result<(), Failure> {
+    for offence in offences {
+        println!("  {offence}");
+    }
+    if offences.is_empty() { Ok(()) } else { Err(Failure::Checks(offences.len())) }
+}
+
+fn starts_with_its_purpose(_: &Path, text: &str) -> Option<String> {
+    let first = text.lines().next().unwrap_or_default();
+    (!first.starts_with("//! ")).then(|| "the first line is no //! comment".to_owned())
+}
+
+fn is_too_long(path: &Path, text: &str) -> Option<String> {
+    let lines = text.lines().count();
+    let has_reason = LONG_FILES.iter().any(|(file, _)| Path::new(file) == path);
+    (lines > MAX_LINES && !has_reason).then(|| format!("{lines} lines, over {MAX_LINES}"))
+}
+
+fn is_unfinished(_: &Path, text: &str) -> Option<String> {
+    let marks = UNFINISHED.map(|(a, b)| format!("{a}{b}"));
+    let found = text.lines().zip(1..).find(|(line, _)| marks.iter().any(|m| line.contains(m)));
+    found.map(|(line, number)| format!("line {number}: {}", line.trim()))
+}
+
+fn manifests() -> Result<Offences, Failure> {
+    let mut offences = Vec::new();
+    for member in members()? {
+        let path = root().join(&member.dir).join("Cargo.toml");
+        if !read_file(&path)?.contains("[lints]\nworkspace = true") {
+            offences.push(format!("{}: no [lints] workspace = true", path.display()));
+        }
+    }
+    Ok(offences)
+}
+
+/// Each crate but one forbids unsafe code in each of its roots: library, programs, tests.
+fn unsafe_crates() -> Result<Offences, Failure> {
+    let mut offences = Vec::new();
+    for member in members()?.iter().filter(|member| member.room() != KERNEL) {
+        for path in &member.roots {
+            if !read_file(path)?.contains("#![forbid(unsafe_code)]") {
+                offences.push(format!("{}: no #![forbid(unsafe_code)]", path.display()));
+            }
+        }
+    }
+    Ok(offences)
+}
+
+fn doors() -> Result<Offences, Failure> {
+    let members = members()?;
+    let mut offences = Vec::new();
+    for member in &members {
+        let room = member.room();
+        let Some((_, open)) = DOORS.iter().find(|(name, _)| *name == room) else {
+            offences.push(format!("{}: no room {room} in the plan", member.name));
+            continue;
+        };
+        for used in &member.dependencies {
+            let uses_netlink = used.starts_with("netlink-") && room != KERNEL;
+            let target = members.iter().find(|m| m.name == *used).map(Member::room);
+            if uses_netlink || target.is_some_and(|target| !open.contains(&target)) {
+                offences.push(format!("{} must not depend on {used}", member.name));
+            }
+        }
+    }
+    Ok(offences)
+}
+
+fn each_source(rule: fn(&Path, &str) -> Option<String>) -> Result<Offences, Failure> {
+    let sources = sources()?;
+    let offence = |(path, text): &(PathBuf, String)| {
+        rule(path, text).map(|what| format!("{}: {what}", path.display()))
+    };
+    Ok(sources.iter().filter_map(offence).collect())
+}
+
+/// All Rust files that git knows or would know, with their text.
+fn sources() -> Result<Vec<(PathBuf, String)>, Failure> {
+    let args = ["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"];
+    let listed = read(&mut command("git", args))?;
+    let present = listed.lines().map(PathBuf::from).filter(|path| root().join(path).is_file());
+    present.map(|path| read_file(&root().join(&path)).map(|text| (path, text))).collect()
+}
+
+fn read_file(path: &Path) -> Result<String, Failure> {
+    fs::read_to_string(path).map_err(|source| Failure::File {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_purpose_offends() {
+        assert_eq!(starts_with_its_purpose(Path::new("a.rs"), "//! Why.\n"), None);
+        assert!(starts_with_its_purpose(Path::new("a.rs"), "use std::fs;\n//! Why.\n").is_some());
+    }
+
+    #[test]
+    fn a_long_file_offends() {
+        assert_eq!(is_too_long(Path::new("a.rs"), &"\n".repeat(MAX_LINES)), None);
+        assert!(is_too_long(Path::new("a.rs"), &"\n".repeat(MAX_LINES + 1)).is_some());
+    }
+
+    #[test]
+    fn marks_of_unfinished_work_are_found_with_their_line() {
+        let (a, b) = UNFINISHED[0];
+        let found = is_unfinished(Path::new("a.rs"), &format!("fn f() {{}}\n// {a}{b}: g\n"));
+        assert_eq!(found, Some(format!("line 2: // {a}{b}: g")));
+        assert_eq!(is_unfinished(Path::new("a.rs"), "fn f() {}\n"), None);
+    }
+}

@@ -1,0 +1,66 @@
+//! The workspace as `cargo metadata` describes it.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::command::{Failure, cargo, read};
+
+/// The directory of the workspace's `Cargo.toml`.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/")).to_owned()
+}
+
+/// One crate of the workspace.
+#[derive(Debug)]
+pub(crate) struct Member {
+    /// Its name.
+    pub name: String,
+    /// Its directory, relative to the workspace.
+    pub dir: PathBuf,
+    /// Names of its programs.
+    pub programs: Vec<String>,
+    /// The first file of each of its libraries, programs and test programs.
+    pub roots: Vec<PathBuf>,
+    /// Names of the crates that it depends on, for building and testing.
+    pub dependencies: Vec<String>,
+}
+
+impl Member {
+    /// The room of the house in which it lives: the first part of its path.
+    pub(crate) fn room(&self) -> &str {
+        self.dir.iter().next().and_then(|room| room.to_str()).unwrap_or_default()
+    }
+
+    /// Whether its programs are what users install.
+    pub(crate) fn is_shipped(&self) -> bool {
+        ["plugins", "ipam", "conflist"].contains(&self.room())
+    }
+}
+
+/// All crates of the workspace.
+pub(crate) fn members() -> Result<Vec<Member>, Failure> {
+    let text = read(&mut cargo(["metadata", "--no-deps", "--format-version=1"]))?;
+    let metadata: Value = serde_json::from_str(&text)
+        .map_err(|source| Failure::Output { program: "cargo metadata", source })?;
+    let root = root();
+    let packages = metadata["packages"].as_array().into_iter().flatten();
+    Ok(packages.map(|package| member(package, &root)).collect())
+}
+
+fn member(package: &Value, root: &Path) -> Member {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let manifest = PathBuf::from(text(&package["manifest_path"]));
+    let dir = manifest.parent().and_then(|dir| dir.strip_prefix(root).ok()).unwrap_or(root);
+    let targets = || package["targets"].as_array().into_iter().flatten();
+    let programs = targets().filter(|t| t["kind"][0] == "bin").map(|t| text(&t["name"]));
+    let roots = targets().map(|t| PathBuf::from(text(&t["src_path"])));
+    let dependencies = package["dependencies"].as_array().into_iter().flatten();
+    Member {
+        name: text(&package["name"]),
+        dir: dir.to_owned(),
+        programs: programs.collect(),
+        roots: roots.collect(),
+        dependencies: dependencies.map(|d| text(&d["name"])).collect(),
+    }
+}
