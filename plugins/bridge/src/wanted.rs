@@ -13,6 +13,7 @@ use kernel::{Rtnl, sysctl};
 use crate::config::Config;
 use crate::error::Error;
 use crate::gateway;
+use crate::rules::Rules;
 
 /// The pod's part of the network, and the bridge's.
 #[derive(Debug)]
@@ -66,22 +67,36 @@ impl<'a> Wanted<'a> {
     pub(crate) fn make<'u>(
         self,
         node: &'u Rtnl,
-        pod: &Pod,
+        pod: &'u Pod,
         mac: Option<Mac>,
+        rules: Option<&'u Rules<'_>>,
         undo: &mut Undo<'u>,
     ) -> Result<Success, Error> {
         let bridge = self.ensure_bridge(node, undo)?;
         let addresses = self.plan_gateway(node, &bridge)?;
         let (host, inside) = self.connect(node, pod, &bridge, mac, undo)?;
+        if let Some(rules) = rules {
+            // Before the pod can send its first frame.
+            rules.check_source(&host, &inside, undo)?;
+        }
         if !self.config.disable_container_interface {
             self.pod_interface().configure(pod, inside.index)?;
+        }
+        if let Some(rules) = rules {
+            rules.masquerade(&self.result.ips, pod, undo)?;
         }
         self.become_gateway(node, &bridge, &addresses, undo)?;
         Ok(Success { interfaces: interfaces(&bridge, &host, &inside, pod), ..self.result })
     }
 
     /// Finds what is missing or was changed.
-    pub(crate) fn compare(&self, node: &Rtnl, pod: &Pod, result: &Success) -> Result<(), Error> {
+    pub(crate) fn compare(
+        &self,
+        node: &Rtnl,
+        pod: &Pod,
+        rules: Option<&Rules<'_>>,
+        result: &Success,
+    ) -> Result<(), Error> {
         let name = self.config.bridge();
         let missing = |what: String| Error::from(attach::Error::missing(what));
         let bridge = find_bridge(node, name)?.ok_or_else(|| missing(format!("bridge {name}")))?;
@@ -109,6 +124,9 @@ impl<'a> Wanted<'a> {
         if host.port != Some(self.port()) {
             let how = format!("is set to {:?} instead of {:?}", host.port, self.port());
             return Err(changed(format!("bridge port {}", host.name), &how));
+        }
+        if let Some(rules) = rules {
+            rules.compare(&host, &inside, &self.result.ips)?;
         }
         if self.config.disable_container_interface {
             return Ok(());
