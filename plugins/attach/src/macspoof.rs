@@ -28,8 +28,7 @@ struct Names {
 }
 
 const TABLE: &str = "nat";
-/// The chain that all frames of bridges go through, where the rules begin.
-pub const PREROUTING: Chain<'_> = chain("PREROUTING");
+const PREROUTING: Chain<'_> = chain("PREROUTING");
 const CHAIN_PREFIX: &str = "cni-br-iface-";
 const IFNAMSIZ: usize = 16;
 

@@ -255,7 +255,6 @@ mod tests {
         refused(&json!({"bridge": "a/b"}), "bridge");
         refused(&json!({"bridge": ""}), "bridge");
         refused(&json!({"ipMasqBackend": "ipvs"}), "ipMasqBackend");
-        refused(&json!({"ipMasq": true, "ipMasqBackend": "nftables"}), "ipMasqBackend");
     }
 
     #[test]

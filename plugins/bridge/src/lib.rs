@@ -44,7 +44,7 @@ impl Plugin for Bridge {
             let lease = ipam::add(&call.network)?;
             undo.on_error("release the addresses", || ipam::del(&call.network));
             let wanted = Wanted::new(call, lease)?;
-            Ok(wanted.make(&node, &pod, mac, rules.as_ref(), undo)?)
+            Ok(wanted.make(&node, &pod, &rules, mac, undo)?)
         })
     }
 
@@ -52,25 +52,25 @@ impl Plugin for Bridge {
         let result = call.previous_result()?;
         let pod = Pod::open(call.require_netns()?)?;
         let node = Rtnl::open().map_err(Error::from)?;
-        let rules = Rules::open(call)?;
         ipam::check(&call.network)?;
-        Ok(Wanted::of(call, result).compare(&node, &pod, rules.as_ref(), result)?)
+        Ok(Wanted::of(call, result).compare(&node, &pod, &Rules::open(call)?)?)
     }
 
     fn del(&self, call: &Call<Config>) -> Result<(), cni::Error> {
         let mut failures = Failures::new();
-        let pod = failures.try_to("open the pod's namespace", || Pod::open_if_there(call.netns()));
-        let pod = pod.flatten();
-        // Held to the end: closing it waits until the kernel has disposed of the rules, which it
-        // does at the same time as of the link.
-        let rules = failures.try_to("remove rules", || Rules::open(call)).flatten();
-        if let Some(rules) = &rules {
-            rules.remove(pod.as_ref(), &mut failures);
-        }
+        let pod = failures
+            .try_to("look into the pod", || Pod::open_if_there(call.netns()))
+            .unwrap_or_default();
+        let rules = failures.try_to("remove the rules", || -> Result<Rules<'_>, Error> {
+            let rules = Rules::open(call)?;
+            rules.remove(pod.as_ref())?;
+            Ok(rules)
+        });
         failures.try_to("delete the interface", || -> Result<(), Error> {
             let result = call.network.prev_result.as_ref();
             Ok(HostEnd::of(call).delete(&Rtnl::open()?, pod.as_ref(), result)?)
         });
+        drop(rules);
         // Last, so that nobody gets the address while this pod could still use it.
         failures.try_to("release the addresses", || ipam::del(&call.network));
         failures.into_result()
@@ -81,7 +81,7 @@ impl Plugin for Bridge {
         failures.try_to("delete interfaces", || -> Result<(), Error> {
             Ok(HostEnd::collect_garbage(&Rtnl::open()?, &network.name, valid)?)
         });
-        rules::collect_garbage(network, valid, &mut failures);
+        failures.try_to("remove rules", || rules::collect_garbage(network, valid));
         failures.try_to("release addresses", || ipam::gc(network));
         failures.into_result()
     }
@@ -89,7 +89,7 @@ impl Plugin for Bridge {
     fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
         let look = || -> Result<(), Error> {
             wanted::find_bridge(&Rtnl::open()?, network.config.bridge())?;
-            rules::status(&network.config)
+            rules::status(network)
         };
         if let Err(error) = look() {
             let error: cni::Error = error.into();

@@ -1,165 +1,135 @@
-//! The rules that go with a pod's interface: masquerading (`ipMasq`) and `macspoofchk`.
+//! The packet filter's part: masquerading, and the check of the pod's hardware address.
 
 use std::net::IpAddr;
 
-use attach::{MacSpoofCheck, Masquerade, Pod, macspoof, masquerade};
-use cni::{Call, Failures, IpConfig, Network, Undo, ValidAttachments};
-use kernel::rtnl::Link;
+use attach::Pod;
+use attach::macspoof::{self, MacSpoofCheck};
+use attach::masquerade::{self, Masquerade};
+use cni::{Call, Cidr, Network, Success, ValidAttachments};
 use kernel::{Nfnetlink, Rtnl};
 
-use crate::config::Config;
+use crate::config::{Config, MasqueradeBackend};
 use crate::error::Error;
 
-/// The rules of one attachment, and the way to them.
+/// The rules of one attachment.
 #[derive(Debug)]
 pub(crate) struct Rules<'a> {
-    netlink: Nfnetlink,
     call: &'a Call<Config>,
+    /// Open until the command ends: closing it after a deletion waits until the kernel has
+    /// disposed of what was deleted, and it can do so while it disposes of the link.
+    netlink: Option<Nfnetlink>,
 }
 
 impl<'a> Rules<'a> {
-    /// `None` if the configuration asks for no rules: netfilter is not spoken to then, which a
-    /// kernel may lack.
-    pub(crate) fn open(call: &'a Call<Config>) -> Result<Option<Self>, Error> {
-        if !are_wanted(call.config()) {
-            return Ok(None);
+    /// The way to the rules; none is opened for a network that has no rules.
+    pub(crate) fn open(call: &'a Call<Config>) -> Result<Self, Error> {
+        Ok(Self { call, netlink: open(call.config())? })
+    }
+
+    /// Refuses frames from any other hardware address than the pod's.
+    pub(crate) fn check_mac(&self, host_end: &str, mac: Option<[u8; 6]>) -> Result<(), Error> {
+        if let (Some(netlink), Some(check)) = (&self.netlink, self.mac_check(host_end, mac)) {
+            check.add(netlink)?;
         }
-        Ok(Some(Self { netlink: Nfnetlink::open()?, call }))
-    }
-
-    /// Lets the pod send from its own hardware address only.
-    pub(crate) fn check_source<'u>(
-        &'u self,
-        host: &Link,
-        inside: &Link,
-        undo: &mut Undo<'u>,
-    ) -> Result<(), Error> {
-        let Some(check) = self.mac_spoof_check(host, inside) else {
-            return Ok(());
-        };
-        check.add(&self.netlink)?;
-        undo.on_error("remove the rules of macspoofchk", || Ok(self.remove_source_check()?));
         Ok(())
     }
 
-    /// Lets the pod's packets leave its network under the node's address.
-    pub(crate) fn masquerade<'u>(
-        &'u self,
-        ips: &[IpConfig],
-        pod: &'u Pod,
-        undo: &mut Undo<'u>,
-    ) -> Result<(), Error> {
-        let Some(wanted) = self.wanted_masquerade(ips) else {
-            return Ok(());
-        };
-        wanted.add(&self.netlink)?;
-        undo.on_error("remove masquerading", || Ok(self.remove_masquerade(Some(pod))?));
+    /// Gives packets from the pod's addresses the node's address where they leave.
+    pub(crate) fn masquerade(&self, result: &Success) -> Result<(), Error> {
+        if let (Some(netlink), Some(masquerade)) = (&self.netlink, self.masquerading(result)) {
+            masquerade.add(netlink)?;
+        }
         Ok(())
     }
 
-    /// Finds a rule that is missing.
+    /// Finds what is missing or was changed.
     pub(crate) fn compare(
         &self,
-        host: &Link,
-        inside: &Link,
-        ips: &[IpConfig],
+        host_end: &str,
+        mac: Option<[u8; 6]>,
+        result: &Success,
     ) -> Result<(), Error> {
-        if let Some(check) = self.mac_spoof_check(host, inside) {
-            check.check(&self.netlink)?;
+        let Some(netlink) = &self.netlink else {
+            return Ok(());
+        };
+        if let Some(check) = self.mac_check(host_end, mac) {
+            check.check(netlink)?;
         }
-        if let Some(wanted) = self.wanted_masquerade(ips) {
-            wanted.check(&self.netlink)?;
+        if let Some(masquerade) = self.masquerading(result) {
+            masquerade.check(netlink)?;
         }
         Ok(())
     }
 
-    /// Removes the rules by the attachment's names. The caller closes the socket after it has
-    /// deleted the link, so that the kernel disposes of both at a time.
-    pub(crate) fn remove(&self, pod: Option<&Pod>, failures: &mut Failures) {
-        if self.call.config().macspoofchk {
-            failures.try_to("remove the rules of macspoofchk", || self.remove_source_check());
+    /// Removes all of them, by the names alone.
+    pub(crate) fn remove(&self, pod: Option<&Pod>) -> Result<(), Error> {
+        let Some(netlink) = &self.netlink else {
+            return Ok(());
+        };
+        let (call, id) = (self.call, self.call.container_id().as_str());
+        if call.config().macspoofchk {
+            macspoof::remove(netlink, id, call.ifname().as_str())?;
         }
-        if self.call.config().ip_masq {
-            failures.try_to("remove masquerading", || self.remove_masquerade(pod));
+        if call.config().ip_masq {
+            let in_use = pod.map_or(Ok(Vec::new()), |pod| self.other_addresses(pod))?;
+            masquerade::remove(netlink, &call.network.name, id, &in_use)?;
         }
+        Ok(())
     }
 
-    fn mac_spoof_check(&self, host: &Link, inside: &Link) -> Option<MacSpoofCheck> {
-        let mac = inside.mac.filter(|_| self.call.config().macspoofchk)?;
-        let (id, ifname) = self.attachment();
-        Some(MacSpoofCheck::wanted(id, ifname, &host.name, mac))
+    /// Addresses of the pod's other interfaces, which may be of the same network.
+    fn other_addresses(&self, pod: &Pod) -> Result<Vec<IpAddr>, Error> {
+        let own = pod.rtnl.link_by_name(self.call.ifname().as_str())?.map(|link| link.index);
+        let addresses = pod.rtnl.addresses(0, None)?.into_iter();
+        let others = addresses.filter(|address| Some(address.index) != own);
+        Ok(others.map(|address| address.network.ip()).collect())
     }
 
-    fn wanted_masquerade(&self, ips: &[IpConfig]) -> Option<Masquerade> {
-        if !self.call.config().ip_masq {
-            return None;
-        }
-        let addresses = ips.iter().map(|ip| ip.address).collect();
-        Some(Masquerade::wanted(&self.call.network.name, self.attachment().0, addresses))
+    fn mac_check(&self, host_end: &str, mac: Option<[u8; 6]>) -> Option<MacSpoofCheck> {
+        let (id, ifname) = (self.call.container_id().as_str(), self.call.ifname().as_str());
+        let mac = mac.filter(|_| self.call.config().macspoofchk)?;
+        Some(MacSpoofCheck::wanted(id, ifname, host_end, mac))
     }
 
-    fn remove_source_check(&self) -> Result<(), Error> {
-        let (id, ifname) = self.attachment();
-        Ok(macspoof::remove(&self.netlink, id, ifname)?)
-    }
-
-    /// A container's interfaces in one network share a chain, so that the others' rules stay.
-    fn remove_masquerade(&self, pod: Option<&Pod>) -> Result<(), Error> {
-        let (id, ifname) = self.attachment();
-        let others = pod.map_or(Ok(Vec::new()), |pod| other_addresses(pod, ifname))?;
-        Ok(masquerade::remove(&self.netlink, &self.call.network.name, id, &others)?)
-    }
-
-    fn attachment(&self) -> (&str, &str) {
-        (self.call.container_id().as_str(), self.call.ifname().as_str())
+    fn masquerading(&self, result: &Success) -> Option<Masquerade> {
+        let call = self.call;
+        let addresses: Vec<Cidr> = result.ips.iter().map(|ip| ip.address).collect();
+        call.config().ip_masq.then(|| {
+            Masquerade::wanted(&call.network.name, call.container_id().as_str(), addresses)
+        })
     }
 }
 
-/// Removes the rules of attachments that are not valid, after their links were deleted.
+/// Removes the rules of a network's attachments that are not valid, after their links.
 pub(crate) fn collect_garbage(
     network: &Network<Config>,
     valid: &ValidAttachments,
-    failures: &mut Failures,
-) {
-    if !are_wanted(&network.config) {
-        return;
-    }
-    let Some(netlink) = failures.try_to("collect rules", || Nfnetlink::open().map_err(Error::from))
-    else {
-        return;
+) -> Result<(), Error> {
+    let Some(netlink) = open(&network.config)? else {
+        return Ok(());
     };
     if network.config.macspoofchk {
-        failures.try_to("collect the rules of macspoofchk", || -> Result<(), Error> {
-            let node = Rtnl::open()?;
-            // What cannot be looked up may be there.
-            let exists = |name: &str| !matches!(node.link_by_name(name), Ok(None));
-            Ok(macspoof::collect_garbage(&netlink, exists)?)
-        });
+        let links = Rtnl::open()?.links()?;
+        macspoof::collect_garbage(&netlink, |name| links.iter().any(|link| link.name == name))?;
     }
     if network.config.ip_masq {
-        failures.try_to("collect masquerading", || {
-            masquerade::collect_garbage(&netlink, &network.name, valid)
-        });
-    }
-}
-
-/// Whether rules could be made now, as far as they are asked for.
-pub(crate) fn status(config: &Config) -> Result<(), Error> {
-    if are_wanted(config) {
-        // Any question will do: a kernel without nf_tables answers none.
-        Nfnetlink::open()?.has_chain(macspoof::PREROUTING)?;
+        masquerade::collect_garbage(&netlink, &network.name, valid)?;
     }
     Ok(())
 }
 
-fn are_wanted(config: &Config) -> bool {
-    config.ip_masq || config.macspoofchk
+/// Whether rules could be written now.
+pub(crate) fn status(network: &Network<Config>) -> Result<(), Error> {
+    if let Some(netlink) = open(&network.config)? {
+        netlink.generation()?;
+    }
+    Ok(())
 }
 
-/// The addresses of a pod's interfaces but one.
-fn other_addresses(pod: &Pod, ifname: &str) -> Result<Vec<IpAddr>, Error> {
-    let index = pod.rtnl.link_by_name(ifname)?.map(|link| link.index);
-    let all = pod.rtnl.addresses(0, None)?;
-    let others = all.iter().filter(|address| Some(address.index) != index);
-    Ok(others.map(|address| address.network.ip()).collect())
+fn open(config: &Config) -> Result<Option<Nfnetlink>, Error> {
+    let by_iptables = config.ip_masq && config.ip_masq_backend == MasqueradeBackend::Iptables;
+    if by_iptables || config.macspoofchk {
+        return Ok(Some(Nfnetlink::open()?));
+    }
+    Ok(None)
 }
