@@ -49,6 +49,12 @@ fn ip(arguments: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+fn nft(arguments: &str) -> String {
+    let output = Command::new("nft").args(arguments.split(' ')).output().unwrap();
+    assert!(output.status.success(), "nft {arguments}: {output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// The names of the node's links, and its addresses, as `ip` shows them. Not the links' states, which
 /// follow their carrier some time later.
 fn node() -> String {
@@ -59,9 +65,7 @@ fn node() -> String {
 
 /// The lines of all rules and chains that belong to the pod, as `nft` shows them.
 fn rules() -> Vec<String> {
-    let output = Command::new("nft").args(["list", "ruleset"]).output().unwrap();
-    assert!(output.status.success(), "{output:?}");
-    let text = String::from_utf8(output.stdout).unwrap();
+    let text = nft("list ruleset");
     let of_pod = |line: &&str| line.contains("cni-br-iface-") || line.contains("CNI-");
     text.lines().filter(of_pod).map(str::to_owned).collect()
 }
@@ -139,10 +143,6 @@ fn del_and_gc_remove_the_rules_with_the_link() {
 
 #[test]
 fn check_misses_the_rules() {
-    let without_chain = |family: &str, chain: &str| {
-        let status = Command::new("nft").args(["flush", "chain", family, "nat", chain]).status();
-        assert!(status.unwrap().success());
-    };
     for (family, chain, expected) in
         [("bridge", "PREROUTING", "macspoofchk-c1-eth0"), ("ip", "POSTROUTING", "-s 10.88.0.2")]
     {
@@ -152,9 +152,28 @@ fn check_misses_the_rules() {
             let with_result = NETWORK.replacen('{', &format!("{{\"prevResult\": {result}, "), 1);
             let (done, said) = bridge_with("CHECK", pod, &with_result);
             assert!(done, "{said}");
-            without_chain(family, chain);
+            nft(&format!("flush chain {family} nat {chain}"));
             let (done, said) = bridge_with("CHECK", pod, &with_result);
             assert!(!done && said.contains(expected), "{said}");
+        });
+    }
+}
+
+/// Somebody's own rule needs a chain of ours, so that the kernel refuses to delete it.
+#[test]
+fn a_step_that_fails_does_not_keep_the_others() {
+    for command in ["DEL", "GC"] {
+        in_namespaces(move |pod| {
+            let (done, said) = bridge("ADD", pod);
+            assert!(done, "{said}");
+            nft("add chain bridge nat theirs");
+            nft("add rule bridge nat theirs jump cni-br-iface-c1-eth0");
+
+            let (done, said) = bridge(command, pod);
+            assert!(!done && said.contains("cni-br-iface-c1-eth0"), "{command}: {said}");
+            let left = rules();
+            assert!(!left.iter().any(|line| line.contains("CNI-")), "after {command}: {left:?}");
+            assert!(!node().contains("veth"), "after {command}: {}", node());
         });
     }
 }
