@@ -97,15 +97,19 @@ impl Nfnetlink {
     pub fn delete_flows(&self, family: Family, filter: &Filter) -> Result<usize> {
         let flows = self.flows(family, filter)?;
         for flow in &flows {
-            let attributes = vec![
-                DefaultNla::new(CTA_TUPLE_ORIG | NLA_F_NESTED, flow.tuple.clone()),
-                DefaultNla::new(CTA_ID, flow.id.clone()),
-            ];
-            let delete = message(IPCTNL_MSG_CT_DELETE, attributes);
-            // One that has ended meanwhile is as good as deleted.
-            self.execute(family, delete, || format!("delete connection {:?}", flow.original))?;
+            self.delete_flow(family, flow)?;
         }
         Ok(flows.len())
+    }
+
+    /// Makes the kernel forget a connection; one that has ended meanwhile is as good as forgotten.
+    pub fn delete_flow(&self, family: Family, flow: &Flow) -> Result<()> {
+        let attributes = vec![
+            DefaultNla::new(CTA_TUPLE_ORIG | NLA_F_NESTED, flow.tuple.clone()),
+            DefaultNla::new(CTA_ID, flow.id.clone()),
+        ];
+        let delete = message(IPCTNL_MSG_CT_DELETE, attributes);
+        self.execute(family, delete, || format!("delete connection {:?}", flow.original)).map(drop)
     }
 }
 

@@ -55,7 +55,7 @@ const NLMSG_HEADER: usize = 16;
 const NFGENMSG: usize = 4;
 
 /// A transaction or a list is begun anew this often if someone else changes the tables meanwhile.
-const ATTEMPTS: u32 = 32;
+const ATTEMPTS: u32 = 200;
 
 /// Longest message that a netlink socket takes as it is (`net.core.wmem_default`, less its overhead).
 const DEFAULT_SEND_BUFFER: usize = 200 * 1024;
@@ -78,16 +78,19 @@ impl Nfnetlink {
 
     /// Reads with `build`, and makes the changes it returns if the tables are still as they were read;
     /// otherwise builds again.
-    pub fn transaction(&self, mut build: impl FnMut(&Self) -> Result<Batch>) -> Result<()> {
+    pub fn transaction<E: From<Error>>(
+        &self,
+        mut build: impl FnMut(&Self) -> std::result::Result<Batch, E>,
+    ) -> std::result::Result<(), E> {
         for _ in 0..ATTEMPTS {
             let generation = self.generation()?;
             let batch = build(self)?;
             match self.commit_at(&batch, Some(generation)) {
                 Err(error) if error.errno() == Some(Errno::ERESTART) => {}
-                done => return done,
+                done => return Ok(done?),
             }
         }
-        Err(Error::new("change the nf_tables ruleset", Cause::Unstable(ATTEMPTS)))
+        Err(Error::new("change the nf_tables ruleset", Cause::Unstable(ATTEMPTS)).into())
     }
 
     /// The number of the ruleset's present state.

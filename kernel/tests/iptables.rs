@@ -246,7 +246,7 @@ fn a_transaction_is_built_anew_when_the_tables_change_meanwhile() {
             let mut batch = Batch::new();
             Nat::V4.add_table(&mut batch);
             batch.add_chain(Nat::V4.chain(&format!("ROUND-{rounds}")));
-            Ok(batch)
+            Ok::<_, kernel::Error>(batch)
         });
         result.unwrap();
         let chains = sh("iptables -t nat -S");

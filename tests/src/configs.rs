@@ -6,7 +6,7 @@ use crate::world::STATE_DIR;
 
 /// The network of pods with IPv4 addresses; its gateway, the node, is 10.88.0.1.
 pub const POD_SUBNET: &str = "10.88.0.0/24";
-/// The network of pods with IPv6 addresses; its gateway is fd00:88::1.
+/// The network of pods with IPv6 addresses; its gateway is `fd00:88::1`.
 pub const POD_SUBNET6: &str = "fd00:88::/64";
 
 /// host-local with one range for each subnet and default routes.

@@ -86,11 +86,8 @@ impl Plugin for HostLocal {
             }
             None => Vec::new(),
         };
-        let Attachment { container, ifname } = &attachment;
         let missing = |what: String| {
-            let dir = leases.dir().display();
-            let why =
-                format!("{what} is leased to container {container}, interface {ifname}, in {dir}");
+            let why = format!("{what} is leased to {attachment} in {}", leases.dir().display());
             Err(Error::new(Code::Changed, why))
         };
         if held.is_empty() {

@@ -193,7 +193,11 @@ fn requested_addresses() {
     let node = Node::of_subnet("10.1.2.0/24");
     let ask = |ip: &str| json!({"runtimeConfig": {"ips": [ip]}});
     assert_eq!(node.add_with("a", ask("10.1.2.77/24")).unwrap(), ["10.1.2.77"]);
-    failed(node.add_with("b", ask("10.1.2.77")), Code::Conflict, "10.1.2.77 is taken");
+    failed(
+        node.add_with("b", ask("10.1.2.77")),
+        Code::Conflict,
+        "10.1.2.77 is leased to container a, interface eth0",
+    );
     failed(node.add_with("b", ask("10.9.9.9")), Code::InvalidConfig, "10.9.9.9");
     // A write that was cut off keeps nobody from the address.
     node.write("10.1.2.78", "");

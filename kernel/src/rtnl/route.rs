@@ -10,6 +10,8 @@ use netlink_packet_route::route::{
     RouteType,
 };
 
+use nix::errno::Errno;
+
 use super::{Family, Rtnl};
 use crate::error::Result;
 
@@ -81,6 +83,28 @@ impl Rtnl {
     pub fn delete_route(&self, route: &Route) -> Result<()> {
         let message = RouteNetlinkMessage::DelRoute(route_message(route));
         self.request(message, 0, || format!("delete route {}", route.destination)).map(drop)
+    }
+
+    /// The index of the link by which packets of this machine to an address leave; `None` if there is no route.
+    pub fn link_towards(&self, address: IpAddr) -> Result<Option<u32>> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = Family::of(address).number();
+        message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
+        message.attributes.push(RouteAttribute::Destination(address.into()));
+        let get = RouteNetlinkMessage::GetRoute(message);
+        let replies = match self.request(get, 0, || format!("find the route to {address}")) {
+            Err(error) if error.errno() == Some(Errno::ENETUNREACH) => return Ok(None),
+            replies => replies?,
+        };
+        Ok(replies.into_iter().find_map(|reply| match reply {
+            RouteNetlinkMessage::NewRoute(message) => {
+                message.attributes.into_iter().find_map(|attribute| match attribute {
+                    RouteAttribute::Oif(index) => Some(index),
+                    _ => None,
+                })
+            }
+            _ => None,
+        }))
     }
 
     /// The unicast routes of a family, of all tables but the local one.

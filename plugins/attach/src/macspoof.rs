@@ -56,10 +56,9 @@ impl MacSpoofCheck {
                 let mut batch = Batch::new();
                 self.names.remove(netlink, &mut batch)?;
                 Ok(self.additions(batch, true))
-            })?,
-            result => result?,
+            }),
+            result => Ok(result?),
         }
-        Ok(())
     }
 
     /// Finds a rule that is missing.
@@ -120,8 +119,7 @@ pub fn remove(netlink: &Nfnetlink, container_id: &str, ifname: &str) -> Result<(
         let mut batch = Batch::new();
         names.remove(netlink, &mut batch)?;
         Ok(batch)
-    })?;
-    Ok(())
+    })
 }
 
 /// Removes the rules for interfaces of the node that are gone. The rules do not say which network they
@@ -140,8 +138,7 @@ pub fn collect_garbage(
             }
         }
         Ok(batch)
-    })?;
-    Ok(())
+    })
 }
 
 impl Names {

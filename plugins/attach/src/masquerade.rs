@@ -60,8 +60,7 @@ impl Masquerade {
             done => return Ok(done?),
         }
         // Of another interface of the container, or of an ADD before this one.
-        netlink.transaction(|netlink| self.additions(netlink))?;
-        Ok(())
+        netlink.transaction(|netlink| Ok(self.additions(netlink)?))
     }
 
     /// Finds a rule that is missing.
@@ -171,8 +170,7 @@ pub fn remove(
             }
         }
         Ok(batch)
-    })?;
-    Ok(())
+    })
 }
 
 /// Removes the rules of a network's containers that have no valid attachment.
@@ -191,8 +189,7 @@ pub fn collect_garbage(
             }
         }
         Ok(batch)
-    })?;
-    Ok(())
+    })
 }
 
 /// Adds to a batch what removes a chain and the rules that lead to it, save for those of addresses in use.

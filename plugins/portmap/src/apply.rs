@@ -1,0 +1,190 @@
+//! Making a plan's rules, and comparing them with those that are there.
+
+use kernel::iptables::{Match, Nat, Rule, Target};
+use kernel::nft::Place;
+use kernel::{Batch, Nfnetlink};
+
+use crate::config::{Mark, Settings};
+use crate::error::Error;
+use crate::mapping::protocol_name;
+use crate::plan::{DNAT_CHAIN, FamilyPlan, Plan, Shared};
+
+/// Makes the rules of a plan, all or none. Rules that the container has from an ADD before are replaced;
+/// if there are none, nothing is sent but additions, so that nobody waits for a disposal.
+pub(crate) fn add(netlink: &Nfnetlink, plan: &Plan, refuse_conflicts: bool) -> Result<(), Error> {
+    netlink.transaction(|netlink| {
+        let mut batch = Batch::new();
+        for family in plan.families() {
+            add_family(netlink, &mut batch, family, refuse_conflicts)?;
+        }
+        Ok(batch)
+    })
+}
+
+/// Finds a rule that is missing.
+pub(crate) fn check(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
+    for family in plan.families() {
+        let nat = family.nat;
+        let missing = |chain: &str, rule: &Rule| Error::Missing {
+            program: program(nat),
+            chain: chain.to_owned(),
+            rule: rule.to_string(),
+        };
+        for Shared { chain, rule, .. } in &family.shared {
+            if !has_rule(netlink, nat, chain, rule)? {
+                return Err(missing(chain, rule));
+            }
+        }
+        for (chain, wanted) in [(DNAT_CHAIN, &family.entries), (&family.own_chain, &family.rules)] {
+            let there: Vec<Rule> = nat.rules(netlink, chain)?.map(|(_, rule)| rule).collect();
+            if let Some(rule) = wanted.iter().find(|rule| !there.contains(rule)) {
+                return Err(missing(chain, rule));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether rules could be made: netfilter answers, and somebody else's chain is there if it is needed.
+pub(crate) fn status(settings: &Settings) -> Result<(), Error> {
+    let netlink = Nfnetlink::open()?;
+    netlink.has_chain(Nat::V4.chain(DNAT_CHAIN))?;
+    match &settings.mark {
+        Some(Mark::External(chain)) => require_chain(&netlink, Nat::V4, chain),
+        _ => Ok(()),
+    }
+}
+
+fn add_family(
+    netlink: &Nfnetlink,
+    batch: &mut Batch,
+    family: &FamilyPlan,
+    refuse_conflicts: bool,
+) -> Result<(), Error> {
+    let nat = family.nat;
+    if let Some(chain) = &family.external_chain {
+        require_chain(netlink, nat, chain)?;
+    }
+    let existing: Vec<(u64, Rule)> = nat.rules(netlink, DNAT_CHAIN)?.collect();
+    let (own, others): (Vec<_>, Vec<_>) =
+        existing.into_iter().partition(|(_, rule)| rule.next_chain() == Some(&family.own_chain));
+    if refuse_conflicts {
+        find_holder(netlink, family, &others)?;
+    }
+
+    nat.add_table(batch);
+    batch.add_chain(nat.chain(DNAT_CHAIN));
+    for shared in &family.shared {
+        add_shared(netlink, batch, nat, shared)?;
+    }
+    batch.add_chain(nat.chain(&family.own_chain));
+    if netlink.has_chain(nat.chain(&family.own_chain))? {
+        for (handle, _) in &own {
+            batch.delete_rule(nat.chain(DNAT_CHAIN), *handle);
+        }
+        batch.flush_chain(nat.chain(&family.own_chain));
+    }
+    for rule in &family.rules {
+        nat.add_rule(batch, &family.own_chain, Place::Last, rule);
+    }
+    for entry in &family.entries {
+        // Before whoever had one of the ports, so that a crashed pod's leftovers do not swallow packets.
+        let older = others.iter().find(|(_, other)| same_port(entry, other));
+        let place = older.map_or(Place::Last, |(handle, _)| Place::Before(*handle));
+        nat.add_rule(batch, DNAT_CHAIN, place, entry);
+    }
+    Ok(())
+}
+
+fn add_shared(
+    netlink: &Nfnetlink,
+    batch: &mut Batch,
+    nat: Nat,
+    shared: &Shared,
+) -> Result<(), kernel::Error> {
+    if has_rule(netlink, nat, shared.chain, &shared.rule)? {
+        return Ok(());
+    }
+    match shared.base {
+        Some(base) => nat.add_base_chain(batch, base),
+        None => batch.add_chain(nat.chain(shared.chain)),
+    }
+    nat.add_rule(batch, shared.chain, shared.place, &shared.rule);
+    Ok(())
+}
+
+fn has_rule(
+    netlink: &Nfnetlink,
+    nat: Nat,
+    chain: &str,
+    rule: &Rule,
+) -> Result<bool, kernel::Error> {
+    Ok(nat.rules(netlink, chain)?.any(|(_, there)| there == *rule))
+}
+
+fn require_chain(netlink: &Nfnetlink, nat: Nat, chain: &str) -> Result<(), Error> {
+    if netlink.has_chain(nat.chain(chain))? {
+        return Ok(());
+    }
+    Err(Error::NoSetMarkChain { program: program(nat), chain: chain.to_owned() })
+}
+
+/// Refuses a plan if one of its ports leads to another container already, at an address that both have.
+fn find_holder(
+    netlink: &Nfnetlink,
+    family: &FamilyPlan,
+    others: &[(u64, Rule)],
+) -> Result<(), Error> {
+    let same =
+        |(_, other): &&(u64, Rule)| family.entries.iter().any(|entry| same_port(entry, other));
+    for (_, other) in others.iter().filter(same) {
+        let Some(chain) = other.next_chain() else { continue };
+        for (_, theirs) in family.nat.rules(netlink, chain)? {
+            let Some(ours) = family.rules.iter().find(|ours| same_place(ours, &theirs)) else {
+                continue;
+            };
+            return Err(Error::Taken {
+                port: destination_port(ours).unwrap_or_default(),
+                protocol: protocol_name(ours.protocol.map_or(0, |is| is.value)),
+                holder: other.comment_text().unwrap_or(chain).to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Whether two entries have a port in common.
+pub(crate) fn same_port(one: &Rule, other: &Rule) -> bool {
+    let ports = |rule: &Rule| {
+        rule.matches.iter().find_map(|one| match one {
+            Match::DestinationPorts(is) if !is.negated => Some(is.value.clone()),
+            Match::DestinationPort(is) if !is.negated => Some(vec![is.value]),
+            _ => None,
+        })
+    };
+    let (Some(ours), Some(theirs)) = (ports(one), ports(other)) else { return false };
+    one.protocol == other.protocol
+        && ours.iter().any(|a| theirs.iter().any(|b| a.first <= b.last && b.first <= a.last))
+}
+
+/// Whether two DNAT rules can be meant by the same packet.
+fn same_place(one: &Rule, other: &Rule) -> bool {
+    let is_dnat = |rule: &Rule| matches!(rule.target, Some(Target::Dnat { .. }));
+    let overlap = match (one.destination, other.destination) {
+        (Some(a), Some(b)) => a == b,
+        _ => true,
+    };
+    is_dnat(one) && is_dnat(other) && same_port(one, other) && overlap
+}
+
+/// The port of a mapping's own rule.
+pub(crate) fn destination_port(rule: &Rule) -> Option<u16> {
+    rule.matches.iter().find_map(|one| match one {
+        Match::DestinationPort(is) => Some(is.value.first),
+        _ => None,
+    })
+}
+
+fn program(nat: Nat) -> &'static str {
+    if nat == Nat::V6 { "ip6tables" } else { "iptables" }
+}

@@ -1,0 +1,200 @@
+//! The configuration's keys, and what they come to.
+
+use cni::{Code, Error};
+use kernel::iptables::{ArgumentError, Bits, Nat, Rule, parse_matches};
+use serde::Deserialize;
+
+use crate::mapping::{Entry, Mapping};
+
+/// The plugin's own keys.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Config {
+    /// What the rules are written with: `iptables`, the default.
+    pub backend: Option<String>,
+    /// Whether connections from the node itself, and from the pod to itself, get the node's address, without
+    /// which they cannot work; true by default.
+    pub snat: Option<bool>,
+    /// Further conditions on IPv4 packets, as arguments of `iptables`.
+    pub conditions_v4: Vec<String>,
+    /// Further conditions on IPv6 packets, as arguments of `ip6tables`.
+    pub conditions_v6: Vec<String>,
+    /// Whether all connections get the node's address, not only those that need it.
+    pub masq_all: bool,
+    /// The bit of the packet mark that stands for that, 0 to 31; 13 by default.
+    pub mark_masq_bit: Option<i64>,
+    /// A chain of the table `nat` that sets another mark, which others masquerade.
+    pub external_set_mark_chain: Option<String>,
+    /// What happens if another container has the port.
+    pub on_conflict: OnConflict,
+    /// What the runtime adds.
+    pub runtime_config: RuntimeConfig,
+}
+
+/// What happens if another container has the port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnConflict {
+    /// The newest ADD gets it, because an older one may be a leftover.
+    #[default]
+    Replace,
+    /// The ADD is refused.
+    Error,
+}
+
+/// What the runtime adds to the configuration.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RuntimeConfig {
+    /// The ports to map.
+    pub port_mappings: Vec<Entry>,
+}
+
+/// The configuration, found to make sense.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// How packets are marked that need the node's address; none if none do.
+    pub(crate) mark: Option<Mark>,
+    /// Whether all packets need it.
+    pub(crate) mark_all: bool,
+    /// Whether a port that another container has is an error.
+    pub(crate) refuse_conflicts: bool,
+    /// The ports to map.
+    pub(crate) mappings: Vec<Mapping>,
+    conditions: [Vec<String>; 2],
+}
+
+/// How packets are marked that need the node's address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Mark {
+    /// With a bit of our own.
+    Bit(Bits),
+    /// By a chain of somebody else's.
+    External(String),
+}
+
+const DEFAULT_MARK_BIT: i64 = 13;
+
+impl Config {
+    /// Errors: code 7 for values that are wrong or do not go together, 2 for what is not supported.
+    pub(crate) fn settings(&self) -> Result<Settings, Error> {
+        self.check_backend()?;
+        let settings = Settings {
+            mark: self.mark()?,
+            mark_all: self.masq_all,
+            refuse_conflicts: self.on_conflict == OnConflict::Error,
+            mappings: Mapping::read_all(&self.runtime_config.port_mappings)?,
+            conditions: [self.conditions_v4.clone(), self.conditions_v6.clone()],
+        };
+        for (nat, key) in [(Nat::V4, "conditionsV4"), (Nat::V6, "conditionsV6")] {
+            let parsed = settings.with_conditions(nat, Rule::default());
+            parsed.map_err(|error| Error::invalid_key(key, error))?;
+        }
+        Ok(settings)
+    }
+
+    fn check_backend(&self) -> Result<(), Error> {
+        match self.backend.as_deref() {
+            None | Some("iptables") => Ok(()),
+            Some("nftables") => Err(Error::new(
+                Code::UnsupportedField,
+                "backend \"nftables\" is not supported by this version; use \"iptables\"",
+            )),
+            Some(other) => {
+                let why = format!("{other:?} is unknown; use \"iptables\"");
+                Err(Error::invalid_key("backend", why))
+            }
+        }
+    }
+
+    fn mark(&self) -> Result<Option<Mark>, Error> {
+        let bit = self.mark_masq_bit.unwrap_or(DEFAULT_MARK_BIT);
+        let bits = u32::try_from(bit).ok().and_then(|bit| 1_u32.checked_shl(bit));
+        let bits = bits.ok_or_else(|| {
+            Error::invalid_key("markMasqBit", format!("{bit} is no bit of a mark; use 0 to 31"))
+        })?;
+        let external = self.external_set_mark_chain.clone();
+        if external.is_some() && self.mark_masq_bit.is_some() {
+            let why =
+                "it does not go together with \"externalSetMarkChain\"; leave one of them out";
+            return Err(Error::invalid_key("markMasqBit", why));
+        }
+        let own = Mark::Bit(Bits { value: bits, mask: bits });
+        Ok(self.snat.unwrap_or(true).then(|| external.map_or(own, Mark::External)))
+    }
+}
+
+impl Settings {
+    /// Whether some packets get the node's address.
+    pub(crate) fn masquerades(&self) -> bool {
+        self.mark.is_some()
+    }
+
+    /// Adds the conditions of a family to a rule.
+    pub(crate) fn with_conditions(&self, nat: Nat, rule: Rule) -> Result<Rule, ArgumentError> {
+        let [v4, v6] = &self.conditions;
+        parse_matches(rule, nat.family(), if nat == Nat::V6 { v6 } else { v4 })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn settings(config: &Value) -> Result<Settings, Error> {
+        cni::json::read::<Config>(config)?.settings()
+    }
+
+    #[track_caller]
+    fn refused(config: &Value, code: Code, expected: &str) {
+        let error = settings(config).unwrap_err();
+        assert_eq!(error.code, code, "{error}");
+        assert!(error.msg.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn defaults() {
+        let settings = settings(&json!({})).unwrap();
+        assert_eq!(settings.mark, Some(Mark::Bit(Bits { value: 0x2000, mask: 0x2000 })));
+        assert!(settings.mappings.is_empty() && !settings.mark_all && !settings.refuse_conflicts);
+    }
+
+    #[test]
+    fn marks() {
+        let top = settings(&json!({"markMasqBit": 31})).unwrap();
+        assert_eq!(top.mark, Some(Mark::Bit(Bits { value: 1 << 31, mask: 1 << 31 })));
+        let chain = settings(&json!({"externalSetMarkChain": "KUBE-MARK-MASQ"})).unwrap();
+        assert_eq!(chain.mark, Some(Mark::External("KUBE-MARK-MASQ".into())));
+        assert_eq!(settings(&json!({"snat": false})).unwrap().mark, None);
+    }
+
+    #[test]
+    fn keys_in_go_spelling() {
+        let mapping =
+            json!({"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""});
+        let config = json!({"runtimeConfig": {"portMappings": [mapping]}, "onConflict": "error"});
+        let settings = settings(&config).unwrap();
+        assert_eq!((settings.mappings.len(), settings.refuse_conflicts), (1, true));
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        let invalid = Code::InvalidConfig;
+        refused(&json!({"backend": "ipvs"}), invalid, "\"backend\"");
+        refused(&json!({"backend": "nftables"}), Code::UnsupportedField, "nftables");
+        refused(&json!({"markMasqBit": 32}), invalid, "\"markMasqBit\"");
+        refused(&json!({"markMasqBit": -1}), invalid, "\"markMasqBit\"");
+        let both = json!({"markMasqBit": 5, "externalSetMarkChain": "X"});
+        refused(&both, invalid, "externalSetMarkChain");
+        refused(&json!({"snat": "x"}), invalid, "\"snat\"");
+        refused(&json!({"onConflict": "x"}), invalid, "\"onConflict\"");
+        refused(&json!({"conditionsV4": ["ip", "daddr", "1.2.3.4"]}), invalid, "\"ip\"");
+        refused(&json!({"conditionsV4": ["-m", "set"]}), invalid, "\"-m set\"");
+        refused(&json!({"conditionsV6": ["-d", "1.2.3.4"]}), invalid, "\"conditionsV6\"");
+        refused(&json!({"conditionsV4": ["!", "-d"]}), invalid, "no value");
+        let text_port = json!({"runtimeConfig": {"portMappings": [{"hostPort": "80"}]}});
+        refused(&text_port, invalid, "portMappings[0].hostPort");
+    }
+}

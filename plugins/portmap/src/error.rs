@@ -1,0 +1,56 @@
+//! What can go wrong while ports are mapped, and the codes for it.
+
+use cni::Code;
+
+/// Why ports could not be mapped, checked or given back.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel refused something.
+    #[error(transparent)]
+    Kernel(#[from] kernel::Error),
+    /// Another container has the port, and `onConflict` is `error`.
+    #[error(
+        "host port {port}/{protocol} is taken by {holder}; give that one up, map another hostPort or hostIP, or \
+         leave out \"onConflict\" to take the port over"
+    )]
+    Taken {
+        /// The port of the node.
+        port: u16,
+        /// Its protocol.
+        protocol: &'static str,
+        /// Whose it is, by the comment on the rule.
+        holder: String,
+    },
+    /// The chain that `externalSetMarkChain` names is not there.
+    #[error(
+        "{program} has no chain {chain} in its table nat, which key \"externalSetMarkChain\" names"
+    )]
+    NoSetMarkChain {
+        /// `iptables` or `ip6tables`.
+        program: &'static str,
+        /// The chain.
+        chain: String,
+    },
+    /// CHECK found that a rule is not there.
+    #[error("rule is missing: {program} -t nat -A {chain} {rule}")]
+    Missing {
+        /// `iptables` or `ip6tables`.
+        program: &'static str,
+        /// The chain it should be in.
+        chain: String,
+        /// The rule, as `iptables -S` would show it.
+        rule: String,
+    },
+}
+
+impl From<Error> for cni::Error {
+    fn from(error: Error) -> Self {
+        let code = match &error {
+            Error::Kernel(_) => Code::Kernel,
+            Error::Taken { .. } => Code::Conflict,
+            Error::NoSetMarkChain { .. } => Code::InvalidConfig,
+            Error::Missing { .. } => Code::Changed,
+        };
+        Self::from_source(code, &error)
+    }
+}

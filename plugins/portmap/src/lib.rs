@@ -1,0 +1,120 @@
+//! Leads ports of the node (`hostPort`) to the pod that an earlier plugin of the chain attached.
+//!
+//! ADD computes the rules as a plain value and adds them in one batch, nothing but additions; CHECK compares
+//! the same value with what the kernel holds. DEL and GC find a container's chain by its name, so they need
+//! neither namespace nor result nor mappings.
+
+#![forbid(unsafe_code)]
+
+mod apply;
+mod config;
+mod error;
+mod flows;
+mod mapping;
+mod plan;
+mod remove;
+
+pub use config::{Config, OnConflict};
+pub use error::Error;
+pub use mapping::{Entry, Mapping};
+
+use cni::{Call, Cidr, Code, Network, Plugin, Success, Undo, ValidAttachments};
+use kernel::iptables::Nat;
+use kernel::{Nfnetlink, Rtnl, sysctl};
+
+use crate::plan::Plan;
+
+/// The plugin.
+#[derive(Clone, Copy, Debug)]
+pub struct Portmap;
+
+impl Plugin for Portmap {
+    const NAME: &'static str = "portmap";
+    type Config = Config;
+
+    fn validate(&self, network: &Network<Config>) -> Result<(), cni::Error> {
+        network.config.settings().map(drop)
+    }
+
+    fn add(&self, call: &Call<Config>) -> Result<Success, cni::Error> {
+        let result = call.previous_result()?;
+        let settings = call.config().settings()?;
+        let pod = addresses(call, result);
+        let plan = Plan::new(&call.network.name, call.container_id(), &settings, &pod);
+        if plan.is_empty() {
+            return Ok(result.clone());
+        }
+        let netlink = Nfnetlink::open().map_err(Error::from)?;
+        Undo::around(|undo| {
+            if settings.masquerades() {
+                for cidr in pod.iter().filter(|cidr| cidr.is_ipv4()) {
+                    if let Some(link) = route_loopback_to(*cidr)? {
+                        undo.on_error("switch route_localnet off", move || {
+                            let name = ["ipv4", "conf", &link, "route_localnet"];
+                            sysctl::write(&name, "0").map_err(Error::from)?;
+                            Ok(())
+                        });
+                    }
+                }
+            }
+            apply::add(&netlink, &plan, settings.refuse_conflicts)?;
+            undo.on_error("remove the rules", || {
+                Ok(remove::remove(&netlink, &call.network.name, call.container_id()).map(drop)?)
+            });
+            flows::forget_udp(&netlink, &settings.mappings, &pod)?;
+            Ok(result.clone())
+        })
+    }
+
+    fn check(&self, call: &Call<Config>) -> Result<(), cni::Error> {
+        let result = call.previous_result()?;
+        let settings = call.config().settings()?;
+        let pod = addresses(call, result);
+        let plan = Plan::new(&call.network.name, call.container_id(), &settings, &pod);
+        if plan.is_empty() {
+            return Ok(());
+        }
+        Ok(apply::check(&Nfnetlink::open().map_err(Error::from)?, &plan)?)
+    }
+
+    fn del(&self, call: &Call<Config>) -> Result<(), cni::Error> {
+        let netlink = Nfnetlink::open().map_err(Error::from)?;
+        let ends = remove::remove(&netlink, &call.network.name, call.container_id())?;
+        Ok(flows::forget_ends(&netlink, &ends)?)
+    }
+
+    fn gc(&self, network: &Network<Config>, valid: &ValidAttachments) -> Result<(), cni::Error> {
+        let netlink = Nfnetlink::open().map_err(Error::from)?;
+        let ends = remove::collect_garbage(&netlink, &network.name, valid)?;
+        Ok(flows::forget_ends(&netlink, &ends)?)
+    }
+
+    fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
+        apply::status(&network.config.settings()?)
+            .map_err(|error| cni::Error { code: Code::NotAvailable, ..error.into() })
+    }
+}
+
+/// The pod's first IPv4 and its first IPv6 address, of those that are on its interface as far as the result
+/// says where they are.
+fn addresses(call: &Call<Config>, result: &Success) -> Vec<Cidr> {
+    let elsewhere = |index: usize| {
+        result.interfaces.get(index).is_some_and(|interface| {
+            interface.name != call.ifname().as_str() || interface.sandbox.is_empty()
+        })
+    };
+    let of_pod = |ip: &&cni::IpConfig| !ip.interface.is_some_and(elsewhere);
+    let all: Vec<Cidr> = result.ips.iter().filter(of_pod).map(|ip| ip.address).collect();
+    let first = |nat: Nat| all.iter().find(move |cidr| Nat::of(cidr.ip()) == nat).copied();
+    [Nat::V4, Nat::V6].into_iter().filter_map(first).collect()
+}
+
+/// Lets packets from 127.0.0.0/8 leave by the link towards the pod; gives the link's name if they could not
+/// before. IPv6 has no such switch: nothing leads from ::1 to a pod.
+fn route_loopback_to(pod: Cidr) -> Result<Option<String>, Error> {
+    let rtnl = Rtnl::open()?;
+    let Some(index) = rtnl.link_towards(pod.ip())? else { return Ok(None) };
+    let Some(link) = rtnl.link_by_index(index)? else { return Ok(None) };
+    let before = sysctl::write(&["ipv4", "conf", &link.name, "route_localnet"], "1")?;
+    Ok(before.map(|_| link.name))
+}

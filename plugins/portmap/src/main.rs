@@ -1,0 +1,7 @@
+//! The program `portmap`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cni::run(&portmap::Portmap)
+}

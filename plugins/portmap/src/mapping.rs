@@ -1,0 +1,152 @@
+//! A port of the node and the pod's port that it leads to.
+
+use std::net::IpAddr;
+
+use cni::{Code, Error};
+use kernel::iptables::{SCTP, TCP, UDP};
+use serde::Deserialize;
+
+/// One of `portMappings`, as the runtime sends it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Entry {
+    /// Port of the node.
+    pub host_port: i64,
+    /// Port of the pod.
+    pub container_port: i64,
+    /// `tcp`, `udp` or `sctp`, in any case.
+    pub protocol: String,
+    /// The node's address that the port is open at; empty or unspecified (0.0.0.0, ::) for all of a family.
+    #[serde(rename = "hostIP")]
+    pub host_ip: String,
+}
+
+/// A mapping that was found to be possible.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mapping {
+    /// Port of the node.
+    pub host_port: u16,
+    /// Port of the pod.
+    pub container_port: u16,
+    /// IPPROTO number.
+    pub protocol: u8,
+    /// The node's address that the port is open at; none for all of both families.
+    pub host_ip: Option<IpAddr>,
+}
+
+const PROTOCOLS: [(&str, u8); 3] = [("sctp", SCTP), ("tcp", TCP), ("udp", UDP)];
+
+impl Mapping {
+    /// Reads all mappings of a request.
+    ///
+    /// Errors: code 7, naming the key.
+    pub(crate) fn read_all(entries: &[Entry]) -> Result<Vec<Self>, Error> {
+        let mut all: Vec<Self> = Vec::with_capacity(entries.len());
+        for (index, entry) in entries.iter().enumerate() {
+            let key = format!("runtimeConfig.portMappings[{index}]");
+            let mapping = Self::read(entry, &key)?;
+            if let Some(before) = all.iter().position(|other| other.is_same_place(&mapping)) {
+                return Err(Error::new(
+                    Code::InvalidConfig,
+                    format!(
+                        "key {key:?} of the configuration: hostPort {}/{} is mapped by portMappings[{before}] \
+                         already; give it another hostPort, protocol or hostIP",
+                        mapping.host_port,
+                        protocol_name(mapping.protocol)
+                    ),
+                ));
+            }
+            all.push(mapping);
+        }
+        Ok(all)
+    }
+
+    fn read(entry: &Entry, key: &str) -> Result<Self, Error> {
+        let port = |name: &str, number: i64| match u16::try_from(number) {
+            Ok(port) if port > 0 => Ok(port),
+            _ => {
+                let why = format!("{number} is no port; it has to be 1 to 65535");
+                Err(Error::invalid_key(&format!("{key}.{name}"), why))
+            }
+        };
+        let lower = entry.protocol.to_ascii_lowercase();
+        let protocol = PROTOCOLS.iter().find(|(name, _)| *name == lower).map(|(_, number)| *number);
+        let protocol = protocol.ok_or_else(|| {
+            let why = format!("{:?} is unknown; use \"tcp\", \"udp\" or \"sctp\"", entry.protocol);
+            Error::invalid_key(&format!("{key}.protocol"), why)
+        })?;
+        let host_ip = match entry.host_ip.as_str() {
+            "" => None,
+            text => Some(text.parse::<IpAddr>().map(|ip| ip.to_canonical()).map_err(|_| {
+                let why = format!("{text:?} is no IP address; leave it out for all addresses");
+                Error::invalid_key(&format!("{key}.hostIP"), why)
+            })?),
+        };
+        Ok(Self {
+            host_port: port("hostPort", entry.host_port)?,
+            container_port: port("containerPort", entry.container_port)?,
+            protocol,
+            host_ip,
+        })
+    }
+
+    fn is_same_place(&self, other: &Self) -> bool {
+        (self.protocol, self.host_port, self.host_ip)
+            == (other.protocol, other.host_port, other.host_ip)
+    }
+}
+
+/// The name of one of the protocols that can be mapped.
+pub(crate) fn protocol_name(protocol: u8) -> &'static str {
+    PROTOCOLS.iter().find(|(_, number)| *number == protocol).map_or("", |(name, _)| name)
+}
+
+/// The protocols that can be mapped, by their names' order.
+pub(crate) fn protocols() -> impl Iterator<Item = u8> {
+    PROTOCOLS.iter().map(|(_, number)| *number)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(host_port: i64, protocol: &str, host_ip: &str) -> Entry {
+        let (protocol, host_ip) = (protocol.to_owned(), host_ip.to_owned());
+        Entry { host_port, container_port: 80, protocol, host_ip }
+    }
+
+    #[track_caller]
+    fn refused(entries: &[Entry], expected: &str) {
+        let error = Mapping::read_all(entries).unwrap_err();
+        assert_eq!(error.code, Code::InvalidConfig);
+        assert!(error.msg.contains(expected), "{error}");
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        refused(&[entry(0, "tcp", "")], "portMappings[0].hostPort\"");
+        refused(&[entry(-1, "tcp", "")], "-1 is no port");
+        refused(&[entry(80, "tcp", ""), entry(70000, "tcp", "")], "portMappings[1].hostPort\"");
+        refused(&[Entry { container_port: 0, ..entry(80, "tcp", "") }], "containerPort\"");
+        refused(&[entry(80, "icmp", "")], "portMappings[0].protocol\"");
+        refused(&[entry(80, "", "")], "portMappings[0].protocol\"");
+        refused(&[entry(80, "tcp", "bogus")], "portMappings[0].hostIP\"");
+        refused(&[entry(80, "tcp", ""), entry(80, "TCP", "")], "portMappings[0] already");
+        refused(&[entry(80, "tcp", "::ffff:192.0.2.1"), entry(80, "tcp", "192.0.2.1")], "already");
+    }
+
+    #[test]
+    fn what_runtimes_send_is_taken() {
+        let all = [
+            entry(80, "TCP", ""),
+            entry(80, "udp", ""),
+            entry(80, "tcp", "0.0.0.0"),
+            entry(80, "tcp", "192.0.2.1"),
+            entry(65535, "sctp", "::1"),
+        ];
+        let mappings = Mapping::read_all(&all).unwrap();
+        assert_eq!(mappings.len(), 5);
+        assert_eq!((mappings[0].protocol, mappings[1].protocol), (TCP, UDP));
+        assert_eq!(mappings[4].host_ip, "::1".parse().ok());
+    }
+}

@@ -1,0 +1,216 @@
+//! The rules that a container's mappings come to: a plain value, the same on every machine.
+//!
+//! `PREROUTING` and `OUTPUT` send packets for the node itself to `CNI-HOSTPORT-DNAT`; there each container
+//! has an entry for each protocol and 15 ports, which leads to its own chain. In that chain every mapping has
+//! its DNAT rule, and before it those that mark what needs the node's address: packets from the pod's own
+//! network and from 127.0.0.1, whose answers would not find back otherwise.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use attach::chain_name;
+use cni::{Cidr, ContainerId, NetworkName};
+use ipnetwork::IpNetwork;
+use kernel::iptables::{COMMENT_MAX, Is, Match, Nat, NatChain, Ports, Rule, Target, address_type};
+use kernel::nft::Place;
+
+use crate::config::{Mark, Settings};
+use crate::mapping::{Mapping, protocols};
+
+/// The chain of all entries.
+pub(crate) const DNAT_CHAIN: &str = "CNI-HOSTPORT-DNAT";
+const SET_MARK_CHAIN: &str = "CNI-HOSTPORT-SETMARK";
+const MASQUERADE_CHAIN: &str = "CNI-HOSTPORT-MASQ";
+
+/// `XT_MULTI_PORTS`.
+const PORTS_OF_AN_ENTRY: usize = 15;
+
+/// The rules of both families.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plan(Vec<FamilyPlan>);
+
+/// The rules of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct FamilyPlan {
+    /// The table.
+    pub(crate) nat: Nat,
+    /// Rules that all containers share, in the order in which their chains need each other.
+    pub(crate) shared: Vec<Shared>,
+    /// The chain of somebody else's that marks.
+    pub(crate) external_chain: Option<String>,
+    /// The container's entries in [`DNAT_CHAIN`].
+    pub(crate) entries: Vec<Rule>,
+    /// The container's chain.
+    pub(crate) own_chain: String,
+    /// Its rules.
+    pub(crate) rules: Vec<Rule>,
+}
+
+/// A rule that all containers share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Shared {
+    /// The chain it is in.
+    pub(crate) chain: &'static str,
+    /// How that is one of the table's own chains.
+    pub(crate) base: Option<NatChain>,
+    /// Where in the chain it goes.
+    pub(crate) place: Place,
+    /// The rule.
+    pub(crate) rule: Rule,
+}
+
+impl Plan {
+    /// The rules for a pod with these addresses, at most one of each family.
+    pub(crate) fn new(
+        network: &NetworkName,
+        container_id: &ContainerId,
+        settings: &Settings,
+        pod: &[Cidr],
+    ) -> Self {
+        if settings.mappings.is_empty() {
+            return Self(Vec::new());
+        }
+        let families = pod.iter().map(|address| {
+            let owner = (network.as_str(), container_id.as_str());
+            FamilyPlan::new(owner, settings, *address)
+        });
+        Self(families.collect())
+    }
+
+    /// True if there is nothing to map, or nowhere to map it to.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(crate) fn families(&self) -> &[FamilyPlan] {
+        &self.0
+    }
+}
+
+impl FamilyPlan {
+    fn new((network, container_id): (&str, &str), settings: &Settings, pod: Cidr) -> Self {
+        let nat = Nat::of(pod.ip());
+        let own_chain = own_chain(network, container_id);
+        let (mut shared, mut external_chain) = (Vec::new(), None);
+        match &settings.mark {
+            Some(Mark::Bit(bits)) => shared.extend(masquerade_by_mark(*bits)),
+            Some(Mark::External(chain)) => external_chain = Some(chain.clone()),
+            None => {}
+        }
+        shared.extend([NatChain::Prerouting, NatChain::Output].map(packets_for_the_node));
+        let for_family =
+            |mapping: &&Mapping| mapping.host_ip.is_none_or(|host_ip| Nat::of(host_ip) == nat);
+        let rules = settings.mappings.iter().filter(for_family);
+        Self {
+            nat,
+            shared,
+            external_chain,
+            entries: entries(&own_chain, &comment(network, container_id), settings, nat),
+            rules: rules.flat_map(|mapping| mapping_rules(mapping, settings, pod)).collect(),
+            own_chain,
+        }
+    }
+}
+
+/// The name of a container's chain.
+pub(crate) fn own_chain(network: &str, container_id: &str) -> String {
+    chain_name("DN-", network, container_id)
+}
+
+/// The ID of the container that a comment names, if it is one of this network.
+pub(crate) fn owner_id<'a>(comment: &'a str, network: &str) -> Option<&'a str> {
+    let rest = comment.strip_prefix("dnat name: \"")?.strip_prefix(network)?;
+    rest.strip_prefix("\" id: \"")?.strip_suffix('"')
+}
+
+/// As the reference plugin has it; cut if it is too long.
+fn comment(network: &str, container_id: &str) -> String {
+    const CUT: &str = "...";
+    let mut text = format!("dnat name: \"{network}\" id: \"{container_id}\"");
+    if text.len() > COMMENT_MAX {
+        // Names are ASCII, so every byte is a character.
+        text.truncate(COMMENT_MAX - CUT.len());
+        text.push_str(CUT);
+    }
+    text
+}
+
+/// Rules that give the node's address to what is marked; first of all, before others of `POSTROUTING` that
+/// would let it pass.
+fn masquerade_by_mark(bits: kernel::iptables::Bits) -> [Shared; 3] {
+    let in_chain = |chain, rule| Shared { chain, base: None, place: Place::Last, rule };
+    let masquerade = Rule::to(Target::Masquerade { random_fully: false });
+    [
+        in_chain(
+            SET_MARK_CHAIN,
+            Rule::to(Target::Mark(bits)).comment("CNI portfwd masquerade mark"),
+        ),
+        in_chain(MASQUERADE_CHAIN, masquerade.matching(Match::Mark(Is::equal(bits)))),
+        Shared {
+            chain: NatChain::Postrouting.name(),
+            base: Some(NatChain::Postrouting),
+            place: Place::First,
+            rule: Rule::jump(MASQUERADE_CHAIN).comment("CNI portfwd requiring masquerade"),
+        },
+    ]
+}
+
+/// Last of all: what kube-proxy has there goes first (CVE-2019-9946).
+fn packets_for_the_node(base: NatChain) -> Shared {
+    let destination = Some(Is::equal(address_type::LOCAL));
+    let rule = Rule::jump(DNAT_CHAIN).matching(Match::AddressType { source: None, destination });
+    Shared { chain: base.name(), base: Some(base), place: Place::Last, rule }
+}
+
+/// Entries for all ports, those of the other family's addresses too: the reference plugin's CHECK looks for
+/// them like this.
+fn entries(own_chain: &str, comment: &str, settings: &Settings, nat: Nat) -> Vec<Rule> {
+    let mut entries = Vec::new();
+    for protocol in protocols() {
+        let of_protocol = settings.mappings.iter().filter(|mapping| mapping.protocol == protocol);
+        let ports: Vec<Ports> = of_protocol.map(|mapping| mapping.host_port.into()).collect();
+        for some in ports.chunks(PORTS_OF_AN_ENTRY) {
+            let rule = Rule::jump(own_chain)
+                .protocol(protocol)
+                .comment(comment)
+                .matching(Match::DestinationPorts(Is::equal(some.to_vec())));
+            // Conditions that cannot be read were refused together with the configuration.
+            entries.extend(settings.with_conditions(nat, rule));
+        }
+    }
+    entries
+}
+
+fn mapping_rules(mapping: &Mapping, settings: &Settings, pod: Cidr) -> Vec<Rule> {
+    let to_port = |target: Target| {
+        let rule = Rule::to(target).protocol(mapping.protocol);
+        let rule = rule.destination_port(mapping.host_port);
+        match mapping.host_ip.filter(|host_ip| !host_ip.is_unspecified()) {
+            Some(host_ip) => rule.destination(Is::equal(IpNetwork::from(host_ip))),
+            None => rule,
+        }
+    };
+    let mut rules = Vec::new();
+    let chain = match &settings.mark {
+        Some(Mark::Bit(_)) => Some(SET_MARK_CHAIN),
+        Some(Mark::External(chain)) => Some(chain.as_str()),
+        None => None,
+    };
+    if let Some(chain) = chain {
+        let mark = || to_port(Target::Jump(chain.to_owned()));
+        if settings.mark_all {
+            rules.push(mark());
+        } else {
+            rules.push(mark().source(Is::equal(pod.network().into())));
+            if pod.is_ipv4() {
+                let loopback = IpNetwork::from(IpAddr::from(Ipv4Addr::LOCALHOST));
+                rules.push(mark().source(Is::equal(loopback)));
+            }
+        }
+    }
+    let (address, port) = (pod.ip(), Some(mapping.container_port));
+    rules.push(to_port(Target::Dnat { address, port }));
+    rules
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,125 @@
+//! Mappings and the rules they come to; no kernel asked.
+
+use expect_test::{Expect, expect};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::config::Config;
+
+fn check(config: &Value, pod: &[&str], expected: &Expect) {
+    let settings = cni::json::read::<Config>(config).unwrap().settings().unwrap();
+    let pod: Vec<Cidr> = pod.iter().map(|text| text.parse().unwrap()).collect();
+    let plan = Plan::new(&"testnet".parse().unwrap(), &"pod-a".parse().unwrap(), &settings, &pod);
+    let mut text = String::new();
+    for family in plan.families() {
+        let program = if family.nat == Nat::V6 { "ip6tables" } else { "iptables" };
+        let mut line = |how: &str, chain: &str, rule: &Rule| {
+            text.push_str(&format!("{program} {how} {chain} {rule}\n"));
+        };
+        for shared in &family.shared {
+            let how = if shared.place == Place::First { "-I" } else { "-A" };
+            line(how, shared.chain, &shared.rule);
+        }
+        family.entries.iter().for_each(|rule| line("-A", DNAT_CHAIN, rule));
+        family.rules.iter().for_each(|rule| line("-A", &family.own_chain, rule));
+    }
+    expected.assert_eq(&text);
+}
+
+fn mapping(host_port: u16, container_port: u16, protocol: &str, host_ip: &str) -> Value {
+    json!({"hostPort": host_port, "containerPort": container_port, "protocol": protocol, "hostIP": host_ip})
+}
+
+#[test]
+fn one_port() {
+    let config = json!({"runtimeConfig": {"portMappings": [mapping(8080, 80, "tcp", "")]}});
+    check(&config, &["10.88.0.2/24"], &expect![[r#"
+        iptables -A CNI-HOSTPORT-SETMARK -m comment --comment "CNI portfwd masquerade mark" -j MARK --set-xmark 0x2000/0x2000
+        iptables -A CNI-HOSTPORT-MASQ -m mark --mark 0x2000/0x2000 -j MASQUERADE
+        iptables -I POSTROUTING -m comment --comment "CNI portfwd requiring masquerade" -j CNI-HOSTPORT-MASQ
+        iptables -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+        iptables -A OUTPUT -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+        iptables -A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "dnat name: \"testnet\" id: \"pod-a\"" -m multiport --dports 8080 -j CNI-DN-9b8cc9dd5d53e36658bb0
+        iptables -A CNI-DN-9b8cc9dd5d53e36658bb0 -s 10.88.0.0/24 -p tcp -m tcp --dport 8080 -j CNI-HOSTPORT-SETMARK
+        iptables -A CNI-DN-9b8cc9dd5d53e36658bb0 -s 127.0.0.1/32 -p tcp -m tcp --dport 8080 -j CNI-HOSTPORT-SETMARK
+        iptables -A CNI-DN-9b8cc9dd5d53e36658bb0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.88.0.2:80
+    "#]]);
+}
+
+#[test]
+fn both_families_and_host_addresses() {
+    let mappings = [
+        mapping(8080, 80, "tcp", "192.0.2.10"),
+        mapping(8080, 80, "tcp", "2001:db8::10"),
+        mapping(53, 53, "udp", "::"),
+        mapping(9899, 9899, "SCTP", "0.0.0.0"),
+    ];
+    let config = json!({"snat": false, "runtimeConfig": {"portMappings": mappings}});
+    check(&config, &["10.88.0.2/24", "fd00:88::2/64"], &expect![[r#"
+        iptables -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+        iptables -A OUTPUT -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+        iptables -A CNI-HOSTPORT-DNAT -p sctp -m comment --comment "dnat name: \"testnet\" id: \"pod-a\"" -m multiport --dports 9899 -j CNI-DN-9b8cc9dd5d53e36658bb0
+        iptables -A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "dnat name: \"testnet\" id: \"pod-a\"" -m multiport --dports 8080,8080 -j CNI-DN-9b8cc9dd5d53e36658bb0
+        iptables -A CNI-HOSTPORT-DNAT -p udp -m comment --comment "dnat name: \"testnet\" id: \"pod-a\"" -m multiport --dports 53 -j CNI-DN-9b8cc9dd5d53e36658bb0
+        iptables -A CNI-DN-9b8cc9dd5d53e36658bb0 -d 192.0.2.10/32 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.88.0.2:80
+        iptables -A CNI-DN-9b8cc9dd5d53e36658bb0 -p sctp -m sctp --dport 9899 -j DNAT --to-destination 10.88.0.2:9899
+        ip6tables -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+        ip6tables -A OUTPUT -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+        ip6tables -A CNI-HOSTPORT-DNAT -p sctp -m comment --comment "dnat name: \"testnet\" id: \"pod-a\"" -m multiport --dports 9899 -j CNI-DN-9b8cc9dd5d53e36658bb0
+        ip6tables -A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "dnat name: \"testnet\" id: \"pod-a\"" -m multiport --dports 8080,8080 -j CNI-DN-9b8cc9dd5d53e36658bb0
+        ip6tables -A CNI-HOSTPORT-DNAT -p udp -m comment --comment "dnat name: \"testnet\" id: \"pod-a\"" -m multiport --dports 53 -j CNI-DN-9b8cc9dd5d53e36658bb0
+        ip6tables -A CNI-DN-9b8cc9dd5d53e36658bb0 -d 2001:db8::10/128 -p tcp -m tcp --dport 8080 -j DNAT --to-destination [fd00:88::2]:80
+        ip6tables -A CNI-DN-9b8cc9dd5d53e36658bb0 -p udp -m udp --dport 53 -j DNAT --to-destination [fd00:88::2]:53
+    "#]]);
+}
+
+#[test]
+fn all_is_marked_elsewhere() {
+    let config = json!({
+        "masqAll": true, "externalSetMarkChain": "KUBE-MARK-MASQ",
+        "conditionsV4": ["!", "-s", "192.0.2.0/24", "-i", "eth+"], "conditionsV6": ["-m", "mark", "--mark", "0x1/0x3"],
+        "runtimeConfig": {"portMappings": [mapping(8080, 80, "tcp", "")]},
+    });
+    check(&config, &["10.88.0.2/24", "fd00:88::2/64"], &expect![[r#"
+        iptables -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+        iptables -A OUTPUT -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+        iptables -A CNI-HOSTPORT-DNAT ! -s 192.0.2.0/24 -i eth+ -p tcp -m comment --comment "dnat name: \"testnet\" id: \"pod-a\"" -m multiport --dports 8080 -j CNI-DN-9b8cc9dd5d53e36658bb0
+        iptables -A CNI-DN-9b8cc9dd5d53e36658bb0 -p tcp -m tcp --dport 8080 -j KUBE-MARK-MASQ
+        iptables -A CNI-DN-9b8cc9dd5d53e36658bb0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.88.0.2:80
+        ip6tables -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+        ip6tables -A OUTPUT -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+        ip6tables -A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "dnat name: \"testnet\" id: \"pod-a\"" -m multiport --dports 8080 -m mark --mark 0x1/0x3 -j CNI-DN-9b8cc9dd5d53e36658bb0
+        ip6tables -A CNI-DN-9b8cc9dd5d53e36658bb0 -p tcp -m tcp --dport 8080 -j KUBE-MARK-MASQ
+        ip6tables -A CNI-DN-9b8cc9dd5d53e36658bb0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination [fd00:88::2]:80
+    "#]]);
+}
+
+#[test]
+fn sixteen_ports_are_two_entries() {
+    let mappings: Vec<Value> = (9000..9016).map(|port| mapping(port, port, "tcp", "")).collect();
+    let config = json!({"snat": false, "runtimeConfig": {"portMappings": mappings}});
+    let settings = cni::json::read::<Config>(&config).unwrap().settings().unwrap();
+    let pod = ["10.88.0.2/24".parse().unwrap()];
+    let plan = Plan::new(&"testnet".parse().unwrap(), &"pod-a".parse().unwrap(), &settings, &pod);
+    let entries = &plan.families()[0].entries;
+    assert_eq!(entries.len(), 2);
+    assert!(entries[0].to_string().contains("--dports 9000,9001,"), "{}", entries[0]);
+    assert!(entries[1].to_string().contains("--dports 9015 "), "{}", entries[1]);
+}
+
+#[test]
+fn nothing_to_map() {
+    check(&json!({}), &["10.88.0.2/24"], &expect![[""]]);
+    let config = json!({"runtimeConfig": {"portMappings": [mapping(8080, 80, "tcp", "")]}});
+    check(&config, &[], &expect![[""]]);
+}
+
+#[test]
+fn owners_are_read_from_comments() {
+    assert_eq!(owner_id(&comment("testnet", "pod-a"), "testnet"), Some("pod-a"));
+    assert_eq!(owner_id(&comment("testnet", "pod-a"), "test"), None);
+    assert_eq!(owner_id("name: \"testnet\" id: \"pod-a\"", "testnet"), None);
+    let long = comment("testnet", &"a".repeat(300));
+    assert_eq!(long.len(), COMMENT_MAX);
+    assert_eq!(owner_id(&long, "testnet"), None);
+}
