@@ -61,11 +61,10 @@ impl Plugin for Bridge {
         let pod = failures
             .try_to("look into the pod", || Pod::open_if_there(call.netns()))
             .unwrap_or_default();
-        let rules = failures.try_to("remove the rules", || -> Result<Rules<'_>, Error> {
-            let rules = Rules::open(call)?;
-            rules.remove(pod.as_ref())?;
-            Ok(rules)
-        });
+        let rules = failures.try_to("remove the rules", || Rules::open(call));
+        if let Some(rules) = &rules {
+            failures.try_to("remove the rules", || rules.remove(pod.as_ref()));
+        }
         failures.try_to("delete the interface", || -> Result<(), Error> {
             let result = call.network.prev_result.as_ref();
             Ok(HostEnd::of(call).delete(&Rtnl::open()?, pod.as_ref(), result)?)
