@@ -1,5 +1,7 @@
 //! Mappings and the rules they come to; no kernel asked.
 
+use std::fmt::Write;
+
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
@@ -14,7 +16,7 @@ fn check(config: &Value, pod: &[&str], expected: &Expect) {
     for family in plan.families() {
         let program = if family.nat == Nat::V6 { "ip6tables" } else { "iptables" };
         let mut line = |how: &str, chain: &str, rule: &Rule| {
-            text.push_str(&format!("{program} {how} {chain} {rule}\n"));
+            writeln!(text, "{program} {how} {chain} {rule}").unwrap();
         };
         for shared in &family.shared {
             let how = if shared.place == Place::First { "-I" } else { "-A" };
@@ -33,7 +35,10 @@ fn mapping(host_port: u16, container_port: u16, protocol: &str, host_ip: &str) -
 #[test]
 fn one_port() {
     let config = json!({"runtimeConfig": {"portMappings": [mapping(8080, 80, "tcp", "")]}});
-    check(&config, &["10.88.0.2/24"], &expect![[r#"
+    check(
+        &config,
+        &["10.88.0.2/24"],
+        &expect![[r#"
         iptables -A CNI-HOSTPORT-SETMARK -m comment --comment "CNI portfwd masquerade mark" -j MARK --set-xmark 0x2000/0x2000
         iptables -A CNI-HOSTPORT-MASQ -m mark --mark 0x2000/0x2000 -j MASQUERADE
         iptables -I POSTROUTING -m comment --comment "CNI portfwd requiring masquerade" -j CNI-HOSTPORT-MASQ
@@ -43,7 +48,8 @@ fn one_port() {
         iptables -A CNI-DN-9b8cc9dd5d53e36658bb0 -s 10.88.0.0/24 -p tcp -m tcp --dport 8080 -j CNI-HOSTPORT-SETMARK
         iptables -A CNI-DN-9b8cc9dd5d53e36658bb0 -s 127.0.0.1/32 -p tcp -m tcp --dport 8080 -j CNI-HOSTPORT-SETMARK
         iptables -A CNI-DN-9b8cc9dd5d53e36658bb0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination 10.88.0.2:80
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -55,7 +61,10 @@ fn both_families_and_host_addresses() {
         mapping(9899, 9899, "SCTP", "0.0.0.0"),
     ];
     let config = json!({"snat": false, "runtimeConfig": {"portMappings": mappings}});
-    check(&config, &["10.88.0.2/24", "fd00:88::2/64"], &expect![[r#"
+    check(
+        &config,
+        &["10.88.0.2/24", "fd00:88::2/64"],
+        &expect![[r#"
         iptables -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
         iptables -A OUTPUT -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
         iptables -A CNI-HOSTPORT-DNAT -p sctp -m comment --comment "dnat name: \"testnet\" id: \"pod-a\"" -m multiport --dports 9899 -j CNI-DN-9b8cc9dd5d53e36658bb0
@@ -70,7 +79,8 @@ fn both_families_and_host_addresses() {
         ip6tables -A CNI-HOSTPORT-DNAT -p udp -m comment --comment "dnat name: \"testnet\" id: \"pod-a\"" -m multiport --dports 53 -j CNI-DN-9b8cc9dd5d53e36658bb0
         ip6tables -A CNI-DN-9b8cc9dd5d53e36658bb0 -d 2001:db8::10/128 -p tcp -m tcp --dport 8080 -j DNAT --to-destination [fd00:88::2]:80
         ip6tables -A CNI-DN-9b8cc9dd5d53e36658bb0 -p udp -m udp --dport 53 -j DNAT --to-destination [fd00:88::2]:53
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -80,7 +90,10 @@ fn all_is_marked_elsewhere() {
         "conditionsV4": ["!", "-s", "192.0.2.0/24", "-i", "eth+"], "conditionsV6": ["-m", "mark", "--mark", "0x1/0x3"],
         "runtimeConfig": {"portMappings": [mapping(8080, 80, "tcp", "")]},
     });
-    check(&config, &["10.88.0.2/24", "fd00:88::2/64"], &expect![[r#"
+    check(
+        &config,
+        &["10.88.0.2/24", "fd00:88::2/64"],
+        &expect![[r#"
         iptables -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
         iptables -A OUTPUT -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
         iptables -A CNI-HOSTPORT-DNAT ! -s 192.0.2.0/24 -i eth+ -p tcp -m comment --comment "dnat name: \"testnet\" id: \"pod-a\"" -m multiport --dports 8080 -j CNI-DN-9b8cc9dd5d53e36658bb0
@@ -91,7 +104,8 @@ fn all_is_marked_elsewhere() {
         ip6tables -A CNI-HOSTPORT-DNAT -p tcp -m comment --comment "dnat name: \"testnet\" id: \"pod-a\"" -m multiport --dports 8080 -m mark --mark 0x1/0x3 -j CNI-DN-9b8cc9dd5d53e36658bb0
         ip6tables -A CNI-DN-9b8cc9dd5d53e36658bb0 -p tcp -m tcp --dport 8080 -j KUBE-MARK-MASQ
         ip6tables -A CNI-DN-9b8cc9dd5d53e36658bb0 -p tcp -m tcp --dport 8080 -j DNAT --to-destination [fd00:88::2]:80
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
