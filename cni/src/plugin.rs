@@ -103,7 +103,8 @@ fn perform<P: Plugin>(
         }
         Command::Gc | Command::Status | Command::Version => None,
     };
-    let mut bytes = Vec::new();
+    // Room for a usual configuration, which then takes one read(2) and not one every 32 bytes.
+    let mut bytes = Vec::with_capacity(16 * 1024);
     stdin
         .read_to_end(&mut bytes)
         .map_err(|error| Error::new(Code::Io, format!("read stdin: {error}")))?;

@@ -30,7 +30,7 @@ pub(crate) struct Places {
     /// Where networks are configured: *.conflist, *.conf and *.json files
     #[arg(long, global = true, value_name = "DIR", env = "NETCONFPATH", hide_env_values = true)]
     #[arg(default_value = "/etc/cni/net.d")]
-    net_dir: PathBuf,
+    net_dir: OsString,
     /// Where plugins are looked for: directories between colons
     #[arg(long, global = true, value_name = "DIRS", env = "CNI_PATH", hide_env_values = true)]
     #[arg(default_value = "/opt/cni/bin")]
@@ -43,8 +43,8 @@ pub(crate) struct Places {
 impl Places {
     /// A variable that is set to nothing is as good as none, as in cnitool.
     pub(crate) fn net_dir(&self) -> PathBuf {
-        let empty = self.net_dir.as_os_str().is_empty();
-        if empty { "/etc/cni/net.d".into() } else { self.net_dir.clone() }
+        let dir = &self.net_dir;
+        if dir.is_empty() { "/etc/cni/net.d".into() } else { dir.into() }
     }
 
     pub(crate) fn plugin_path(&self) -> Vec<PathBuf> {
@@ -96,7 +96,7 @@ pub(crate) struct Target {
     /// The network's name
     pub(crate) network: String,
     /// The path of the network namespace
-    pub(crate) netns: PathBuf,
+    pub(crate) netns: OsString,
     /// The container's ID [default: "cnitool-" and a hash of NETNS, as cnitool has it]
     #[arg(long, value_name = "ID")]
     pub(crate) container_id: Option<ContainerId>,

@@ -139,18 +139,18 @@ fn print(result: &Success, network: &Network) -> Result<(), Failure> {
 impl Target {
     /// The attachment of an ADD or CHECK, which need a namespace.
     fn attachment(&self) -> Result<Attachment, Failure> {
-        if self.netns.as_os_str().is_empty() {
+        if self.netns.is_empty() {
             return Err(Failure::NoNetns);
         }
         self.detachment()
     }
 
     fn detachment(&self) -> Result<Attachment, Failure> {
-        let netns = if self.netns.as_os_str().is_empty() {
+        let netns = if self.netns.is_empty() {
             None
         } else {
             let current_dir = env::current_dir().map_err(Failure::CurrentDir)?;
-            Some(attachment::absolute(&self.netns, &current_dir))
+            Some(attachment::absolute(Path::new(&self.netns), &current_dir))
         };
         let container_id = match (&self.container_id, &netns) {
             (Some(id), _) => id.clone(),

@@ -68,6 +68,17 @@ pub enum Error {
         /// What went wrong then.
         del: Box<Error>,
     },
+    /// GC: an attachment that is not valid could not be detached.
+    #[error("detach container {id}, interface {ifname}, which is not valid")]
+    NotDetached {
+        /// The container.
+        id: ContainerId,
+        /// The interface.
+        ifname: IfName,
+        /// What went wrong.
+        #[source]
+        error: Box<Error>,
+    },
     /// GC goes on after errors: all of them.
     #[error("{}", Joined(.0))]
     Several(Vec<Error>),

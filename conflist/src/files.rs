@@ -43,7 +43,7 @@ pub enum FilesError {
         source: InvalidNetwork,
     },
     /// No file of the directory is about this network.
-    #[error("find network {name:?} in {}{}", dir.display(), Unreadable(unreadable))]
+    #[error("network {name:?} is in no file of {}{}", dir.display(), Unreadable(unreadable))]
     NotFound {
         /// The network.
         name: String,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use cni::{Command, ContainerId, IfName, ValidAttachments, Version, exec};
 use serde::Deserialize;
 
+use crate::attachment::Attachment;
 use crate::error::Error;
 use crate::lock::Lock;
 use crate::network::Network;
@@ -66,7 +67,8 @@ impl Runtime {
             if is_valid(&attachment.container_id, &attachment.ifname) {
                 kept.insert((attachment.container_id, attachment.ifname));
             } else if let Err(error) = self.del_locked(&cache, network, &attachment) {
-                errors.push(error);
+                let Attachment { container_id: id, ifname, .. } = attachment;
+                errors.push(Error::NotDetached { id, ifname, error: Box::new(error) });
             }
         }
         if network.version >= Version::V1_1_0 {

@@ -21,6 +21,7 @@ fn text(error: &Error) -> String {
         Error::NotUndone { add, del } => {
             format!("{}\nconflist: and undoing it: {}", text(add), text(del))
         }
+        Error::NotDetached { error: cause, .. } => format!("{error}: {}", text(cause)),
         Error::Several(errors) => {
             errors.iter().map(text).collect::<Vec<_>>().join("\nconflist: also: ")
         }

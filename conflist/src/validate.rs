@@ -30,23 +30,26 @@ use crate::files::{self, FilesError};
 /// Validates the network of a name: the file that runtimes take, the plugins beside it, and other
 /// files that claim the name. `plugin_path` is where plugins are looked for.
 ///
-/// Errors: no file has the name. The files that are no JSON, and might have it, are told of.
+/// If none has the name: the files without a name, or without JSON, one of which may be meant.
+///
+/// Errors: there are none of those either.
 pub fn network(dir: &Path, name: &str, plugin_path: &[PathBuf]) -> Result<Vec<Finding>, Error> {
     let name: NetworkName = name.parse()?;
     let mut files = Vec::new();
-    let mut unreadable = Vec::new();
+    let mut nameless = Vec::new();
     for file in files::networks(dir)? {
-        match fs::read(&file).ok().map(|text| Node::parse(&text)) {
-            Some(Ok(node)) if node.text_of("name") == Some(name.as_str()) => files.push(file),
-            Some(Ok(_)) => {}
-            _ => unreadable.push(file),
+        let node = fs::read(&file).ok().and_then(|text| Node::parse(&text).ok());
+        match node.as_ref().and_then(|node| node.text_of("name")) {
+            Some(text) if text == name.as_str() => files.push(file),
+            Some(_) => {}
+            None => nameless.push(file),
         }
     }
-    if files.is_empty() && unreadable.is_empty() {
+    if files.is_empty() && nameless.is_empty() {
         let name = name.to_string();
         return Err(FilesError::NotFound { name, dir: dir.into(), unreadable: Vec::new() }.into());
     }
-    let files = if files.is_empty() { unreadable } else { files };
+    let files = if files.is_empty() { nameless } else { files };
     let mut findings: Vec<Finding> = Vec::new();
     for finding in files.iter().flat_map(|path| file(path, plugin_path)) {
         // Files with the same name share the plugins beside them.

@@ -94,7 +94,7 @@ impl Nfnetlink {
     }
 
     /// The number of the ruleset's present state.
-    fn generation(&self) -> Result<u32> {
+    pub fn generation(&self) -> Result<u32> {
         let message = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
         let what = || "read the generation of the nf_tables ruleset".to_owned();
         let reply = self.get(NetfilterProtoFamily::Unspec, message, what)?;

@@ -14,6 +14,9 @@ use crate::world::World;
 /// How long a client waits for an answer: long when there should be one.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long one waits where no answer is expected.
+const IMPATIENCE: Duration = Duration::from_millis(400);
+
 /// An HTTP server that answers each request with its own name and the client's address.
 #[derive(Debug)]
 pub struct TcpEcho {
@@ -98,6 +101,12 @@ impl Drop for UdpEcho {
     }
 }
 
+/// Whether somebody accepts a TCP connection soon: the question for a port that should be dead.
+pub fn answers(world: &World, netns: &str, address: &str) -> bool {
+    let address: SocketAddr = address.parse().expect("an address and a port");
+    world.inside(netns, || TcpStream::connect_timeout(&address, IMPATIENCE).is_ok())
+}
+
 /// Asks for a page from namespace `netns`: "NAME CLIENT" as the server saw it.
 pub fn fetch(world: &World, netns: &str, address: &str) -> io::Result<String> {
     let address: SocketAddr = address.parse().map_err(io::Error::other)?;
@@ -114,7 +123,7 @@ pub fn fetch(world: &World, netns: &str, address: &str) -> io::Result<String> {
     })
 }
 
-/// Sends a datagram from namespace `netns` and returns the answer, "NAME CLIENT".
+/// Sends a datagram from namespace `netns` and returns the answer, "NAME CLIENT"; tries twice.
 ///
 /// `port` is the client's own: two calls with the same one belong to the same flow.
 pub fn fetch_udp(world: &World, netns: &str, address: &str, port: u16) -> io::Result<String> {
@@ -122,11 +131,15 @@ pub fn fetch_udp(world: &World, netns: &str, address: &str, port: u16) -> io::Re
     let own = if address.is_ipv4() { format!("0.0.0.0:{port}") } else { format!("[::]:{port}") };
     world.inside(netns, || {
         let socket = UdpSocket::bind(own)?;
-        socket.set_read_timeout(Some(Duration::from_secs(1)))?;
+        socket.set_read_timeout(Some(IMPATIENCE))?;
         socket.connect(address)?;
-        socket.send(b"hello")?;
         let mut answer = [0; 512];
-        let length = socket.recv(&mut answer)?;
+        let mut ask = || {
+            socket.send(b"hello")?;
+            socket.recv(&mut answer)
+        };
+        // The first datagram may be lost while the neighbour's address is being resolved.
+        let length = ask().or_else(|_| ask())?;
         Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
     })
 }

@@ -64,8 +64,18 @@ impl World {
     /// The state of the node and of the files, with placeholders: two of these can be compared.
     #[must_use]
     pub fn snapshot(&self) -> Value {
+        self.snapshot_of(&[NODE])
+    }
+
+    /// The state of those of `namespaces` that exist and of the files, with placeholders.
+    #[must_use]
+    pub fn snapshot_of(&self, namespaces: &[&str]) -> Value {
         let mut normaliser = Normaliser::new("/nowhere", "");
-        let state = self.snapshot_with(&[NODE], &mut normaliser);
+        let mut state = self.snapshot_with(namespaces, &mut normaliser);
+        for namespace in state.as_object_mut().into_iter().flatten() {
+            // How far the kernel had come when the snapshot began is not part of the state.
+            namespace.1.as_object_mut().map(|parts| parts.remove("dad_pending"));
+        }
         normaliser.value(&state)
     }
 

@@ -73,7 +73,12 @@ impl Case {
         };
         let records: Vec<Value> = self.steps.iter().map(|step| replay.step(step)).collect();
         let found: Vec<Value> = records.iter().map(|r| replay.normaliser.value(r)).collect();
-        differences(&json!({"steps": self.expected()}), &json!({"steps": found}))
+        let pairs = self.expected().into_iter().zip(found).enumerate();
+        let of_step = |(number, (expected, found))| {
+            let found = differences(&expected, &found).into_iter();
+            found.map(move |d| Difference { path: format!("/steps/{number}{}", d.path), ..d })
+        };
+        pairs.flat_map(of_step).collect()
     }
 
     /// The namespaces whose state the case records.

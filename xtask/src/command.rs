@@ -10,6 +10,9 @@ use crate::workspace;
 /// Why a task ends with a failure.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
+    /// The demonstration did not show what it should.
+    #[error("demo: {0}")]
+    Demo(#[from] crate::demo::DemoError),
     /// A program could not be started.
     #[error("start {program}: {source}")]
     Start {

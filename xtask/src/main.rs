@@ -4,6 +4,7 @@
 
 mod build;
 mod command;
+mod demo;
 mod deny;
 mod lint;
 mod needs;
@@ -29,6 +30,8 @@ struct Cli {
 enum Task {
     /// Build static release binaries into dist/bin, a folder to copy to /opt/cni/bin
     Build,
+    /// Make a node and a pod out of namespaces, and watch a hostPort work and vanish
+    Demo,
     /// Check format, lints, documentation, dependencies and the tree's own rules
     Lint,
     /// Lint, then run unit, property and end-to-end tests, fetching what they need
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
 fn run(task: &Task) -> Result<(), Failure> {
     match task {
         Task::Build => build::run(),
+        Task::Demo => demo::run(),
         Task::Lint => lint::run(),
         Task::Test => test::run(),
     }

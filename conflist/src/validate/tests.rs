@@ -392,10 +392,15 @@ fn the_network_of_a_name() {
         30-b.conflist:2: warning: key "plugin": unknown; did you mean "plugins"?
         b/extra.conf:1: error: key "type": tuning changes what a plugin before it made: it cannot be the first
     "#]].assert_eq(&told("b"));
-    expect![[r#"find network "c" in DIR"#]].assert_eq(&told("c"));
+    expect![[r#"network "c" is in no file of DIR"#]].assert_eq(&told("c"));
     dir.write("40.conflist", "{");
+    dir.write("50.conflist", "{\n\"nam\": \"c\"}");
     expect![[r#"
         40.conflist:1: error: not JSON: EOF while parsing an object (column 1)
+        50.conflist:1: error: key "name": missing; every network has a name
+        50.conflist:1: warning: key "cniVersion": missing; plugins take that for 0.1.0
+        50.conflist:1: error: key "plugins": missing; a network is a list of them
+        50.conflist:2: warning: key "nam": unknown; did you mean "name"?
     "#]]
     .assert_eq(&told("c"));
 }

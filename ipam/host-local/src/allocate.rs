@@ -7,7 +7,7 @@ use cni::{Code, Error, IpConfig, Undo};
 
 use crate::boot::BootId;
 use crate::config::{NamedSet, Plan};
-use crate::lease::{Attachment, Draft};
+use crate::lease::{Attachment, Draft, Owner};
 use crate::ranges::{Range, RangeSet};
 use crate::store::{Leases, Store, StoreError};
 
@@ -20,21 +20,25 @@ const TRIES: usize = 32;
 pub enum AllocateError {
     /// It has one: an ADD without a DEL before it.
     #[error(
-        "duplicate allocation: {ip} is leased to container {}, interface {}, already; it needs a \
-         DEL first", attachment.container, attachment.ifname
+        "duplicate allocation: {ip} is leased to {attachment} already, which needs a DEL first \
+         (lease {})", lease.display()
     )]
     Duplicate {
         /// The address.
         ip: IpAddr,
         /// Who has it and asks.
         attachment: Attachment,
+        /// The file that says so.
+        lease: PathBuf,
     },
     /// The requested address is somebody else's.
-    #[error("requested address {ip} is taken, see {}", lease.display())]
+    #[error("requested address {ip} is leased to {owner} (lease {})", lease.display())]
     Taken {
         /// The address.
         ip: IpAddr,
-        /// The file that says whose it is.
+        /// Who has it.
+        owner: Owner,
+        /// The file that says so.
         lease: PathBuf,
     },
     /// No address is free.
@@ -134,8 +138,10 @@ fn leases_from_before(
     let (before, beside): (Vec<_>, _) =
         held.into_iter().partition(|ip| plan.sets.iter().any(|named| named.set.contains(*ip)));
     for &ip in &before {
-        if !boot.is_some_and(|boot| boot.is_after(&store.leases().path(ip))) {
-            return Err(AllocateError::Duplicate { ip, attachment: attachment.clone() });
+        let lease = store.leases().path(ip);
+        if !boot.is_some_and(|boot| boot.is_after(&lease)) {
+            let attachment = attachment.clone();
+            return Err(AllocateError::Duplicate { ip, attachment, lease });
         }
     }
     for &ip in &before {
@@ -151,18 +157,20 @@ fn requested<'a>(
     boot: Option<&BootId>,
     ip: IpAddr,
 ) -> Result<(IpAddr, &'a Range), AllocateError> {
-    let taken = || AllocateError::Taken { ip, lease: store.leases().path(ip) };
-    let range = named.set.range_of(ip).ok_or_else(taken)?;
-    if store.reserve(draft, ip)? {
-        return Ok((ip, range));
-    }
-    if store.leases().is_reclaimable(ip, boot)? {
-        store.release(ip)?;
+    let leases = store.leases();
+    if let Some(range) = named.set.range_of(ip) {
         if store.reserve(draft, ip)? {
             return Ok((ip, range));
         }
+        if leases.is_reclaimable(ip, boot)? {
+            store.release(ip)?;
+            if store.reserve(draft, ip)? {
+                return Ok((ip, range));
+            }
+        }
     }
-    Err(taken())
+    let owner = leases.owner(ip)?.unwrap_or(Owner::Stranger);
+    Err(AllocateError::Taken { ip, owner, lease: leases.path(ip) })
 }
 
 /// The next address after the last one given out that is free.

@@ -4,10 +4,10 @@
 //! The index has a symbolic link for each attachment, `ID:IFNAME -> ADDRESS,ADDRESS`, in memory
 //! below /run. It holds nothing that the leases do not say, and may be deleted at any time.
 //!
-//! It is current as long as its directory and that of the leases bear the same time of
-//! modification: whoever has the lock sets both to the same nanosecond at the end, and whoever
-//! else adds or removes a lease (the reference plugin, an administrator, a process that is killed
-//! halfway) changes the time of the one and not of the other. Then every lease is read, once.
+//! It is current as long as its directory was modified one nanosecond after that of the leases:
+//! whoever has the lock sets both times so at the end, and whoever else adds or removes a lease
+//! (the reference plugin, an administrator, a process that is killed halfway) gets times from a
+//! clock that ticks far slower, equal or further apart. Then every lease is read, once.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
@@ -15,11 +15,13 @@ use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
 
 use crate::lease::Attachment;
+
+const NANOSECONDS: i128 = 1_000_000_000;
 
 /// The index of one directory of leases.
 #[derive(Clone, Debug)]
@@ -33,13 +35,13 @@ impl Index {
         Self(root.join(format!("{}-{}", leases.dev(), leases.ino())))
     }
 
-    /// Whether it knows every attachment.
+    /// Whether it knows every attachment. Never, where the file system counts time in larger units
+    /// than nanoseconds: there a change could go unseen.
     #[must_use]
     pub fn is_current(&self, leases: &Metadata) -> bool {
-        let time = |dir: &Metadata| (dir.mtime(), dir.mtime_nsec());
-        // A file system that keeps whole seconds cannot tell of a change within one.
-        leases.mtime_nsec() != 0
-            && fs::metadata(&self.0).is_ok_and(|own| time(&own) == time(leases))
+        let time =
+            |dir: &Metadata| i128::from(dir.mtime()) * NANOSECONDS + i128::from(dir.mtime_nsec());
+        fs::metadata(&self.0).is_ok_and(|own| time(&own) == time(leases) + 1)
     }
 
     /// The addresses that the attachment held when the index was written.
@@ -70,12 +72,9 @@ impl Index {
     /// Forgets an attachment; the last one takes the index along.
     pub fn remove(&self, attachment: &Attachment) -> io::Result<()> {
         match fs::remove_file(self.link(attachment)) {
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-            other => other?,
-        }
-        match fs::remove_dir(&self.0) {
-            Err(error) if error.kind() == ErrorKind::DirectoryNotEmpty => Ok(()),
-            other => other,
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+            Ok(()) => self.remove_if_empty(),
         }
     }
 
@@ -96,28 +95,38 @@ impl Index {
                 fs::remove_file(link)?;
             }
         }
-        Ok(())
+        self.remove_if_empty()
     }
 
     /// Declares it current.
     pub fn stamp(&self, leases: &Path) -> io::Result<()> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let times = Timestamps {
-            last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
-            last_modification: Timespec {
-                tv_sec: now.as_secs().try_into().unwrap_or_default(),
-                tv_nsec: now.subsec_nanos().into(),
-            },
-        };
-        utimensat(CWD, leases, &times, AtFlags::empty())?;
-        utimensat(CWD, &self.0, &times, AtFlags::empty())?;
-        Ok(())
+        set_modified(leases, now)?;
+        set_modified(&self.0, now + Duration::from_nanos(1))
+    }
+
+    fn remove_if_empty(&self) -> io::Result<()> {
+        match fs::remove_dir(&self.0) {
+            Err(error) if error.kind() != ErrorKind::DirectoryNotEmpty => Err(error),
+            _ => Ok(()),
+        }
     }
 
     fn link(&self, Attachment { container, ifname }: &Attachment) -> PathBuf {
         // Neither a container's nor an interface's name may have a colon or a slash.
         self.0.join(format!("{container}:{ifname}"))
     }
+}
+
+fn set_modified(dir: &Path, since_epoch: Duration) -> io::Result<()> {
+    let times = Timestamps {
+        last_access: Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT },
+        last_modification: Timespec {
+            tv_sec: since_epoch.as_secs().try_into().unwrap_or_default(),
+            tv_nsec: since_epoch.subsec_nanos().into(),
+        },
+    };
+    Ok(utimensat(CWD, dir, &times, AtFlags::empty())?)
 }
 
 fn target(addresses: &[IpAddr]) -> String {

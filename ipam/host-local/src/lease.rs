@@ -1,6 +1,7 @@
 //! A lease: a file named like the address, holding `ID\r\nIFNAME`.
 
 use std::cell::RefCell;
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
@@ -100,6 +101,23 @@ impl Owner {
             Self::Attachment(owner) => owner == attachment,
             Self::Container(owner) => *owner == attachment.container,
             Self::Nobody | Self::Stranger => false,
+        }
+    }
+}
+
+impl fmt::Display for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "container {}, interface {}", self.container, self.ifname)
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Attachment(owner) => owner.fmt(f),
+            Self::Container(owner) => write!(f, "container {owner}"),
+            Self::Nobody => f.write_str("nobody"),
+            Self::Stranger => f.write_str("somebody who is no container"),
         }
     }
 }

@@ -22,6 +22,8 @@ pub mod resolv_conf;
 pub mod store;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 use crate::boot::BootId;
 use crate::config::Config;
@@ -56,7 +58,7 @@ impl Plugin for HostLocal {
         let plan = call.config().plan(call.network.version, &call.environment.args)?;
         let dns = plan.resolv_conf.as_deref().map(resolv_conf::read).transpose()?;
         let leases = leases(&call.network)?;
-        let store = Store::create(leases.clone(), &self.index_root)?;
+        let store = Store::create(&leases, &self.index_root)?;
         let allocated = allocate::allocate(&store, &plan, &attachment(call));
         store.close();
 
@@ -76,7 +78,7 @@ impl Plugin for HostLocal {
         let plan = call.config().plan(call.network.version, &call.environment.args)?;
         let attachment = attachment(call);
         let leases = leases(&call.network)?;
-        let held = match Store::open(leases.clone(), &self.index_root)? {
+        let held = match Store::open(&leases, &self.index_root)? {
             Some(store) => {
                 let held = store.held(&attachment)?;
                 store.close();
@@ -84,11 +86,8 @@ impl Plugin for HostLocal {
             }
             None => Vec::new(),
         };
-        let Attachment { container, ifname } = &attachment;
         let missing = |what: String| {
-            let dir = leases.dir().display();
-            let why =
-                format!("{what} is leased to container {container}, interface {ifname}, in {dir}");
+            let why = format!("{what} is leased to {attachment} in {}", leases.dir().display());
             Err(Error::new(Code::Changed, why))
         };
         if held.is_empty() {
@@ -105,7 +104,7 @@ impl Plugin for HostLocal {
 
     fn del(&self, call: &Call<Config>) -> Result<(), Error> {
         let attachment = attachment(call);
-        let Some(store) = Store::open(leases(&call.network)?, &self.index_root)? else {
+        let Some(store) = Store::open(&leases(&call.network)?, &self.index_root)? else {
             return Ok(());
         };
         let mut failures = Failures::new();
@@ -119,7 +118,7 @@ impl Plugin for HostLocal {
     }
 
     fn gc(&self, network: &Network<Config>, valid: &ValidAttachments) -> Result<(), Error> {
-        let Some(store) = Store::open(leases(network)?, &self.index_root)? else {
+        let Some(store) = Store::open(&leases(network)?, &self.index_root)? else {
             return Ok(());
         };
         let mut failures = Failures::new();

@@ -58,10 +58,10 @@ pub enum SetError {
     Empty,
     /// IPv4 beside IPv6.
     #[error("{0} and {1} are of different families, give each its own set")]
-    Mixed(Range, Range),
+    Mixed(String, String),
     /// An address could be handed out twice.
     #[error("{0} and {1} overlap")]
-    Overlap(Range, Range),
+    Overlap(String, String),
 }
 
 impl RangeError {
@@ -154,10 +154,10 @@ impl RangeSet {
         let first = *ranges.first().ok_or(SetError::Empty)?;
         for (at, range) in ranges.iter().enumerate() {
             if range.is_ipv4() != first.is_ipv4() {
-                return Err(SetError::Mixed(first, *range));
+                return Err(SetError::Mixed(first.to_string(), range.to_string()));
             }
             if let Some(other) = ranges.iter().take(at).find(|other| range.overlaps(other)) {
-                return Err(SetError::Overlap(*other, *range));
+                return Err(SetError::Overlap(other.to_string(), range.to_string()));
             }
         }
         Ok(Self(ranges))

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
@@ -141,18 +141,18 @@ impl Leases {
 
 impl Store {
     /// Locks a network's leases, and makes their directory if it is not there.
-    pub fn create(leases: Leases, index_root: &Path) -> Result<Self, StoreError> {
-        if let Some(store) = Self::open(leases.clone(), index_root)? {
+    pub fn create(leases: &Leases, index_root: &Path) -> Result<Self, StoreError> {
+        if let Some(store) = Self::open(leases, index_root)? {
             return Ok(store);
         }
         let made = DirBuilder::new().recursive(true).mode(0o755).create(leases.dir());
         made.map_err(|error| StoreError::Create(leases.0.clone(), error))?;
         let gone = || StoreError::Lock(leases.0.clone(), ErrorKind::NotFound.into());
-        Self::open(leases.clone(), index_root)?.ok_or_else(gone)
+        Self::open(leases, index_root)?.ok_or_else(gone)
     }
 
     /// Locks a network's leases; `None` if there is no directory, and so no lease.
-    pub fn open(leases: Leases, index_root: &Path) -> Result<Option<Self>, StoreError> {
+    pub fn open(leases: &Leases, index_root: &Path) -> Result<Option<Self>, StoreError> {
         let path = leases.0.join("lock");
         let failed = |error: io::Error| StoreError::Lock(path.clone(), error);
         let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::CLOEXEC;
@@ -167,7 +167,8 @@ impl Store {
         let dir = fs::metadata(&leases.0).map_err(failed)?;
         let index = Index::of(index_root, &dir);
         let indexed = Cell::new(index.is_current(&dir));
-        Ok(Some(Self { leases, index, indexed, changed: Cell::new(false), _lock: lock }))
+        let (leases, changed) = (leases.clone(), Cell::new(false));
+        Ok(Some(Self { leases, index, indexed, changed, _lock: lock }))
     }
 
     /// The leases.
@@ -252,7 +253,8 @@ impl Store {
         self.changed.set(true);
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(true).mode(LAST_RESERVED_MODE);
-        let written = options.open(&path).and_then(|mut file: File| write!(file, "{ip}"));
+        let text = ip.to_string();
+        let written = options.open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
         written.map_err(|error| StoreError::LastReserved(path, error))
     }
 

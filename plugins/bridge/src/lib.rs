@@ -10,6 +10,7 @@
 mod config;
 mod error;
 mod gateway;
+mod rules;
 mod wanted;
 
 pub use config::{Config, MasqueradeBackend, VlanTrunk};
@@ -19,6 +20,7 @@ use attach::{HostEnd, Pod};
 use cni::{Call, Code, Failures, Network, Plugin, Success, Undo, ValidAttachments, ipam};
 use kernel::Rtnl;
 
+use crate::rules::Rules;
 use crate::wanted::Wanted;
 
 /// The plugin.
@@ -37,11 +39,12 @@ impl Plugin for Bridge {
         let mac = Config::mac(call)?;
         let pod = Pod::open(call.require_netns()?)?;
         let node = Rtnl::open().map_err(Error::from)?;
+        let rules = Rules::open(call)?;
         Undo::around(|undo| {
             let lease = ipam::add(&call.network)?;
             undo.on_error("release the addresses", || ipam::del(&call.network));
             let wanted = Wanted::new(call, lease)?;
-            Ok(wanted.make(&node, &pod, mac, undo)?)
+            Ok(wanted.make(&node, &pod, &rules, mac, undo)?)
         })
     }
 
@@ -50,16 +53,24 @@ impl Plugin for Bridge {
         let pod = Pod::open(call.require_netns()?)?;
         let node = Rtnl::open().map_err(Error::from)?;
         ipam::check(&call.network)?;
-        Ok(Wanted::of(call, result).compare(&node, &pod, result)?)
+        Ok(Wanted::of(call, result).compare(&node, &pod, &Rules::open(call)?)?)
     }
 
     fn del(&self, call: &Call<Config>) -> Result<(), cni::Error> {
         let mut failures = Failures::new();
+        let pod = failures
+            .try_to("look into the pod", || Pod::open_if_there(call.netns()))
+            .unwrap_or_default();
+        let rules = failures.try_to("remove the rules", || -> Result<Rules<'_>, Error> {
+            let rules = Rules::open(call)?;
+            rules.remove(pod.as_ref())?;
+            Ok(rules)
+        });
         failures.try_to("delete the interface", || -> Result<(), Error> {
-            let pod = Pod::open_if_there(call.netns())?;
             let result = call.network.prev_result.as_ref();
             Ok(HostEnd::of(call).delete(&Rtnl::open()?, pod.as_ref(), result)?)
         });
+        drop(rules);
         // Last, so that nobody gets the address while this pod could still use it.
         failures.try_to("release the addresses", || ipam::del(&call.network));
         failures.into_result()
@@ -70,12 +81,16 @@ impl Plugin for Bridge {
         failures.try_to("delete interfaces", || -> Result<(), Error> {
             Ok(HostEnd::collect_garbage(&Rtnl::open()?, &network.name, valid)?)
         });
+        failures.try_to("remove rules", || rules::collect_garbage(network, valid));
         failures.try_to("release addresses", || ipam::gc(network));
         failures.into_result()
     }
 
     fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
-        let look = || wanted::find_bridge(&Rtnl::open()?, network.config.bridge());
+        let look = || -> Result<(), Error> {
+            wanted::find_bridge(&Rtnl::open()?, network.config.bridge())?;
+            rules::status(network)
+        };
         if let Err(error) = look() {
             let error: cni::Error = error.into();
             return Err(cni::Error { code: Code::NotAvailable, ..error });

@@ -6,18 +6,19 @@ use std::io::Read;
 
 use attach::{Dad, HostEnd, Pod, PodInterface, forwarding};
 use cni::{Call, Cidr, Interface, Mac, Success, Undo};
+use ipnetwork::IpNetwork;
 use kernel::rtnl::{self, AddressOptions, BridgePort, Link, LinkChange, Veth, VethPeer};
 use kernel::{Rtnl, sysctl};
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::gateway;
+use crate::rules::Rules;
 
 /// The pod's part of the network, and the bridge's.
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
-    config: &'a Config,
-    ifname: &'a str,
+    call: &'a Call<Config>,
     host_end: HostEnd,
     /// Addresses, routes and name resolution; the interfaces are known when they are made.
     result: Success,
@@ -52,40 +53,38 @@ impl<'a> Wanted<'a> {
     pub(crate) fn of(call: &'a Call<Config>, result: &Success) -> Self {
         let config = call.config();
         let gateways = if config.gateway() { gateway::addresses(&result.ips) } else { Vec::new() };
-        Self {
-            config,
-            ifname: call.ifname().as_str(),
-            host_end: HostEnd::of(call),
-            result: result.clone(),
-            gateways,
-        }
+        Self { call, host_end: HostEnd::of(call), result: result.clone(), gateways }
     }
 
     /// Makes it so.
-    pub(crate) fn make<'u>(
+    pub(crate) fn make(
         self,
-        node: &'u Rtnl,
-        pod: &Pod,
+        node: &'a Rtnl,
+        pod: &'a Pod,
+        rules: &'a Rules<'a>,
         mac: Option<Mac>,
-        undo: &mut Undo<'u>,
+        undo: &mut Undo<'a>,
     ) -> Result<Success, Error> {
         let bridge = self.ensure_bridge(node, undo)?;
         let addresses = self.plan_gateway(node, &bridge)?;
         let (host, inside) = self.connect(node, pod, &bridge, mac, undo)?;
-        if !self.config.disable_container_interface {
+        undo.on_error("remove the rules", || Ok(rules.remove(Some(pod))?));
+        rules.check_mac(&host.name, inside.mac)?;
+        if !self.config().disable_container_interface {
             self.pod_interface().configure(pod, inside.index)?;
         }
-        self.become_gateway(node, &bridge, &addresses)?;
+        rules.masquerade(&self.result)?;
+        self.become_gateway(node, &bridge, &addresses, undo)?;
         Ok(Success { interfaces: interfaces(&bridge, &host, &inside, pod), ..self.result })
     }
 
     /// Finds what is missing or was changed.
-    pub(crate) fn compare(&self, node: &Rtnl, pod: &Pod, result: &Success) -> Result<(), Error> {
-        let name = self.config.bridge();
+    pub(crate) fn compare(&self, node: &Rtnl, pod: &Pod, rules: &Rules<'_>) -> Result<(), Error> {
+        let name = self.config().bridge();
         let missing = |what: String| Error::from(attach::Error::missing(what));
         let bridge = find_bridge(node, name)?.ok_or_else(|| missing(format!("bridge {name}")))?;
-        same_mac(result, name, "", &bridge)?;
-        if self.config.promisc_mode && !bridge.promisc {
+        same_mac(&self.result, name, "", &bridge)?;
+        if self.config().promisc_mode && !bridge.promisc {
             return Err(changed(format!("bridge {name}"), "is not promiscuous"));
         }
         let present = node.addresses(bridge.index, None)?;
@@ -95,13 +94,13 @@ impl<'a> Wanted<'a> {
             }
         }
 
-        let inside = pod.rtnl.link_by_name(self.ifname)?;
+        let inside = pod.rtnl.link_by_name(self.ifname())?;
         let inside =
-            inside.ok_or_else(|| missing(format!("interface {} of the pod", self.ifname)))?;
-        same_mac(result, self.ifname, &pod.netns.path().display().to_string(), &inside)?;
+            inside.ok_or_else(|| missing(format!("interface {} of the pod", self.ifname())))?;
+        same_mac(&self.result, self.ifname(), &pod.netns.path().display().to_string(), &inside)?;
         let host = inside.peer.map_or(Ok(None), |index| node.link_by_index(index))?;
         let host = host.filter(|host| host.peer == Some(inside.index));
-        let host = host.ok_or_else(|| missing(format!("the node's end of {}", self.ifname)))?;
+        let host = host.ok_or_else(|| missing(format!("the node's end of {}", self.ifname())))?;
         if host.master != Some(bridge.index) {
             return Err(changed(format!("link {}", host.name), &format!("is no port of {name}")));
         }
@@ -109,25 +108,26 @@ impl<'a> Wanted<'a> {
             let how = format!("is set to {:?} instead of {:?}", host.port, self.port());
             return Err(changed(format!("bridge port {}", host.name), &how));
         }
-        if self.config.disable_container_interface {
+        rules.compare(&host.name, inside.mac, &self.result)?;
+        if self.config().disable_container_interface {
             return Ok(());
         }
         if !inside.up {
-            return Err(changed(format!("interface {} of the pod", self.ifname), "is down"));
+            return Err(changed(format!("interface {} of the pod", self.ifname()), "is down"));
         }
         Ok(self.pod_interface().compare(pod, inside.index)?)
     }
 
     /// The bridge, made if it is not there; up.
-    fn ensure_bridge<'u>(&self, node: &'u Rtnl, undo: &mut Undo<'u>) -> Result<Link, Error> {
-        let name = self.config.bridge();
+    fn ensure_bridge(&self, node: &'a Rtnl, undo: &mut Undo<'a>) -> Result<Link, Error> {
+        let name = self.config().bridge();
         let found = find_bridge(node, name)?;
         if found.is_none() {
             let bridge = rtnl::Bridge {
                 name,
                 mac: random_mac()?,
-                mtu: self.config.mtu(),
-                promisc: self.config.promisc_mode,
+                mtu: self.config().mtu(),
+                promisc: self.config().promisc_mode,
             };
             match node.create_bridge(&bridge) {
                 // Another pod's ADD was faster.
@@ -149,7 +149,7 @@ impl<'a> Wanted<'a> {
         if !bridge.up {
             change.up = Some(true);
         }
-        if self.config.promisc_mode && !bridge.promisc {
+        if self.config().promisc_mode && !bridge.promisc {
             change.promisc = Some(true);
         }
         if bridge.mac.is_none_or(|mac| mac == [0; 6]) {
@@ -164,24 +164,24 @@ impl<'a> Wanted<'a> {
     }
 
     /// The veth pair, with this end as the bridge's port; both ends as the kernel has them.
-    fn connect<'u>(
+    fn connect(
         &self,
-        node: &'u Rtnl,
+        node: &'a Rtnl,
         pod: &Pod,
         bridge: &Link,
         mac: Option<Mac>,
-        undo: &mut Undo<'u>,
+        undo: &mut Undo<'a>,
     ) -> Result<(Link, Link), Error> {
         let name = &self.host_end.name;
-        let peer = VethPeer { name: self.ifname, mac: mac.map(|mac| mac.0), netns: &pod.netns };
-        let veth = Veth { name, mtu: self.config.mtu(), master: Some(bridge.index), peer };
+        let peer = VethPeer { name: self.ifname(), mac: mac.map(|mac| mac.0), netns: &pod.netns };
+        let veth = Veth { name, mtu: self.config().mtu(), master: Some(bridge.index), peer };
         node.create_veth(&veth)?;
         let end = self.host_end.clone();
         undo.on_error("delete the veth pair", move || Ok(end.delete(node, None, None)?));
 
         let missing = |name: &str| attach::Error::missing(format!("link {name}"));
         let host = node.link_by_name(name)?.ok_or_else(|| missing(name))?;
-        let inside = pod.rtnl.link_by_name(self.ifname)?.ok_or_else(|| missing(self.ifname))?;
+        let inside = pod.rtnl.link_by_name(self.ifname())?.ok_or_else(|| missing(self.ifname()))?;
         let port = Some(self.port()).filter(|port| *port != BridgePort::default());
         let alias = self.host_end.alias_that_fits();
         node.set_link(host.index, LinkChange { alias, port, ..LinkChange::default() })?;
@@ -196,25 +196,30 @@ impl<'a> Wanted<'a> {
         }
         let present = node.addresses(bridge.index, None)?;
         let present: Vec<_> = present.into_iter().map(|address| address.network).collect();
-        gateway::plan(self.config.bridge(), &present, &self.gateways, self.config.force_address)
+        gateway::plan(self.config().bridge(), &present, &self.gateways, self.config().force_address)
     }
 
     /// The addresses of the bridge, and forwarding. Last of all, because other pods come to rely
-    /// on them at once, so that they could not be undone.
+    /// on them at once: little can fail from here on, and forwarding stays on once it is.
     fn become_gateway(
         &self,
-        node: &Rtnl,
+        node: &'a Rtnl,
         bridge: &Link,
         plan: &gateway::AddressPlan,
+        undo: &mut Undo<'a>,
     ) -> Result<(), Error> {
-        for address in &plan.delete {
-            node.delete_address(bridge.index, *address)?;
+        let index = bridge.index;
+        for &address in &plan.delete {
+            node.delete_address(index, address)?;
+            undo.on_error("add the bridge's other address again", move || {
+                Ok(add_gateway(node, index, address).map(drop)?)
+            });
         }
-        for address in &plan.add {
-            // Nobody else has the gateway's address; with detection it would answer a second late.
-            match node.add_address(bridge.index, *address, AddressOptions { nodad: true }) {
-                Err(error) if !error.is_exists() => return Err(error.into()),
-                _ => {}
+        for &address in &plan.add {
+            if add_gateway(node, index, address)? {
+                undo.on_error("delete the gateway's address", move || {
+                    Ok(node.delete_address(index, address).map_err(Error::from)?)
+                });
             }
         }
         if !plan.add.is_empty() {
@@ -226,12 +231,20 @@ impl<'a> Wanted<'a> {
     }
 
     fn pod_interface(&self) -> PodInterface<'_> {
-        let dad = if self.config.enabledad { Dad::Wait } else { Dad::Skip };
-        PodInterface::of(self.ifname, &self.result, dad)
+        let dad = if self.config().enabledad { Dad::Wait } else { Dad::Skip };
+        PodInterface::of(self.ifname(), &self.result, dad)
+    }
+
+    fn config(&self) -> &'a Config {
+        self.call.config()
+    }
+
+    fn ifname(&self) -> &'a str {
+        self.call.ifname().as_str()
     }
 
     fn port(&self) -> BridgePort {
-        BridgePort { hairpin: self.config.hairpin_mode, isolated: self.config.port_isolation }
+        BridgePort { hairpin: self.config().hairpin_mode, isolated: self.config().port_isolation }
     }
 }
 
@@ -247,6 +260,15 @@ pub(crate) fn find_bridge(node: &Rtnl, name: &str) -> Result<Option<Link>, Error
     }
     let kind = link.kind.unwrap_or_else(|| "a device".to_owned());
     Err(Error::NotABridge { name: link.name, kind })
+}
+
+/// Whether the address was added; it was not if the bridge had it.
+fn add_gateway(node: &Rtnl, bridge: u32, address: IpNetwork) -> Result<bool, Error> {
+    // Nobody else has the gateway's address; with detection it would answer a second late.
+    match node.add_address(bridge, address, AddressOptions { nodad: true }) {
+        Err(error) if error.is_exists() => Ok(false),
+        added => Ok(added.map(|()| true)?),
+    }
 }
 
 /// Unless another pod has been connected to it meanwhile.

@@ -1,0 +1,12 @@
+//! Tests of whole chains: with plugins that only write down what they were told, through the
+//! program, and beside the real cnitool.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a test fails")]
+#![allow(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
+
+mod chain;
+mod cnitool;
+mod gc;
+mod program;
+mod sandbox;

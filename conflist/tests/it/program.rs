@@ -1,0 +1,234 @@
+//! The program: its environment, what it prints, and how it ends.
+
+use std::fs;
+use std::process::{Command, Output};
+
+use expect_test::{Expect, expect};
+use serde_json::{Value, json};
+
+use crate::sandbox::Sandbox;
+
+fn conflist(sandbox: &Sandbox) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_conflist"));
+    command
+        .env_clear()
+        .env("PATH", "/usr/bin:/bin")
+        .env("CNI_COMMAND", "VERSION")
+        .env("CNI_NETNS", "/somewhere/else")
+        .env("CNI_CONTAINERID", "somebody-else")
+        .env("NETCONFPATH", &sandbox.runtime.net_dir)
+        .env("CNI_PATH", &sandbox.runtime.plugin_path[0])
+        .arg("--cache-dir")
+        .arg(&sandbox.runtime.cache_dir);
+    command
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[track_caller]
+fn succeeds(output: &Output) {
+    assert!(output.status.success(), "{}", text(&output.stderr));
+}
+
+/// Stderr of a run that has to end with `status`.
+#[track_caller]
+fn fails(output: &Output, status: i32, sandbox: &Sandbox, expected: &Expect) {
+    assert_eq!(output.status.code(), Some(status), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "");
+    expected.assert_eq(&text(&output.stderr).replace(sandbox.dir.to_str().unwrap(), "$SANDBOX"));
+}
+
+#[test]
+fn cnitools_environment() {
+    let sandbox = Sandbox::new();
+    sandbox.network("1.0.0");
+    let output = conflist(&sandbox)
+        .env("CNI_ARGS", "IgnoreUnknown=1;A=b")
+        .env("CAP_ARGS", r#"{"portMappings": [{"hostPort": 80}]}"#)
+        .env("CNI_IFNAME", "net1")
+        .args(["add", "net", "/run/netns/../netns/a"])
+        .output()
+        .unwrap();
+    succeeds(&output);
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(result, json!({"cniVersion": "1.0.0", "interfaces": [{"name": "third"}]}));
+    assert_eq!(sandbox.results(), ["net-cnitool-a145bc1ace582bff43bd-net1"]);
+    expect!["ADD first cnitool-a145bc1ace582bff43bd net1 netns=/run/netns/a args=IgnoreUnknown=1;A=b path=$SANDBOX/bin"].assert_eq(sandbox.calls().lines().next().unwrap());
+
+    // What is set to nothing is not set.
+    let output = conflist(&sandbox)
+        .env("CNI_IFNAME", "")
+        .env("CNI_ARGS", "")
+        .env("CAP_ARGS", "")
+        .args(["add", "net", "/run/netns/a", "--container-id", "pod"])
+        .output()
+        .unwrap();
+    succeeds(&output);
+    assert_eq!(sandbox.results(), ["net-cnitool-a145bc1ace582bff43bd-net1", "net-pod-eth0"]);
+    let output = conflist(&sandbox).args(["check", "net", "/run/netns/a", "-i", "net1"]).output();
+    succeeds(&output.unwrap());
+}
+
+/// A DEL when the namespace has vanished, and the network's file too.
+#[test]
+fn del_with_nothing_but_names() {
+    let sandbox = Sandbox::new();
+    sandbox.network("1.0.0");
+    let run = |arguments: &[&str]| {
+        conflist(&sandbox).args(arguments).args(["--container-id", "pod"]).output().unwrap()
+    };
+    succeeds(&run(&["add", "net", "/run/netns/a"]));
+    fs::remove_file(sandbox.runtime.net_dir.join("10.conflist")).unwrap();
+    sandbox.calls();
+    succeeds(&run(&["del", "net", ""]));
+    let calls = sandbox.calls();
+    assert!(calls.starts_with("DEL third pod eth0 netns= args= "), "{calls}");
+    assert_eq!(calls.matches("prevResult").count(), 3);
+    // Neither file nor result is left: nobody knows which plugins to run.
+    let output = run(&["del", "net", ""]);
+    fails(
+        &output,
+        1,
+        &sandbox,
+        &expect![[r#"
+            conflist: network "net" is in no file of $SANDBOX/net.d
+        "#]],
+    );
+}
+
+#[test]
+fn what_failed_is_told() {
+    let sandbox = Sandbox::new();
+    sandbox.network("1.1.0");
+    sandbox.fail("ADD", "second", "add port 80");
+    sandbox.fail("DEL", "first", "remove link");
+    let run = |arguments: &[&str]| conflist(&sandbox).args(arguments).output().unwrap();
+    fails(
+        &run(&["add", "net", "/run/netns/a"]),
+        1,
+        &sandbox,
+        &expect![[r#"
+        conflist: ADD of plugin "second" (2 of 3 of network "net"): code 100: add port 80
+          details: why
+        conflist: and undoing it: DEL of plugin "first" (1 of 3 of network "net"): code 100: remove link
+          details: why
+    "#]],
+    );
+    fails(
+        &run(&["check", "net", "/run/netns/a"]),
+        1,
+        &sandbox,
+        &expect![[r#"
+        conflist: no result of an ADD is kept for container cnitool-a145bc1ace582bff43bd, interface eth0, network "net"
+    "#]],
+    );
+    fails(
+        &run(&["add", "none", "/run/netns/a"]),
+        1,
+        &sandbox,
+        &expect![[r#"
+            conflist: network "none" is in no file of $SANDBOX/net.d
+        "#]],
+    );
+    fails(
+        &run(&["add", "../net", "/run/netns/a"]),
+        1,
+        &sandbox,
+        &expect![[r#"
+        conflist: network name "../net" may hold letters, digits, '_', '.' and '-' only, and begins with a letter or digit
+    "#]],
+    );
+    fails(
+        &run(&["add", "net", ""]),
+        1,
+        &sandbox,
+        &expect![[r#"
+        conflist: NETNS is empty: which namespace? (a DEL goes without, given --container-id)
+    "#]],
+    );
+    fails(
+        &run(&["add", "net", "/n", "-i", "a/b"]),
+        1,
+        &sandbox,
+        &expect![[r#"
+        conflist: CNI_IFNAME: interface name "a/b" is none: at most 15 bytes, not "." or "..", without '/', ':' and white space
+    "#]],
+    );
+    fails(
+        &run(&["add", "net", "/n", "--args", "x"]),
+        1,
+        &sandbox,
+        &expect![[r#"
+        conflist: CNI_ARGS: "x" is no KEY=VALUE pair
+    "#]],
+    );
+    fails(
+        &run(&["add", "net", "/n", "--capability-args", "[]"]),
+        1,
+        &sandbox,
+        &expect![[r#"
+        conflist: CAP_ARGS is no JSON object: invalid type: sequence, expected a map at line 1 column 0
+    "#]],
+    );
+    sandbox.fail("STATUS", "third", "no addresses left");
+    fails(
+        &run(&["status", "net"]),
+        1,
+        &sandbox,
+        &expect![[r#"
+        conflist: STATUS of plugin "third" (3 of 3 of network "net"): code 100: no addresses left
+          details: why
+    "#]],
+    );
+    let usage = run(&["add", "net"]);
+    assert_eq!(usage.status.code(), Some(2));
+}
+
+#[test]
+fn gc_takes_attachments() {
+    let sandbox = Sandbox::new();
+    sandbox.network("1.1.0");
+    let run = |arguments: &[&str]| conflist(&sandbox).args(arguments).output().unwrap();
+    for id in ["a", "b", "c"] {
+        succeeds(&run(&["add", "net", "/run/netns/a", "--container-id", id]));
+    }
+    succeeds(&run(&["gc", "net"]));
+    assert_eq!(sandbox.results().len(), 3);
+    succeeds(&run(&["gc", "net", "--gone", "a:eth0"]));
+    assert_eq!(sandbox.results(), ["net-b-eth0", "net-c-eth0"]);
+    succeeds(&run(&["gc", "net", "--valid", "b:eth0", "--valid", "x:eth0"]));
+    assert_eq!(sandbox.results(), ["net-b-eth0"]);
+    assert_eq!(run(&["gc", "net", "--valid", "b"]).status.code(), Some(2));
+    assert_eq!(run(&["gc", "net", "--none-valid", "--gone", "b:eth0"]).status.code(), Some(2));
+    succeeds(&run(&["gc", "net", "--none-valid"]));
+    assert!(sandbox.results().is_empty());
+}
+
+#[test]
+fn version_and_validate() {
+    let sandbox = Sandbox::new();
+    sandbox.network("1.0.0");
+    let run = |arguments: &[&str]| conflist(&sandbox).args(arguments).output().unwrap();
+    let output = run(&["version", "net"]);
+    succeeds(&output);
+    assert_eq!(text(&output.stdout).lines().count(), 3);
+    sandbox.answer("VERSION", "second", &json!({"supportedVersions": ["0.1.0"]}));
+    let output = run(&["version", "net"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(
+        text(&output.stderr),
+        "conflist: plugin \"second\" does not support cniVersion 1.0.0 of network \"net\"\n"
+    );
+
+    succeeds(&run(&["validate", "net"]));
+    sandbox.write_list("10.conflist", &json!({"name": "net", "plugins": [{"type": "fourth"}]}));
+    let file = sandbox.runtime.net_dir.join("10.conflist");
+    for target in ["net", file.to_str().unwrap()] {
+        let output = run(&["validate", target]);
+        assert_eq!(output.status.code(), Some(1));
+        assert!(text(&output.stdout).contains("10.conflist:1: error: key \"plugins[0].type\": "));
+    }
+    assert_eq!(run(&["validate", "none"]).status.code(), Some(1));
+}

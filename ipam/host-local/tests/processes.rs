@@ -1,0 +1,178 @@
+//! The program itself, many at a time, also beside the reference plugin in one directory.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
+
+use std::collections::{BTreeSet, HashSet};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, fs, process, thread};
+
+use serde_json::Value;
+
+const OURS: &str = env!("CARGO_BIN_EXE_host-local");
+
+/// A data directory of one test, gone when the test is.
+struct DataDir(PathBuf);
+
+impl DataDir {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("host-local-processes-{}-{count}", process::id());
+        Self(env::temp_dir().join(name))
+    }
+
+    fn run(&self, program: &Path, command: &str, container: &str, subnet: &str) -> Output {
+        let config = format!(
+            r#"{{"cniVersion": "1.0.0", "name": "net", "type": "any", "ipam": {{
+                "type": "host-local", "dataDir": "{}", "ranges": [[{{"subnet": "{subnet}"}}]]}}}}"#,
+            self.0.display()
+        );
+        let mut child = Command::new(program)
+            .env_clear()
+            .envs([
+                ("CNI_COMMAND", command),
+                ("CNI_CONTAINERID", container),
+                ("CNI_NETNS", "/run/netns/nothing"),
+                ("CNI_IFNAME", "eth0"),
+                ("CNI_PATH", "/nonexistent"),
+            ])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
+        child.wait_with_output().unwrap()
+    }
+
+    /// After the reference plugin has deleted the last lease, our index waits for us to see that.
+    fn forget_index(&self) {
+        assert!(self.run(OURS.as_ref(), "DEL", "nobody", "10.1.0.0/16").status.success());
+    }
+
+    fn leases(&self) -> BTreeSet<String> {
+        let names = fs::read_dir(self.0.join("net")).unwrap();
+        let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.parse::<std::net::IpAddr>().is_ok()).collect()
+    }
+}
+
+impl Drop for DataDir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// The address of a successful ADD; the error's code of another one.
+fn address(output: &Output) -> Result<String, u64> {
+    let printed: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    if output.status.success() {
+        Ok(printed["ips"][0]["address"].as_str().unwrap().to_owned())
+    } else {
+        Err(printed["code"].as_u64().unwrap())
+    }
+}
+
+/// The reference plugin, if it is installed: `CNI_REFERENCE_PLUGINS` names its directory, or the
+/// Debian package has it.
+fn reference() -> Option<PathBuf> {
+    let dir = env::var_os("CNI_REFERENCE_PLUGINS").map_or("/usr/lib/cni".into(), PathBuf::from);
+    Some(dir.join("host-local")).filter(|program| program.is_file())
+}
+
+/// Eight at a time add and delete with the given programs in turn: each address that is given out
+/// is nobody else's, and in the end exactly those are left that were not deleted.
+fn in_parallel(programs: &[PathBuf]) {
+    let dir = DataDir::new();
+    let live = thread::scope(|scope| {
+        let worker = |worker: usize| {
+            let dir = &dir;
+            scope.spawn(move || {
+                let mut live = Vec::new();
+                for round in 0..24 {
+                    let program = &programs[(worker + round) % programs.len()];
+                    let id = format!("w{worker}-{round}");
+                    live.push((address(&dir.run(program, "ADD", &id, "10.1.0.0/16")).unwrap(), id));
+                    // Also by the program that did not make the lease.
+                    if round % 3 == 2 {
+                        let (_, id) = live.remove(0);
+                        let program = &programs[round % programs.len()];
+                        assert!(dir.run(program, "DEL", &id, "10.1.0.0/16").status.success());
+                    }
+                }
+                live
+            })
+        };
+        let workers: Vec<_> = (0..8).map(worker).collect();
+        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect::<Vec<_>>()
+    });
+    let distinct: HashSet<_> = live.iter().map(|(address, _)| address).collect();
+    assert_eq!((distinct.len(), live.len()), (8 * 16, 8 * 16));
+    let ips = live.iter().map(|(address, _)| address.trim_end_matches("/16").to_owned());
+    assert_eq!(dir.leases(), ips.collect());
+
+    for (at, (_, id)) in live.iter().enumerate() {
+        let program = &programs[at % programs.len()];
+        assert!(dir.run(program, "DEL", id, "10.1.0.0/16").status.success());
+    }
+    assert_eq!(dir.leases(), BTreeSet::new());
+    dir.forget_index();
+}
+
+#[test]
+fn no_address_is_given_twice() {
+    in_parallel(&[OURS.into()]);
+}
+
+#[test]
+fn no_address_is_given_twice_beside_the_reference_plugin() {
+    let Some(reference) = reference() else {
+        eprintln!("skipped: no reference host-local, set CNI_REFERENCE_PLUGINS to its directory");
+        return;
+    };
+    in_parallel(&[OURS.into(), reference]);
+}
+
+#[test]
+fn each_sees_the_leases_of_the_other() {
+    let Some(reference) = reference() else {
+        eprintln!("skipped: no reference host-local, set CNI_REFERENCE_PLUGINS to its directory");
+        return;
+    };
+    let (dir, ours, subnet) = (DataDir::new(), PathBuf::from(OURS), "10.1.2.0/29");
+    for (made_by, other) in [(&ours, &reference), (&reference, &ours)] {
+        assert!(address(&dir.run(made_by, "ADD", "a", subnet)).is_ok());
+        assert!(dir.run(other, "CHECK", "a", subnet).status.success());
+        assert!(address(&dir.run(other, "ADD", "a", subnet)).is_err());
+        assert!(dir.run(other, "DEL", "a", subnet).status.success());
+        assert!(!dir.run(made_by, "CHECK", "a", subnet).status.success());
+        assert_eq!(dir.leases(), BTreeSet::new());
+    }
+    dir.forget_index();
+}
+
+#[test]
+fn a_small_range_is_given_out_to_the_last_address_and_no_further() {
+    let dir = DataDir::new();
+    let given: Vec<_> = thread::scope(|scope| {
+        let add = |id: usize| {
+            let dir = &dir;
+            scope.spawn(move || {
+                address(&dir.run(OURS.as_ref(), "ADD", &format!("c{id}"), "10.1.2.0/28"))
+            })
+        };
+        let adds: Vec<_> = (0..16).map(add).collect();
+        adds.into_iter().map(|add| add.join().unwrap()).collect()
+    });
+    let distinct: HashSet<_> = given.iter().flatten().collect();
+    assert_eq!(distinct.len(), 13);
+    assert_eq!(given.iter().filter(|given| **given == Err(11)).count(), 3);
+    for id in 0..16 {
+        assert!(dir.run(OURS.as_ref(), "DEL", &format!("c{id}"), "10.1.2.0/28").status.success());
+    }
+    assert_eq!(dir.leases(), BTreeSet::new());
+}

@@ -1,0 +1,135 @@
+//! The packet filter's part: masquerading, and the check of the pod's hardware address.
+
+use std::net::IpAddr;
+
+use attach::Pod;
+use attach::macspoof::{self, MacSpoofCheck};
+use attach::masquerade::{self, Masquerade};
+use cni::{Call, Cidr, Network, Success, ValidAttachments};
+use kernel::{Nfnetlink, Rtnl};
+
+use crate::config::{Config, MasqueradeBackend};
+use crate::error::Error;
+
+/// The rules of one attachment.
+#[derive(Debug)]
+pub(crate) struct Rules<'a> {
+    call: &'a Call<Config>,
+    /// Open until the command ends: closing it after a deletion waits until the kernel has
+    /// disposed of what was deleted, and it can do so while it disposes of the link.
+    netlink: Option<Nfnetlink>,
+}
+
+impl<'a> Rules<'a> {
+    /// The way to the rules; none is opened for a network that has no rules.
+    pub(crate) fn open(call: &'a Call<Config>) -> Result<Self, Error> {
+        Ok(Self { call, netlink: open(call.config())? })
+    }
+
+    /// Refuses frames from any other hardware address than the pod's.
+    pub(crate) fn check_mac(&self, host_end: &str, mac: Option<[u8; 6]>) -> Result<(), Error> {
+        if let (Some(netlink), Some(check)) = (&self.netlink, self.mac_check(host_end, mac)) {
+            check.add(netlink)?;
+        }
+        Ok(())
+    }
+
+    /// Gives packets from the pod's addresses the node's address where they leave.
+    pub(crate) fn masquerade(&self, result: &Success) -> Result<(), Error> {
+        if let (Some(netlink), Some(masquerade)) = (&self.netlink, self.masquerading(result)) {
+            masquerade.add(netlink)?;
+        }
+        Ok(())
+    }
+
+    /// Finds what is missing or was changed.
+    pub(crate) fn compare(
+        &self,
+        host_end: &str,
+        mac: Option<[u8; 6]>,
+        result: &Success,
+    ) -> Result<(), Error> {
+        let Some(netlink) = &self.netlink else {
+            return Ok(());
+        };
+        if let Some(check) = self.mac_check(host_end, mac) {
+            check.check(netlink)?;
+        }
+        if let Some(masquerade) = self.masquerading(result) {
+            masquerade.check(netlink)?;
+        }
+        Ok(())
+    }
+
+    /// Removes all of them, by the names alone.
+    pub(crate) fn remove(&self, pod: Option<&Pod>) -> Result<(), Error> {
+        let Some(netlink) = &self.netlink else {
+            return Ok(());
+        };
+        let (call, id) = (self.call, self.call.container_id().as_str());
+        if call.config().macspoofchk {
+            macspoof::remove(netlink, id, call.ifname().as_str())?;
+        }
+        if call.config().ip_masq {
+            let in_use = pod.map_or(Ok(Vec::new()), |pod| self.other_addresses(pod))?;
+            masquerade::remove(netlink, &call.network.name, id, &in_use)?;
+        }
+        Ok(())
+    }
+
+    /// Addresses of the pod's other interfaces, which may be of the same network.
+    fn other_addresses(&self, pod: &Pod) -> Result<Vec<IpAddr>, Error> {
+        let own = pod.rtnl.link_by_name(self.call.ifname().as_str())?.map(|link| link.index);
+        let addresses = pod.rtnl.addresses(0, None)?.into_iter();
+        let others = addresses.filter(|address| Some(address.index) != own);
+        Ok(others.map(|address| address.network.ip()).collect())
+    }
+
+    fn mac_check(&self, host_end: &str, mac: Option<[u8; 6]>) -> Option<MacSpoofCheck> {
+        let (id, ifname) = (self.call.container_id().as_str(), self.call.ifname().as_str());
+        let mac = mac.filter(|_| self.call.config().macspoofchk)?;
+        Some(MacSpoofCheck::wanted(id, ifname, host_end, mac))
+    }
+
+    fn masquerading(&self, result: &Success) -> Option<Masquerade> {
+        let call = self.call;
+        let addresses: Vec<Cidr> = result.ips.iter().map(|ip| ip.address).collect();
+        call.config().ip_masq.then(|| {
+            Masquerade::wanted(&call.network.name, call.container_id().as_str(), addresses)
+        })
+    }
+}
+
+/// Removes the rules of a network's attachments that are not valid, after their links.
+pub(crate) fn collect_garbage(
+    network: &Network<Config>,
+    valid: &ValidAttachments,
+) -> Result<(), Error> {
+    let Some(netlink) = open(&network.config)? else {
+        return Ok(());
+    };
+    if network.config.macspoofchk {
+        let links = Rtnl::open()?.links()?;
+        macspoof::collect_garbage(&netlink, |name| links.iter().any(|link| link.name == name))?;
+    }
+    if network.config.ip_masq {
+        masquerade::collect_garbage(&netlink, &network.name, valid)?;
+    }
+    Ok(())
+}
+
+/// Whether rules could be written now.
+pub(crate) fn status(network: &Network<Config>) -> Result<(), Error> {
+    if let Some(netlink) = open(&network.config)? {
+        netlink.generation()?;
+    }
+    Ok(())
+}
+
+fn open(config: &Config) -> Result<Option<Nfnetlink>, Error> {
+    let by_iptables = config.ip_masq && config.ip_masq_backend == MasqueradeBackend::Iptables;
+    if by_iptables || config.macspoofchk {
+        return Ok(Some(Nfnetlink::open()?));
+    }
+    Ok(None)
+}

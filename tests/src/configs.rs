@@ -1,0 +1,53 @@
+//! Configurations that the suites share.
+
+use serde_json::{Value, json};
+
+use crate::world::STATE_DIR;
+
+/// The network of pods with IPv4 addresses; its gateway, the node, is 10.88.0.1.
+pub const POD_SUBNET: &str = "10.88.0.0/24";
+/// The network of pods with IPv6 addresses; its gateway is `fd00:88::1`.
+pub const POD_SUBNET6: &str = "fd00:88::/64";
+
+/// host-local with one range for each subnet and default routes.
+#[must_use]
+pub fn host_local(subnets: &[&str]) -> Value {
+    let ranges: Vec<Value> = subnets.iter().map(|subnet| json!([{"subnet": subnet}])).collect();
+    let default = |subnet: &&str| if subnet.contains(':') { "::/0" } else { "0.0.0.0/0" };
+    let routes: Vec<Value> = subnets.iter().map(|s| json!({"dst": default(s)})).collect();
+    json!({
+        "type": "host-local", "dataDir": format!("{STATE_DIR}/ipam"),
+        "ranges": ranges, "routes": routes,
+    })
+}
+
+/// bridge `cni0` as gateway with masquerading for the given subnets, and hairpin mode: where the
+/// kernel module `br_netfilter` is loaded, a pod's own hostPort does not answer it otherwise.
+#[must_use]
+pub fn bridge(subnets: &[&str]) -> Value {
+    json!({
+        "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true,
+        "hairpinMode": true, "ipam": host_local(subnets),
+    })
+}
+
+/// portmap as runtimes configure it.
+#[must_use]
+pub fn portmap() -> Value {
+    json!({"type": "portmap", "capabilities": {"portMappings": true}})
+}
+
+/// `base` with some keys set.
+#[must_use]
+pub fn with(mut base: Value, more: &Value) -> Value {
+    if let (Some(base), Some(more)) = (base.as_object_mut(), more.as_object()) {
+        base.extend(more.clone());
+    }
+    base
+}
+
+/// A port mapping: `port("tcp", 8080, 80)`.
+#[must_use]
+pub fn port(protocol: &str, host: u16, container: u16) -> Value {
+    json!({"hostPort": host, "containerPort": container, "protocol": protocol})
+}

@@ -1,0 +1,238 @@
+//! Plugins that die in the middle, at each of their system calls in turn.
+//!
+//! ADD's plugin is killed, the pod's namespace vanishes, and a runtime that remembers nothing calls
+//! DEL with an empty `CNI_NETNS`. Then the next pod comes and goes; if the wreck has left anything
+//! behind or spoilt anything, the node is not as if that next pod had been the only one ever.
+//!
+//! Not run with the Go plugins: their processes make thousands of system calls from many threads,
+//! in no fixed order, and they leave rules behind after most kills.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::thread;
+
+use serde_json::{Value, json};
+use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, port, portmap};
+use tests::{Chain, Needs, Plugins, Pod, Suite, World, differences};
+
+const ALL: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
+/// Where the plugins stand in a world: links, and a script for the one that is to die.
+const BIN: &str = "/run/bin";
+/// Where strace writes what it saw.
+const TRACE: &str = "/run/trace";
+/// Calls that change nothing outside of the process. To die at one of them is to die at the next
+/// call that is not among them.
+const HARMLESS: [&str; 22] = [
+    "access",
+    "arch_prctl",
+    "brk",
+    "fstat",
+    "getpid",
+    "getrandom",
+    "gettid",
+    "lseek",
+    "madvise",
+    "mmap",
+    "mprotect",
+    "munmap",
+    "newfstatat",
+    "poll",
+    "prlimit64",
+    "rseq",
+    "rt_sigaction",
+    "rt_sigprocmask",
+    "set_robust_list",
+    "set_tid_address",
+    "sigaltstack",
+    "statx",
+];
+/// Kills are waits, mostly: for grace periods and for the kernel to take links down.
+const AT_ONCE: usize = 4;
+
+fn main() -> ExitCode {
+    let mut suite = Suite::new();
+    let needs = Needs::plugins(&Plugins::ours(), &ALL).tools(&["strace", "iptables"]);
+    for plugin in ALL {
+        for command in ["ADD", "DEL"] {
+            suite.case(&format!("{plugin}_dies_in_{command}"), &needs, move || {
+                dies(plugin, command);
+            });
+        }
+    }
+    suite.run()
+}
+
+/// A call of a system call: the `count`th of those named `name`.
+#[derive(Clone, Debug)]
+struct Point {
+    name: String,
+    count: usize,
+}
+
+fn dies(plugin: &'static str, command: &str) {
+    let points = points(plugin, command);
+    assert!(points.len() > 5, "{plugin} makes hardly any system call: {points:?}");
+    let expected = undisturbed(plugin);
+    let (queue, kills, wrecks) = (Mutex::new(points.iter()), Mutex::new(0), Mutex::default());
+    let work = || {
+        loop {
+            let Some(point) = queue.lock().unwrap().next() else { return };
+            let (was_killed, found) = disturbed(plugin, command, point);
+            *kills.lock().unwrap() += usize::from(was_killed);
+            let found = differences(&expected, &found);
+            if !found.is_empty() {
+                let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+                let wreck = format!("{} {}:\n{}", point.name, point.count, found.join("\n"));
+                Mutex::<Vec<_>>::lock(&wrecks).unwrap().push(wreck);
+            }
+        }
+    };
+    thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(work);
+        }
+    });
+    let wrecks = wrecks.into_inner().unwrap();
+    assert!(
+        wrecks.is_empty(),
+        "{} kills left something: at {}",
+        wrecks.len(),
+        wrecks.join("\nat ")
+    );
+    // A call or two more or less happens from run to run: a message that comes in two parts.
+    let kills = *kills.lock().unwrap();
+    assert!(kills * 10 >= points.len() * 9, "only {kills} of {} kills took place", points.len());
+}
+
+/// The system calls of an undisturbed command.
+fn points(plugin: &'static str, command: &str) -> Vec<Point> {
+    let node = Node::new(plugin);
+    if command == "DEL" {
+        node.chain().add(&node.pod);
+    }
+    node.place(Some("strace -qq -o /run/trace"));
+    match command {
+        "ADD" => drop(node.chain().add(&node.pod)),
+        _ => node.chain().del_by_names(&node.pod),
+    }
+    let trace = node.world.files(|| fs::read_to_string(TRACE).unwrap());
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut points = Vec::new();
+    for (name, _) in trace.lines().filter_map(|line| line.split_once('(')) {
+        let count = counts.entry(name).or_default();
+        *count += 1;
+        // The first execve is strace's own.
+        if !HARMLESS.contains(&name) && name != "execve" {
+            points.push(Point { name: name.to_owned(), count: *count });
+        }
+    }
+    points
+}
+
+/// The node after a pod that nothing has happened to.
+fn undisturbed(plugin: &'static str) -> Value {
+    let node = Node::new(plugin);
+    node.place(None);
+    node.next_pod();
+    node.state()
+}
+
+/// The node after a kill, a DEL and the next pod; and whether the kill took place.
+fn disturbed(plugin: &'static str, command: &str, point: &Point) -> (bool, Value) {
+    let node = Node::new(plugin);
+    if command == "DEL" {
+        node.chain().add(&node.pod);
+    }
+    let Point { name, count } = point;
+    node.place(Some(&format!(
+        "strace -qq -o {TRACE} -e trace={name} -e inject={name}:signal=SIGKILL:when={count}"
+    )));
+    let failure = match command {
+        "ADD" => node.chain().try_add(&node.pod).err(),
+        _ => node.chain().try_del(&node.pod).err(),
+    };
+    // Who delegated to the killed one lives and reports an error.
+    let was_killed = failure.is_some_and(|output| {
+        output.status.signal() == Some(9) || (plugin == "host-local" && output.code() == 1)
+    });
+    node.place(None);
+    node.world.remove_netns("pod-a");
+    node.chain().del_by_names(&node.pod.without_netns());
+    node.next_pod();
+    (was_killed, node.state())
+}
+
+/// A node whose plugins are ours, one of them perhaps behind strace.
+struct Node {
+    world: World,
+    plugin: &'static str,
+    pod: Pod,
+    next: Pod,
+}
+
+impl Node {
+    fn new(plugin: &'static str) -> Self {
+        let ifname = if plugin == "loopback" { "lo" } else { "eth0" };
+        let [pod, next] = ["pod-a", "pod-b"].map(|name| Pod::new(name).ifname(ifname));
+        let node = Self { world: World::new(&["pod-a", "pod-b"]), plugin, pod, next };
+        node.place(None);
+        node
+    }
+
+    /// Puts the plugins in their place, `plugin` with the words of `wrapper` before it.
+    fn place(&self, wrapper: Option<&str>) {
+        let ours = Plugins::ours();
+        self.world.files(|| {
+            let _ = fs::remove_dir_all(BIN);
+            fs::create_dir(BIN).unwrap();
+            for name in ALL {
+                let (real, placed) = (ours.path(name), Path::new(BIN).join(name));
+                match wrapper {
+                    Some(words) if name == self.plugin => write_script(&placed, words, &real),
+                    _ => symlink(real, placed).unwrap(),
+                }
+            }
+        });
+    }
+
+    fn chain(&self) -> Chain<'_> {
+        let plugins = Plugins { label: "ours", dir: PathBuf::from(BIN) };
+        if self.plugin == "loopback" {
+            return Chain::new(&self.world, &plugins, &[json!({"type": "loopback"})]);
+        }
+        let configs = [bridge(&[POD_SUBNET, POD_SUBNET6]), portmap()];
+        let ports = json!([port("tcp", 8080, 80), port("udp", 5353, 53)]);
+        Chain::new(&self.world, &plugins, &configs).ports(&ports)
+    }
+
+    fn next_pod(&self) {
+        let chain = self.chain();
+        chain.add(&self.next);
+        chain.del(&self.next);
+    }
+
+    fn state(&self) -> Value {
+        let mut state = self.world.snapshot();
+        for (path, content) in state["files"].as_object_mut().into_iter().flatten() {
+            // Which address is next is the only trace that a pod is meant to leave.
+            if path.contains("/last_reserved_ip.") {
+                *content = json!("an address");
+            }
+        }
+        state
+    }
+}
+
+fn write_script(path: &Path, words: &str, plugin: &Path) {
+    let script = format!("#!/bin/sh\nexec {words} {}\n", plugin.display());
+    fs::write(path, script).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
+}

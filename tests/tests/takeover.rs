@@ -1,0 +1,143 @@
+//! A node that changes over from the Go plugins to ours, or back, while pods run.
+//!
+//! Debian's version 1.1.1 stands for what is installed, 1.9.1 for the newest.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::thread;
+
+use serde_json::json;
+use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, host_local, port, portmap};
+use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, call, differences};
+
+const BOTH_FAMILIES: [&str; 2] = [POD_SUBNET, POD_SUBNET6];
+const ALL: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
+
+fn main() -> ExitCode {
+    let ours = Plugins::ours();
+    let mut suite = Suite::new();
+    for theirs in [Plugins::debian(), Plugins::go()] {
+        let needs = Needs::plugins(&ours, &ALL).and(&theirs, &ALL).tools(&["iptables"]);
+        let mut case = |name: &str, test: fn(&Plugins, &Plugins)| {
+            let (ours, theirs) = (ours.clone(), theirs.clone());
+            let name = format!("{}::{name}", theirs.label);
+            suite.case(&name, &needs, move || test(&ours, &theirs));
+        };
+        case("they_delete_what_we_added", hand_over);
+        case("we_delete_what_they_added", |ours, theirs| hand_over(theirs, ours));
+        case("they_check_what_we_added", check);
+        case("we_check_what_they_added", |ours, theirs| check(theirs, ours));
+        case("we_delete_by_names_what_they_added", we_delete_by_names_what_they_added);
+        case("both_share_a_directory", both_share_a_directory);
+    }
+    suite.run()
+}
+
+fn chain<'a>(world: &'a World, plugins: &Plugins) -> Chain<'a> {
+    let configs = [bridge(&BOTH_FAMILIES), portmap()];
+    let ports = json!([port("tcp", 8080, 80), port("udp", 5353, 53)]);
+    Chain::new(world, plugins, &configs).ports(&ports)
+}
+
+/// One adds two pods and the other deletes one: the node is as if the first had done it.
+fn hand_over(adder: &Plugins, deleter: &Plugins) {
+    let (pod, other) = (Pod::new("pod-a"), Pod::new("pod-b"));
+    let after_del_by = |deleter: &Plugins| {
+        let world = World::new(&["pod-a", "pod-b"]);
+        let chain = chain(&world, adder);
+        chain.add(&pod);
+        chain.add(&other);
+        chain.with(deleter).del(&pod);
+        world.snapshot()
+    };
+    assert_same(&after_del_by(adder), &after_del_by(deleter));
+}
+
+/// One adds a pod; CHECK by the other finds nothing wrong until something is.
+///
+/// Without portmap if Debian's is to check: 1.1.1 misses the rules of its own pods, because it
+/// looks for those of both families in each of them.
+fn check(adder: &Plugins, checker: &Plugins) {
+    let world = World::new(&["pod-a"]);
+    let chain = if checker == &Plugins::debian() {
+        Chain::new(&world, adder, &[bridge(&BOTH_FAMILIES)])
+    } else {
+        chain(&world, adder)
+    };
+    let pod = Pod::new("pod-a");
+    chain.add(&pod);
+    let chain = chain.with(checker);
+    chain.check(&pod);
+    world.sh("pod-a", "ip route del default");
+    assert!(chain.try_check(&pod).is_err(), "CHECK does not miss the default route");
+}
+
+/// They add a pod, its namespace vanishes, and we are told no more than the names.
+fn we_delete_by_names_what_they_added(ours: &Plugins, theirs: &Plugins) {
+    let (pod, other) = (Pod::new("pod-a"), Pod::new("pod-b"));
+    let undisturbed = World::new(&["pod-a", "pod-b"]);
+    let chain_of_theirs = chain(&undisturbed, theirs);
+    chain_of_theirs.add(&pod);
+    chain_of_theirs.add(&other);
+    chain_of_theirs.del(&pod);
+
+    let world = World::new(&["pod-a", "pod-b"]);
+    let chain = chain(&world, theirs);
+    chain.add(&pod);
+    chain.add(&other);
+    world.remove_netns("pod-a");
+    chain.with(ours).del_by_names(&pod.without_netns());
+    assert_same(&undisturbed.snapshot(), &world.snapshot());
+}
+
+/// Eight at a time ask for addresses of one directory, half of them of each implementation.
+fn both_share_a_directory(ours: &Plugins, theirs: &Plugins) {
+    const AT_ONCE: usize = 8;
+    const EACH: usize = 8;
+    let world = World::new(&["pod-a"]);
+    let config = json!({
+        "cniVersion": "1.0.0", "name": "testnet", "type": "bridge",
+        "ipam": host_local(&[POD_SUBNET, POD_SUBNET6]),
+    });
+    let pod = |thread, n| Pod { id: format!("pod-{thread}-{n}"), ..Pod::new("pod-a") };
+    let run = |command, thread, n| {
+        let plugins = if thread % 2 == 0 { ours } else { theirs };
+        let call = call(plugins, "host-local", command, &pod(thread, n), &config);
+        world.run(NODE, &call).success()
+    };
+    let everybody = |command| {
+        thread::scope(|scope| {
+            let asking = |thread| {
+                let run = &run;
+                scope.spawn(move || (0..EACH).map(|n| run(command, thread, n)).collect::<Vec<_>>())
+            };
+            let threads: Vec<_> = (0..AT_ONCE).map(asking).collect();
+            threads.into_iter().flat_map(|t| t.join().unwrap()).collect::<Vec<_>>()
+        })
+    };
+
+    let mut given = BTreeSet::new();
+    for output in everybody("ADD") {
+        let result = output.json();
+        for family in 0..2 {
+            let address = result["ips"][family]["address"].as_str().unwrap().to_owned();
+            assert!(given.insert(address.clone()), "{address} was given out twice\n{output}");
+        }
+    }
+    assert_eq!(given.len(), AT_ONCE * EACH * 2);
+    everybody("DEL");
+    let state = world.snapshot();
+    let leases: Vec<_> =
+        state["files"].as_object().unwrap().keys().filter(|f| f.contains("/10.88")).collect();
+    assert!(leases.is_empty(), "leases are left: {leases:?}");
+}
+
+#[track_caller]
+fn assert_same(expected: &serde_json::Value, found: &serde_json::Value) {
+    let differences: Vec<_> =
+        differences(expected, found).iter().map(ToString::to_string).collect();
+    assert!(differences.is_empty(), "{}", differences.join("\n"));
+}

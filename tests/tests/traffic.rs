@@ -1,0 +1,210 @@
+//! Packets that take the way through what the plugins made, from every side of the node.
+//!
+//! ```text
+//! outside 192.0.2.2 ── 192.0.2.1 node cni0 10.88.0.1 ──┬── pod-a
+//!         2001:db8::2   2001:db8::1      fd00:88::1     └── pod-b
+//! ```
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, port, portmap, with};
+use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, TcpEcho, UdpEcho, World};
+use tests::{answers, fetch, fetch_udp};
+
+const ALL: [&str; 3] = ["bridge", "host-local", "portmap"];
+
+fn main() -> ExitCode {
+    let mut suite = Suite::new();
+    let mut both = |name, go_fails, test: fn(&Plugins)| {
+        let needs = |plugins: &Plugins| Needs::plugins(plugins, &ALL).tools(&["iptables"]);
+        suite.both(name, go_fails, needs, test);
+    };
+    both("host_port_answers_from_everywhere", None, host_port_answers_from_everywhere);
+    both("host_port_answers_over_ipv6", None, host_port_answers_over_ipv6);
+    both("host_port_on_one_address_only", None, host_port_on_one_address_only);
+    both("without_snat_only_others_are_served", None, without_snat_only_others_are_served);
+    both("kube_proxy_comes_first", None, kube_proxy_comes_first);
+    both("pods_speak_with_their_own_addresses", None, pods_speak_with_their_own_addresses);
+    both("pods_are_masqueraded_outside", None, pods_are_masqueraded_outside);
+    both("a_dead_pods_port_is_dead", None, a_dead_pods_port_is_dead);
+    both("a_successor_gets_the_port", None, a_successor_gets_the_port);
+    both("udp_flows_follow_to_the_successor", None, udp_flows_follow_to_the_successor);
+    both("udp_flows_begun_too_early_are_served", None, udp_flows_begun_too_early_are_served);
+    suite.run()
+}
+
+fn world() -> World {
+    let world = World::new(&["outside", "pod-a", "pod-b"]);
+    world.connect(
+        (NODE, "uplink", &["192.0.2.1/24", "192.0.2.10/24", "2001:db8::1/64"]),
+        ("outside", "eth0", &["192.0.2.2/24", "2001:db8::2/64"]),
+    );
+    world
+}
+
+fn chain<'a>(world: &'a World, plugins: &Plugins, ports: &Value) -> Chain<'a> {
+    let configs = [bridge(&[POD_SUBNET, POD_SUBNET6]), portmap()];
+    Chain::new(world, plugins, &configs).ports(ports)
+}
+
+fn host_port_answers_from_everywhere(plugins: &Plugins) {
+    let world = world();
+    let chain = chain(&world, plugins, &json!([port("tcp", 8080, 80), port("udp", 5353, 53)]));
+    chain.add(&Pod::new("pod-a"));
+    let _web = TcpEcho::start(&world, "pod-a", "[::]:80", "page");
+    let _dns = UdpEcho::start(&world, "pod-a", "[::]:53", "name");
+
+    assert_eq!(fetch(&world, "outside", "192.0.2.1:8080").unwrap(), "page 192.0.2.2");
+    assert_eq!(fetch(&world, NODE, "127.0.0.1:8080").unwrap(), "page 10.88.0.1");
+    assert_eq!(fetch(&world, NODE, "192.0.2.1:8080").unwrap(), "page 192.0.2.1");
+    // The pod's own port: what comes back must not have the pod's own address as its source.
+    assert_eq!(fetch(&world, "pod-a", "192.0.2.1:8080").unwrap(), "page 10.88.0.1");
+    assert_eq!(fetch(&world, "pod-a", "10.88.0.1:8080").unwrap(), "page 10.88.0.1");
+    assert_eq!(fetch_udp(&world, "outside", "192.0.2.1:5353", 4000).unwrap(), "name 192.0.2.2");
+    assert_eq!(fetch_udp(&world, NODE, "127.0.0.1:5353", 4000).unwrap(), "name 10.88.0.1");
+    assert_eq!(fetch_udp(&world, "pod-a", "192.0.2.1:5353", 4000).unwrap(), "name 10.88.0.1");
+    assert!(!answers(&world, "outside", "192.0.2.1:80"), "port 80 is the pod's, not the node's");
+}
+
+fn host_port_answers_over_ipv6(plugins: &Plugins) {
+    let world = world();
+    let chain = chain(&world, plugins, &json!([port("tcp", 8080, 80), port("udp", 5353, 53)]));
+    chain.add(&Pod::new("pod-a"));
+    let _web = TcpEcho::start(&world, "pod-a", "[::]:80", "page");
+    let _dns = UdpEcho::start(&world, "pod-a", "[::]:53", "name");
+
+    assert_eq!(fetch(&world, "outside", "[2001:db8::1]:8080").unwrap(), "page 2001:db8::2");
+    assert_eq!(fetch(&world, "pod-a", "[2001:db8::1]:8080").unwrap(), "page fd00:88::1");
+    let answer = fetch_udp(&world, "outside", "[2001:db8::1]:5353", 4000);
+    assert_eq!(answer.unwrap(), "name 2001:db8::2");
+}
+
+fn host_port_on_one_address_only(plugins: &Plugins) {
+    let world = world();
+    let mapping = with(port("tcp", 8080, 80), &json!({"hostIP": "192.0.2.10"}));
+    chain(&world, plugins, &json!([mapping])).add(&Pod::new("pod-a"));
+    let _web = TcpEcho::start(&world, "pod-a", "[::]:80", "page");
+
+    assert_eq!(fetch(&world, "outside", "192.0.2.10:8080").unwrap(), "page 192.0.2.2");
+    assert!(!answers(&world, "outside", "192.0.2.1:8080"));
+    assert!(!answers(&world, NODE, "127.0.0.1:8080"));
+}
+
+fn without_snat_only_others_are_served(plugins: &Plugins) {
+    let world = world();
+    let portmap = with(portmap(), &json!({"snat": false}));
+    let chain = Chain::new(&world, plugins, &[bridge(&[POD_SUBNET]), portmap]);
+    chain.ports(&json!([port("tcp", 8080, 80)])).add(&Pod::new("pod-a"));
+    let _web = TcpEcho::start(&world, "pod-a", "0.0.0.0:80", "page");
+
+    assert_eq!(fetch(&world, "outside", "192.0.2.1:8080").unwrap(), "page 192.0.2.2");
+    assert!(!answers(&world, NODE, "127.0.0.1:8080"), "needs its source address changed");
+}
+
+fn kube_proxy_comes_first(plugins: &Plugins) {
+    let world = world();
+    let chain = chain(&world, plugins, &json!([port("tcp", 8080, 80)]));
+    let service = Chain::new(&world, plugins, &[bridge(&[POD_SUBNET, POD_SUBNET6])]);
+    let result = service.add(&Pod::new("pod-b"));
+    let address = result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap();
+    // As kube-proxy does: a jump of its own in front, and a node port in the chain.
+    world.sh(
+        NODE,
+        &format!(
+            "iptables -t nat -N KUBE-SERVICES
+             iptables -t nat -A KUBE-SERVICES -p tcp --dport 8080 -j DNAT --to {address}:80
+             iptables -t nat -A PREROUTING -j KUBE-SERVICES
+             iptables -t nat -A OUTPUT -j KUBE-SERVICES"
+        ),
+    );
+    chain.add(&Pod::new("pod-a"));
+    let _pod = TcpEcho::start(&world, "pod-a", "[::]:80", "host port");
+    let _service = TcpEcho::start(&world, "pod-b", "[::]:80", "service");
+
+    assert_eq!(fetch(&world, "outside", "192.0.2.1:8080").unwrap(), "service 192.0.2.2");
+    chain.del(&Pod::new("pod-a"));
+    assert_eq!(fetch(&world, "outside", "192.0.2.1:8080").unwrap(), "service 192.0.2.2");
+}
+
+fn pods_speak_with_their_own_addresses(plugins: &Plugins) {
+    let world = world();
+    let chain = Chain::new(&world, plugins, &[bridge(&[POD_SUBNET, POD_SUBNET6])]);
+    chain.add(&Pod::new("pod-a"));
+    chain.add(&Pod::new("pod-b"));
+    let _web = TcpEcho::start(&world, "pod-b", "[::]:80", "b");
+
+    assert_eq!(fetch(&world, "pod-a", "10.88.0.3:80").unwrap(), "b 10.88.0.2");
+    assert_eq!(fetch(&world, "pod-a", "[fd00:88::3]:80").unwrap(), "b fd00:88::2");
+    assert_eq!(fetch(&world, NODE, "10.88.0.3:80").unwrap(), "b 10.88.0.1");
+}
+
+fn pods_are_masqueraded_outside(plugins: &Plugins) {
+    let world = world();
+    let chain = Chain::new(&world, plugins, &[bridge(&[POD_SUBNET, POD_SUBNET6])]);
+    chain.add(&Pod::new("pod-a"));
+    let _web = TcpEcho::start(&world, "outside", "[::]:80", "outside");
+
+    // Outside has no way back to the pods' own addresses.
+    assert_eq!(fetch(&world, "pod-a", "192.0.2.2:80").unwrap(), "outside 192.0.2.1");
+    assert_eq!(fetch(&world, "pod-a", "[2001:db8::2]:80").unwrap(), "outside 2001:db8::1");
+}
+
+fn a_dead_pods_port_is_dead(plugins: &Plugins) {
+    let world = world();
+    let chain = chain(&world, plugins, &json!([port("tcp", 8080, 80)]));
+    chain.add(&Pod::new("pod-a"));
+    let web = TcpEcho::start(&world, "pod-a", "[::]:80", "page");
+    assert!(answers(&world, "outside", "192.0.2.1:8080"));
+    drop(web);
+
+    world.remove_netns("pod-a");
+    chain.del(&Pod::new("pod-a").without_netns());
+    chain.add(&Pod::new("pod-b"));
+    chain.del(&Pod::new("pod-b"));
+    for (netns, address) in [("outside", "192.0.2.1:8080"), (NODE, "127.0.0.1:8080")] {
+        assert!(!answers(&world, netns, address), "{address} answers in {netns}");
+    }
+}
+
+fn a_successor_gets_the_port(plugins: &Plugins) {
+    let world = world();
+    let chain = chain(&world, plugins, &json!([port("tcp", 8080, 80)]));
+    chain.add(&Pod::new("pod-a"));
+    world.remove_netns("pod-a");
+    chain.del(&Pod::new("pod-a").without_netns());
+    chain.add(&Pod::new("pod-b"));
+    let _web = TcpEcho::start(&world, "pod-b", "[::]:80", "successor");
+
+    assert_eq!(fetch(&world, "outside", "192.0.2.1:8080").unwrap(), "successor 192.0.2.2");
+    assert_eq!(fetch(&world, NODE, "127.0.0.1:8080").unwrap(), "successor 10.88.0.1");
+}
+
+fn udp_flows_follow_to_the_successor(plugins: &Plugins) {
+    let world = world();
+    let chain = chain(&world, plugins, &json!([port("udp", 5353, 53)]));
+    chain.add(&Pod::new("pod-a"));
+    let old = UdpEcho::start(&world, "pod-a", "[::]:53", "old");
+    assert_eq!(fetch_udp(&world, "outside", "192.0.2.1:5353", 4000).unwrap(), "old 192.0.2.2");
+
+    chain.del(&Pod::new("pod-a"));
+    drop(old);
+    chain.add(&Pod::new("pod-b"));
+    let _new = UdpEcho::start(&world, "pod-b", "[::]:53", "new");
+    assert_eq!(fetch_udp(&world, "outside", "192.0.2.1:5353", 4000).unwrap(), "new 192.0.2.2");
+}
+
+fn udp_flows_begun_too_early_are_served(plugins: &Plugins) {
+    let world = world();
+    // A rule that needs connection tracking, as every node has one.
+    world.sh(NODE, "iptables -t nat -A POSTROUTING -s 203.0.113.1 -j MASQUERADE");
+    assert!(fetch_udp(&world, "outside", "192.0.2.1:5353", 4000).is_err());
+
+    let chain = chain(&world, plugins, &json!([port("udp", 5353, 53)]));
+    chain.add(&Pod::new("pod-a"));
+    let _dns = UdpEcho::start(&world, "pod-a", "[::]:53", "name");
+    assert_eq!(fetch_udp(&world, "outside", "192.0.2.1:5353", 4000).unwrap(), "name 192.0.2.2");
+}

@@ -1,0 +1,212 @@
+//! `cargo xtask demo`: one pod's life on a node, from its first packet to its last trace.
+//!
+//! Three machines are played by network namespaces: one outside, a node, and a pod on it. The
+//! node runs an example network's chain through the built programs, as a container runtime does.
+//! Nothing of this machine is touched, and nothing is needed of it but its kernel.
+
+mod evidence;
+mod machine;
+mod page;
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Instant;
+
+use cni::Success;
+use conflist::{Attachment, Network, Runtime};
+use ipnetwork::IpNetwork;
+use kernel::rtnl::{AddressOptions, LinkChange, Veth, VethPeer};
+use kernel::{Netns, Rtnl};
+use serde_json::{Value, json};
+
+use crate::build;
+use crate::command::Failure;
+use crate::workspace::root;
+use evidence::Evidence;
+use machine::{Machine, Workplace};
+
+/// Why the demonstration did not show what it should.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DemoError {
+    /// A namespace cannot be had.
+    #[error("{0}: {1}; run as root, or where the kernel lets users make user namespaces")]
+    Namespace(&'static str, nix::Error),
+    /// A file could not be read or written.
+    #[error("{0} {1}: {2}")]
+    File(&'static str, PathBuf, std::io::Error),
+    /// The kernel refused to build one of the machines.
+    #[error("{}: {}", .0.operation, .0.cause)]
+    Kernel(#[from] kernel::Error),
+    /// A command of the chain failed.
+    #[error("{0}: {1}")]
+    Chain(&'static str, conflist::Error),
+    /// The network cannot be used.
+    #[error("read the example network: {0}")]
+    Example(String),
+    /// The page did not come, or came from somewhere else.
+    #[error("{0}: {1}")]
+    Page(&'static str, String),
+    /// Something is there that should not be, or is missing.
+    #[error("{0}")]
+    Evidence(String),
+}
+
+const EXAMPLE: &str = "conflist/examples/node.conflist";
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+const LINK: &str = "uplink";
+const HOST_PORT: u16 = 8080;
+const POD_PORT: u16 = 80;
+
+/// The task.
+pub(crate) fn run() -> Result<(), Failure> {
+    println!("Building the plugins");
+    build::build_all()?;
+    Ok(demonstrate()?)
+}
+
+fn demonstrate() -> Result<(), DemoError> {
+    machine::become_root()?;
+    let workplace = Workplace::new()?;
+    let (outside, node, pod) =
+        (Machine::new("outside")?, Machine::new("node")?, Machine::new("pod")?);
+    join(&outside, &node)?;
+    let evidence = Evidence::collect(&node, &pod, &workplace)?;
+
+    let runtime = Runtime {
+        net_dir: workplace.path().to_owned(),
+        plugin_path: vec![root().join("dist/bin")],
+        cache_dir: workplace.path().join("cache"),
+    };
+    let network = example(&workplace)?;
+    let attachment = attachment(&pod);
+
+    println!("\nADD: the chain {}, hostPort {HOST_PORT} -> {POD_PORT}", chain_of(&network));
+    let result = timed("ADD", || {
+        on(&node, &runtime, &network, &attachment, |runtime, network, pod| {
+            runtime.add(network, pod)
+        })
+        .map_err(|error| DemoError::Chain("ADD", error))
+    })?;
+    println!("{}", shown(&result, &network)?);
+    timed("CHECK", || {
+        on(&node, &runtime, &network, &attachment, |runtime, network, pod| {
+            runtime.check(network, pod)
+        })
+        .map_err(|error| DemoError::Chain("CHECK", error))
+    })?;
+
+    println!("\nThe page, fetched through the hostPort:");
+    page::serve(&pod, POD_PORT)?;
+    let by_node: SocketAddr = (NODE, HOST_PORT).into();
+    let by_loopback: SocketAddr = (Ipv4Addr::LOCALHOST, HOST_PORT).into();
+    timed("from outside, by the node's address", || {
+        page::fetch(&outside, by_node, "from outside the node")
+    })?;
+    timed("from the node, by 127.0.0.1", || {
+        page::fetch(&node, by_loopback, "from the node through 127.0.0.1")
+    })?;
+    timed("from the pod, by its own hostPort", || {
+        page::fetch(&pod, by_node, "from the pod through its own hostPort")
+    })?;
+
+    println!("\nThe chains the packet takes, as the kernel has them:");
+    let addresses: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.ip()).collect();
+    evidence::show_path(&node, HOST_PORT, &addresses)?;
+
+    println!("\nDEL");
+    timed("DEL", || {
+        on(&node, &runtime, &network, &attachment, |runtime, network, pod| {
+            runtime.del(network, pod)
+        })
+        .map_err(|error| DemoError::Chain("DEL", error))
+    })?;
+    page::no_answer(&outside, by_node)?;
+    println!("  port {HOST_PORT} of the node no longer answers");
+    evidence.nothing_is_left(&node, &pod, &workplace, &addresses)?;
+    println!("\nAll of this was seen to hold.");
+    Ok(())
+}
+
+/// Runs a command of the chain on the node, as the runtime there would.
+fn on<T: Send + 'static>(
+    node: &Machine,
+    runtime: &Runtime,
+    network: &Network,
+    pod: &Attachment,
+    command: impl FnOnce(&Runtime, &Network, &Attachment) -> T + Send + 'static,
+) -> T {
+    let (runtime, network, pod) = (runtime.clone(), network.clone(), pod.clone());
+    node.run(move || command(&runtime, &network, &pod))
+}
+
+/// A cable from the machine outside to the node, and what every machine has: `lo`, addresses.
+fn join(outside: &Machine, node: &Machine) -> Result<(), DemoError> {
+    let up = LinkChange { up: Some(true), ..LinkChange::default() };
+    let configure = move |name: &str, address: Ipv4Addr| -> Result<(), kernel::Error> {
+        let rtnl = Rtnl::open()?;
+        for name in ["lo", name] {
+            if let Some(link) = rtnl.link_by_name(name)? {
+                rtnl.set_link(link.index, up)?;
+                if name != "lo" {
+                    let network =
+                        IpNetwork::new(address.into(), 24).unwrap_or(IpAddr::from(address).into());
+                    rtnl.add_address(link.index, network, AddressOptions::default())?;
+                }
+            }
+        }
+        Ok(())
+    };
+    let path = node.netns();
+    outside.run(move || -> Result<(), kernel::Error> {
+        let netns = Netns::open(&path)?;
+        let peer = VethPeer { name: LINK, mac: None, netns: &netns };
+        Rtnl::open()?.create_veth(&Veth { name: LINK, mtu: None, master: None, peer })?;
+        configure(LINK, OUTSIDE)
+    })?;
+    Ok(node.run(move || configure(LINK, NODE))?)
+}
+
+/// The example network, keeping its leases in the workplace instead of `/var/lib/cni`.
+fn example(workplace: &Workplace) -> Result<Network, DemoError> {
+    let path = root().join(EXAMPLE);
+    let text = fs::read(&path).map_err(|error| DemoError::File("read", path, error))?;
+    let mut list: Value =
+        serde_json::from_slice(&text).map_err(|error| DemoError::Example(error.to_string()))?;
+    for plugin in list["plugins"].as_array_mut().into_iter().flatten() {
+        if let Some(ipam) = plugin.get_mut("ipam") {
+            ipam["dataDir"] = json!(workplace.leases());
+        }
+    }
+    Network::from_list(list.to_string().as_bytes())
+        .map_err(|error| DemoError::Example(error.to_string()))
+}
+
+fn attachment(pod: &Machine) -> Attachment {
+    let mappings = json!([
+        {"hostPort": HOST_PORT, "containerPort": POD_PORT, "protocol": "tcp"}
+    ]);
+    let (id, ifname) = (machine::identifier("demo-pod"), machine::identifier("eth0"));
+    let mut attachment = Attachment::new(id, ifname, Some(pod.netns()));
+    attachment.capability_args.insert("portMappings".to_owned(), mappings);
+    attachment
+}
+
+fn chain_of(network: &Network) -> String {
+    let types: Vec<&str> = network.plugins.iter().map(|plugin| plugin.kind.as_str()).collect();
+    types.join(" + ")
+}
+
+fn shown(result: &Success, network: &Network) -> Result<String, DemoError> {
+    let value =
+        result.to_json(network.version).map_err(|error| DemoError::Example(error.to_string()))?;
+    Ok(format!("{value:#}"))
+}
+
+fn timed<T>(what: &str, step: impl FnOnce() -> Result<T, DemoError>) -> Result<T, DemoError> {
+    let began = Instant::now();
+    let done = step()?;
+    println!("  {what}: {:.1} ms", began.elapsed().as_secs_f64() * 1000.0);
+    Ok(done)
+}

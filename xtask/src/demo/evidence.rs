@@ -1,0 +1,169 @@
+//! What the kernel and the disk have: before the pod, while it is there, and after it.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::IpAddr;
+
+use kernel::Rtnl;
+use kernel::conntrack::Filter;
+use kernel::iptables::{Nat, Rule, Target};
+use kernel::nfnetlink::Nfnetlink;
+
+use super::DemoError;
+use super::machine::{Machine, Workplace};
+
+/// What was there before the pod.
+#[derive(Debug)]
+pub(super) struct Evidence {
+    node_links: BTreeSet<String>,
+    pod_links: BTreeSet<String>,
+    files: BTreeSet<String>,
+}
+
+/// What a node keeps after its first pod, for the next one: the bridge, and the chains that every
+/// hostPort shares.
+const BRIDGE: &str = "podwire0";
+const SHARED_CHAINS: [&str; 7] = [
+    "PREROUTING",
+    "INPUT",
+    "OUTPUT",
+    "POSTROUTING",
+    "CNI-HOSTPORT-DNAT",
+    "CNI-HOSTPORT-SETMARK",
+    "CNI-HOSTPORT-MASQ",
+];
+
+impl Evidence {
+    /// Looks at everything before the pod is there.
+    pub(super) fn collect(
+        node: &Machine,
+        pod: &Machine,
+        workplace: &Workplace,
+    ) -> Result<Self, DemoError> {
+        Ok(Self { node_links: links(node)?, pod_links: links(pod)?, files: leases(workplace)? })
+    }
+
+    /// Looks again, and finds nothing of the pod.
+    pub(super) fn nothing_is_left(
+        &self,
+        node: &Machine,
+        pod: &Machine,
+        workplace: &Workplace,
+        addresses: &[IpAddr],
+    ) -> Result<(), DemoError> {
+        let mut node_links = links(node)?;
+        node_links.remove(BRIDGE);
+        same("links of the node", &self.node_links, &node_links)?;
+        same("links of the pod", &self.pod_links, &links(pod)?)?;
+        same("leases", &self.files, &leases(workplace)?)?;
+
+        let addresses = addresses.to_vec();
+        let (chains, rules, flows) = node.run(move || rules_and_flows(&addresses))?;
+        let shared = SHARED_CHAINS.map(str::to_owned).into();
+        let own: BTreeSet<String> = chains.difference(&shared).cloned().collect();
+        same("chains of the pod", &BTreeSet::new(), &own)?;
+        same("rules that name the pod", &BTreeSet::new(), &rules)?;
+        same("tracked connections of the pod", &BTreeSet::new(), &flows)?;
+        println!(
+            "  left on the node: bridge {BRIDGE}, and the chains {}",
+            SHARED_CHAINS[4..].join(", ")
+        );
+        Ok(())
+    }
+}
+
+/// Prints the rules that a packet to the hostPort meets, from its arrival to the pod.
+pub(super) fn show_path(node: &Machine, host_port: u16, pod: &[IpAddr]) -> Result<(), DemoError> {
+    let path = node.run(move || follow(host_port))?;
+    let mut arrived = false;
+    for (chain, rule) in &path {
+        println!("  -A {chain} {rule}");
+        if let Some(Target::Dnat { address, .. }) = rule.target {
+            arrived |= pod.contains(&address);
+        }
+    }
+    if arrived {
+        return Ok(());
+    }
+    Err(DemoError::Evidence(format!("no rule leads from port {host_port} to {pod:?}")))
+}
+
+/// The rules on the way of a TCP packet that comes in for a port of the node.
+fn follow(host_port: u16) -> Result<Vec<(String, Rule)>, kernel::Error> {
+    let netlink = Nfnetlink::open()?;
+    let mut path = Vec::new();
+    let mut chains = vec!["PREROUTING".to_owned()];
+    while let Some(chain) = chains.pop() {
+        for (_, rule) in Nat::V4.rules(&netlink, &chain)? {
+            let next = rule.next_chain().filter(|next| next.starts_with("CNI-"));
+            chains.extend(next.map(str::to_owned));
+            let of_the_way = next.is_some() || rule.to_string().contains(&host_port.to_string());
+            if of_the_way {
+                path.push((chain.clone(), rule));
+            }
+        }
+    }
+    Ok(path)
+}
+
+type Texts = BTreeSet<String>;
+
+/// Names of all chains of the table nat; its rules and the tracked connections with one of the
+/// pod's addresses.
+fn rules_and_flows(addresses: &[IpAddr]) -> Result<(Texts, Texts, Texts), kernel::Error> {
+    let netlink = Nfnetlink::open()?;
+    let (mut chains, mut rules, mut flows) = (Texts::new(), Texts::new(), Texts::new());
+    for nat in [Nat::V4, Nat::V6] {
+        for chain in netlink.chain_names(nat.family(), "nat")? {
+            let texts = nat.rules(&netlink, &chain)?.map(|(_, rule)| rule.to_string());
+            let named =
+                texts.filter(|rule| addresses.iter().any(|ip| rule.contains(&ip.to_string())));
+            rules.extend(named);
+            chains.insert(chain);
+        }
+    }
+    for &address in addresses {
+        let family = Nat::of(address).family();
+        let from = Filter { original_source: Some(address), ..Filter::default() };
+        let to = Filter { reply_source: Some(address), ..Filter::default() };
+        for filter in [from, to] {
+            flows.extend(netlink.flows(family, &filter)?.iter().map(|flow| format!("{flow:?}")));
+        }
+    }
+    Ok((chains, rules, flows))
+}
+
+fn links(machine: &Machine) -> Result<Texts, DemoError> {
+    let links = machine.run(|| Rtnl::open()?.links())?;
+    Ok(links.into_iter().map(|link| link.name).collect())
+}
+
+/// Names of files that are addresses; the counter and the lock beside them stay.
+fn leases(workplace: &Workplace) -> Result<Texts, DemoError> {
+    let mut found = Texts::new();
+    let mut directories = vec![workplace.path().to_owned()];
+    while let Some(directory) = directories.pop() {
+        let entries = fs::read_dir(&directory)
+            .map_err(|error| DemoError::File("read", directory.clone(), error))?;
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.path().is_dir() {
+                directories.push(entry.path());
+            } else if name.parse::<IpAddr>().is_ok() || directory.ends_with("results") {
+                found.insert(name);
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn same(what: &str, before: &Texts, after: &Texts) -> Result<(), DemoError> {
+    if before == after {
+        println!(
+            "  {what}: {}",
+            if after.is_empty() { "none".to_owned() } else { format!("as before, {after:?}") }
+        );
+        return Ok(());
+    }
+    Err(DemoError::Evidence(format!("{what}: {after:?} instead of {before:?}")))
+}

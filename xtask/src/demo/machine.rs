@@ -1,0 +1,114 @@
+//! Machines that are played by network namespaces, each inhabited by one thread.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::str::FromStr;
+use std::sync::mpsc::{self, Sender};
+use std::thread;
+
+use nix::sched::{CloneFlags, unshare};
+use nix::unistd::{getegid, geteuid, gettid};
+
+use super::DemoError;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// A namespace, which vanishes with its thread when this is dropped.
+#[derive(Debug)]
+pub(super) struct Machine {
+    jobs: Sender<Job>,
+    netns: PathBuf,
+}
+
+impl Machine {
+    /// A machine without any link but `lo`.
+    pub(super) fn new(name: &'static str) -> Result<Self, DemoError> {
+        let (jobs, inbox) = mpsc::channel::<Job>();
+        let (ready_out, ready_in) = mpsc::channel();
+        thread::spawn(move || {
+            let made = unshare(CloneFlags::CLONE_NEWNET).map(|()| gettid());
+            // The receiver waits for exactly this.
+            let _ = ready_out.send(made);
+            for job in inbox {
+                job();
+            }
+        });
+        let thread = ready_in.recv().unwrap_or(Err(nix::Error::ESRCH));
+        let thread = thread.map_err(|errno| DemoError::Namespace(name, errno))?;
+        let netns = PathBuf::from(format!("/proc/{}/task/{thread}/ns/net", process::id()));
+        Ok(Self { jobs, netns })
+    }
+
+    /// The path of its namespace.
+    pub(super) fn netns(&self) -> PathBuf {
+        self.netns.clone()
+    }
+
+    /// Does something on the machine, and waits for it.
+    pub(super) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+        let (out, back) = mpsc::channel();
+        let job = Box::new(move || {
+            // The receiver waits for exactly this.
+            let _ = out.send(work());
+        });
+        // The thread ends with this machine only, unless a job panicked, which is the end of all.
+        let sent = self.jobs.send(job).is_ok();
+        match back.recv() {
+            Ok(value) if sent => value,
+            _ => process::abort(),
+        }
+    }
+}
+
+/// A directory for what plugins write to disk, removed in the end.
+#[derive(Debug)]
+pub(super) struct Workplace(PathBuf);
+
+impl Workplace {
+    pub(super) fn new() -> Result<Self, DemoError> {
+        let path = std::env::temp_dir().join(format!("podwire-demo-{}", process::id()));
+        fs::create_dir(&path).map_err(|error| DemoError::File("create", path.clone(), error))?;
+        Ok(Self(path))
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Where host-local keeps its leases.
+    pub(super) fn leases(&self) -> PathBuf {
+        self.0.join("leases")
+    }
+}
+
+impl Drop for Workplace {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("remove {}: {error}", self.0.display());
+        }
+    }
+}
+
+/// An ordinary user becomes root of a user namespace, and of nothing else (`user_namespaces(7)`).
+/// To be called before there is a second thread.
+pub(super) fn become_root() -> Result<(), DemoError> {
+    let (user, group) = (geteuid(), getegid());
+    if user.is_root() {
+        return Ok(());
+    }
+    unshare(CloneFlags::CLONE_NEWUSER)
+        .map_err(|errno| DemoError::Namespace("make a user namespace", errno))?;
+    let write = |file: &str, text: String| {
+        let path = Path::new("/proc/self").join(file);
+        fs::write(&path, text).map_err(|error| DemoError::File("write", path, error))
+    };
+    write("setgroups", "deny".to_owned())?;
+    write("uid_map", format!("0 {user} 1"))?;
+    write("gid_map", format!("0 {group} 1"))
+}
+
+/// A name that is written in this program.
+pub(super) fn identifier<T: FromStr>(text: &'static str) -> T {
+    text.parse().unwrap_or_else(|_| unreachable!("{text} is a valid name"))
+}
