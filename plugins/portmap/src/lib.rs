@@ -110,7 +110,7 @@ fn addresses(call: &Call<Config>, result: &Success) -> Vec<Cidr> {
 }
 
 /// Lets packets from 127.0.0.0/8 leave by the link towards the pod; gives the link's name if they could not
-/// before. IPv6 has no such switch: nothing leads from ::1 to a pod.
+/// before. IPv6 has no such switch: nothing leads from `::1` to a pod.
 fn route_loopback_to(pod: Cidr) -> Result<Option<String>, Error> {
     let rtnl = Rtnl::open()?;
     let Some(index) = rtnl.link_towards(pod.ip())? else { return Ok(None) };

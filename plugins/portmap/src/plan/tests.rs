@@ -1,5 +1,7 @@
 //! Mappings and the rules they come to; no kernel asked.
 
+use std::fmt::Write;
+
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
@@ -14,7 +16,7 @@ fn check(config: &Value, pod: &[&str], expected: &Expect) {
     for family in plan.families() {
         let program = if family.nat == Nat::V6 { "ip6tables" } else { "iptables" };
         let mut line = |how: &str, chain: &str, rule: &Rule| {
-            text.push_str(&format!("{program} {how} {chain} {rule}\n"));
+            writeln!(text, "{program} {how} {chain} {rule}").unwrap();
         };
         for shared in &family.shared {
             let how = if shared.place == Place::First { "-I" } else { "-A" };

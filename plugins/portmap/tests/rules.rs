@@ -1,0 +1,148 @@
+//! What the program leaves in the kernel, seen by `iptables`. Needs root.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::thread;
+
+use common::{config, names, on_a_node, pod, portmap, rules, sh, tcp};
+use serde_json::json;
+
+#[test]
+fn names_alone_remove_everything() {
+    on_a_node(|| {
+        let pod = pod();
+        portmap("ADD", "pod-b", &pod.path(), &config(&json!([tcp(8081, 81)]))).unwrap();
+        let before = rules();
+        let all = json!([
+            tcp(8080, 80),
+            {"hostPort": 53, "containerPort": 53, "protocol": "udp"},
+            {"hostPort": 9899, "containerPort": 9899, "protocol": "sctp"},
+        ]);
+        portmap("ADD", "pod-a", &pod.path(), &config(&all)).unwrap();
+        portmap("CHECK", "pod-a", &pod.path(), &config(&all)).unwrap();
+        assert_ne!(rules(), before);
+        portmap("DEL", "pod-a", "", &names()).unwrap();
+        assert_eq!(rules(), before);
+        portmap("DEL", "pod-a", "", &names()).expect("a second DEL finds nothing and succeeds");
+        assert_eq!(sh("sysctl -n net.ipv4.conf.vethpod.route_localnet"), "1\n");
+    });
+}
+
+#[test]
+fn kube_proxys_rules_stay_before_ours() {
+    on_a_node(|| {
+        sh("iptables -t nat -N KUBE-SERVICES; iptables -t nat -A PREROUTING -j KUBE-SERVICES
+            iptables -t nat -A OUTPUT -j KUBE-SERVICES; iptables -t nat -A POSTROUTING -j RETURN");
+        let pod = pod();
+        portmap("ADD", "pod-a", &pod.path(), &config(&json!([tcp(80, 80)]))).unwrap();
+        for chain in ["PREROUTING", "OUTPUT"] {
+            let listed = sh(&format!("iptables -t nat -S {chain}"));
+            let ours = format!("-A {chain} -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT");
+            let lines: Vec<_> = listed.lines().skip(1).collect();
+            assert_eq!(lines, [format!("-A {chain} -j KUBE-SERVICES"), ours]);
+        }
+        let listed = sh("iptables -t nat -S POSTROUTING");
+        let first = listed.lines().nth(1).unwrap();
+        assert!(first.ends_with("-j CNI-HOSTPORT-MASQ"), "{listed}");
+    });
+}
+
+#[test]
+fn check_names_the_rule_that_is_missing() {
+    on_a_node(|| {
+        let pod = pod();
+        let config = config(&json!([tcp(8080, 80)]));
+        portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
+        for (program, chain) in [
+            ("iptables", "CNI-DN-9b8cc9dd5d53e36658bb0"),
+            ("ip6tables", "CNI-HOSTPORT-DNAT"),
+            ("iptables", "PREROUTING"),
+            ("iptables", "POSTROUTING"),
+            ("ip6tables", "CNI-HOSTPORT-MASQ"),
+        ] {
+            sh(&format!("{program} -t nat -D {chain} 1"));
+            let error = portmap("CHECK", "pod-a", &pod.path(), &config).unwrap_err();
+            assert_eq!(error["code"], 101);
+            let msg = error["msg"].as_str().unwrap();
+            assert!(
+                msg.starts_with(&format!("rule is missing: {program} -t nat -A {chain} ")),
+                "{msg}"
+            );
+            portmap("ADD", "pod-a", &pod.path(), &config).expect("ADD makes what is missing");
+            portmap("CHECK", "pod-a", &pod.path(), &config).unwrap();
+        }
+        // What others add is no business of ours.
+        sh("iptables -t nat -I CNI-HOSTPORT-DNAT -p tcp --dport 1 -j RETURN");
+        portmap("CHECK", "pod-a", &pod.path(), &config).unwrap();
+    });
+}
+
+#[test]
+fn a_refused_add_leaves_nothing() {
+    on_a_node(|| {
+        let pod = pod();
+        let before = rules();
+        for bad in [
+            json!([tcp(8080, 80), tcp(0, 80)]),
+            json!([tcp(8080, 80), {"hostPort": 70000, "containerPort": 80, "protocol": "tcp"}]),
+            json!([tcp(8080, 80), tcp(8080, 81)]),
+            json!([{"hostPort": 80, "containerPort": 80, "protocol": "icmp"}]),
+        ] {
+            let error = portmap("ADD", "pod-a", &pod.path(), &config(&bad)).unwrap_err();
+            assert_eq!(error["code"], 7, "{error}");
+        }
+        let mut external = config(&json!([tcp(8080, 80)]));
+        external["externalSetMarkChain"] = "NO-SUCH-CHAIN".into();
+        let error = portmap("ADD", "pod-a", &pod.path(), &external).unwrap_err();
+        assert!(error["msg"].as_str().unwrap().contains("no chain NO-SUCH-CHAIN"), "{error}");
+        assert_eq!(rules(), before);
+        assert_eq!(sh("sysctl -n net.ipv4.conf.vethpod.route_localnet"), "0\n");
+    });
+}
+
+#[test]
+fn garbage_is_what_belongs_to_no_valid_attachment_of_the_network() {
+    on_a_node(|| {
+        let pod = pod();
+        let mut other = config(&json!([tcp(8082, 82)]));
+        other["name"] = "othernet".into();
+        portmap("ADD", "pod-a", &pod.path(), &other).unwrap();
+        portmap("ADD", "pod-b", &pod.path(), &config(&json!([tcp(8081, 81)]))).unwrap();
+        let before = rules();
+        portmap("ADD", "pod-a", &pod.path(), &config(&json!([tcp(8080, 80)]))).unwrap();
+        let mut gc = names();
+        gc["cni.dev/valid-attachments"] = json!([{"containerID": "pod-b", "ifname": "eth0"}]);
+        portmap("GC", "", "", &gc).unwrap();
+        assert_eq!(rules(), before);
+        portmap("STATUS", "", "", &names()).unwrap();
+    });
+}
+
+#[test]
+fn parallel_adds_share_the_common_rules() {
+    on_a_node(|| {
+        let pod = pod();
+        let node = kernel::Netns::current().unwrap();
+        let before_any = rules();
+        thread::scope(|scope| {
+            for port in 1..=8 {
+                let (node, path) = (&node, pod.path());
+                scope.spawn(move || {
+                    let config = config(&json!([tcp(8000 + port, 80)]));
+                    let id = format!("pod-{port}");
+                    node.enter(|| portmap("ADD", &id, &path, &config)).unwrap().unwrap();
+                });
+            }
+        });
+        let listed = sh("iptables -t nat -S");
+        assert_eq!(listed.matches("--dst-type LOCAL -j CNI-HOSTPORT-DNAT").count(), 2, "{listed}");
+        assert_eq!(listed.matches("-A POSTROUTING").count(), 1);
+        assert_eq!(listed.matches("-A CNI-HOSTPORT-DNAT").count(), 8);
+        for port in 1..=8 {
+            portmap("DEL", &format!("pod-{port}"), "", &names()).unwrap();
+        }
+        assert!(!rules().contains("CNI-DN-"), "{before_any}");
+    });
+}

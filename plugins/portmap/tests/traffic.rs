@@ -1,0 +1,170 @@
+//! Packets that go the way of the rules. Needs root.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+use common::{Namespace, client, config, names, on_a_node, pod, portmap, sh, tcp};
+use kernel::Netns;
+use serde_json::json;
+
+/// Answers every connection with a name and the address that it came from.
+fn serve(pod: &Namespace, address: &str, name: &'static str) {
+    let listener = pod.netns.enter(|| TcpListener::bind(address)).unwrap().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let peer = stream.peer_addr().unwrap().ip().to_canonical();
+            let _ = write!(stream, "{name} {peer}");
+        }
+    });
+}
+
+/// What a connection from a namespace is answered; none if nobody takes it.
+fn ask(from: &Netns, to: &str) -> Option<String> {
+    let to: SocketAddr = to.parse().unwrap();
+    let limit = Duration::from_millis(700);
+    let mut stream = from.enter(|| TcpStream::connect_timeout(&to, limit)).unwrap().ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+#[track_caller]
+fn check(from: &Netns, to: &str, answer: &str) {
+    assert_eq!(ask(from, to).as_deref(), Some(answer), "{to}");
+}
+
+#[test]
+fn tcp_from_everywhere() {
+    on_a_node(|| {
+        let (pod, outside) = (pod(), client());
+        let node = Netns::current().unwrap();
+        serve(&pod, "[::]:80", "web");
+        serve(&pod, "[::]:8080", "direct");
+        assert_eq!(ask(&outside.netns, "192.0.2.10:8080"), None);
+
+        let config = config(&json!([tcp(8080, 80)]));
+        portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
+        check(&outside.netns, "192.0.2.10:8080", "web 192.0.2.1");
+        check(&outside.netns, "[2001:db8::10]:8080", "web 2001:db8::1");
+        check(&node, "127.0.0.1:8080", "web 10.88.0.10");
+        check(&node, "192.0.2.10:8080", "web 192.0.2.10");
+        check(&node, "[2001:db8::10]:8080", "web 2001:db8::10");
+        check(&pod.netns, "192.0.2.10:8080", "web 10.88.0.10");
+        check(&pod.netns, "[2001:db8::10]:8080", "web fd00:88::10");
+        // Only what is meant for the node itself is taken (CVE-2025-67499).
+        check(&outside.netns, "10.88.0.2:8080", "direct 192.0.2.1");
+        check(&outside.netns, "[fd00:88::2]:8080", "direct 2001:db8::1");
+        portmap("CHECK", "pod-a", &pod.path(), &config).unwrap();
+
+        portmap("DEL", "pod-a", "", &names()).unwrap();
+        for (from, to) in [
+            (&outside.netns, "192.0.2.10:8080"),
+            (&outside.netns, "[2001:db8::10]:8080"),
+            (&node, "127.0.0.1:8080"),
+            (&pod.netns, "192.0.2.10:8080"),
+        ] {
+            assert_eq!(ask(from, to), None, "{to} still answers");
+        }
+        let flows = sh("conntrack -L; conntrack -L -f ipv6");
+        assert!(!flows.contains("sport=80 "), "{flows}");
+    });
+}
+
+#[test]
+fn host_addresses() {
+    on_a_node(|| {
+        let (pod, outside) = (pod(), client());
+        let node = Netns::current().unwrap();
+        serve(&pod, "[::]:80", "web");
+        let mappings = json!([
+            {"hostPort": 8081, "containerPort": 80, "protocol": "tcp", "hostIP": "127.0.0.1"},
+            {"hostPort": 8082, "containerPort": 80, "protocol": "tcp", "hostIP": "192.0.2.10"},
+            {"hostPort": 8083, "containerPort": 80, "protocol": "tcp", "hostIP": "2001:db8::10"},
+        ]);
+        portmap("ADD", "pod-a", &pod.path(), &config(&mappings)).unwrap();
+        check(&node, "127.0.0.1:8081", "web 10.88.0.10");
+        assert_eq!(ask(&outside.netns, "192.0.2.10:8081"), None);
+        check(&outside.netns, "192.0.2.10:8082", "web 192.0.2.1");
+        assert_eq!(ask(&node, "127.0.0.1:8082"), None);
+        check(&outside.netns, "[2001:db8::10]:8083", "web 2001:db8::1");
+        assert_eq!(ask(&outside.netns, "192.0.2.10:8083"), None);
+    });
+}
+
+#[test]
+fn a_port_goes_to_the_newest_pod_and_stays_with_it() {
+    on_a_node(|| {
+        let (pod, outside) = (pod(), client());
+        serve(&pod, "[::]:80", "old");
+        serve(&pod, "[::]:81", "new");
+        portmap("ADD", "pod-a", &pod.path(), &config(&json!([tcp(8080, 80)]))).unwrap();
+        let mut second = config(&json!([tcp(9090, 81), tcp(8080, 81)]));
+        second["onConflict"] = "error".into();
+        let refused = portmap("ADD", "pod-b", &pod.path(), &second).unwrap_err();
+        assert_eq!(refused["code"], 102);
+        let msg = refused["msg"].as_str().unwrap();
+        assert!(msg.contains("8080/tcp is taken by dnat name: \"testnet\" id: \"pod-a\""), "{msg}");
+        check(&outside.netns, "192.0.2.10:8080", "old 192.0.2.1");
+        assert_eq!(ask(&outside.netns, "192.0.2.10:9090"), None);
+
+        second["onConflict"] = json!(null);
+        portmap("ADD", "pod-b", &pod.path(), &second).unwrap();
+        check(&outside.netns, "192.0.2.10:8080", "new 192.0.2.1");
+        portmap("DEL", "pod-a", "", &names()).unwrap();
+        check(&outside.netns, "192.0.2.10:8080", "new 192.0.2.1");
+        portmap("DEL", "pod-b", "", &names()).unwrap();
+        assert_eq!(ask(&outside.netns, "192.0.2.10:8080"), None);
+    });
+}
+
+/// Sends a datagram and waits for its answer.
+fn exchange(socket: &UdpSocket, to: &str) -> Option<String> {
+    let mut buffer = [0; 64];
+    for _ in 0..3 {
+        socket.send_to(b"ping", to).unwrap();
+        // An answer, or the refusal of the datagram before.
+        if let Ok((len, _)) = socket.recv_from(&mut buffer) {
+            return Some(String::from_utf8_lossy(&buffer[..len]).into_owned());
+        }
+    }
+    None
+}
+
+fn echo(pod: &Namespace, address: &str) {
+    let socket = pod.netns.enter(|| UdpSocket::bind(address)).unwrap().unwrap();
+    thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok((_, from)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(b"pong", from);
+        }
+    });
+}
+
+#[test]
+fn udp_flows_from_before_find_the_pod() {
+    on_a_node(|| {
+        let (pod, outside) = (pod(), client());
+        echo(&pod, "10.88.0.2:53");
+        echo(&pod, "[fd00:88::2]:53");
+        for (local, to) in
+            [("192.0.2.1:4242", "192.0.2.10:5353"), ("[2001:db8::1]:4242", "[2001:db8::10]:5353")]
+        {
+            let socket = outside.netns.enter(|| UdpSocket::bind(local)).unwrap().unwrap();
+            socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+            assert_eq!(exchange(&socket, to), None);
+            let mapping = json!({"hostPort": 5353, "containerPort": 53, "protocol": "UDP"});
+            portmap("ADD", "pod-a", &pod.path(), &config(&json!([mapping]))).unwrap();
+            assert_eq!(exchange(&socket, to).as_deref(), Some("pong"), "{to}");
+            portmap("DEL", "pod-a", "", &names()).unwrap();
+            assert_eq!(exchange(&socket, to), None, "{to} still answers");
+        }
+    });
+}
