@@ -2,8 +2,7 @@
 //! one table for each plugin of the suite.
 
 use super::schema::Form::{
-    AbsolutePath, Address, AddressInNetwork, AnyVersion, FileName, Interface, Mac, Network,
-    NetworkName, Version,
+    Address, AddressInNetwork, AnyVersion, FileName, Interface, Mac, Network, NetworkName, Version,
 };
 use super::schema::Key;
 use super::schema::Shape::{Any, Bool, BoolOrText, Form, List, Map, Number, Object, OneOf, Text};
@@ -150,7 +149,7 @@ static FIREWALL: &[Key] = &[
 ];
 
 static TUNING: &[Key] = &[
-    Key::new("dataDir", Form(AbsolutePath)),
+    Key::new("dataDir", Text),
     Key::new("sysctl", Map(&Text)),
     Key::new("mac", Form(Mac)),
     Key::new("promisc", Bool),
@@ -173,8 +172,8 @@ static HOST_LOCAL: &[Key] = &[
     Key::new("rangeEnd", Form(Address)),
     Key::new("gateway", Form(Address)),
     Key::new("routes", List(&Object(ROUTE))),
-    Key::new("dataDir", Form(AbsolutePath)),
-    Key::new("resolvConf", Form(AbsolutePath)),
+    Key::new("dataDir", Text),
+    Key::new("resolvConf", Text),
     Key::new("reclaimAfterReboot", Bool),
 ];
 

@@ -320,10 +320,10 @@ fn addresses() {
             n.conflist:8: error: key "plugins[1].ipam.ranges[3][0].subnet": overlaps with plugins[1].ipam.ranges[1][0]
             n.conflist:8: error: key "plugins[1].ipam.ranges[3]": has IPv4 and IPv6: an address is handed out from each set, so make it two
             n.conflist:9: error: key "plugins[1].ipam.ranges[4][0].subnet": 10.4.0.0/31 has no address to hand out: /30 is the smallest
-            n.conflist:10: error: key "plugins[1].ipam.dataDir": "var" is not a path from the root on
             n.conflist:10: error: key "plugins[1].ipam.routes[0].dst": missing; a route leads somewhere
             n.conflist:10: error: key "plugins[1].ipam.routes[0].gw": "x" is not an address, such as 10.88.0.1 or fd00:88::1
             n.conflist:10: error: key "plugins[1].ipam.routes[1].scope": 256 is not a whole number from 0 to 255
+            n.conflist:10: warning: key "plugins[1].ipam.dataDir": does not begin with /: it depends on where the runtime was started
         "#]],
     );
     check_ipam(
@@ -342,8 +342,8 @@ fn addresses() {
     check_ipam(
         r#"{"type": "static"}"#,
         &expect![[r#"
-        n.conflist:4: warning: key "plugins[1].ipam.addresses": missing; unless the capability "ips" is declared, or CNI_ARGS has IP
-    "#]],
+            n.conflist:4: warning: key "plugins[1].ipam.addresses": missing; static has no address, unless "ips" is a capability or CNI_ARGS has IP
+        "#]],
     );
 }
 
