@@ -138,7 +138,7 @@ static PORTMAP: &[Key] = &[
     Key::new("conditionsV4", List(&Text)),
     Key::new("conditionsV6", List(&Text)),
     Key::new("backend", OneOf(&["iptables", "nftables"])),
-    Key::new("onConflict", OneOf(&["error"])),
+    Key::new("onConflict", OneOf(&["replace", "error"])),
 ];
 
 static FIREWALL: &[Key] = &[
@@ -213,7 +213,7 @@ static DNS: &[Key] = &[
     Key::new("options", List(&Text)),
 ];
 
-/// Bytes; 0 leaves it to the kernel.
+/// Bytes; 0 leaves it to the kernel, which takes no less than 68 (see the rules).
 const MTU: super::schema::Shape = Number(0, 65535);
 
 /// Bits, or bits a second.

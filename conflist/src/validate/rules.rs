@@ -10,6 +10,11 @@ use super::finding::Problem;
 
 /// The rules of a plugin of a chain.
 pub(crate) fn plugin(checker: &mut Checker<'_>, kind: &str, node: &Node, path: &str) {
+    let has_mtu = ["bridge", "ptp", "tuning"].contains(&kind);
+    if has_mtu && matches!(number(node, "mtu"), Some(1..68)) {
+        let why = "is neither 0 nor at least 68, the smallest that IPv4 allows";
+        contradiction(checker, node, path, "mtu", why);
+    }
     match kind {
         "bridge" => bridge(checker, node, path),
         "portmap" => portmap(checker, node, path),

@@ -193,8 +193,8 @@ fn keys_that_nobody_reads() {
     check_plugin(
         r#"{"type": "loopback", "mtu": 1}"#,
         &expect![[r#"
-        n.conflist:3: warning: key "plugins[1].mtu": unknown
-    "#]],
+            n.conflist:3: warning: key "plugins[1].mtu": unknown
+        "#]],
     );
 }
 
@@ -246,7 +246,7 @@ fn chained_plugins() {
 {"type": "bandwidth"},
 {"type": "firewall", "backend": "ufw", "ingressPolicy": "samebridge"},
 {"type": "tuning", "sysctl": {
-"net.core.somaxconn": 500, "kernel.x": "1", "net/../x": "2"}, "mac": "c2"},
+"net.core.somaxconn": 500, "kernel.x": "1", "net/../x": "2"}, "mac": "c2", "MTU": 67},
 {"type": "portmap", "runtimeConfig": {"portMappings": []}, "prevResult": {}}"#,
         &expect![[r#"
             n.conflist:3: error: key "plugins[1].backend": "ip_tables" is not one of iptables, nftables; did you mean "iptables"?
@@ -262,6 +262,7 @@ fn chained_plugins() {
             n.conflist:7: error: key "plugins[5].ingressPolicy": "samebridge" is not one of open, same-bridge, isolated; did you mean "same-bridge"?
             n.conflist:9: error: key "plugins[6].sysctl.net.core.somaxconn": should be a text, is a number
             n.conflist:9: error: key "plugins[6].mac": "c2" is not an Ethernet address, such as c2:11:22:33:44:55
+            n.conflist:9: error: key "plugins[6].mtu": is neither 0 nor at least 68, the smallest that IPv4 allows
             n.conflist:9: error: key "plugins[6].sysctl.kernel.x": is not below net.: a container's network has no others
             n.conflist:9: error: key "plugins[6].sysctl.net/../x": is not below net.: a container's network has no others
             n.conflist:10: warning: key "plugins[7].runtimeConfig": is written by the runtime, and has no place in a file
