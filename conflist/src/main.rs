@@ -15,7 +15,7 @@ fn main() -> ExitCode {
     match commands::run(&cli::Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            report::print(&error);
+            report::failure(&error);
             ExitCode::FAILURE
         }
     }
