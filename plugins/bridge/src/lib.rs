@@ -38,6 +38,7 @@ impl Plugin for Bridge {
     fn add(&self, call: &Call<Config>) -> Result<Success, cni::Error> {
         let mac = Config::mac(call)?;
         let pod = Pod::open(call.require_netns()?)?;
+        pod.refuse_second(call.ifname().as_str())?;
         let node = Rtnl::open().map_err(Error::from)?;
         let rules = Rules::open(call)?;
         Undo::around(|undo| {
