@@ -1,16 +1,19 @@
 //! What each command does.
 
+use std::env;
+use std::fmt::Display;
+use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
-use std::{env, io};
 
-use cni::{IfName, Success};
+use cni::IfName;
 use conflist::files::FilesError;
 use conflist::validate::{self, Severity};
-use conflist::{Attachment, Error, Network, Runtime, Valid, attachment};
+use conflist::{Attachment, Error, Runtime, Valid, attachment};
 use serde_json::{Map, Value};
 
 use crate::cli::{Cli, Command, Gc, Target};
+use crate::report;
 
 /// Why a command was not even begun, or did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +28,10 @@ pub(crate) enum Failure {
     NoNetns,
     #[error(transparent)]
     Args(cni::Error),
+    #[error(transparent)]
+    Result(cni::Error),
+    #[error("print on stdout")]
+    Print(#[source] io::Error),
     #[error("CAP_ARGS is no JSON object")]
     CapabilityArgs(#[source] serde_json::Error),
     #[error("find the working directory")]
@@ -43,16 +50,18 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Add(target) => {
             let attachment = target.attachment()?;
             let network = runtime.network(&target.network)?;
-            print(&runtime.add(&network, &attachment)?, &network)?;
+            let result = runtime.add(&network, &attachment)?;
+            let result = result.to_json(network.version).map_err(Failure::Result)?;
+            print(&format!("{result:#}"))?;
         }
         Command::Check(target) => {
             let attachment = target.attachment()?;
             let network = runtime.network(&target.network)?;
             if network.disable_check {
-                eprintln!(
-                    "conflist: network {} has disableCheck: nothing was checked",
+                report::note(&format!(
+                    "network {} has disableCheck: nothing was checked",
                     network.name
-                );
+                ));
             }
             runtime.check(&network, &attachment)?;
         }
@@ -62,11 +71,11 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
             let network = runtime.network(network)?;
             if network.version < cni::Version::V1_1_0 {
                 let version = network.version;
-                eprintln!(
-                    "conflist: network {} is of cniVersion {version}, which has no STATUS: only \
-                     looked for the plugins",
+                report::note(&format!(
+                    "network {} is of cniVersion {version}, which has no STATUS: only looked for \
+                     the plugins",
                     network.name
-                );
+                ));
             }
             runtime.status(&network)?;
         }
@@ -90,7 +99,7 @@ fn del(runtime: &Runtime, target: &Target) -> Result<(), Failure> {
 fn collect(runtime: &Runtime, gc: &Gc) -> Result<(), Failure> {
     let network = runtime.network(&gc.network)?;
     if network.disable_gc {
-        eprintln!("conflist: network {} has disableGC: nothing was removed", network.name);
+        report::note(&format!("network {} has disableGC: nothing was removed", network.name));
     }
     let valid = if gc.none_valid || !gc.valid.is_empty() {
         Valid::Only(gc.valid.iter().cloned().collect())
@@ -104,7 +113,7 @@ fn versions(runtime: &Runtime, network: &str) -> Result<(), Failure> {
     let network = runtime.network(network)?;
     let plugins = runtime.versions(&network)?;
     for plugin in &plugins {
-        println!("{}: {}", plugin.program.display(), plugin.supported.join(" "));
+        print(&format!("{}: {}", plugin.program.display(), plugin.supported.join(" ")))?;
     }
     let version = network.version;
     match plugins.into_iter().find(|it| !it.supported.iter().any(|it| it == version.as_str())) {
@@ -124,16 +133,14 @@ fn validated(runtime: &Runtime, network: &str) -> Result<ExitCode, Failure> {
         validate::network(&runtime.net_dir, network, &runtime.plugin_path)?
     };
     for finding in &findings {
-        println!("{finding}");
+        print(finding)?;
     }
     let wrong = findings.iter().any(|finding| finding.severity == Severity::Error);
     Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn print(result: &Success, network: &Network) -> Result<(), Failure> {
-    let value = result.to_json(network.version).map_err(Failure::Args)?;
-    println!("{value:#}");
-    Ok(())
+fn print(line: &dyn Display) -> Result<(), Failure> {
+    writeln!(io::stdout().lock(), "{line}").map_err(Failure::Print)
 }
 
 impl Target {

@@ -97,11 +97,13 @@ pub fn load(file: &Path) -> Result<Network, FilesError> {
     }
     let mut network = Network::from_list(&text).map_err(invalid)?;
     if !network.only_inlined {
+        let mut more = Vec::new();
         for file in plugins(file, &network.name)? {
             let conf = PluginConf::parse(&read(&file)?)
                 .map_err(|source| FilesError::Invalid { file, source })?;
-            network.plugins.push(conf);
+            more.push(conf);
         }
+        network.extend(more).map_err(invalid)?;
     }
     if network.plugins.is_empty() {
         return Err(invalid(InvalidNetwork::NoPlugins));

@@ -39,3 +39,29 @@ impl Lock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{env, process};
+
+    use super::*;
+
+    #[test]
+    fn a_gc_is_alone() {
+        let dir = env::temp_dir().join(format!("conflist-lock-{}", process::id()));
+        let cache = Cache::new(&dir);
+        let try_lock = |how| {
+            let file = File::open(dir.join("conflist.lock")).unwrap();
+            Flock::lock(file, how).is_ok()
+        };
+        let add = Lock::shared(&cache).unwrap();
+        let del = Lock::shared(&cache).unwrap();
+        assert!(!try_lock(FlockArg::LockExclusiveNonblock));
+        drop((add, del));
+        let gc = Lock::exclusive(&cache).unwrap();
+        assert!(!try_lock(FlockArg::LockSharedNonblock));
+        drop(gc);
+        assert!(try_lock(FlockArg::LockExclusiveNonblock));
+        fs::remove_dir_all(dir).unwrap();
+    }
+}

@@ -1,8 +1,6 @@
 //! `conflist`: runs the plugins of a network as a container runtime does, and says what is wrong
 //! with its configuration.
 
-#![forbid(unsafe_code)]
-
 mod cli;
 mod commands;
 mod report;
@@ -15,7 +13,7 @@ fn main() -> ExitCode {
     match commands::run(&cli::Cli::parse()) {
         Ok(code) => code,
         Err(error) => {
-            report::print(&error);
+            report::failure(&error);
             ExitCode::FAILURE
         }
     }

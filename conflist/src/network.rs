@@ -101,6 +101,20 @@ impl Network {
         })
     }
 
+    /// Appends plugins that were read from files of their own, and makes them part of the text.
+    pub(crate) fn extend(&mut self, plugins: Vec<PluginConf>) -> Result<(), InvalidNetwork> {
+        if plugins.is_empty() {
+            return Ok(());
+        }
+        self.plugins.extend(plugins);
+        let mut list = object(&self.text, "")?;
+        let plugins = self.plugins.iter().map(|plugin| Value::Object(plugin.conf.clone()));
+        list.insert("plugins".into(), plugins.collect());
+        list.insert("loadOnlyInlinedPlugins".into(), true.into());
+        self.text = Value::Object(list).to_string().into_bytes();
+        Ok(())
+    }
+
     /// Reads the configuration of a lone plugin (a `.conf` or `.json` file) and makes a list of
     /// it, as libcni does.
     pub fn from_conf(text: &[u8]) -> Result<Self, InvalidNetwork> {

@@ -1,18 +1,24 @@
 //! Errors as a person reads them.
 
+use std::io::{self, Write};
+
 use conflist::Error;
 use conflist::error::{PluginError, chain};
 
 use crate::commands::Failure;
 
 /// Tells of a failure on stderr.
-pub(crate) fn print(failure: &Failure) {
+pub(crate) fn failure(failure: &Failure) {
     match failure {
-        Failure::Network(error) => {
-            eprintln!("conflist: {}", text(error));
-        }
-        other => eprintln!("conflist: {}", chain(other)),
+        Failure::Network(error) => note(&text(error)),
+        other => note(&chain(other)),
     }
+}
+
+/// Says something on stderr.
+pub(crate) fn note(text: &str) {
+    // Nobody to tell if stderr is closed.
+    let _ = writeln!(io::stderr().lock(), "conflist: {text}");
 }
 
 fn text(error: &Error) -> String {

@@ -2,8 +2,7 @@
 //! one table for each plugin of the suite.
 
 use super::schema::Form::{
-    AbsolutePath, Address, AddressInNetwork, AnyVersion, FileName, Interface, Mac, Network,
-    NetworkName, Version,
+    Address, AddressInNetwork, AnyVersion, FileName, Interface, Mac, Network, NetworkName, Version,
 };
 use super::schema::Key;
 use super::schema::Shape::{Any, Bool, BoolOrText, Form, List, Map, Number, Object, OneOf, Text};
@@ -139,7 +138,7 @@ static PORTMAP: &[Key] = &[
     Key::new("conditionsV4", List(&Text)),
     Key::new("conditionsV6", List(&Text)),
     Key::new("backend", OneOf(&["iptables", "nftables"])),
-    Key::new("onConflict", OneOf(&["error"])),
+    Key::new("onConflict", OneOf(&["replace", "error"])),
 ];
 
 static FIREWALL: &[Key] = &[
@@ -150,7 +149,7 @@ static FIREWALL: &[Key] = &[
 ];
 
 static TUNING: &[Key] = &[
-    Key::new("dataDir", Form(AbsolutePath)),
+    Key::new("dataDir", Text),
     Key::new("sysctl", Map(&Text)),
     Key::new("mac", Form(Mac)),
     Key::new("promisc", Bool),
@@ -173,8 +172,8 @@ static HOST_LOCAL: &[Key] = &[
     Key::new("rangeEnd", Form(Address)),
     Key::new("gateway", Form(Address)),
     Key::new("routes", List(&Object(ROUTE))),
-    Key::new("dataDir", Form(AbsolutePath)),
-    Key::new("resolvConf", Form(AbsolutePath)),
+    Key::new("dataDir", Text),
+    Key::new("resolvConf", Text),
     Key::new("reclaimAfterReboot", Bool),
 ];
 
@@ -214,7 +213,7 @@ static DNS: &[Key] = &[
     Key::new("options", List(&Text)),
 ];
 
-/// Bytes; 0 leaves it to the kernel.
+/// Bytes; 0 leaves it to the kernel, which takes no less than 68 (see the rules).
 const MTU: super::schema::Shape = Number(0, 65535);
 
 /// Bits, or bits a second.

@@ -10,10 +10,18 @@ use super::finding::Problem;
 
 /// The rules of a plugin of a chain.
 pub(crate) fn plugin(checker: &mut Checker<'_>, kind: &str, node: &Node, path: &str) {
+    let has_mtu = ["bridge", "ptp", "tuning"].contains(&kind);
+    if has_mtu && matches!(number(node, "mtu"), Some(1..68)) {
+        let why = "is neither 0 nor at least 68, the smallest that IPv4 allows";
+        contradiction(checker, node, path, "mtu", why);
+    }
     match kind {
         "bridge" => bridge(checker, node, path),
         "portmap" => portmap(checker, node, path),
-        "tuning" => sysctl(checker, node, path),
+        "tuning" => {
+            sysctl(checker, node, path);
+            from_root(checker, node, path, "dataDir");
+        }
         "bandwidth" => {
             for (rate, burst) in [("ingressRate", "ingressBurst"), ("egressRate", "egressBurst")] {
                 both(checker, node, path, rate, burst);
@@ -37,11 +45,14 @@ pub(crate) fn ipam(checker: &mut Checker<'_>, kind: &str, conf: &Node, node: &No
                 checker.error(node.line, &join(path, "ranges"), Problem::Missing(why));
             }
             ranges(checker, node, path);
+            from_root(checker, node, path, "dataDir");
+            from_root(checker, node, path, "resolvConf");
         }
         "static" => {
             let given = conf.get("args").is_some() || capable("ips");
             if node.get("addresses").is_none() && !given {
-                let why = "unless the capability \"ips\" is declared, or CNI_ARGS has IP";
+                let why =
+                    "static has no address, unless \"ips\" is a capability or CNI_ARGS has IP";
                 checker.warning(node.line, &join(path, "addresses"), Problem::Missing(why));
             }
         }
@@ -185,6 +196,15 @@ fn both(checker: &mut Checker<'_>, node: &Node, path: &str, one: &str, other: &s
             let why = format!("does not go without {missing}");
             checker.error(member.line, &join(path, there), Problem::Contradiction(why));
         }
+    }
+}
+
+/// A path that means another file with each runtime, depending on where that was started.
+fn from_root(checker: &mut Checker<'_>, node: &Node, path: &str, key: &str) {
+    let Some(member) = node.get(key) else { return };
+    if member.value.text().is_some_and(|text| !text.is_empty() && !text.starts_with('/')) {
+        let why = "does not begin with /: it depends on where the runtime was started".to_owned();
+        checker.warning(member.line, &join(path, key), Problem::Contradiction(why));
     }
 }
 

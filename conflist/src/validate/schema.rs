@@ -71,8 +71,6 @@ pub(crate) enum Form {
     AnyVersion,
     /// The name of a file.
     FileName,
-    /// From the root on.
-    AbsolutePath,
 }
 
 impl Shape {
@@ -93,9 +91,10 @@ impl Shape {
 }
 
 impl Form {
-    /// Whether a text has this form.
+    /// Whether a text has this form. Where Go reads nothing from an empty text, so do we.
     pub(crate) fn fits(self, text: &str) -> bool {
         match self {
+            Self::Address | Self::Mac if text.is_empty() => true,
             Self::Address => text.parse::<IpAddr>().is_ok(),
             Self::AddressInNetwork => text.parse::<Cidr>().is_ok(),
             Self::Network => text.parse::<Cidr>().is_ok_and(|cidr| cidr.network() == cidr),
@@ -110,7 +109,6 @@ impl Form {
             Self::FileName => {
                 !text.is_empty() && !text.contains('/') && text != "." && text != ".."
             }
-            Self::AbsolutePath => text.starts_with('/'),
         }
     }
 
@@ -132,7 +130,6 @@ impl Form {
             Self::Version => format!("a known version: {}", Version::list()),
             Self::AnyVersion => "a version: three numbers between dots".into(),
             Self::FileName => "the name of a program".into(),
-            Self::AbsolutePath => "a path from the root on".into(),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 #![allow(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
 
+use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, process};
 
@@ -23,7 +24,7 @@ impl Dir {
         fs::create_dir_all(dir.0.join("bin")).unwrap();
         for plugin in known::PLUGINS.iter().chain(known::IPAM) {
             let program = dir.0.join("bin").join(plugin.kind);
-            fs::copy("/bin/true", program).unwrap();
+            symlink("/bin/true", program).unwrap();
         }
         dir
     }
@@ -193,8 +194,8 @@ fn keys_that_nobody_reads() {
     check_plugin(
         r#"{"type": "loopback", "mtu": 1}"#,
         &expect![[r#"
-        n.conflist:3: warning: key "plugins[1].mtu": unknown
-    "#]],
+            n.conflist:3: warning: key "plugins[1].mtu": unknown
+        "#]],
     );
 }
 
@@ -246,7 +247,7 @@ fn chained_plugins() {
 {"type": "bandwidth"},
 {"type": "firewall", "backend": "ufw", "ingressPolicy": "samebridge"},
 {"type": "tuning", "sysctl": {
-"net.core.somaxconn": 500, "kernel.x": "1", "net/../x": "2"}, "mac": "c2"},
+"net.core.somaxconn": 500, "kernel.x": "1", "net/../x": "2"}, "mac": "c2", "MTU": 67},
 {"type": "portmap", "runtimeConfig": {"portMappings": []}, "prevResult": {}}"#,
         &expect![[r#"
             n.conflist:3: error: key "plugins[1].backend": "ip_tables" is not one of iptables, nftables; did you mean "iptables"?
@@ -262,6 +263,7 @@ fn chained_plugins() {
             n.conflist:7: error: key "plugins[5].ingressPolicy": "samebridge" is not one of open, same-bridge, isolated; did you mean "same-bridge"?
             n.conflist:9: error: key "plugins[6].sysctl.net.core.somaxconn": should be a text, is a number
             n.conflist:9: error: key "plugins[6].mac": "c2" is not an Ethernet address, such as c2:11:22:33:44:55
+            n.conflist:9: error: key "plugins[6].mtu": is neither 0 nor at least 68, the smallest that IPv4 allows
             n.conflist:9: error: key "plugins[6].sysctl.kernel.x": is not below net.: a container's network has no others
             n.conflist:9: error: key "plugins[6].sysctl.net/../x": is not below net.: a container's network has no others
             n.conflist:10: warning: key "plugins[7].runtimeConfig": is written by the runtime, and has no place in a file
@@ -320,10 +322,10 @@ fn addresses() {
             n.conflist:8: error: key "plugins[1].ipam.ranges[3][0].subnet": overlaps with plugins[1].ipam.ranges[1][0]
             n.conflist:8: error: key "plugins[1].ipam.ranges[3]": has IPv4 and IPv6: an address is handed out from each set, so make it two
             n.conflist:9: error: key "plugins[1].ipam.ranges[4][0].subnet": 10.4.0.0/31 has no address to hand out: /30 is the smallest
-            n.conflist:10: error: key "plugins[1].ipam.dataDir": "var" is not a path from the root on
             n.conflist:10: error: key "plugins[1].ipam.routes[0].dst": missing; a route leads somewhere
             n.conflist:10: error: key "plugins[1].ipam.routes[0].gw": "x" is not an address, such as 10.88.0.1 or fd00:88::1
             n.conflist:10: error: key "plugins[1].ipam.routes[1].scope": 256 is not a whole number from 0 to 255
+            n.conflist:10: warning: key "plugins[1].ipam.dataDir": does not begin with /: it depends on where the runtime was started
         "#]],
     );
     check_ipam(
@@ -342,8 +344,8 @@ fn addresses() {
     check_ipam(
         r#"{"type": "static"}"#,
         &expect![[r#"
-        n.conflist:4: warning: key "plugins[1].ipam.addresses": missing; unless the capability "ips" is declared, or CNI_ARGS has IP
-    "#]],
+            n.conflist:4: warning: key "plugins[1].ipam.addresses": missing; static has no address, unless "ips" is a capability or CNI_ARGS has IP
+        "#]],
     );
 }
 

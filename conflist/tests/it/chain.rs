@@ -2,8 +2,8 @@
 
 use std::fs;
 
-use conflist::Error;
 use conflist::error::chain;
+use conflist::{Error, Network};
 use expect_test::expect;
 use serde_json::json;
 
@@ -233,6 +233,8 @@ fn networks_are_found_in_libcnis_order() {
     fs::create_dir(net_dir.join("dir.conflist")).unwrap();
     let marks = || {
         let network = sandbox.runtime.network("n").unwrap();
+        // What is kept beside the result has the whole chain.
+        assert_eq!(Network::from_list(&network.text).unwrap().plugins, network.plugins);
         network.plugins.iter().map(|it| it.conf["mark"].to_string()).collect::<Vec<_>>()
     };
     assert_eq!(marks(), ["\"20\""]);

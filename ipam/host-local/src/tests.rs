@@ -175,6 +175,7 @@ fn duplicates() {
     failed(node.add("b"), Code::Conflict, "10.1.2.4");
     node.write("10.1.2.5", "c");
     failed(node.add("c"), Code::Conflict, "10.1.2.5");
+    failed(node.add("c"), Code::Conflict, "10.1.2.5");
     assert_eq!(node.held().len(), 4);
 }
 
@@ -228,6 +229,18 @@ fn leases_from_before_the_last_boot_are_reclaimed_when_nothing_else_is_left() {
 }
 
 #[test]
+fn old_leases_are_kept_while_others_are_free() {
+    let node = Node::of_subnet("10.1.2.0/24");
+    for last in 2..60 {
+        let ip = format!("10.1.2.{last}");
+        node.write(&ip, &format!("c{last}\r\neth0"));
+        node.reboot_since(&ip);
+    }
+    assert_eq!(node.add("new").unwrap(), ["10.1.2.60"]);
+    assert_eq!(node.held().len(), 59);
+}
+
+#[test]
 fn reclaiming_can_be_switched_off() {
     let mut node = Node::of_subnet("10.1.2.0/30");
     node.add("a").unwrap();
@@ -258,20 +271,31 @@ fn after_a_reboot_a_container_gets_its_own_addresses_again() {
 
 #[test]
 fn leases_that_a_crash_left_empty() {
-    let node = Node::of_subnet("10.1.2.0/29");
-    for ip in ["10.1.2.2", "10.1.2.3", "10.1.2.4"] {
-        node.write(ip, "");
-    }
-    node.write("10.1.2.5", "\0\0\0\0");
-    node.write("10.1.2.6", "the printer's");
-    // The first ADD reads every lease, and heals.
-    assert_eq!(node.add("a").unwrap(), ["10.1.2.2"]);
-    for container in ["b", "c", "d"] {
-        node.add(container).unwrap();
-    }
-    failed(node.add("e"), Code::TryAgain, "no address is free");
+    let node = Node::of_subnet("10.1.2.0/28");
+    node.write("10.1.2.2", "");
+    node.write("10.1.2.3", "\0\0\0\0");
+    node.write("10.1.2.4", "the printer's");
+    // Whoever comes first reads every lease, and heals.
+    node.del("nobody");
+    assert_eq!(node.held(), ["10.1.2.4 the printer's"]);
+    // Nobody reads them all as long as there is no need.
+    node.add("a").unwrap();
+    fs::write(node.leases().join("10.1.2.2"), "").unwrap();
+    let given: Vec<_> = ["b", "c", "d"].map(|container| node.add(container).unwrap()).concat();
+    assert_eq!(given, ["10.1.2.3", "10.1.2.5", "10.1.2.6"]);
     node.gc(&[]);
-    assert_eq!(node.held(), ["10.1.2.6 the printer's"]);
+    assert_eq!(node.held(), ["10.1.2.4 the printer's"]);
+}
+
+#[test]
+fn an_exhausted_set_has_the_empty_leases_left() {
+    let mut node = Node::of_subnet("10.1.2.0/30");
+    node.ipam["reclaimAfterReboot"] = json!(false);
+    node.add("a").unwrap();
+    failed(node.add("b"), Code::TryAgain, "no address is free");
+    node.write("10.1.2.2", "");
+    node.status().unwrap();
+    assert_eq!(node.add("b").unwrap(), ["10.1.2.2"]);
 }
 
 #[test]

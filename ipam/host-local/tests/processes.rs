@@ -5,10 +5,12 @@
 use std::collections::{BTreeSet, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 use std::{env, fs, process, thread};
 
+use rustix::fs::{FlockOperation, flock};
 use serde_json::Value;
 
 const OURS: &str = env!("CARGO_BIN_EXE_host-local");
@@ -25,6 +27,10 @@ impl DataDir {
     }
 
     fn run(&self, program: &Path, command: &str, container: &str, subnet: &str) -> Output {
+        self.start(program, command, container, subnet).wait_with_output().unwrap()
+    }
+
+    fn start(&self, program: &Path, command: &str, container: &str, subnet: &str) -> Child {
         let config = format!(
             r#"{{"cniVersion": "1.0.0", "name": "net", "type": "any", "ipam": {{
                 "type": "host-local", "dataDir": "{}", "ranges": [[{{"subnet": "{subnet}"}}]]}}}}"#,
@@ -45,7 +51,7 @@ impl DataDir {
             .spawn()
             .unwrap();
         child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
-        child.wait_with_output().unwrap()
+        child
     }
 
     /// After the reference plugin has deleted the last lease, our index waits for us to see that.
@@ -175,4 +181,30 @@ fn a_small_range_is_given_out_to_the_last_address_and_no_further() {
         assert!(dir.run(OURS.as_ref(), "DEL", &format!("c{id}"), "10.1.2.0/28").status.success());
     }
     assert_eq!(dir.leases(), BTreeSet::new());
+}
+
+#[test]
+fn whoever_changes_leases_waits_for_the_lock_that_the_reference_plugin_takes() {
+    let (dir, subnet) = (DataDir::new(), "10.1.2.0/29");
+    assert!(dir.run(OURS.as_ref(), "ADD", "a", subnet).status.success());
+    for command in ["ADD", "DEL"] {
+        let lock = fs::File::open(dir.0.join("net/lock")).unwrap();
+        flock(&lock, FlockOperation::LockShared).unwrap();
+        let waiting = dir.start(OURS.as_ref(), command, "b", subnet);
+        // As /proc/locks (proc(5)) shows a waiting process: "1: -> FLOCK  ADVISORY  WRITE PID …".
+        let wanted = format!("-> FLOCK ADVISORY WRITE {} ", waiting.id());
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            let locks = fs::read_to_string("/proc/locks").unwrap();
+            let words = locks.split_whitespace().collect::<Vec<_>>().join(" ");
+            if words.contains(&wanted) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{command} does not wait: {locks}");
+            thread::yield_now();
+        }
+        drop(lock);
+        assert!(waiting.wait_with_output().unwrap().status.success());
+    }
+    assert!(dir.run(OURS.as_ref(), "DEL", "a", subnet).status.success());
 }

@@ -18,6 +18,12 @@ pub enum Error {
         /// What is wrong with it.
         source: kernel::Error,
     },
+    /// The pod has such an interface already.
+    #[error("the pod has an interface {ifname} already; is it attached twice?")]
+    Attached {
+        /// The interface's name.
+        ifname: String,
+    },
     /// CHECK found that something is not as ADD made it.
     #[error("{object} {how}")]
     Changed {
@@ -42,6 +48,7 @@ impl From<Error> for cni::Error {
     fn from(error: Error) -> Self {
         let code = match &error {
             Error::Kernel(error) if error.is_exists() => Code::Conflict,
+            Error::Attached { .. } => Code::Conflict,
             Error::Kernel(_) => Code::Kernel,
             Error::Netns { .. } => Code::InvalidNetns,
             Error::Changed { .. } => Code::Changed,

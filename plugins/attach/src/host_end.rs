@@ -71,7 +71,8 @@ impl HostEnd {
             };
             // A failed ADD of a second network or container must not cost the first one its link.
             let other_end = link.peer.map_or(Ok(None), |index| node.link_by_index(index))?;
-            if other_end.is_some_and(|other| is_derived(&other.name)) {
+            let is_pair = |other: &Link| other.peer == Some(link.index);
+            if other_end.is_some_and(|other| is_pair(&other) && is_derived(&other.name)) {
                 return Ok(());
             }
             return delete_veth(&pod.rtnl, &link);

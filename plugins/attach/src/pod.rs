@@ -25,6 +25,15 @@ impl Pod {
         Ok(Self { netns, rtnl })
     }
 
+    /// Refuses an ADD of an interface that the pod has, before IPAM is asked: undoing that would
+    /// release the addresses of the one that is there.
+    pub fn refuse_second(&self, ifname: &str) -> Result<(), Error> {
+        match self.rtnl.link_by_name(ifname)? {
+            Some(_) => Err(Error::Attached { ifname: ifname.to_owned() }),
+            None => Ok(()),
+        }
+    }
+
     /// As [`Pod::open`], for a DEL: `None` if the namespace has vanished, even if the file is
     /// still there that it was mounted on.
     pub fn open_if_there(path: Option<&Path>) -> Result<Option<Self>, Error> {

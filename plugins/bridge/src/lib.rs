@@ -5,8 +5,6 @@
 //! what others see: rules, the gateway's addresses, forwarding. CHECK compares the same with what
 //! the kernel says. DEL and GC need the names only.
 
-#![forbid(unsafe_code)]
-
 mod config;
 mod error;
 mod gateway;
@@ -38,6 +36,7 @@ impl Plugin for Bridge {
     fn add(&self, call: &Call<Config>) -> Result<Success, cni::Error> {
         let mac = Config::mac(call)?;
         let pod = Pod::open(call.require_netns()?)?;
+        pod.refuse_second(call.ifname().as_str())?;
         let node = Rtnl::open().map_err(Error::from)?;
         let rules = Rules::open(call)?;
         Undo::around(|undo| {
@@ -61,11 +60,10 @@ impl Plugin for Bridge {
         let pod = failures
             .try_to("look into the pod", || Pod::open_if_there(call.netns()))
             .unwrap_or_default();
-        let rules = failures.try_to("remove the rules", || -> Result<Rules<'_>, Error> {
-            let rules = Rules::open(call)?;
-            rules.remove(pod.as_ref())?;
-            Ok(rules)
-        });
+        let rules = failures.try_to("remove the rules", || Rules::open(call));
+        if let Some(rules) = &rules {
+            failures.try_to("remove the rules", || rules.remove(pod.as_ref()));
+        }
         failures.try_to("delete the interface", || -> Result<(), Error> {
             let result = call.network.prev_result.as_ref();
             Ok(HostEnd::of(call).delete(&Rtnl::open()?, pod.as_ref(), result)?)

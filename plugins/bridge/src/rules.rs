@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use attach::Pod;
 use attach::macspoof::{self, MacSpoofCheck};
 use attach::masquerade::{self, Masquerade};
-use cni::{Call, Cidr, Network, Success, ValidAttachments};
+use cni::{Call, Cidr, Failures, Network, Success, ValidAttachments};
 use kernel::{Nfnetlink, Rtnl};
 
 use crate::config::{Config, MasqueradeBackend};
@@ -61,20 +61,25 @@ impl<'a> Rules<'a> {
         Ok(())
     }
 
-    /// Removes all of them, by the names alone.
-    pub(crate) fn remove(&self, pod: Option<&Pod>) -> Result<(), Error> {
+    /// Removes all of them, by the names alone. One that cannot be removed does not keep the others.
+    pub(crate) fn remove(&self, pod: Option<&Pod>) -> Result<(), cni::Error> {
         let Some(netlink) = &self.netlink else {
             return Ok(());
         };
         let (call, id) = (self.call, self.call.container_id().as_str());
+        let mut failures = Failures::new();
         if call.config().macspoofchk {
-            macspoof::remove(netlink, id, call.ifname().as_str())?;
+            failures.try_to("rules of macspoofchk", || {
+                macspoof::remove(netlink, id, call.ifname().as_str())
+            });
         }
         if call.config().ip_masq {
-            let in_use = pod.map_or(Ok(Vec::new()), |pod| self.other_addresses(pod))?;
-            masquerade::remove(netlink, &call.network.name, id, &in_use)?;
+            failures.try_to("rules of ipMasq", || -> Result<(), Error> {
+                let in_use = pod.map_or(Ok(Vec::new()), |pod| self.other_addresses(pod))?;
+                Ok(masquerade::remove(netlink, &call.network.name, id, &in_use)?)
+            });
         }
-        Ok(())
+        failures.into_result()
     }
 
     /// Addresses of the pod's other interfaces, which may be of the same network.
@@ -104,18 +109,24 @@ impl<'a> Rules<'a> {
 pub(crate) fn collect_garbage(
     network: &Network<Config>,
     valid: &ValidAttachments,
-) -> Result<(), Error> {
+) -> Result<(), cni::Error> {
     let Some(netlink) = open(&network.config)? else {
         return Ok(());
     };
+    let mut failures = Failures::new();
     if network.config.macspoofchk {
-        let links = Rtnl::open()?.links()?;
-        macspoof::collect_garbage(&netlink, |name| links.iter().any(|link| link.name == name))?;
+        failures.try_to("rules of macspoofchk", || -> Result<(), Error> {
+            let links = Rtnl::open()?.links()?;
+            let exists = |name: &str| links.iter().any(|link| link.name == name);
+            Ok(macspoof::collect_garbage(&netlink, exists)?)
+        });
     }
     if network.config.ip_masq {
-        masquerade::collect_garbage(&netlink, &network.name, valid)?;
+        failures.try_to("rules of ipMasq", || {
+            masquerade::collect_garbage(&netlink, &network.name, valid)
+        });
     }
-    Ok(())
+    failures.into_result()
 }
 
 /// Whether rules could be written now.

@@ -68,7 +68,7 @@ impl<'a> Wanted<'a> {
         let bridge = self.ensure_bridge(node, undo)?;
         let addresses = self.plan_gateway(node, &bridge)?;
         let (host, inside) = self.connect(node, pod, &bridge, mac, undo)?;
-        undo.on_error("remove the rules", || Ok(rules.remove(Some(pod))?));
+        undo.on_error("remove the rules", || rules.remove(Some(pod)));
         rules.check_mac(&host.name, inside.mac)?;
         if !self.config().disable_container_interface {
             self.pod_interface().configure(pod, inside.index)?;

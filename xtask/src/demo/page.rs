@@ -1,6 +1,6 @@
 //! A page, served in the pod and fetched from elsewhere.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
@@ -19,7 +19,7 @@ pub(super) fn serve(pod: &Machine, port: u16) -> Result<(), DemoError> {
         thread::spawn(move || {
             for connection in listener.incoming().flatten() {
                 // Whoever fetches says what went wrong.
-                let _ = answer(connection);
+                let _ = answer(&connection);
             }
         });
         Ok(())
@@ -50,18 +50,24 @@ pub(super) fn no_answer(from: &Machine, address: SocketAddr) -> Result<(), DemoE
     }
 }
 
-fn answer(mut connection: TcpStream) -> io::Result<()> {
-    let mut request = [0; 1024];
+fn answer(mut connection: &TcpStream) -> io::Result<()> {
     connection.set_read_timeout(Some(PATIENCE))?;
-    let _ = connection.read(&mut request)?;
+    // Closing before the whole request is read would cut the answer short.
+    for line in BufReader::new(connection).lines() {
+        if line?.is_empty() {
+            break;
+        }
+    }
     let length = TEXT.len();
-    write!(connection, "HTTP/1.0 200 OK\r\nContent-Length: {length}\r\n\r\n{TEXT}")
+    let page = format!("HTTP/1.0 200 OK\r\nContent-Length: {length}\r\n\r\n{TEXT}");
+    connection.write_all(page.as_bytes())
 }
 
 fn get(address: SocketAddr) -> io::Result<String> {
     let mut connection = TcpStream::connect_timeout(&address, PATIENCE)?;
     connection.set_read_timeout(Some(PATIENCE))?;
-    write!(connection, "GET / HTTP/1.0\r\nHost: {}\r\n\r\n", address.ip())?;
+    let request = format!("GET / HTTP/1.0\r\nHost: {}\r\n\r\n", address.ip());
+    connection.write_all(request.as_bytes())?;
     let mut page = String::new();
     connection.read_to_string(&mut page)?;
     Ok(page)
