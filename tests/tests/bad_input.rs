@@ -4,7 +4,6 @@
 //! code 999, so what is asked of them is to refuse and to leave the node alone; where even that is
 //! too much, the case says so.
 
-#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::ExitCode;

@@ -3,7 +3,6 @@
 //! Both read the same files, run the same chain and keep their result in the same place, so that
 //! either can undo what the other did. Plugins of an example that we do not have are the Go ones.
 
-#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;

@@ -1,8 +1,6 @@
 //! What plugins share that attach a pod by an interface of its own: the pod's namespace, the
 //! node's end of the veth pair, addresses and routes of an IPAM result, forwarding, masquerading.
 
-#![forbid(unsafe_code)]
-
 mod chain_name;
 mod error;
 pub mod forwarding;
