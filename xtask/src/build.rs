@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 use crate::command::{self, Failure, cargo, command, read};
 use crate::workspace::{Member, members, root};
 
-/// The task.
+/// The task: builds, and lists the programs with their sizes.
 pub(crate) fn run() -> Result<(), Failure> {
-    build_all().map(drop)
+    for binary in build_all()? {
+        let size = fs::metadata(&binary).map_err(file("examine", &binary))?.len();
+        println!("{:>6} KiB  {}", size.div_ceil(1024), binary.display());
+    }
+    Ok(())
 }
 
-/// Builds all shipped programs into `dist/bin` and lists them with their sizes.
+/// Builds all shipped programs into [`dist`].
 pub(crate) fn build_all() -> Result<Vec<PathBuf>, Failure> {
     let shipped: Vec<_> = members()?.into_iter().filter(Member::is_shipped).collect();
     let host = host()?;
@@ -28,7 +32,7 @@ pub(crate) fn build_all() -> Result<Vec<PathBuf>, Failure> {
     command::run(&mut build)?;
 
     let target = target_dir();
-    let dist = root().join("dist/bin");
+    let dist = dist();
     fs::create_dir_all(&dist).map_err(file("create", &dist))?;
     let mut binaries = Vec::new();
     for program in shipped.iter().flat_map(|member| &member.programs) {
@@ -45,9 +49,13 @@ pub(crate) fn build_all() -> Result<Vec<PathBuf>, Failure> {
         if !is_static(&content) {
             return Err(Failure::Dynamic(binary.clone()));
         }
-        println!("{:>6} KiB  {}", content.len().div_ceil(1024), binary.display());
     }
     Ok(binaries)
+}
+
+/// Where the programs are put: a folder to copy to `/opt/cni/bin`.
+pub(crate) fn dist() -> PathBuf {
+    root().join("dist/bin")
 }
 
 /// The target triple of this machine.

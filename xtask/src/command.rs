@@ -13,6 +13,9 @@ pub(crate) enum Failure {
     /// The demonstration did not show what it should.
     #[error("demo: {0}")]
     Demo(#[from] crate::demo::DemoError),
+    /// The benchmark could not measure.
+    #[error(transparent)]
+    Bench(#[from] crate::bench::BenchError),
     /// A program could not be started.
     #[error("start {program}: {source}")]
     Start {

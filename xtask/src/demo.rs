@@ -5,7 +5,7 @@
 //! Nothing of this machine is touched, and nothing is needed of it but its kernel.
 
 mod evidence;
-mod machine;
+pub(crate) mod machine;
 mod page;
 
 use std::fs;

@@ -1,5 +1,6 @@
 //! The project's own commands, run as `cargo xtask COMMAND`.
 
+mod bench;
 mod build;
 mod command;
 mod demo;
@@ -26,6 +27,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
+    /// Time our plugins and the Go ones side by side
+    Bench(bench::Options),
     /// Build static release binaries into dist/bin, a folder to copy to /opt/cni/bin
     Build,
     /// Make a node and a pod out of namespaces, and watch a hostPort work and vanish
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
 
 fn run(task: &Task) -> Result<(), Failure> {
     match task {
+        Task::Bench(options) => bench::run(options),
         Task::Build => build::run(),
         Task::Demo => demo::run(),
         Task::Lint => lint::run(),

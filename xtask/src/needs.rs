@@ -57,7 +57,7 @@ fn debian_packages() {
     if packages.is_empty() {
         return;
     }
-    println!("needs: apt-get install {}", packages.join(" "));
+    eprintln!("needs: apt-get install {}", packages.join(" "));
     let apt = |args: &[&str]| {
         let mut apt = command("apt-get", ["-qq"]);
         run(apt.args(args).env("DEBIAN_FRONTEND", "noninteractive"))
@@ -66,7 +66,7 @@ fn debian_packages() {
         apt(&[&["install", "--yes", "--no-install-recommends"], &packages[..]].concat())
     });
     if let Err(failure) = installed {
-        println!("needs: {}: {failure}", packages.join(" "));
+        eprintln!("needs: {}: {failure}", packages.join(" "));
     }
 }
 
@@ -77,12 +77,12 @@ fn go_programs() {
         if packages.iter().all(|package| dir.join(name(package)).is_file()) {
             continue;
         }
-        println!("needs: go install {module} {version} into {}", dir.display());
+        eprintln!("needs: go install {module} {version} into {}", dir.display());
         let mut install = Command::new("go");
         install.arg("install").env("GOBIN", &dir).env("CGO_ENABLED", "0");
         install.args(packages.iter().map(|package| format!("{module}/{package}@{version}")));
         if let Err(failure) = run(&mut install) {
-            println!("needs: {module}: {failure}");
+            eprintln!("needs: {module}: {failure}");
         }
     }
 }

@@ -15,12 +15,10 @@ pub(crate) fn run() -> Result<(), Failure> {
     let unit = ["test", "--workspace", "--exclude=tests", "--no-fail-fast"];
     let unit = tests(&mut cargo(unit), &mut skipped)?;
     // The suites measure what users get: the release binaries.
-    let binaries = build::build_all()?;
+    build::build_all()?;
     let mut end_to_end = cargo(["test", "--package=tests", "--no-fail-fast"]);
-    if let Some(dir) = binaries.first().and_then(|binary| binary.parent()) {
-        end_to_end.env("PODWIRE_BIN", dir);
-    }
-    let end_to_end = tests(end_to_end.env("GO_PLUGINS", needs::go_dir()), &mut skipped)?;
+    end_to_end.env("PODWIRE_BIN", build::dist()).env("GO_PLUGINS", needs::go_dir());
+    let end_to_end = tests(&mut end_to_end, &mut skipped)?;
 
     println!("\nlint: {lint}\nunit and property tests: {unit}\nend-to-end tests: {end_to_end}");
     for (reason, count) in reasons(&skipped) {

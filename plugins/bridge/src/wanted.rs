@@ -67,6 +67,7 @@ impl<'a> Wanted<'a> {
     ) -> Result<Success, Error> {
         let bridge = self.ensure_bridge(node, undo)?;
         let addresses = self.plan_gateway(node, &bridge)?;
+        let bridge = self.set_up_bridge(node, bridge)?;
         let (host, inside) = self.connect(node, pod, &bridge, mac, undo)?;
         undo.on_error("remove the rules", || rules.remove(Some(pod)));
         rules.check_mac(&host.name, inside.mac)?;
@@ -118,7 +119,7 @@ impl<'a> Wanted<'a> {
         Ok(self.pod_interface().compare(pod, inside.index)?)
     }
 
-    /// The bridge, made if it is not there; up.
+    /// The bridge, made if it is not there; one that is there is not touched yet.
     fn ensure_bridge(&self, node: &'a Rtnl, undo: &mut Undo<'a>) -> Result<Link, Error> {
         let name = self.config().bridge();
         let found = find_bridge(node, name)?;
@@ -142,8 +143,12 @@ impl<'a> Wanted<'a> {
             }
         }
         let found = if found.is_none() { find_bridge(node, name)? } else { found };
-        let mut bridge = found.ok_or_else(|| attach::Error::missing(format!("bridge {name}")))?;
-        ignore_router_advertisements(name)?;
+        Ok(found.ok_or_else(|| attach::Error::missing(format!("bridge {name}")))?)
+    }
+
+    /// The bridge, up and as its configuration wants it.
+    fn set_up_bridge(&self, node: &Rtnl, mut bridge: Link) -> Result<Link, Error> {
+        ignore_router_advertisements(&bridge.name)?;
 
         let mut change = LinkChange::default();
         if !bridge.up {

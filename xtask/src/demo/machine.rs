@@ -16,14 +16,14 @@ type Job = Box<dyn FnOnce() + Send>;
 
 /// A namespace, which vanishes with its thread when this is dropped.
 #[derive(Debug)]
-pub(super) struct Machine {
+pub(crate) struct Machine {
     jobs: Sender<Job>,
     netns: PathBuf,
 }
 
 impl Machine {
     /// A machine without any link but `lo`.
-    pub(super) fn new(name: &'static str) -> Result<Self, DemoError> {
+    pub(crate) fn new(name: &'static str) -> Result<Self, DemoError> {
         let (jobs, inbox) = mpsc::channel::<Job>();
         let (ready_out, ready_in) = mpsc::channel();
         thread::spawn(move || {
@@ -41,12 +41,12 @@ impl Machine {
     }
 
     /// The path of its namespace.
-    pub(super) fn netns(&self) -> PathBuf {
+    pub(crate) fn netns(&self) -> PathBuf {
         self.netns.clone()
     }
 
     /// Does something on the machine, and waits for it.
-    pub(super) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
+    pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let (out, back) = mpsc::channel();
         let job = Box::new(move || {
             // The receiver waits for exactly this.
@@ -63,21 +63,21 @@ impl Machine {
 
 /// A directory for what plugins write to disk, removed in the end.
 #[derive(Debug)]
-pub(super) struct Workplace(PathBuf);
+pub(crate) struct Workplace(PathBuf);
 
 impl Workplace {
-    pub(super) fn new() -> Result<Self, DemoError> {
+    pub(crate) fn new() -> Result<Self, DemoError> {
         let path = std::env::temp_dir().join(format!("podwire-demo-{}", process::id()));
         fs::create_dir(&path).map_err(|error| DemoError::File("create", path.clone(), error))?;
         Ok(Self(path))
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.0
     }
 
     /// Where host-local keeps its leases.
-    pub(super) fn leases(&self) -> PathBuf {
+    pub(crate) fn leases(&self) -> PathBuf {
         self.0.join("leases")
     }
 }
@@ -92,7 +92,7 @@ impl Drop for Workplace {
 
 /// An ordinary user becomes root of a user namespace, and of nothing else (`user_namespaces(7)`).
 /// To be called before there is a second thread.
-pub(super) fn become_root() -> Result<(), DemoError> {
+pub(crate) fn become_root() -> Result<(), DemoError> {
     let (user, group) = (geteuid(), getegid());
     if user.is_root() {
         return Ok(());
@@ -109,6 +109,6 @@ pub(super) fn become_root() -> Result<(), DemoError> {
 }
 
 /// A name that is written in this program.
-pub(super) fn identifier<T: FromStr>(text: &'static str) -> T {
+pub(crate) fn identifier<T: FromStr>(text: &'static str) -> T {
     text.parse().unwrap_or_else(|_| unreachable!("{text} is a valid name"))
 }

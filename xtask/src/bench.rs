@@ -1,0 +1,200 @@
+//! `cargo xtask bench`: how long a runtime waits for our plugins and for the Go ones.
+//!
+//! Both run in one go on the same machine, turn about, each on a node of its own. A time is that
+//! of a whole process as its runtime sees it, from the spawn to the end with all output read; of a
+//! chain it is the sum. Every pod has a fresh namespace, which stays until its scenario is over so
+//! that the kernel's work of taking it down disturbs nobody.
+
+mod scenario;
+mod table;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+use serde_json::Value;
+
+use crate::command::Failure;
+use crate::demo::machine::{Machine, Workplace, become_root};
+use crate::{build, needs};
+use scenario::{SCENARIOS, Scenario, Step};
+use table::Row;
+
+/// What a plugin is asked to do.
+const COMMANDS: [&str; 3] = ["ADD", "CHECK", "DEL"];
+
+/// How the task is to be done.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// How often each command is timed
+    #[arg(long, default_value_t = 50)]
+    rounds: usize,
+    /// Print a JSON list instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why nothing could be measured.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BenchError {
+    /// The machine could not be set up.
+    #[error("{0}: {1}; run as root, or where the kernel lets users make user namespaces")]
+    Setup(&'static str, nix::Error),
+    /// A plugin could not be started.
+    #[error("start {}: {}", .0.display(), .1)]
+    Start(PathBuf, std::io::Error),
+    /// A plugin failed.
+    #[error("{command} of {}: {output}", plugin.display())]
+    Plugin {
+        /// Which one.
+        plugin: PathBuf,
+        /// What it was asked to do.
+        command: String,
+        /// What it printed.
+        output: String,
+    },
+}
+
+/// The task.
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    let progress = |text: &str| eprintln!("{text}");
+    progress("Building the plugins");
+    build::build_all()?;
+    needs::provide();
+    // From here on there is nothing but this process and its children: no other threads yet.
+    become_root()?;
+    private_run()?;
+    let workplace = Workplace::new()?;
+    let mut contenders = [
+        Contender::new("ours", build::dist(), workplace.path())?,
+        Contender::new("go", needs::go_dir(), workplace.path())?,
+    ];
+    let mut rows = Vec::new();
+    for scenario in SCENARIOS {
+        progress(&format!("Measuring {} ({} rounds)", scenario.name, options.rounds));
+        rows.extend(measure(scenario, options.rounds, &mut contenders)?);
+    }
+    if options.json {
+        println!("{}", table::json(&rows));
+    } else {
+        print!("{}", table::text(&rows));
+    }
+    Ok(())
+}
+
+/// One set of plugins and the node that they run on.
+struct Contender {
+    bin: PathBuf,
+    leases: PathBuf,
+    node: Machine,
+    pods: Vec<Machine>,
+}
+
+impl Contender {
+    fn new(name: &'static str, bin: PathBuf, workplace: &Path) -> Result<Self, Failure> {
+        let (leases, node) = (workplace.join(name), Machine::new("node")?);
+        Ok(Self { bin, leases, node, pods: Vec::new() })
+    }
+
+    /// One pod's life: the time of each command.
+    fn round(&mut self, scenario: &Scenario) -> Result<Vec<Duration>, Failure> {
+        let pod = Machine::new("pod")?;
+        let netns = pod.netns();
+        self.pods.push(pod);
+        let id = format!("pod-{}", self.pods.len());
+        let mut result = Value::Null;
+        let mut times = Vec::new();
+        for command in scenario.commands {
+            let mut time = Duration::ZERO;
+            for step in scenario.steps(command, &self.leases) {
+                let request = step.request(&result);
+                let (took, printed) = self.call(command, &step, &request, &id, &netns)?;
+                time += took;
+                if *command == "ADD" {
+                    result = printed;
+                }
+            }
+            times.push(time);
+        }
+        Ok(times)
+    }
+
+    /// Runs one plugin on the node: how long it took and what it printed.
+    fn call(
+        &self,
+        command: &str,
+        step: &Step,
+        request: &str,
+        id: &str,
+        netns: &Path,
+    ) -> Result<(Duration, Value), BenchError> {
+        let plugin = self.bin.join(step.plugin);
+        let mut call = Command::new(&plugin);
+        call.env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("CNI_COMMAND", command)
+            .env("CNI_CONTAINERID", id)
+            .env("CNI_NETNS", netns)
+            .env("CNI_IFNAME", step.ifname)
+            .env("CNI_PATH", &self.bin)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let request = request.to_owned();
+        let outcome = self.node.run(move || {
+            let begin = Instant::now();
+            let mut child = call.spawn()?;
+            if let Some(mut stdin) = child.stdin.take() {
+                stdin.write_all(request.as_bytes())?;
+            }
+            let output = child.wait_with_output()?;
+            Ok((begin.elapsed(), output))
+        });
+        let (took, output) = outcome.map_err(|error| BenchError::Start(plugin.clone(), error))?;
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            let (command, output) = (command.to_owned(), printed);
+            return Err(BenchError::Plugin { plugin, command, output });
+        }
+        Ok((took, serde_json::from_str(&printed).unwrap_or_default()))
+    }
+}
+
+fn measure(
+    scenario: &Scenario,
+    rounds: usize,
+    contenders: &mut [Contender; 2],
+) -> Result<Vec<Row>, Failure> {
+    let mut times = [Vec::new(), Vec::new()];
+    // The first pod finds an empty node and cold files; it is not measured.
+    for round in 0..=rounds {
+        for (contender, times) in contenders.iter_mut().zip(&mut times) {
+            let measured = contender.round(scenario)?;
+            if round > 0 {
+                times.push(measured);
+            }
+        }
+    }
+    for contender in contenders {
+        contender.pods.clear();
+    }
+    let [ours, go] = times;
+    let column = |times: &[Vec<Duration>], n: usize| times.iter().map(|t| t[n]).collect();
+    let row = |(n, command): (usize, &&'static str)| {
+        Row::new(scenario.name, command, column(&ours, n), column(&go, n))
+    };
+    Ok(scenario.commands.iter().enumerate().map(row).collect())
+}
+
+/// Hides this machine's `/run`, where iptables keeps a lock, from all that is started from here on.
+fn private_run() -> Result<(), BenchError> {
+    let step = |what, outcome: nix::Result<()>| outcome.map_err(|e| BenchError::Setup(what, e));
+    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+    let none = None::<&str>;
+    step("make a mount namespace", unshare(CloneFlags::CLONE_NEWNS))?;
+    step("make mounts private", mount(none, "/", none, private, none))?;
+    step("mount /run", mount(none, "/run", Some("tmpfs"), MsFlags::empty(), none))
+}
