@@ -83,19 +83,10 @@ fn demonstrate() -> Result<(), DemoError> {
     let attachment = attachment(&pod);
 
     println!("\nADD: the chain {}, hostPort {HOST_PORT} -> {POD_PORT}", chain_of(&network));
-    let result = timed("ADD", || {
-        on(&node, &runtime, &network, &attachment, |runtime, network, pod| {
-            runtime.add(network, pod)
-        })
-        .map_err(|error| DemoError::Chain("ADD", error))
-    })?;
+    let chain = (&runtime, &network, &attachment);
+    let result = on(&node, chain, "ADD", Runtime::add)?;
     println!("{}", shown(&result, &network)?);
-    timed("CHECK", || {
-        on(&node, &runtime, &network, &attachment, |runtime, network, pod| {
-            runtime.check(network, pod)
-        })
-        .map_err(|error| DemoError::Chain("CHECK", error))
-    })?;
+    on(&node, chain, "CHECK", Runtime::check)?;
 
     println!("\nThe page, fetched through the hostPort:");
     page::serve(&pod, POD_PORT)?;
@@ -116,12 +107,7 @@ fn demonstrate() -> Result<(), DemoError> {
     evidence::show_path(&node, HOST_PORT, &addresses)?;
 
     println!("\nDEL");
-    timed("DEL", || {
-        on(&node, &runtime, &network, &attachment, |runtime, network, pod| {
-            runtime.del(network, pod)
-        })
-        .map_err(|error| DemoError::Chain("DEL", error))
-    })?;
+    on(&node, chain, "DEL", Runtime::del)?;
     page::no_answer(&outside, by_node)?;
     println!("  port {HOST_PORT} of the node no longer answers");
     evidence.nothing_is_left(&node, &pod, &workplace, &addresses)?;
@@ -132,13 +118,15 @@ fn demonstrate() -> Result<(), DemoError> {
 /// Runs a command of the chain on the node, as the runtime there would.
 fn on<T: Send + 'static>(
     node: &Machine,
-    runtime: &Runtime,
-    network: &Network,
-    pod: &Attachment,
-    command: impl FnOnce(&Runtime, &Network, &Attachment) -> T + Send + 'static,
-) -> T {
+    (runtime, network, pod): (&Runtime, &Network, &Attachment),
+    name: &'static str,
+    command: fn(&Runtime, &Network, &Attachment) -> Result<T, conflist::Error>,
+) -> Result<T, DemoError> {
     let (runtime, network, pod) = (runtime.clone(), network.clone(), pod.clone());
-    node.run(move || command(&runtime, &network, &pod))
+    timed(name, || {
+        let done = node.run(move || command(&runtime, &network, &pod));
+        done.map_err(|error| DemoError::Chain(name, error))
+    })
 }
 
 /// A cable from the machine outside to the node, and what every machine has: `lo`, addresses.
