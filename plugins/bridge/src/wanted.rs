@@ -105,8 +105,10 @@ impl<'a> Wanted<'a> {
         if host.master != Some(bridge.index) {
             return Err(changed(format!("link {}", host.name), &format!("is no port of {name}")));
         }
-        if host.port != Some(self.port()) {
-            let how = format!("is set to {:?} instead of {:?}", host.port, self.port());
+        let (wanted, port) = (self.port(), host.port.unwrap_or_default());
+        // More than was asked for may be somebody else's doing; a kubelet sets hairpin mode.
+        if (wanted.hairpin && !port.hairpin) || (wanted.isolated && !port.isolated) {
+            let how = format!("is set to {port:?} instead of {wanted:?}");
             return Err(changed(format!("bridge port {}", host.name), &how));
         }
         rules.compare(&host.name, inside.mac, &self.result)?;
