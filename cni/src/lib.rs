@@ -8,8 +8,6 @@
 //! Source: <https://www.cni.dev/docs/spec/>, sections 2 (execution protocol), 4 (delegation) and
 //! 5 (result types).
 
-#![forbid(unsafe_code)]
-
 pub mod address;
 pub mod args;
 pub mod call;

@@ -29,8 +29,6 @@
 //! Source: <https://www.cni.dev/docs/spec/>, sections 1 and 3. This crate never touches the
 //! kernel's network state itself: only plugins do.
 
-#![forbid(unsafe_code)]
-
 pub mod attachment;
 pub mod cache;
 mod chain;

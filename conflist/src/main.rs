@@ -1,8 +1,6 @@
 //! `conflist`: runs the plugins of a network as a container runtime does, and says what is wrong
 //! with its configuration.
 
-#![forbid(unsafe_code)]
-
 mod cli;
 mod commands;
 mod report;

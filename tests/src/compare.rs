@@ -83,14 +83,17 @@ fn align<'a>(a: &'a [Value], b: &'a [Value]) -> Vec<(usize, Option<&'a Value>, O
     pairs
 }
 
-/// Whether `text` matches `pattern`, in which `*` stands for anything but a slash and `**` for
-/// anything at all.
+/// Whether `text` matches `pattern`, in which `*` stands for anything but a slash, `**` for anything
+/// at all, and `[abc]` for one of these characters.
 #[must_use]
 pub fn matches_pattern(pattern: &str, text: &str) -> bool {
     if let Some(rest) = pattern.strip_prefix("**") {
         return (0..=text.len())
             .filter(|&n| text.is_char_boundary(n))
             .any(|n| matches_pattern(rest, &text[n..]));
+    }
+    if let Some((set, rest)) = pattern.strip_prefix('[').and_then(|p| p.split_once(']')) {
+        return text.strip_prefix(|c| set.contains(c)).is_some_and(|t| matches_pattern(rest, t));
     }
     let Some(first) = pattern.chars().next() else { return text.is_empty() };
     let rest = &pattern[first.len_utf8()..];
@@ -144,5 +147,12 @@ mod tests {
         assert!(matches_pattern("steps/**", "steps/12/stdout"));
         assert!(matches_pattern("**/ipam", "a/b/ipam"));
         assert!(!matches_pattern("**/ipam", "a/b/ipam2"));
+    }
+
+    #[test]
+    fn patterns_have_sets_of_characters() {
+        assert!(matches_pattern("steps/[12]/*", "steps/1/x"));
+        assert!(!matches_pattern("steps/[12]/*", "steps/3/x"));
+        assert!(!matches_pattern("steps/[12]/*", "steps/12/x"));
     }
 }

@@ -4,7 +4,6 @@
 //! the outcome with tools that share no code with the plugins ([`World::snapshot`]). Nothing of
 //! it touches the machine's own network or files, and nothing outlives the process.
 
-#![forbid(unsafe_code)]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

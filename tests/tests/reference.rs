@@ -4,7 +4,6 @@
 //! `reference/differences.json`. `go::…` replays with Go plugins of a slightly older version than
 //! the recorded one and so shows that the replay itself is right.
 
-#![forbid(unsafe_code)]
 #![allow(clippy::panic, reason = "a test fails by panicking")]
 
 use std::process::ExitCode;

@@ -5,7 +5,6 @@
 //!         2001:db8::2   2001:db8::1      fd00:88::1     └── pod-b
 //! ```
 
-#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::ExitCode;

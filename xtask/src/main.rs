@@ -1,7 +1,5 @@
 //! The project's own commands, run as `cargo xtask COMMAND`.
 
-#![forbid(unsafe_code)]
-
 mod build;
 mod command;
 mod demo;

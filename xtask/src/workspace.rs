@@ -20,8 +20,6 @@ pub(crate) struct Member {
     pub dir: PathBuf,
     /// Names of its programs.
     pub programs: Vec<String>,
-    /// The first file of each of its libraries, programs and test programs.
-    pub roots: Vec<PathBuf>,
     /// Names of the crates that it depends on, for building and testing.
     pub dependencies: Vec<String>,
 }
@@ -54,13 +52,11 @@ fn member(package: &Value, root: &Path) -> Member {
     let dir = manifest.parent().and_then(|dir| dir.strip_prefix(root).ok()).unwrap_or(root);
     let targets = || package["targets"].as_array().into_iter().flatten();
     let programs = targets().filter(|t| t["kind"][0] == "bin").map(|t| text(&t["name"]));
-    let roots = targets().map(|t| PathBuf::from(text(&t["src_path"])));
     let dependencies = package["dependencies"].as_array().into_iter().flatten();
     Member {
         name: text(&package["name"]),
         dir: dir.to_owned(),
         programs: programs.collect(),
-        roots: roots.collect(),
         dependencies: dependencies.map(|d| text(&d["name"])).collect(),
     }
 }

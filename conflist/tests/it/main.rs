@@ -1,7 +1,6 @@
 //! Tests of whole chains: with plugins that only write down what they were told, through the
 //! program, and beside the real cnitool.
 
-#![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a test fails")]
 #![allow(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
 

@@ -83,11 +83,17 @@ fn address(output: &Output) -> Result<String, u64> {
     }
 }
 
-/// The reference plugin, if it is installed: `CNI_REFERENCE_PLUGINS` names its directory, or the
-/// Debian package has it.
+/// The reference plugin, if it is there: in the directory that `GO_PLUGINS` names, where
+/// `cargo xtask test` installs it, or where Debian's package does.
 fn reference() -> Option<PathBuf> {
-    let dir = env::var_os("CNI_REFERENCE_PLUGINS").map_or("/usr/lib/cni".into(), PathBuf::from);
-    Some(dir.join("host-local")).filter(|program| program.is_file())
+    let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/reference/bin");
+    let named = env::var_os("GO_PLUGINS").map(PathBuf::from);
+    let dirs = named.into_iter().chain([installed, "/usr/lib/cni".into()]);
+    let found = dirs.map(|dir| dir.join("host-local")).find(|program| program.is_file());
+    if found.is_none() {
+        eprintln!("skipped: no reference host-local, set GO_PLUGINS to its directory");
+    }
+    found
 }
 
 /// Eight at a time add and delete with the given programs in turn: each address that is given out
@@ -136,19 +142,13 @@ fn no_address_is_given_twice() {
 
 #[test]
 fn no_address_is_given_twice_beside_the_reference_plugin() {
-    let Some(reference) = reference() else {
-        eprintln!("skipped: no reference host-local, set CNI_REFERENCE_PLUGINS to its directory");
-        return;
-    };
+    let Some(reference) = reference() else { return };
     in_parallel(&[OURS.into(), reference]);
 }
 
 #[test]
 fn each_sees_the_leases_of_the_other() {
-    let Some(reference) = reference() else {
-        eprintln!("skipped: no reference host-local, set CNI_REFERENCE_PLUGINS to its directory");
-        return;
-    };
+    let Some(reference) = reference() else { return };
     let (dir, ours, subnet) = (DataDir::new(), PathBuf::from(OURS), "10.1.2.0/29");
     for (made_by, other) in [(&ours, &reference), (&reference, &ours)] {
         assert!(address(&dir.run(made_by, "ADD", "a", subnet)).is_ok());

@@ -58,11 +58,10 @@ pub fn parse_matches(
         let twice = || ArgumentError::Twice { argument: option.into() };
         match option {
             "-m" | "--match" => match reader.value(option)?.as_str() {
-                "addrtype" | "comment" | "conntrack" | "mark" => {}
+                "addrtype" | "comment" | "conntrack" | "mark" if !reader.negated => {}
                 other => {
-                    return Err(ArgumentError::Unsupported {
-                        argument: format!("{option} {other}"),
-                    });
+                    let argument = format!("{option} {other}");
+                    return Err(ArgumentError::Unsupported { argument });
                 }
             },
             "-s" | "--source" | "--src" if rule.source.is_none() => {
@@ -86,10 +85,10 @@ pub fn parse_matches(
                     reader.is(option, "a list of address types such as LOCAL", address_types)?;
                 add_address_type(&mut rule, option == "--src-type", is).ok_or_else(twice)?;
             }
-            "--comment" => {
-                let is = reader.is(option, "a text, without !", |v| Some(v.to_owned()))?;
-                rule = rule.comment(is.value);
+            "--comment" if reader.negated => {
+                return Err(ArgumentError::Unsupported { argument: format!("! {option}") });
             }
+            "--comment" => rule = rule.comment(reader.value(option)?),
             "--ctstate" => {
                 let is = reader.is(option, "a list of states such as NEW,RELATED", states)?;
                 rule = rule.matching(Match::ConntrackState(is));
@@ -198,5 +197,64 @@ fn number(text: &str) -> Option<u32> {
     match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(hex) => u32::from_str_radix(hex, 16).ok(),
         None => text.parse().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(family: Family, arguments: &str) -> Result<String, String> {
+        let arguments: Vec<String> = arguments.split_whitespace().map(Into::into).collect();
+        let rule = parse_matches(Rule::default(), family, &arguments);
+        rule.map(|rule| rule.to_string()).map_err(|error| error.to_string())
+    }
+
+    #[track_caller]
+    fn check(arguments: &str, expected: &str) {
+        assert_eq!(parse(Family::Ipv4, arguments).as_deref(), Ok(expected));
+    }
+
+    #[track_caller]
+    fn refused(arguments: &str, expected: &str) {
+        let error = parse(Family::Ipv4, arguments).unwrap_err();
+        assert!(error.starts_with(expected), "{error}");
+    }
+
+    #[test]
+    fn what_is_supported() {
+        check("", "");
+        check("-s 192.0.2.0/24", "-s 192.0.2.0/24");
+        check("! -d 192.0.2.1", "! -d 192.0.2.1/32");
+        check("-s 0.0.0.0/0", "");
+        check("-i eth0 ! -o veth+", "-i eth0 ! -o veth+");
+        check(
+            "-m addrtype --src-type unicast ! --dst-type LOCAL,BROADCAST",
+            "-m addrtype --src-type UNICAST ! --dst-type LOCAL,BROADCAST",
+        );
+        check("-m mark ! --mark 0x10/0xf0", "-m mark ! --mark 0x10/0xf0");
+        check("-m mark --mark 5", "-m mark --mark 0x5");
+        check("-m conntrack --ctstate NEW,DNAT", "-m conntrack --ctstate NEW,DNAT");
+        check("-m comment --comment web", "-m comment --comment \"web\"");
+        assert_eq!(parse(Family::Ipv6, "-s 2001:db8::/32").as_deref(), Ok("-s 2001:db8::/32"));
+    }
+
+    #[test]
+    fn what_is_not_is_named() {
+        refused("-m set --match-set x src", "argument \"-m set\" is not supported");
+        refused("ip daddr 1.2.3.4", "argument \"ip\" is not supported");
+        refused("-p tcp", "argument \"-p\" is not supported");
+        refused("! -m mark", "argument \"-m mark\" is not supported");
+        refused("-m comment ! --comment x", "argument \"! --comment\" is not supported");
+        refused("!", "argument \"!\" is not supported");
+        refused("-s", "argument \"-s\" has no value");
+        refused("-s x", "value \"x\" of argument \"-s\": an address or network expected");
+        refused("-s 2001:db8::1", "value \"2001:db8::1\" of argument \"-s\"");
+        refused("-s 1.2.3.4/33", "value \"1.2.3.4/33\" of argument \"-s\"");
+        refused("-i 0123456789abcdef", "value \"0123456789abcdef\"");
+        refused("-s 1.2.3.4 --src 1.2.3.5", "argument \"--src\" is there twice");
+        refused("--dst-type LOCAL --dst-type LOCAL", "argument \"--dst-type\" is there twice");
+        refused("--mark 0x", "value \"0x\" of argument \"--mark\"");
+        refused("--ctstate OLD", "value \"OLD\" of argument \"--ctstate\"");
     }
 }

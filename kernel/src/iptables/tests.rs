@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use proptest::prelude::*;
 
 use super::*;
 use crate::captures::{Capture, captures};
 use crate::nfnetlink::Batch;
-use crate::nft::{Chain, Family, Listed, NewRule, Place};
+use crate::nft::{Base, Chain, Expr, Family, Listed, NewRule, Place, Xt};
 
 const RULES_V4: &str = include_str!("../../tests/data/iptables-rules-v4.txt");
 const RULES_V6: &str = include_str!("../../tests/data/iptables-rules-v6.txt");
@@ -214,4 +215,64 @@ fn tables_and_chains_are_written_as_iptables_writes_them() {
     check_batch("iptables -t nat -A OUTPUT -j CHAIN", with_jump(NatChain::Output));
     check_batch("iptables -t nat -A POSTROUTING -j CHAIN", with_jump(NatChain::Postrouting));
     check_batch("iptables -t nat -F CHAIN", |batch| batch.flush_chain(Nat::V4.chain("CHAIN")));
+}
+
+/// Structures of older revisions, after `xt_tcpudp.h`, `xt_mark.h`, `xt_addrtype.h`, `xt_multiport.h` and `nf_nat.h`.
+#[test]
+fn older_versions_of_iptables_are_understood() {
+    let xt =
+        |name: &str, revision, info: &[u8]| Xt { name: name.into(), revision, info: info.to_vec() };
+    let ports = [0, 0, 0xff, 0xff, 0x90, 0x1f, 0x90, 0x1f];
+    let protocol = [
+        Expr::Payload { base: Base::Network, offset: 9, len: 1 },
+        Expr::Cmp { negated: false, value: vec![TCP] },
+    ];
+    let masked = [
+        Expr::Payload { base: Base::Network, offset: 12, len: 4 },
+        Expr::Bitwise { mask: vec![255, 255, 255, 0], xor: vec![0; 4] },
+        Expr::Cmp { negated: false, value: vec![10, 88, 0, 0] },
+    ];
+    let mark = [0, 32, 0, 0, 0, 32, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+    let mut multiport = [0; 32];
+    multiport[..6].copy_from_slice(&[1, 2, 80, 0, 187, 1]);
+    let mut dnat = [0; 24];
+    dnat[..8].copy_from_slice(&[1, 0, 0, 0, 3, 0, 0, 0]);
+    dnat[8..20].copy_from_slice(&[10, 88, 0, 2, 10, 88, 0, 2, 0, 80, 0, 80]);
+    let matches = [
+        Expr::Match(xt("tcp", 0, &[&ports[..], &[0; 8]].concat())),
+        Expr::Match(xt("mark", 1, &mark)),
+        Expr::Match(xt("addrtype", 0, &[0, 0, 4, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0])),
+        Expr::Match(xt("multiport", 0, &multiport)),
+        Expr::ZERO,
+        Expr::Target(xt("DNAT", 0, &dnat)),
+    ];
+    let all = [&protocol[..], &masked, &matches].concat();
+    assert_eq!(
+        Rule::decode(Family::Ipv4, &all).to_string(),
+        "-s 10.88.0.0/24 -p tcp -m tcp --dport 8080 -m mark ! --mark 0x2000/0x2000 -m addrtype ! --dst-type LOCAL \
+         -m multiport --dports 80,443 -j DNAT --to-destination 10.88.0.2:80"
+    );
+    // What is cut short or asks for more than is known here stays what it is.
+    for odd in [xt("tcp", 0, &ports), xt("multiport", 7, &multiport), xt("set", 4, &[0; 64])] {
+        let rule = Rule::decode(Family::Ipv4, &[Expr::Match(odd.clone())]);
+        assert_eq!(rule.matches, [Match::Other(vec![Expr::Match(odd)])]);
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_panic(bytes: Vec<u8>, name in 0..8_usize, revision in 0..4_u32) {
+        let chain = Chain { family: Family::Ipv6, table: "", name: "" };
+        if let Some(listed) = Listed::parse(&bytes, chain) {
+            let _ = Rule::decode(Family::Ipv6, &listed.expressions).to_string();
+        }
+        let names =
+            ["tcp", "udp", "sctp", "multiport", "conntrack", "addrtype", "comment", "DNAT"];
+        let xt = Xt { name: names[name].into(), revision, info: bytes };
+        for family in [Family::Ipv4, Family::Ipv6] {
+            let both = [Expr::Match(xt.clone()), Expr::Target(xt.clone())];
+            let rule = Rule::decode(family, &both);
+            let _ = (rule.to_string(), rule.encode(family));
+        }
+    }
 }

@@ -1,8 +1,6 @@
 //! What plugins share that attach a pod by an interface of its own: the pod's namespace, the
 //! veth pair and how its ends are found again, addresses and routes of an IPAM result, forwarding, masquerading.
 
-#![forbid(unsafe_code)]
-
 mod chain_name;
 mod error;
 pub mod forwarding;

@@ -128,10 +128,16 @@ impl Masquerade {
     /// What has to be added to chains that are there.
     fn additions(&self, netlink: &Nfnetlink) -> Result<Batch, kernel::Error> {
         let mut batch = Batch::new();
+        // What is there already is not added again: the kernel would take that for an update, whose
+        // disposal the closing of the socket waits for.
         for nat in self.families() {
-            nat.add_table(&mut batch);
-            nat.add_base_chain(&mut batch, NatChain::Postrouting);
-            batch.add_chain(nat.chain(&self.chain));
+            if !netlink.has_chain(nat.chain(POSTROUTING))? {
+                nat.add_table(&mut batch);
+                nat.add_base_chain(&mut batch, NatChain::Postrouting);
+            }
+            if !netlink.has_chain(nat.chain(&self.chain))? {
+                batch.add_chain(nat.chain(&self.chain));
+            }
         }
         for Missing { nat, chain, rule } in self.missing(netlink)? {
             // A further network has to pass before the rule that masquerades the rest.

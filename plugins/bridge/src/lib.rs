@@ -5,8 +5,6 @@
 //! what others see: rules, the gateway's addresses, forwarding. CHECK compares the same with what
 //! the kernel says. DEL and GC need the names only.
 
-#![forbid(unsafe_code)]
-
 mod config;
 mod error;
 mod gateway;

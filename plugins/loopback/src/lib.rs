@@ -1,7 +1,5 @@
 //! Brings the loopback interface of a pod up. Runtimes run it for every pod, beside the network.
 
-#![forbid(unsafe_code)]
-
 use attach::{Error, Pod};
 use cni::{Call, Interface, IpConfig, Mac, Network, Plugin, Success, ValidAttachments};
 use kernel::Rtnl;

@@ -72,17 +72,24 @@ fn add_family(
         find_holder(netlink, family, &others)?;
     }
 
-    nat.add_table(batch);
-    batch.add_chain(nat.chain(DNAT_CHAIN));
+    // What is there already is not added again: the kernel would take that for an update, whose disposal
+    // the closing of the socket waits for.
+    let mut missing = Vec::new();
     for shared in &family.shared {
-        add_shared(netlink, batch, nat, shared)?;
+        if !has_rule(netlink, nat, shared.chain, &shared.rule)? {
+            missing.push(shared);
+        }
     }
-    batch.add_chain(nat.chain(&family.own_chain));
+    if !missing.is_empty() {
+        add_shared(batch, nat, &missing);
+    }
     if netlink.has_chain(nat.chain(&family.own_chain))? {
         for (handle, _) in &own {
             batch.delete_rule(nat.chain(DNAT_CHAIN), *handle);
         }
         batch.flush_chain(nat.chain(&family.own_chain));
+    } else {
+        batch.add_chain(nat.chain(&family.own_chain));
     }
     for rule in &family.rules {
         nat.add_rule(batch, &family.own_chain, Place::Last, rule);
@@ -96,21 +103,16 @@ fn add_family(
     Ok(())
 }
 
-fn add_shared(
-    netlink: &Nfnetlink,
-    batch: &mut Batch,
-    nat: Nat,
-    shared: &Shared,
-) -> Result<(), kernel::Error> {
-    if has_rule(netlink, nat, shared.chain, &shared.rule)? {
-        return Ok(());
+fn add_shared(batch: &mut Batch, nat: Nat, missing: &[&Shared]) {
+    nat.add_table(batch);
+    batch.add_chain(nat.chain(DNAT_CHAIN));
+    for Shared { chain, base, place, rule } in missing {
+        match base {
+            Some(base) => nat.add_base_chain(batch, *base),
+            None => batch.add_chain(nat.chain(chain)),
+        }
+        nat.add_rule(batch, chain, *place, rule);
     }
-    match shared.base {
-        Some(base) => nat.add_base_chain(batch, base),
-        None => batch.add_chain(nat.chain(shared.chain)),
-    }
-    nat.add_rule(batch, shared.chain, shared.place, &shared.rule);
-    Ok(())
 }
 
 fn has_rule(

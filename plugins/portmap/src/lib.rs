@@ -4,8 +4,6 @@
 //! the same value with what the kernel holds. DEL and GC find a container's chain by its name, so they need
 //! neither namespace nor result nor mappings.
 
-#![forbid(unsafe_code)]
-
 mod apply;
 mod config;
 mod error;

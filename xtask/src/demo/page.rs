@@ -19,7 +19,7 @@ pub(super) fn serve(pod: &Machine, port: u16) -> Result<(), DemoError> {
         thread::spawn(move || {
             for connection in listener.incoming().flatten() {
                 // Whoever fetches says what went wrong.
-                let _ = answer(connection);
+                let _ = answer(&connection);
             }
         });
         Ok(())
@@ -50,17 +50,17 @@ pub(super) fn no_answer(from: &Machine, address: SocketAddr) -> Result<(), DemoE
     }
 }
 
-fn answer(connection: TcpStream) -> io::Result<()> {
+fn answer(mut connection: &TcpStream) -> io::Result<()> {
     connection.set_read_timeout(Some(PATIENCE))?;
     // Closing before the whole request is read would cut the answer short.
-    for line in BufReader::new(&connection).lines() {
+    for line in BufReader::new(connection).lines() {
         if line?.is_empty() {
             break;
         }
     }
     let length = TEXT.len();
     let page = format!("HTTP/1.0 200 OK\r\nContent-Length: {length}\r\n\r\n{TEXT}");
-    (&connection).write_all(page.as_bytes())
+    connection.write_all(page.as_bytes())
 }
 
 fn get(address: SocketAddr) -> io::Result<String> {

@@ -1,0 +1,364 @@
+//! Input that must be refused: with a clear error object, exit status 1 and a node left alone.
+//!
+//! The Go plugins take the same input. Their error objects have no `cniVersion` and mostly the
+//! code 999, so what is asked of them is to refuse and to leave the node alone; where even that is
+//! too much, the case says so.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+use tests::configs::{POD_SUBNET, bridge, host_local, port, with};
+use tests::{NODE, Needs, Plugins, Pod, Suite, World, call_with, differences, netns_path};
+
+/// Codes of the specification, section "Error", and of this suite from 100 on.
+const VERSION: u64 = 1;
+const ENVIRONMENT: u64 = 4;
+const JSON: u64 = 6;
+const CONFIG: u64 = 7;
+const NETNS: u64 = 8;
+const TRY_AGAIN: u64 = 11;
+const CONFLICT: u64 = 102;
+const DELEGATE: u64 = 103;
+
+const ALL: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
+
+/// One call that must be refused.
+#[derive(Clone)]
+struct Bad {
+    plugin: &'static str,
+    command: &'static str,
+    stdin: String,
+    env: Vec<(&'static str, String)>,
+    /// A script that spoils the node beforehand.
+    before: &'static str,
+    /// The error's code.
+    code: u64,
+    /// What its message or details must mention, so that one knows where to look.
+    mentions: &'static str,
+    go_fails: Option<&'static str>,
+}
+
+impl Bad {
+    fn new(plugin: &'static str, stdin: &impl ToString, code: u64, mentions: &'static str) -> Self {
+        let stdin = stdin.to_string();
+        let (env, before, go_fails) = (Vec::new(), "", None);
+        Self { plugin, command: "ADD", stdin, env, before, code, mentions, go_fails }
+    }
+
+    fn env(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.env.push((name, value.into()));
+        self
+    }
+
+    fn before(self, before: &'static str) -> Self {
+        Self { before, ..self }
+    }
+
+    fn command(self, command: &'static str) -> Self {
+        Self { command, ..self }
+    }
+
+    /// The Go plugins do not refuse this, or not without a trace.
+    fn go_fails(self, reason: &'static str) -> Self {
+        Self { go_fails: Some(reason), ..self }
+    }
+
+    fn is_refused_by(&self, plugins: &Plugins) {
+        let world = World::new(&["pod-a"]);
+        world.sh(NODE, self.before);
+        let before = state(&world);
+        let mut call =
+            call_with(plugins, self.plugin, self.command, &Pod::new("pod-a"), &self.stdin);
+        for (name, value) in &self.env {
+            call = call.env(*name, value);
+        }
+        let output = world.run(NODE, &call);
+        if plugins == &Plugins::ours() {
+            let error = output.cni_error();
+            let text = format!("{} {}", error["msg"], error["details"]);
+            assert!(text.contains(self.mentions), "no word of {:?}\n{output}", self.mentions);
+            assert_eq!(error["code"], self.code, "another code\n{output}");
+        } else {
+            assert!(output.code() == 1, "expected exit status 1\n{output}");
+            assert!(output.json()["msg"].is_string(), "expected an error object\n{output}");
+        }
+        let after = state(&world);
+        let changes: Vec<_> =
+            differences(&before, &after).iter().map(ToString::to_string).collect();
+        assert!(changes.is_empty(), "the node was changed\n{}\n{output}", changes.join("\n"));
+    }
+}
+
+/// What must stay as it is. host-local may make its directory and remember which address it has
+/// looked at last.
+fn state(world: &World) -> Value {
+    let mut state = world.snapshot_of(&[NODE, "pod-a"]);
+    if let Some(files) = state["files"].as_object_mut() {
+        files.retain(|path, _| {
+            let bookkeeping = path.ends_with('/') || path.ends_with("/lock");
+            !bookkeeping && !path.contains("/last_reserved_ip.")
+        });
+    }
+    state
+}
+
+fn main() -> ExitCode {
+    let mut suite = Suite::new();
+    let cases = [decoding(), environment(), bridges(), leases(), ports()];
+    for (name, bad) in cases.into_iter().flatten() {
+        let go_fails = bad.go_fails;
+        let needs = |plugins: &Plugins| Needs::plugins(plugins, &ALL);
+        suite.both(&name, go_fails, needs, move |plugins| bad.is_refused_by(plugins));
+    }
+    suite.run()
+}
+
+type Cases = Vec<(String, Bad)>;
+
+/// A configuration that each plugin takes.
+fn good(plugin: &str) -> Value {
+    let more = match plugin {
+        "bridge" => with(bridge(&[POD_SUBNET]), &json!({"ipMasq": false})),
+        "host-local" => json!({"ipam": host_local(&[POD_SUBNET])}),
+        "portmap" => json!({
+            "prevResult": {"cniVersion": "1.0.0", "ips": [{"address": "10.88.0.2/24"}]},
+            "runtimeConfig": {"portMappings": [port("tcp", 8080, 80)]},
+        }),
+        _ => json!({}),
+    };
+    with(json!({"cniVersion": "1.0.0", "name": "testnet", "type": plugin}), &more)
+}
+
+fn good_but(plugin: &str, more: &Value) -> Value {
+    with(good(plugin), more)
+}
+
+fn decoding() -> Cases {
+    let mut cases = Vec::new();
+    for plugin in ALL {
+        let mut case = |name: &str, bad: Bad| cases.push((format!("{plugin}_{name}"), bad));
+        case("empty_stdin", Bad::new(plugin, &"", JSON, "stdin"));
+        case("broken_json", Bad::new(plugin, &r#"{"name": "testnet""#, JSON, "JSON"));
+        case("a_list_on_stdin", Bad::new(plugin, &"[]", JSON, "object"));
+        case(
+            "unknown_version",
+            Bad::new(plugin, &good_but(plugin, &json!({"cniVersion": "9.9.9"})), VERSION, "9.9.9"),
+        );
+        case(
+            "version_of_another_type",
+            Bad::new(plugin, &good_but(plugin, &json!({"cniVersion": 1})), CONFIG, "cniVersion"),
+        );
+        case(
+            "bad_network_name",
+            Bad::new(plugin, &good_but(plugin, &json!({"name": "../x"})), CONFIG, "../x"),
+        );
+        case(
+            "network_name_of_another_type",
+            Bad::new(plugin, &good_but(plugin, &json!({"name": 5})), CONFIG, "name"),
+        );
+    }
+    cases
+}
+
+fn environment() -> Cases {
+    let mut cases = Vec::new();
+    for plugin in ALL {
+        let variable =
+            |name, value: &str, code| Bad::new(plugin, &good(plugin), code, name).env(name, value);
+        let mut case = |name: &str, bad: Bad| cases.push((format!("{plugin}_{name}"), bad));
+        case("unknown_command", variable("CNI_COMMAND", "FROB", ENVIRONMENT));
+        case("no_container_id", variable("CNI_CONTAINERID", "", ENVIRONMENT));
+        case("bad_container_id", variable("CNI_CONTAINERID", "../../etc", ENVIRONMENT));
+        case("no_interface_name", variable("CNI_IFNAME", "", ENVIRONMENT));
+        case("long_interface_name", variable("CNI_IFNAME", "sixteen-letters-", ENVIRONMENT));
+        case("interface_name_with_slash", variable("CNI_IFNAME", "../eth0", ENVIRONMENT));
+        case("interface_name_of_dots", variable("CNI_IFNAME", "..", ENVIRONMENT));
+        case("no_netns", variable("CNI_NETNS", "", ENVIRONMENT));
+    }
+    let of_the_node = [
+        ("bridge", "keeps the lease: host-local printed a result and then an error"),
+        ("loopback", "prints a result and then an error"),
+    ];
+    for (plugin, go_fails) in of_the_node {
+        let netns =
+            |path: &str| Bad::new(plugin, &good(plugin), NETNS, "CNI_NETNS").env("CNI_NETNS", path);
+        let mut case = |name: &str, bad: Bad| cases.push((format!("{plugin}_{name}"), bad));
+        case("netns_of_the_node", netns(&netns_path(NODE)).go_fails(go_fails));
+        let file = netns("/run/file").before("echo > /run/file");
+        let missing = netns("/run/netns/nobody");
+        if plugin == "bridge" {
+            let early = "has made the bridge before it looks";
+            case("netns_that_is_a_file", file.go_fails(early));
+            case("netns_that_is_missing", missing.go_fails(early));
+        } else {
+            case("netns_that_is_a_file", file);
+            case("netns_that_is_missing", missing);
+        }
+    }
+    let lo_down = Bad::new("loopback", &good("loopback"), NETNS, "CNI_NETNS")
+        .command("DEL")
+        .go_fails("takes the node's lo down before it refuses")
+        .env("CNI_NETNS", netns_path(NODE));
+    cases.push(("loopback_del_in_the_node".to_owned(), lo_down));
+    cases
+}
+
+fn bridges() -> Cases {
+    let bad = |more: &Value, code, mentions| {
+        Bad::new("bridge", &good_but("bridge", more), code, mentions)
+    };
+    let ipam = |more: &Value| json!({"ipam": with(host_local(&[POD_SUBNET]), more)});
+    let cases = [
+        (
+            "bridge_name_of_another_kind",
+            bad(&json!({}), CONFLICT, "cni0").before("ip link add cni0 type veth peer name other"),
+        ),
+        (
+            "bridge_name_too_long",
+            bad(&json!({"bridge": "a-name-longer-than-fifteen"}), CONFIG, "bridge"),
+        ),
+        ("bridge_mtu_is_a_text", bad(&json!({"mtu": "big"}), CONFIG, "mtu")),
+        ("bridge_gateway_is_a_number", bad(&json!({"isGateway": 1}), CONFIG, "isGateway")),
+        ("bridge_vlan_5000", bad(&json!({"vlan": 5000}), CONFIG, "vlan")),
+        (
+            "bridge_hairpin_and_promiscuous",
+            bad(&json!({"hairpinMode": true, "promiscMode": true}), CONFIG, "promiscMode"),
+        ),
+        (
+            "bridge_no_interface_but_addresses",
+            bad(&json!({"disableContainerInterface": true}), CONFIG, "disableContainerInterface"),
+        ),
+        (
+            "bridge_other_address",
+            bad(&json!({}), CONFLICT, "forceAddress").before(
+                "ip link add cni0 type bridge; ip addr add 10.99.0.1/24 dev cni0; ip link set cni0 up",
+            ),
+        ),
+        ("bridge_ipam_is_missing", bad(&ipam(&json!({"type": "nobody"})), DELEGATE, "nobody")),
+        ("bridge_ipam_type_is_a_path", bad(&ipam(&json!({"type": "../sh"})), CONFIG, "../sh")),
+        (
+            "bridge_range_exhausted",
+            bad(&ipam(&json!({"ranges": [[{"subnet": "10.88.0.0/30"}]]})), TRY_AGAIN, "10.88.0")
+                .before("mkdir -p /run/state/ipam/testnet; printf 'other\\r\\neth0' > /run/state/ipam/testnet/10.88.0.2"),
+        ),
+        (
+            "bridge_interface_exists",
+            bad(&json!({}), CONFLICT, "eth0").before("nsenter --net=/run/netns/pod-a ip link add eth0 type veth peer name other"),
+        ),
+    ];
+    let leaves_traces = [
+        "bridge_other_address",
+        "bridge_ipam_is_missing",
+        "bridge_ipam_type_is_a_path",
+        "bridge_range_exhausted",
+        "bridge_interface_exists",
+    ];
+    let known = |(name, bad): (&str, Bad)| {
+        let leaves = leaves_traces.contains(&name);
+        let reason = leaves.then_some("an ADD that fails leaves its bridge or its links behind");
+        (name.to_owned(), Bad { go_fails: reason, ..bad })
+    };
+    cases.into_iter().map(known).collect()
+}
+
+fn leases() -> Cases {
+    let bad = |more: &Value, code, mentions| {
+        let config = json!({"ipam": with(host_local(&[POD_SUBNET]), more)});
+        Bad::new("host-local", &good_but("host-local", &config), code, mentions)
+    };
+    let range = |range: &Value, mentions| bad(&json!({"ranges": [[range]]}), CONFIG, mentions);
+    let cases = [
+        ("host-local_no_ranges", bad(&json!({"ranges": []}), CONFIG, "range")),
+        ("host-local_subnet_is_no_subnet", range(&json!({"subnet": "10.88.0.0/33"}), "subnet")),
+        ("host-local_subnet_without_prefix", range(&json!({"subnet": "10.88.0.0"}), "subnet")),
+        ("host-local_subnet_too_small", range(&json!({"subnet": "10.88.0.0/32"}), "10.88.0.0/32")),
+        (
+            "host-local_start_outside",
+            range(&json!({"subnet": "10.88.0.0/24", "rangeStart": "10.99.0.1"}), "10.99.0.1"),
+        ),
+        (
+            "host-local_end_before_start",
+            range(
+                &json!({"subnet": "10.88.0.0/24", "rangeStart": "10.88.0.9", "rangeEnd": "10.88.0.5"}),
+                "10.88.0",
+            ),
+        ),
+        (
+            "host-local_gateway_is_no_address",
+            range(&json!({"subnet": "10.88.0.0/24", "gateway": "10.88.0"}), "gateway"),
+        ),
+        ("host-local_ranges_is_a_text", bad(&json!({"ranges": "10.88.0.0/24"}), CONFIG, "ranges")),
+        ("host-local_route_is_no_subnet", bad(&json!({"routes": [{"dst": "all"}]}), CONFIG, "dst")),
+        (
+            "host-local_requested_elsewhere",
+            bad(&json!({}), CONFIG, "10.99.0.7").env("CNI_ARGS", "IgnoreUnknown=1;IP=10.99.0.7"),
+        ),
+        (
+            "host-local_requested_is_no_address",
+            bad(&json!({}), ENVIRONMENT, "IP").env("CNI_ARGS", "IP=10.88"),
+        ),
+        (
+            "host-local_args_without_value",
+            bad(&json!({}), ENVIRONMENT, "CNI_ARGS").env("CNI_ARGS", "IP"),
+        ),
+    ];
+    cases.into_iter().map(|(name, bad)| (name.to_owned(), bad)).collect()
+}
+
+fn ports() -> Cases {
+    let bad = |mappings: &Value, mentions| {
+        let config = json!({"runtimeConfig": {"portMappings": mappings}});
+        Bad::new("portmap", &good_but("portmap", &config), CONFIG, mentions)
+    };
+    let one = |more: &Value, mentions| bad(&json!([with(port("tcp", 8080, 80), more)]), mentions);
+    let half_a_chain = "fails late and leaves half a chain";
+    let not_looked_at = "takes it without a word";
+    let cases = [
+        (
+            "portmap_host_port_70000",
+            one(&json!({"hostPort": 70000}), "70000").go_fails(half_a_chain),
+        ),
+        ("portmap_host_port_0", one(&json!({"hostPort": 0}), "hostPort")),
+        ("portmap_host_port_negative", one(&json!({"hostPort": -1}), "hostPort")),
+        ("portmap_host_port_is_a_text", one(&json!({"hostPort": "80"}), "hostPort")),
+        (
+            "portmap_container_port_70000",
+            one(&json!({"containerPort": 70000}), "70000").go_fails(half_a_chain),
+        ),
+        ("portmap_container_port_0", one(&json!({"containerPort": 0}), "containerPort")),
+        (
+            "portmap_unknown_protocol",
+            one(&json!({"protocol": "icmp"}), "icmp").go_fails(half_a_chain),
+        ),
+        (
+            "portmap_host_ip_is_none",
+            one(&json!({"hostIP": "here"}), "here").go_fails(not_looked_at),
+        ),
+        (
+            "portmap_same_port_twice",
+            bad(&json!([port("tcp", 8080, 80), port("tcp", 8080, 81)]), "8080")
+                .go_fails(not_looked_at),
+        ),
+        (
+            "portmap_mark_bit_32",
+            Bad::new(
+                "portmap",
+                &good_but("portmap", &json!({"markMasqBit": 32})),
+                CONFIG,
+                "markMasqBit",
+            ),
+        ),
+        (
+            "portmap_no_previous_result",
+            Bad::new(
+                "portmap",
+                &good_but("portmap", &json!({"prevResult": null})),
+                CONFIG,
+                "prevResult",
+            ),
+        ),
+    ];
+    cases.into_iter().map(|(name, bad)| (name.to_owned(), bad)).collect()
+}
