@@ -1,5 +1,6 @@
 //! What plugins share that attach a pod by an interface of its own: the pod's namespace, the
-//! veth pair and how its ends are found again, addresses and routes of an IPAM result, forwarding, masquerading.
+//! veth pair and how its ends are found again, addresses and routes of an IPAM result, forwarding,
+//! masquerading.
 
 mod chain_name;
 mod error;

@@ -64,8 +64,10 @@ impl<'a> PodInterface<'a> {
         pod.netns.enter(|| self.write_sysctls())??;
         pod.rtnl.set_link(index, LinkChange { up: Some(true), ..LinkChange::default() })?;
         let no_prefix_route = self.neighbours == Neighbours::ByGateway;
-        let options = AddressOptions { no_prefix_route, ..AddressOptions::default() };
         for ip in self.ips {
+            // Without, it would be tentative for an instant even if none is done on the link.
+            let nodad = self.dad == Dad::Skip && !ip.address.is_ipv4();
+            let options = AddressOptions { nodad, no_prefix_route };
             pod.rtnl.add_address(index, ip.address.into(), options)?;
         }
         for route in self.kernel_routes(index) {
@@ -169,6 +171,10 @@ impl<'a> PodInterface<'a> {
             Dad::Wait => sysctl::write(&conf("accept_dad"), "1")?,
         };
         if self.has_ipv6() {
+            // Engines make namespaces without IPv6 and leave it to the network to have it.
+            for link in ["lo", self.name] {
+                sysctl::write(&["ipv6", "conf", link, "disable_ipv6"], "0")?;
+            }
             sysctl::write(&conf("keep_addr_on_down"), "1")?;
         }
         Ok(())
