@@ -147,7 +147,8 @@ fn addresses() {
         let index = bridge(rtnl);
         let (v4, v6) = (network("10.88.0.1/24"), network("fd00:88::1/64"));
         rtnl.add_address(index, v4, AddressOptions::default()).unwrap();
-        rtnl.add_address(index, v6, AddressOptions { nodad: true }).unwrap();
+        rtnl.add_address(index, v6, AddressOptions { nodad: true, ..AddressOptions::default() })
+            .unwrap();
         let seen = ip("addr show cni0");
         for expected in [
             "inet 10.88.0.1/24 brd 10.88.0.255 scope global cni0",

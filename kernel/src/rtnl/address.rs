@@ -32,8 +32,10 @@ pub struct Address {
 /// How an address is added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AddressOptions {
-    /// Use an IPv6 address at once, without duplicate address detection.
+    /// Use an IPv6 address at once, without duplicate address detection (`IFA_F_NODAD`).
     pub nodad: bool,
+    /// Add no route to the address's network (`IFA_F_NOPREFIXROUTE`).
+    pub no_prefix_route: bool,
 }
 
 /// rtnetlink's multicast group of changes to IPv6 addresses (`RTNLGRP_IPV6_IFADDR`).
@@ -111,7 +113,12 @@ pub(super) fn new_address_message(
     options: AddressOptions,
 ) -> AddressMessage {
     let mut message = address_message(index, network);
-    if options.nodad {
+    if options.no_prefix_route {
+        // The header has no room for this flag; the attribute is read in its place.
+        let mut flags = AddressFlags::Noprefixroute;
+        flags.set(AddressFlags::Nodad, options.nodad);
+        message.attributes.push(AddressAttribute::Flags(flags));
+    } else if options.nodad {
         message.header.flags |= AddressHeaderFlags::Nodad;
     }
     if let IpNetwork::V4(v4) = network

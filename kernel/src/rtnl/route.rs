@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
-use netlink_packet_core::NLM_F_CREATE;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
     RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
@@ -30,6 +30,8 @@ pub struct Route {
     pub destination: IpNetwork,
     /// By which router; `None` if the destination is on the link.
     pub gateway: Option<IpAddr>,
+    /// Whether the router is on the link even if other routes say otherwise (`RTNH_F_ONLINK`).
+    pub onlink: bool,
     /// The index of the link; `None` in the kernel's answer for a route with several next hops.
     pub link: Option<u32>,
     /// The source address for packets of this machine.
@@ -53,6 +55,7 @@ impl Route {
         Self {
             destination,
             gateway: None,
+            onlink: false,
             link: Some(link),
             source: None,
             scope: 0,
@@ -73,6 +76,15 @@ impl Rtnl {
         self.request(message, NLM_F_CREATE, || match route.gateway {
             Some(gateway) => format!("add route {} via {gateway}", route.destination),
             None => format!("add route {}", route.destination),
+        })
+        .map(drop)
+    }
+
+    /// Adds a route in place of the one to the same destination with the same metric, if there is one.
+    pub fn replace_route(&self, route: &Route) -> Result<()> {
+        let message = RouteNetlinkMessage::NewRoute(route_message(route));
+        self.request(message, NLM_F_CREATE | NLM_F_REPLACE, || {
+            format!("replace route {}", route.destination)
         })
         .map(drop)
     }
@@ -124,6 +136,7 @@ pub(super) fn route_message(route: &Route) -> RouteMessage {
     message.header.destination_prefix_length = route.destination.prefix();
     message.header.protocol = RouteProtocol::Boot;
     message.header.scope = RouteScope::from(route.scope);
+    message.header.flags.set(RouteFlags::Onlink, route.onlink);
     message.header.kind = RouteType::Unicast;
     // Beyond one byte the number goes into the attribute alone.
     message.header.table = u8::try_from(route.table).unwrap_or(0);
@@ -165,6 +178,7 @@ fn read_route(reply: RouteNetlinkMessage, family: Family) -> Option<Route> {
     let mut destination = anywhere;
     let mut route = Route::new(IpNetwork::from(anywhere), 0);
     route.link = None;
+    route.onlink = message.header.flags.contains(RouteFlags::Onlink);
     route.scope = message.header.scope.into();
     route.table = message.header.table.into();
     for attribute in message.attributes {

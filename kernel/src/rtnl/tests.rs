@@ -118,24 +118,39 @@ fn addresses() {
         \x0a\x40\x02\0\x02\0\0\0\x14\0\x02\0\xfd\0\0\x88\
         \0\0\0\0\0\0\0\0\0\0\0\x01\x14\0\x01\0\
         \xfd\0\0\x88\0\0\0\0\0\0\0\0\0\0\0\x01";
-    let ours =
-        new_address_message(2, "fd00:88::1/64".parse().unwrap(), AddressOptions { nodad: true });
+    let ours = new_address_message(
+        2,
+        "fd00:88::1/64".parse().unwrap(),
+        AddressOptions { nodad: true, ..AddressOptions::default() },
+    );
+    same(RouteNetlinkMessage::NewAddress(ours), theirs);
+
+    // ip addr add fd00:88::2/64 nodad noprefixroute dev cni0
+    let theirs = b"\
+        \x48\0\0\0\x14\0\x05\x06\x63\x2c\x01\x6b\0\0\0\0\
+        \x0a\x40\0\0\x02\0\0\0\x14\0\x02\0\xfd\0\0\x88\
+        \0\0\0\0\0\0\0\0\0\0\0\x02\x08\0\x08\0\
+        \x02\x02\0\0\x14\0\x01\0\xfd\0\0\x88\0\0\0\0\
+        \0\0\0\0\0\0\0\x02";
+    let options = AddressOptions { nodad: true, no_prefix_route: true };
+    let ours = new_address_message(2, "fd00:88::2/64".parse().unwrap(), options);
     same(RouteNetlinkMessage::NewAddress(ours), theirs);
 }
 
 #[test]
 fn a_route() {
     // ip route add 192.0.2.0/24 via 10.88.0.9 dev cni0 table 1077 metric 50 mtu 1300 advmss 1200
-    //   src 10.88.0.1 proto boot
+    //   src 10.88.0.1 proto boot onlink
     let theirs = b"\
-        \x60\0\0\0\x18\0\x05\x06\xf3\x23\x01\x6b\0\0\0\0\
-        \x02\x18\0\0\0\x03\0\x01\0\0\0\0\x08\0\x01\0\
+        \x60\0\0\0\x18\0\x05\x06\xa9\x2c\x01\x6b\0\0\0\0\
+        \x02\x18\0\0\0\x03\0\x01\x04\0\0\0\x08\0\x01\0\
         \xc0\0\x02\0\x08\0\x05\0\x0a\x58\0\x09\x08\0\x0f\0\
         \x35\x04\0\0\x08\0\x06\0\x32\0\0\0\x08\0\x07\0\
         \x0a\x58\0\x01\x08\0\x04\0\x02\0\0\0\x14\0\x08\0\
         \x08\0\x02\0\x14\x05\0\0\x08\0\x08\0\xb0\x04\0\0";
     let ours = Route {
         gateway: "10.88.0.9".parse().ok(),
+        onlink: true,
         source: "10.88.0.1".parse().ok(),
         table: 1077,
         priority: 50,

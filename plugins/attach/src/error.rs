@@ -40,7 +40,12 @@ pub enum Error {
 impl Error {
     /// CHECK found that something has gone.
     pub fn missing(object: impl Into<String>) -> Self {
-        Self::Changed { object: object.into(), how: "is missing".to_owned() }
+        Self::changed(object, "is missing")
+    }
+
+    /// CHECK found that something is not as ADD made it.
+    pub fn changed(object: impl Into<String>, how: impl Into<String>) -> Self {
+        Self::Changed { object: object.into(), how: how.into() }
     }
 }
 

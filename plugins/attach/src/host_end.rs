@@ -53,6 +53,12 @@ impl HostEnd {
         Some(self.alias.as_str()).filter(|alias| alias.len() < ALIAS_LIMIT)
     }
 
+    /// The name of the pod's end.
+    #[must_use]
+    pub fn ifname(&self) -> &str {
+        &self.ifname
+    }
+
     /// Deletes the veth pair, whichever end of it can be found: the one with this name; else the
     /// pod's end, or the node's end in the ADD's result, if another implementation made them and
     /// chose the name by chance.

@@ -1,19 +1,23 @@
 //! What plugins share that attach a pod by an interface of its own: the pod's namespace, the
-//! node's end of the veth pair, addresses and routes of an IPAM result, forwarding, masquerading.
+//! veth pair and how its ends are found again, addresses and routes of an IPAM result, forwarding,
+//! masquerading.
 
 mod chain_name;
 mod error;
 pub mod forwarding;
 mod host_end;
+pub mod interfaces;
 pub mod macspoof;
 pub mod masquerade;
 mod pod;
 mod pod_interface;
+mod veth_pair;
 
 pub use chain_name::chain_name;
 pub use error::Error;
 pub use host_end::HostEnd;
 pub use macspoof::MacSpoofCheck;
-pub use masquerade::Masquerade;
+pub use masquerade::{Masquerade, MasqueradeBackend};
 pub use pod::Pod;
-pub use pod_interface::{Dad, PodInterface};
+pub use pod_interface::{Dad, Neighbours, PodInterface};
+pub use veth_pair::{VethOptions, VethPair, ignore_router_advertisements};

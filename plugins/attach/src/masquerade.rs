@@ -8,11 +8,12 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use cni::{Cidr, NetworkName, ValidAttachments};
+use cni::{Call, Cidr, Code, NetworkName, Success, ValidAttachments};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use kernel::iptables::{Is, Nat, NatChain, Rule, Target};
 use kernel::nft::Place;
 use kernel::{Batch, Nfnetlink};
+use serde::Deserialize;
 
 use crate::chain_name;
 use crate::error::Error;
@@ -25,6 +26,17 @@ pub struct Masquerade {
     addresses: Vec<Cidr>,
 }
 
+/// What masquerading is written with: the key `ipMasqBackend`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MasqueradeBackend {
+    /// Rules that `iptables` shows.
+    #[default]
+    Iptables,
+    /// Rules of a table of its own.
+    Nftables,
+}
+
 /// How a rule can be missing.
 struct Missing {
     nat: Nat,
@@ -35,7 +47,29 @@ struct Missing {
 const POSTROUTING: &str = "POSTROUTING";
 const FAMILIES: [Nat; 2] = [Nat::V4, Nat::V6];
 
+impl MasqueradeBackend {
+    /// Refuses what is not written yet.
+    ///
+    /// Errors: code 2, naming the key.
+    pub fn validate(self) -> Result<(), cni::Error> {
+        match self {
+            Self::Iptables => Ok(()),
+            Self::Nftables => Err(cni::Error::new(
+                Code::UnsupportedField,
+                "key \"ipMasqBackend\": this version masquerades with \"iptables\" only",
+            )),
+        }
+    }
+}
+
 impl Masquerade {
+    /// What an ADD with this result should have.
+    #[must_use]
+    pub fn of<C>(call: &Call<C>, result: &Success) -> Self {
+        let addresses = result.ips.iter().map(|ip| ip.address).collect();
+        Self::wanted(&call.network.name, call.container_id().as_str(), addresses)
+    }
+
     /// What an attachment with these addresses, each with its network's prefix, should have.
     #[must_use]
     pub fn wanted(network: &NetworkName, container_id: &str, addresses: Vec<Cidr>) -> Self {

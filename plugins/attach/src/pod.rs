@@ -1,6 +1,7 @@
 //! The pod's network namespace.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 
 use kernel::{Cause, Netns, Rtnl};
@@ -32,6 +33,14 @@ impl Pod {
             Some(_) => Err(Error::Attached { ifname: ifname.to_owned() }),
             None => Ok(()),
         }
+    }
+
+    /// The addresses of all interfaces but this one.
+    pub fn addresses_beside(&self, ifname: &str) -> Result<Vec<IpAddr>, Error> {
+        let own = self.rtnl.link_by_name(ifname)?.map(|link| link.index);
+        let others = self.rtnl.addresses(0, None)?.into_iter();
+        let others = others.filter(|address| Some(address.index) != own);
+        Ok(others.map(|address| address.network.ip()).collect())
     }
 
     /// As [`Pod::open`], for a DEL: `None` if the namespace has vanished, even if the file is

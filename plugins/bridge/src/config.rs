@@ -1,5 +1,6 @@
 //! The configuration of `bridge`, and what it refuses.
 
+use attach::MasqueradeBackend;
 use cni::{Call, Code, Dns, Error, IfName, Mac, Network};
 use serde::Deserialize;
 
@@ -58,17 +59,6 @@ pub struct Config {
     args: Args,
     #[serde(default)]
     runtime_config: RuntimeConfig,
-}
-
-/// What masquerading is written with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum MasqueradeBackend {
-    /// Rules that `iptables` shows.
-    #[default]
-    Iptables,
-    /// Rules of a table of its own.
-    Nftables,
 }
 
 /// VLANs of a port: a range, a single one, or both.
@@ -166,11 +156,8 @@ impl Config {
         if config.mtu != 0 && !mtus.contains(&config.mtu) {
             return Err(Error::invalid_key("mtu", "is neither 0 nor between 68 and 65535"));
         }
-        if config.ip_masq && config.ip_masq_backend == MasqueradeBackend::Nftables {
-            return Err(Error::new(
-                Code::UnsupportedField,
-                "key \"ipMasqBackend\": this version masquerades with \"iptables\" only",
-            ));
+        if config.ip_masq {
+            config.ip_masq_backend.validate()?;
         }
         config.refuse_vlans()
     }

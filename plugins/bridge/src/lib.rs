@@ -11,7 +11,7 @@ mod gateway;
 mod rules;
 mod wanted;
 
-pub use config::{Config, MasqueradeBackend, VlanTrunk};
+pub use config::{Config, VlanTrunk};
 pub use error::Error;
 
 use attach::{HostEnd, Pod};

@@ -1,14 +1,12 @@
 //! The packet filter's part: masquerading, and the check of the pod's hardware address.
 
-use std::net::IpAddr;
-
-use attach::Pod;
 use attach::macspoof::{self, MacSpoofCheck};
 use attach::masquerade::{self, Masquerade};
-use cni::{Call, Cidr, Failures, Network, Success, ValidAttachments};
+use attach::{MasqueradeBackend, Pod};
+use cni::{Call, Failures, Network, Success, ValidAttachments};
 use kernel::{Nfnetlink, Rtnl};
 
-use crate::config::{Config, MasqueradeBackend};
+use crate::config::Config;
 use crate::error::Error;
 
 /// The rules of one attachment.
@@ -75,19 +73,12 @@ impl<'a> Rules<'a> {
         }
         if call.config().ip_masq {
             failures.try_to("rules of ipMasq", || -> Result<(), Error> {
-                let in_use = pod.map_or(Ok(Vec::new()), |pod| self.other_addresses(pod))?;
+                let others = |pod: &Pod| pod.addresses_beside(call.ifname().as_str());
+                let in_use = pod.map_or(Ok(Vec::new()), others)?;
                 Ok(masquerade::remove(netlink, &call.network.name, id, &in_use)?)
             });
         }
         failures.into_result()
-    }
-
-    /// Addresses of the pod's other interfaces, which may be of the same network.
-    fn other_addresses(&self, pod: &Pod) -> Result<Vec<IpAddr>, Error> {
-        let own = pod.rtnl.link_by_name(self.call.ifname().as_str())?.map(|link| link.index);
-        let addresses = pod.rtnl.addresses(0, None)?.into_iter();
-        let others = addresses.filter(|address| Some(address.index) != own);
-        Ok(others.map(|address| address.network.ip()).collect())
     }
 
     fn mac_check(&self, host_end: &str, mac: Option<[u8; 6]>) -> Option<MacSpoofCheck> {
@@ -97,11 +88,7 @@ impl<'a> Rules<'a> {
     }
 
     fn masquerading(&self, result: &Success) -> Option<Masquerade> {
-        let call = self.call;
-        let addresses: Vec<Cidr> = result.ips.iter().map(|ip| ip.address).collect();
-        call.config().ip_masq.then(|| {
-            Masquerade::wanted(&call.network.name, call.container_id().as_str(), addresses)
-        })
+        self.call.config().ip_masq.then(|| Masquerade::of(self.call, result))
     }
 }
 

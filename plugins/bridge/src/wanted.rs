@@ -4,11 +4,14 @@
 use std::fs::File;
 use std::io::Read;
 
-use attach::{Dad, HostEnd, Pod, PodInterface, forwarding};
-use cni::{Call, Cidr, Interface, Mac, Success, Undo};
+use attach::{
+    Dad, HostEnd, Pod, PodInterface, VethOptions, VethPair, forwarding,
+    ignore_router_advertisements, interfaces,
+};
+use cni::{Call, Cidr, Mac, Success, Undo};
 use ipnetwork::IpNetwork;
-use kernel::rtnl::{self, AddressOptions, BridgePort, Link, LinkChange, Veth, VethPeer};
-use kernel::{Rtnl, sysctl};
+use kernel::Rtnl;
+use kernel::rtnl::{self, AddressOptions, BridgePort, Link, LinkChange};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -68,7 +71,7 @@ impl<'a> Wanted<'a> {
         let bridge = self.ensure_bridge(node, undo)?;
         let addresses = self.plan_gateway(node, &bridge)?;
         let bridge = self.set_up_bridge(node, bridge)?;
-        let (host, inside) = self.connect(node, pod, &bridge, mac, undo)?;
+        let VethPair { host, inside } = self.connect(node, pod, &bridge, mac, undo)?;
         undo.on_error("remove the rules", || rules.remove(Some(pod)));
         rules.check_mac(&host.name, inside.mac)?;
         if !self.config().disable_container_interface {
@@ -76,7 +79,13 @@ impl<'a> Wanted<'a> {
         }
         rules.masquerade(&self.result)?;
         self.become_gateway(node, &bridge, &addresses, undo)?;
-        Ok(Success { interfaces: interfaces(&bridge, &host, &inside, pod), ..self.result })
+        // In the order that [`POD_INTERFACE`] counts on.
+        let interfaces = vec![
+            interfaces::describe(&bridge, None),
+            interfaces::describe(&host, None),
+            interfaces::describe(&inside, Some(pod)),
+        ];
+        Ok(Success { interfaces, ..self.result })
     }
 
     /// Finds what is missing or was changed.
@@ -84,7 +93,7 @@ impl<'a> Wanted<'a> {
         let name = self.config().bridge();
         let missing = |what: String| Error::from(attach::Error::missing(what));
         let bridge = find_bridge(node, name)?.ok_or_else(|| missing(format!("bridge {name}")))?;
-        same_mac(&self.result, name, "", &bridge)?;
+        interfaces::compare(&self.result, &bridge, None)?;
         if self.config().promisc_mode && !bridge.promisc {
             return Err(changed(format!("bridge {name}"), "is not promiscuous"));
         }
@@ -95,13 +104,8 @@ impl<'a> Wanted<'a> {
             }
         }
 
-        let inside = pod.rtnl.link_by_name(self.ifname())?;
-        let inside =
-            inside.ok_or_else(|| missing(format!("interface {} of the pod", self.ifname())))?;
-        same_mac(&self.result, self.ifname(), &pod.netns.path().display().to_string(), &inside)?;
-        let host = inside.peer.map_or(Ok(None), |index| node.link_by_index(index))?;
-        let host = host.filter(|host| host.peer == Some(inside.index));
-        let host = host.ok_or_else(|| missing(format!("the node's end of {}", self.ifname())))?;
+        let VethPair { host, inside } = VethPair::find(node, pod, self.ifname())?;
+        interfaces::compare(&self.result, &inside, Some(pod))?;
         if host.master != Some(bridge.index) {
             return Err(changed(format!("link {}", host.name), &format!("is no port of {name}")));
         }
@@ -115,10 +119,7 @@ impl<'a> Wanted<'a> {
         if self.config().disable_container_interface {
             return Ok(());
         }
-        if !inside.up {
-            return Err(changed(format!("interface {} of the pod", self.ifname()), "is down"));
-        }
-        Ok(self.pod_interface().compare(pod, inside.index)?)
+        Ok(self.pod_interface().compare(pod, &inside)?)
     }
 
     /// The bridge, made if it is not there; one that is there is not touched yet.
@@ -170,7 +171,7 @@ impl<'a> Wanted<'a> {
         Ok(bridge)
     }
 
-    /// The veth pair, with this end as the bridge's port; both ends as the kernel has them.
+    /// The veth pair, with the node's end as the bridge's port.
     fn connect(
         &self,
         node: &'a Rtnl,
@@ -178,22 +179,16 @@ impl<'a> Wanted<'a> {
         bridge: &Link,
         mac: Option<Mac>,
         undo: &mut Undo<'a>,
-    ) -> Result<(Link, Link), Error> {
-        let name = &self.host_end.name;
-        let peer = VethPeer { name: self.ifname(), mac: mac.map(|mac| mac.0), netns: &pod.netns };
-        let veth = Veth { name, mtu: self.config().mtu(), master: Some(bridge.index), peer };
-        node.create_veth(&veth)?;
-        let end = self.host_end.clone();
-        undo.on_error("delete the veth pair", move || Ok(end.delete(node, None, None)?));
-
-        let missing = |name: &str| attach::Error::missing(format!("link {name}"));
-        let host = node.link_by_name(name)?.ok_or_else(|| missing(name))?;
-        let inside = pod.rtnl.link_by_name(self.ifname())?.ok_or_else(|| missing(self.ifname()))?;
-        let port = Some(self.port()).filter(|port| *port != BridgePort::default());
-        let alias = self.host_end.alias_that_fits();
-        node.set_link(host.index, LinkChange { alias, port, ..LinkChange::default() })?;
-        ignore_router_advertisements(name)?;
-        Ok((host, inside))
+    ) -> Result<VethPair, Error> {
+        let mac = mac.map(|mac| mac.0);
+        let options = VethOptions { mtu: self.config().mtu(), mac, master: Some(bridge.index) };
+        let pair = VethPair::create(&self.host_end, node, pod, options, undo)?;
+        let port = self.port();
+        if port != BridgePort::default() {
+            let change = LinkChange { port: Some(port), ..LinkChange::default() };
+            node.set_link(pair.host.index, change)?;
+        }
+        Ok(pair)
     }
 
     /// What has to happen to the bridge's addresses; refuses before the pod is connected.
@@ -239,7 +234,7 @@ impl<'a> Wanted<'a> {
 
     fn pod_interface(&self) -> PodInterface<'_> {
         let dad = if self.config().enabledad { Dad::Wait } else { Dad::Skip };
-        PodInterface::of(self.ifname(), &self.result, dad)
+        PodInterface { dad, ..PodInterface::of(self.ifname(), &self.result) }
     }
 
     fn config(&self) -> &'a Config {
@@ -272,7 +267,11 @@ pub(crate) fn find_bridge(node: &Rtnl, name: &str) -> Result<Option<Link>, Error
 /// Whether the address was added; it was not if the bridge had it.
 fn add_gateway(node: &Rtnl, bridge: u32, address: IpNetwork) -> Result<bool, Error> {
     // Nobody else has the gateway's address; with detection it would answer a second late.
-    match node.add_address(bridge, address, AddressOptions { nodad: true }) {
+    match node.add_address(
+        bridge,
+        address,
+        AddressOptions { nodad: true, ..AddressOptions::default() },
+    ) {
         Err(error) if error.is_exists() => Ok(false),
         added => Ok(added.map(|()| true)?),
     }
@@ -289,14 +288,6 @@ fn delete_unused_bridge(node: &Rtnl, name: &str) -> Result<(), Error> {
     Ok(node.delete_link(bridge.index)?)
 }
 
-/// A pod must not be able to make itself the node's router (CVE-2020-10749).
-fn ignore_router_advertisements(link: &str) -> Result<(), Error> {
-    if sysctl::has_ipv6() {
-        sysctl::write(&["ipv6", "conf", link, "accept_ra"], "0")?;
-    }
-    Ok(())
-}
-
 /// A locally administered address of a single machine (IEEE 802).
 fn random_mac() -> Result<[u8; 6], Error> {
     let mut mac = [0; 6];
@@ -307,35 +298,6 @@ fn random_mac() -> Result<[u8; 6], Error> {
     Ok(mac)
 }
 
-/// The interfaces of the result, in the order that [`POD_INTERFACE`] counts on.
-fn interfaces(bridge: &Link, host: &Link, inside: &Link, pod: &Pod) -> Vec<Interface> {
-    let interface = |link: &Link, sandbox: String| Interface {
-        name: link.name.clone(),
-        mac: link.mac.map(|mac| Mac(mac).to_string()).unwrap_or_default(),
-        sandbox,
-        ..Interface::default()
-    };
-    let sandbox = pod.netns.path().display().to_string();
-    vec![
-        interface(bridge, String::new()),
-        interface(host, String::new()),
-        interface(inside, sandbox),
-    ]
-}
-
-/// Compares a link with what the result says of it.
-fn same_mac(result: &Success, name: &str, sandbox: &str, link: &Link) -> Result<(), Error> {
-    let told = result.interfaces.iter().find(|it| it.name == name && it.sandbox == sandbox);
-    let now = link.mac.map(|mac| Mac(mac).to_string()).unwrap_or_default();
-    match told {
-        Some(told) if !told.mac.eq_ignore_ascii_case(&now) => {
-            let how = format!("has the hardware address {now}, not {}", told.mac);
-            Err(changed(format!("interface {name}"), &how))
-        }
-        _ => Ok(()),
-    }
-}
-
 fn changed(object: String, how: &str) -> Error {
-    attach::Error::Changed { object, how: how.to_owned() }.into()
+    attach::Error::changed(object, how).into()
 }

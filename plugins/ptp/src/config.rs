@@ -1,0 +1,90 @@
+//! The configuration of `ptp`, and what it refuses.
+
+use attach::MasqueradeBackend;
+use cni::{Code, Dns, Error, Network};
+use serde::Deserialize;
+
+/// The keys of `ptp`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Config {
+    /// Whether traffic that leaves the pod's network takes the node's address.
+    #[serde(default)]
+    pub ip_masq: bool,
+    /// What masquerading is written with.
+    #[serde(default)]
+    pub ip_masq_backend: MasqueradeBackend,
+    /// The MTU of the veth pair, in bytes; 0 for the kernel's default.
+    #[serde(default)]
+    pub mtu: u32,
+    /// Name resolution, in place of what IPAM says.
+    #[serde(default)]
+    pub dns: Dns,
+}
+
+impl Config {
+    /// The MTU, if one was chosen.
+    #[must_use]
+    pub fn mtu(&self) -> Option<u32> {
+        Some(self.mtu).filter(|mtu| *mtu != 0)
+    }
+
+    /// Refuses what cannot be made.
+    pub fn validate(network: &Network<Self>) -> Result<(), Error> {
+        let config = &network.config;
+        if network.ipam.is_none() {
+            return Err(Error::new(
+                Code::InvalidConfig,
+                "key \"ipam\" of the configuration is missing: without addresses there is nothing \
+                 to route to the pod",
+            ));
+        }
+        let mtus = 68..=65535;
+        if config.mtu != 0 && !mtus.contains(&config.mtu) {
+            return Err(Error::invalid_key("mtu", "is neither 0 nor between 68 and 65535"));
+        }
+        if config.ip_masq {
+            config.ip_masq_backend.validate()?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use cni::Version;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn validate(keys: &Value) -> Result<(), Error> {
+        let mut configuration = json!({"name": "n", "ipam": {"type": "host-local"}});
+        configuration.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        let stdin = configuration.to_string().into_bytes();
+        Config::validate(&Network::read(stdin, Version::V1_1_0, Vec::new())?)
+    }
+
+    #[track_caller]
+    fn refused(keys: &Value, code: Code, key: &str) {
+        let error = validate(keys).unwrap_err();
+        assert_eq!(error.code, code, "{keys}: {error}");
+        assert!(error.msg.contains(&format!("{key:?}")), "{keys}: {error}");
+    }
+
+    #[test]
+    fn keys_of_kind() {
+        validate(&json!({"ipMasq": false, "mtu": 65535})).unwrap();
+        validate(&json!({"ipMasqBackend": "nftables"})).unwrap();
+    }
+
+    #[test]
+    fn wrong_values() {
+        for mtu in [json!(67), json!(65536), json!(-1), json!("x")] {
+            refused(&json!({"mtu": mtu}), Code::InvalidConfig, "mtu");
+        }
+        refused(&json!({"ipam": null}), Code::InvalidConfig, "ipam");
+        refused(&json!({"ipMasqBackend": "ipvs"}), Code::InvalidConfig, "ipMasqBackend");
+        let nftables = json!({"ipMasq": true, "ipMasqBackend": "nftables"});
+        refused(&nftables, Code::UnsupportedField, "ipMasqBackend");
+    }
+}

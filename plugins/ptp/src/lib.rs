@@ -1,0 +1,119 @@
+//! Connects each pod to the node by a veth pair of its own, without a bridge: the node routes.
+//!
+//! ADD asks IPAM first, so that nothing has been touched if there is no address; then it makes the
+//! pair in one message, the pod's addresses and routes, and the node's: the gateway's addresses on
+//! its end, and a route to each address of the pod. CHECK compares the same with what the kernel
+//! says. DEL and GC need the names only.
+
+mod config;
+mod error;
+mod node_side;
+mod wanted;
+
+pub use config::Config;
+pub use error::Error;
+
+use attach::{HostEnd, Pod, masquerade};
+use cni::{Call, Code, Failures, Network, Plugin, Success, Undo, ValidAttachments, ipam};
+use kernel::{Nfnetlink, Rtnl};
+
+use crate::wanted::Wanted;
+
+/// The plugin.
+#[derive(Clone, Copy, Debug)]
+pub struct Ptp;
+
+impl Plugin for Ptp {
+    const NAME: &'static str = "ptp";
+    type Config = Config;
+
+    fn validate(&self, network: &Network<Config>) -> Result<(), cni::Error> {
+        Config::validate(network)
+    }
+
+    fn add(&self, call: &Call<Config>) -> Result<Success, cni::Error> {
+        let pod = Pod::open(call.require_netns()?)?;
+        pod.refuse_second(call.ifname().as_str())?;
+        let node = Rtnl::open().map_err(Error::from)?;
+        let rules = open_rules(call.config())?;
+        Undo::around(|undo| {
+            let lease = ipam::add(&call.network)?;
+            undo.on_error("release the addresses", || ipam::del(&call.network));
+            let wanted = Wanted::new(call, lease)?;
+            Ok(wanted.make(&node, &pod, rules.as_ref(), undo)?)
+        })
+    }
+
+    fn check(&self, call: &Call<Config>) -> Result<(), cni::Error> {
+        let result = call.previous_result()?;
+        let pod = Pod::open(call.require_netns()?)?;
+        let node = Rtnl::open().map_err(Error::from)?;
+        ipam::check(&call.network)?;
+        let rules = open_rules(call.config())?;
+        Ok(Wanted::of(call, result.clone())?.compare(&node, &pod, rules.as_ref())?)
+    }
+
+    fn del(&self, call: &Call<Config>) -> Result<(), cni::Error> {
+        let mut failures = Failures::new();
+        let pod = failures
+            .try_to("look into the pod", || Pod::open_if_there(call.netns()))
+            .unwrap_or_default();
+        let rules =
+            failures.try_to("remove the rules", || open_rules(call.config())).unwrap_or_default();
+        if let Some(rules) = &rules {
+            failures.try_to("remove the rules", || remove_rules(call, rules, pod.as_ref()));
+        }
+        failures.try_to("delete the interface", || -> Result<(), Error> {
+            let result = call.network.prev_result.as_ref();
+            Ok(HostEnd::of(call).delete(&Rtnl::open()?, pod.as_ref(), result)?)
+        });
+        // Closing waits until the kernel has disposed of the rules, and it does so beside the link.
+        drop(rules);
+        // Last, so that nobody gets the address while this pod could still use it.
+        failures.try_to("release the addresses", || ipam::del(&call.network));
+        failures.into_result()
+    }
+
+    fn gc(&self, network: &Network<Config>, valid: &ValidAttachments) -> Result<(), cni::Error> {
+        let mut failures = Failures::new();
+        failures.try_to("delete interfaces", || -> Result<(), Error> {
+            Ok(HostEnd::collect_garbage(&Rtnl::open()?, &network.name, valid)?)
+        });
+        failures.try_to("remove rules", || -> Result<(), Error> {
+            let Some(rules) = open_rules(&network.config)? else {
+                return Ok(());
+            };
+            Ok(masquerade::collect_garbage(&rules, &network.name, valid)?)
+        });
+        failures.try_to("release addresses", || ipam::gc(network));
+        failures.into_result()
+    }
+
+    fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
+        let look = || -> Result<(), Error> {
+            Rtnl::open()?;
+            open_rules(&network.config)?.map_or(Ok(()), |rules| Ok(rules.generation().map(drop)?))
+        };
+        if let Err(error) = look() {
+            let error: cni::Error = error.into();
+            return Err(cni::Error { code: Code::NotAvailable, ..error });
+        }
+        ipam::status(network)
+    }
+}
+
+/// The way to the packet filter's rules; none for a network that has no rules.
+fn open_rules(config: &Config) -> Result<Option<Nfnetlink>, Error> {
+    Ok(if config.ip_masq { Some(Nfnetlink::open()?) } else { None })
+}
+
+/// Removes the rules of an attachment, by its names alone.
+pub(crate) fn remove_rules(
+    call: &Call<Config>,
+    rules: &Nfnetlink,
+    pod: Option<&Pod>,
+) -> Result<(), Error> {
+    let others = |pod: &Pod| pod.addresses_beside(call.ifname().as_str());
+    let in_use = pod.map_or(Ok(Vec::new()), others)?;
+    Ok(masquerade::remove(rules, &call.network.name, call.container_id().as_str(), &in_use)?)
+}

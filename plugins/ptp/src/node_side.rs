@@ -1,0 +1,146 @@
+//! What the node's end of a pod's link has to have.
+
+use std::net::IpAddr;
+
+use cni::IpConfig;
+use ipnetwork::IpNetwork;
+use kernel::rtnl::{AddressOptions, Family, Link, Route};
+use kernel::{Rtnl, sysctl};
+
+use crate::error::Error;
+
+/// The addresses of the node's end, and where its routes lead to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NodeSide {
+    /// The gateways, each without a network around it.
+    addresses: Vec<IpNetwork>,
+    /// The pod's addresses.
+    destinations: Vec<IpNetwork>,
+}
+
+/// `RT_SCOPE_HOST`: the pod counts as a part of the node, as with the reference plugin.
+const SCOPE_HOST: u8 = 254;
+
+impl NodeSide {
+    /// The node's side of the pod's addresses.
+    ///
+    /// Errors: an address has no gateway.
+    pub(crate) fn of(ips: &[IpConfig]) -> Result<Self, Error> {
+        let (mut addresses, mut destinations) = (Vec::new(), Vec::new());
+        for ip in ips {
+            let of_family = |gateway: &IpAddr| gateway.is_ipv4() == ip.address.is_ipv4();
+            let gateway = ip.gateway.filter(of_family);
+            let gateway = IpNetwork::from(gateway.ok_or(Error::NoGateway { address: ip.address })?);
+            if !addresses.contains(&gateway) {
+                addresses.push(gateway);
+            }
+            destinations.push(ip.address.ip().into());
+        }
+        Ok(Self { addresses, destinations })
+    }
+
+    /// Readies the link for being used as soon as the pod's end is up: routers ask for their
+    /// neighbours by link-local addresses, and until these were probed for duplicates, the pod
+    /// could not be reached by IPv6 for a second or two.
+    pub(crate) fn skip_dad(&self, link: &Link) -> Result<(), Error> {
+        if self.has(Family::V6) && sysctl::has_ipv6() {
+            sysctl::write(&["ipv6", "conf", &link.name, "accept_dad"], "0")?;
+        }
+        Ok(())
+    }
+
+    /// Makes it so.
+    pub(crate) fn make(&self, node: &Rtnl, link: &Link) -> Result<(), Error> {
+        for address in &self.addresses {
+            let options = AddressOptions { nodad: address.is_ipv6(), ..AddressOptions::default() };
+            node.add_address(link.index, *address, options)?;
+        }
+        for route in self.routes(link) {
+            // A pod that vanished without a DEL may have left one.
+            node.replace_route(&route)?;
+        }
+        Ok(())
+    }
+
+    /// Finds what is missing or was changed.
+    pub(crate) fn compare(&self, node: &Rtnl, link: &Link) -> Result<(), Error> {
+        let missing = |what| Err(attach::Error::missing(what).into());
+        let addresses = node.addresses(link.index, None)?;
+        for wanted in &self.addresses {
+            if !addresses.iter().any(|address| address.network == *wanted) {
+                return missing(format!("address {wanted} of {}", link.name));
+            }
+        }
+        for family in [Family::V4, Family::V6].into_iter().filter(|family| self.has(*family)) {
+            let routes = node.routes(family)?;
+            for wanted in self.routes(link).filter(|route| is_of(family, route.destination)) {
+                let is_it = |it: &&Route| it.destination == wanted.destination;
+                // The first one is the one that packets take.
+                if routes.iter().find(is_it).is_none_or(|first| first.link != wanted.link) {
+                    return missing(format!("route {} by {}", wanted.destination, link.name));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there are addresses of a family.
+    pub(crate) fn has(&self, family: Family) -> bool {
+        self.destinations.iter().any(|destination| is_of(family, *destination))
+    }
+
+    fn routes(&self, link: &Link) -> impl Iterator<Item = Route> {
+        let index = link.index;
+        let route = move |to: &IpNetwork| Route { scope: SCOPE_HOST, ..Route::new(*to, index) };
+        self.destinations.iter().map(route)
+    }
+}
+
+fn is_of(family: Family, network: IpNetwork) -> bool {
+    network.is_ipv4() == (family == Family::V4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(ips: &[(&str, &str)], expected: Result<(&[&str], &[&str]), &str>) {
+        let ip = |(address, gateway): &(&str, &str)| IpConfig {
+            interface: None,
+            address: address.parse().unwrap(),
+            gateway: gateway.parse().ok(),
+        };
+        let ips: Vec<_> = ips.iter().map(ip).collect();
+        let text = |list: Vec<IpNetwork>| list.iter().map(IpNetwork::to_string).collect::<Vec<_>>();
+        match (NodeSide::of(&ips), expected) {
+            (Ok(side), Ok((addresses, destinations))) => {
+                assert_eq!(text(side.addresses), addresses);
+                assert_eq!(text(side.destinations), destinations);
+            }
+            (Err(Error::NoGateway { address }), Err(refused)) => {
+                assert_eq!(address.to_string(), refused);
+            }
+            (side, _) => panic!("{side:?}"),
+        }
+    }
+
+    #[test]
+    fn host_addresses_and_routes() {
+        check(&[("10.0.0.2/24", "10.0.0.1")], Ok((&["10.0.0.1/32"], &["10.0.0.2/32"])));
+        check(
+            &[("10.0.0.2/24", "10.0.0.1"), ("fd00::2/64", "fd00::1")],
+            Ok((&["10.0.0.1/32", "fd00::1/128"], &["10.0.0.2/32", "fd00::2/128"])),
+        );
+        check(
+            &[("10.0.0.2/24", "10.0.0.1"), ("10.0.0.3/24", "10.0.0.1")],
+            Ok((&["10.0.0.1/32"], &["10.0.0.2/32", "10.0.0.3/32"])),
+        );
+    }
+
+    #[test]
+    fn no_gateway() {
+        check(&[("10.0.0.2/24", "10.0.0.1"), ("fd00::2/64", "")], Err("fd00::2/64"));
+        check(&[("10.0.0.2/24", "fd00::1")], Err("10.0.0.2/24"));
+    }
+}

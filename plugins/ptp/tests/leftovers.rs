@@ -1,0 +1,198 @@
+//! What an ADD that fails, a CHECK, a DEL and a GC find and leave on the node. Needs root.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::{env, fs, process};
+
+use common::{Call, Namespace, leftovers, on_a_node, sh};
+use serde_json::{Value, json};
+
+/// What was forwarded before a test: nothing.
+fn forwards() -> String {
+    sh("cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding")
+}
+
+/// Fails, and leaves nothing behind, the reservation included.
+#[track_caller]
+fn refused(call: &Call, code: u32, mentions: &str) {
+    let log = env::temp_dir().join(format!("ptp-{}-{code}", process::id()));
+    let call = Call { ipam_log: log.clone(), ..call.clone() };
+    let error = call.run("ADD").unwrap_err();
+    assert_eq!(error["code"], code, "{error}");
+    assert!(error["msg"].as_str().unwrap().contains(mentions), "{error}");
+    assert_eq!(leftovers(), Vec::<String>::new());
+    assert_eq!(forwards(), "0\n0\n");
+    let asked = fs::read_to_string(&log).unwrap();
+    fs::remove_file(&log).unwrap();
+    assert_eq!(asked, "ADD\nDEL\n");
+}
+
+#[test]
+fn a_node_without_ipv6() {
+    on_a_node(|| {
+        sh("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
+        let pod = Namespace::new();
+        let call = Call::new("c1", &pod);
+        refused(&call, 100, "add address fd00:88::1/128");
+        assert_eq!(pod.sh("ip -o link | grep eth0 || true"), "");
+        // Nothing is in the way of the next one.
+        sh("sysctl -qw net.ipv6.conf.default.disable_ipv6=0");
+        call.run("ADD").unwrap();
+    });
+}
+
+#[test]
+fn an_address_without_a_gateway() {
+    on_a_node(|| {
+        let pod = Namespace::new();
+        let call = Call::new("c1", &pod).with("ipam", json!({"type": "no-gateway"}));
+        refused(&call, 103, "10.88.0.2/24 without a gateway");
+    });
+}
+
+#[test]
+fn a_second_add_leaves_the_first_alone() {
+    on_a_node(|| {
+        let pod = Namespace::new();
+        Call::new("c1", &pod).run("ADD").unwrap();
+        let before = leftovers();
+        let error = Call::new("c2", &pod).run("ADD").unwrap_err();
+        assert_eq!(error["code"], 102, "{error}");
+        assert_eq!(leftovers(), before);
+    });
+}
+
+#[test]
+fn del_needs_the_names_only() {
+    on_a_node(|| {
+        let pod = Namespace::new();
+        let call = Call::new("c1", &pod);
+        for lost in ["nothing", "namespace", "ipam"] {
+            call.run("ADD").unwrap();
+            assert!(!leftovers().is_empty());
+            let del = match lost {
+                "namespace" => Call { netns: String::new(), ..call.clone() },
+                "ipam" => call.with("ipam", Value::Null),
+                _ => call.clone(),
+            };
+            del.run("DEL").unwrap();
+            assert_eq!(leftovers(), Vec::<String>::new(), "lost: {lost}");
+            del.run("DEL").unwrap();
+        }
+    });
+}
+
+#[test]
+fn del_after_the_pod_has_vanished() {
+    on_a_node(|| {
+        let pod = Namespace::new();
+        let call = Call::new("c1", &pod);
+        call.run("ADD").unwrap();
+        drop(pod);
+        call.run("DEL").unwrap();
+        assert_eq!(leftovers(), Vec::<String>::new());
+    });
+}
+
+/// The reference plugin gives the node's end a random name, which its result alone tells.
+#[test]
+fn del_of_a_pod_that_the_reference_plugin_made() {
+    on_a_node(|| {
+        let pod = Namespace::new();
+        let call = Call::new("c1", &pod);
+        for by_result in [true, false] {
+            let mut result = call.run("ADD").unwrap();
+            let name = result["interfaces"][0]["name"].as_str().unwrap();
+            sh(&format!("ip link set {name} alias ''; ip link set {name} name veth0a1b2c3d"));
+            let del = if by_result {
+                result["interfaces"][0]["name"] = "veth0a1b2c3d".into();
+                Call { netns: String::new(), ..call.with("prevResult", result) }
+            } else {
+                call.clone()
+            };
+            del.run("DEL").unwrap();
+            assert_eq!(leftovers(), Vec::<String>::new());
+        }
+    });
+}
+
+#[test]
+fn interfaces_of_one_pod_go_one_by_one() {
+    on_a_node(|| {
+        let pod = Namespace::new();
+        let first = Call::new("c1", &pod);
+        let second = Call { ifname: "eth1", ..first.clone() };
+        first.run("ADD").unwrap();
+        second.run("ADD").unwrap();
+        first.run("DEL").unwrap();
+        let left = leftovers().join("\n");
+        assert!(
+            left.contains("ip saddr 10.88.0.4") && !left.contains("ip saddr 10.88.0.2"),
+            "{left}"
+        );
+        second.run("DEL").unwrap();
+        assert_eq!(leftovers(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn gc_keeps_what_is_valid() {
+    on_a_node(|| {
+        let (a, b) = (Namespace::new(), Namespace::new());
+        let (first, second) = (Call::new("c1", &a), Call::new("c2", &b));
+        second.run("ADD").unwrap();
+        let one = leftovers();
+        first.run("ADD").unwrap();
+        let valid = |list: Value| first.with("cni.dev/valid-attachments", list);
+        valid(json!([{"containerID": "c2", "ifname": "eth0"}])).run("GC").unwrap();
+        assert_eq!(leftovers(), one);
+        valid(json!([])).run("GC").unwrap();
+        assert_eq!(leftovers(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn check_finds_what_somebody_broke() {
+    for (place, broken, mentions) in [
+        ("pod", "ip route del default", "route 0.0.0.0/0 via 10.88.0.1 by eth0 is missing"),
+        ("pod", "ip route del 10.88.0.1", "route 10.88.0.1/32 by eth0 is missing"),
+        ("pod", "ip -6 route del fd00:88::/64", "route fd00:88::/64 via fd00:88::1 by eth0"),
+        ("pod", "ip addr del fd00:88::2/64 dev eth0", "address fd00:88::2/64 of eth0"),
+        ("pod", "ip link set eth0 down", "is down"),
+        ("pod", "ip link set eth0 address c2:00:00:00:00:09", "has the hardware address"),
+        ("pod", "ip link del eth0", "interface eth0 of the pod is missing"),
+        ("node", "ip route del 10.88.0.2", "route 10.88.0.2/32 by veth"),
+        ("node", "ip -6 route del fd00:88::2", "route fd00:88::2/128 by veth"),
+        ("node", "ip -6 addr flush to fd00:88::1", "fd00:88::1/128"),
+        ("node", "iptables -t nat -F POSTROUTING", "-s 10.88.0.2"),
+    ] {
+        on_a_node(move || {
+            let pod = Namespace::new();
+            let call = Call::new("c1", &pod);
+            let result = call.run("ADD").unwrap();
+            let check = call.with("prevResult", result);
+            check.run("CHECK").unwrap();
+            if place == "pod" {
+                pod.sh(broken)
+            } else {
+                sh(broken)
+            };
+            let error = check.run("CHECK").unwrap_err();
+            assert!(error["msg"].as_str().unwrap().contains(mentions), "{broken}: {error}");
+        });
+    }
+}
+
+#[test]
+fn status() {
+    on_a_node(|| {
+        let call = Call::new("c1", &Namespace::new());
+        call.run("STATUS").unwrap();
+        let error = call.with("ipam", json!({"type": "not-there"})).run("STATUS").unwrap_err();
+        assert!(error["msg"].as_str().unwrap().contains("not-there"), "{error}");
+        let error = call.with("ipam", Value::Null).run("STATUS").unwrap_err();
+        assert_eq!(error["code"], 7, "{error}");
+    });
+}

@@ -1,0 +1,134 @@
+//! Packets of pods, from the moment that ADD has returned. Needs root.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
+
+use common::{Call, Namespace, on_a_node, sh};
+use serde_json::json;
+
+/// Answers every connection with the address that it came from.
+fn serve(address: &str) {
+    let listener = TcpListener::bind(address).unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let peer = stream.peer_addr().unwrap().ip().to_canonical();
+            let _ = write!(stream, "{peer}");
+        }
+    });
+}
+
+/// Whom a server takes this namespace for.
+#[track_caller]
+fn ask(to: &str) -> String {
+    let to: SocketAddr = to.parse().unwrap();
+    let mut stream = TcpStream::connect_timeout(&to, Duration::from_secs(5)).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// The addresses of pods' links that wait for the end of duplicate address detection, link-local
+/// ones included.
+const TENTATIVE: &str = "ip -6 -o addr show tentative | grep -E 'veth|eth0' || true";
+
+/// A machine outside, which knows of no pods: 192.0.2.1 and `2001:db8::1`.
+fn outside() -> Namespace {
+    let outside = Namespace::new();
+    sh(&format!("ip link add uplink type veth peer name eth0 netns {}", outside.path()));
+    sh("ip addr add 192.0.2.10/24 dev uplink; ip addr add 2001:db8::10/64 dev uplink nodad
+        ip link set uplink up");
+    outside.sh("sysctl -qw net.ipv6.conf.all.accept_dad=0 net.ipv6.conf.eth0.accept_dad=0
+        ip addr add 192.0.2.1/24 dev eth0; ip addr add 2001:db8::1/64 dev eth0 nodad
+        ip link set eth0 up");
+    outside
+}
+
+#[test]
+fn pods_node_and_outside() {
+    on_a_node(|| {
+        let (a, b, outside) = (Namespace::new(), Namespace::new(), outside());
+        Call::new("c1", &a).run("ADD").unwrap();
+        Call::new("c2", &b).run("ADD").unwrap();
+        // The first packet that ever goes to pod b has to be brought there by the node.
+        for to in ["fd00:88::3", "10.88.0.3"] {
+            a.sh(&format!("ping -c 3 -i 0.2 -W 1 {to}"));
+        }
+        for tentative in [sh(TENTATIVE), a.sh(TENTATIVE), b.sh(TENTATIVE)] {
+            assert_eq!(tentative, "");
+        }
+
+        b.enter(|| serve("[::]:80"));
+        serve("[::]:80");
+        outside.enter(|| serve("[::]:80"));
+        for (to, seen_as) in [
+            ("10.88.0.3:80", "10.88.0.2"),
+            ("[fd00:88::3]:80", "fd00:88::2"),
+            ("10.88.0.1:80", "10.88.0.2"),
+            ("[fd00:88::1]:80", "fd00:88::2"),
+            ("192.0.2.1:80", "192.0.2.10"),
+            ("[2001:db8::1]:80", "2001:db8::10"),
+        ] {
+            assert_eq!(a.enter(|| ask(to)), seen_as, "from pod a to {to}");
+        }
+        assert_eq!(ask("10.88.0.3:80"), "10.88.0.1");
+        assert_eq!(ask("[fd00:88::3]:80"), "fd00:88::1");
+    });
+}
+
+/// The routes of kind's pods, as `ip route` shows those that the reference plugin makes.
+#[test]
+fn routes_and_mtu() {
+    on_a_node(|| {
+        let pod = Namespace::new();
+        let call = Call::new("c1", &pod).with("mtu", json!(1400));
+        call.run("ADD").unwrap();
+        let routes = pod.sh("ip -4 route; ip -6 route | grep -v fe80:");
+        assert_eq!(
+            routes.lines().map(str::trim_end).collect::<Vec<_>>(),
+            [
+                "default via 10.88.0.1 dev eth0",
+                "10.88.0.0/24 via 10.88.0.1 dev eth0 src 10.88.0.2",
+                "10.88.0.1 dev eth0 scope link src 10.88.0.2",
+                "fd00:88::1 dev eth0 src fd00:88::2 metric 1024 pref medium",
+                "fd00:88::/64 via fd00:88::1 dev eth0 src fd00:88::2 metric 1024 pref medium",
+                "default via fd00:88::1 dev eth0 metric 1024 pref medium",
+            ]
+        );
+        let host = sh("ip -4 route show 10.88.0.2");
+        assert!(host.contains("scope host"), "{host}");
+        for link in [sh("ip link"), pod.sh("ip link")] {
+            assert!(link.contains("mtu 1400"), "{link}");
+        }
+    });
+}
+
+/// A pod that vanished without a DEL left routes; its addresses have been given out anew.
+#[test]
+fn routes_that_another_pod_left_give_way() {
+    on_a_node(|| {
+        sh("ip link add stale type veth peer name other; ip link set stale up; ip link set other up
+            ip route add 10.88.0.2 dev stale scope host; ip route add fd00:88::2 dev stale");
+        let pod = Namespace::new();
+        Call::new("c1", &pod).run("ADD").unwrap();
+        sh("ping -c 3 -i 0.2 -W 1 10.88.0.2; ping -c 3 -i 0.2 -W 1 fd00:88::2");
+        assert!(!sh("ip -4 route; ip -6 route").contains("88::2 dev stale"));
+    });
+}
+
+/// Engines make namespaces without IPv6, and leave it to the network to have it.
+#[test]
+fn a_pod_without_ipv6_gets_it() {
+    on_a_node(|| {
+        let pod = Namespace::new();
+        pod.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
+        Call::new("c1", &pod).run("ADD").unwrap();
+        pod.sh("ping -c 3 -i 0.2 -W 1 fd00:88::1");
+    });
+}
