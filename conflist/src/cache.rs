@@ -36,6 +36,23 @@ pub struct Cached {
     pub result: Value,
 }
 
+/// What a file of a network tells.
+#[derive(Debug)]
+pub enum Kept {
+    /// It names the attachment.
+    Named(Cached),
+    /// It does not: an early libcni wrote it, or it cannot be read. The attachments that its own
+    /// name can mean, the likeliest first: names may hold the dash between them.
+    Unnamed {
+        /// The file.
+        file: PathBuf,
+        /// The attachments; never none.
+        readings: Vec<(ContainerId, IfName)>,
+        /// Why it cannot be read; `None` if an early libcni wrote it.
+        error: Option<CacheError>,
+    },
+}
+
 /// Why a result could not be kept, read or forgotten.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
@@ -120,6 +137,13 @@ enum Kind {
     CniCacheV1,
 }
 
+/// What is in a file.
+enum Content {
+    Named(Cached),
+    /// Up to 0.8, libcni kept the bare result.
+    Bare(Value),
+}
+
 /// How Go's encoder writes bytes; `null` for none at all.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "Option<String>", into = "String")]
@@ -145,6 +169,11 @@ impl Cached {
     pub fn success(&self, default: Version) -> Result<Success, CacheError> {
         read_result(&self.result, default)
             .map_err(|source| CacheError::Result { network: self.network.to_string(), source })
+    }
+
+    fn is_of(&self, network: &NetworkName, id: &ContainerId, ifname: &IfName) -> bool {
+        let Attachment { container_id, ifname: name, .. } = &self.attachment;
+        (&self.network, container_id, name) == (network, id, ifname)
     }
 }
 
@@ -209,29 +238,16 @@ impl Cache {
         ifname: &IfName,
     ) -> Result<Option<Cached>, CacheError> {
         let file = self.file(network, id, ifname);
-        let text = match fs::read(&file) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(CacheError::Read { file, source }),
-        };
-        match parse(&text) {
-            Ok(cached) => {
-                // Names may hold the dash between them: this may be the file of another.
-                let it = &cached.attachment;
-                let same = (&cached.network, &it.container_id, &it.ifname) == (network, id, ifname);
-                Ok(same.then_some(cached))
-            }
-            // Up to 0.8, libcni kept the bare result.
-            Err(source) => match serde_json::from_slice::<Value>(&text) {
-                Ok(result) if result.get("cniVersion").is_some() => Ok(Some(Cached {
-                    network: network.clone(),
-                    attachment: Attachment::new(id.clone(), ifname.clone(), None),
-                    config: Vec::new(),
-                    result,
-                })),
-                _ => Err(CacheError::Invalid { file, source }),
-            },
-        }
+        Ok(match read(&file)? {
+            Some(Content::Named(cached)) => Some(cached).filter(|it| it.is_of(network, id, ifname)),
+            Some(Content::Bare(result)) => Some(Cached {
+                network: network.clone(),
+                attachment: Attachment::new(id.clone(), ifname.clone(), None),
+                config: Vec::new(),
+                result,
+            }),
+            None => None,
+        })
     }
 
     /// Forgets an attachment, if it is known.
@@ -250,41 +266,69 @@ impl Cache {
         }
     }
 
-    /// The attachments of a network, in the order of their files' names. A file that cannot be
-    /// read is passed over, as in libcni.
-    pub fn of_network(&self, network: &NetworkName) -> Result<Vec<Cached>, CacheError> {
-        let mut found = self.matching(|name| name.starts_with(&format!("{network}-")))?;
-        found.retain(|cached| cached.network == *network);
+    /// The files that keep an attachment of a network, or may keep one, in the order of their
+    /// names.
+    pub fn of_network(&self, network: &NetworkName) -> Result<Vec<Kept>, CacheError> {
+        let mut found = Vec::new();
+        for name in self.names()? {
+            let readings = readings(&name, network);
+            if readings.is_empty() {
+                continue;
+            }
+            let file = self.results().join(name);
+            match read(&file) {
+                Ok(Some(Content::Named(cached))) if cached.network == *network => {
+                    found.push(Kept::Named(cached));
+                }
+                Ok(Some(Content::Named(_)) | None) => {}
+                Ok(Some(Content::Bare(_))) => {
+                    found.push(Kept::Unnamed { file, readings, error: None });
+                }
+                Err(error) => found.push(Kept::Unnamed { file, readings, error: Some(error) }),
+            }
+        }
         Ok(found)
     }
 
-    /// The attachments that own an interface of a container, whatever their network.
+    /// The attachments that own an interface of a container, whatever their network. Only files
+    /// that name their attachment are looked at.
     pub fn of_interface(
         &self,
         id: &ContainerId,
         ifname: &IfName,
     ) -> Result<Vec<Cached>, CacheError> {
-        let mut found = self.matching(|name| name.ends_with(&format!("-{id}-{ifname}")))?;
-        found.retain(|cached| {
-            cached.attachment.container_id == *id && cached.attachment.ifname == *ifname
-        });
+        let mut found = Vec::new();
+        for name in self.names()? {
+            if !name.ends_with(&format!("-{id}-{ifname}")) {
+                continue;
+            }
+            if let Ok(Some(Content::Named(cached))) = read(&self.results().join(name))
+                && cached.attachment.container_id == *id
+                && cached.attachment.ifname == *ifname
+            {
+                found.push(cached);
+            }
+        }
         Ok(found)
     }
 
-    fn matching(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<Cached>, CacheError> {
+    /// The names of all files, in order. Names in no text are of no attachment.
+    fn names(&self) -> Result<Vec<String>, CacheError> {
         let dir = self.results();
         let entries = match fs::read_dir(&dir) {
             Ok(entries) => entries,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(source) => return Err(CacheError::Read { file: dir, source }),
         };
-        let mut names: Vec<_> = entries
-            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-            .filter(|name| wanted(name))
-            .collect();
+        let mut names = Vec::new();
+        for entry in entries {
+            match entry {
+                Ok(entry) => names.extend(entry.file_name().into_string()),
+                Err(source) => return Err(CacheError::Read { file: dir, source }),
+            }
+        }
         names.sort();
-        let read = |name| parse(&fs::read(dir.join(name)).ok()?).ok();
-        Ok(names.into_iter().filter_map(read).collect())
+        Ok(names)
     }
 
     /// Writes beside `results/`, where nobody takes a half-written file for a result, and renames.
@@ -315,6 +359,33 @@ impl Cache {
 
 fn create(file: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)
+}
+
+/// The attachments of a network that a file of this name can keep: names may hold the dash
+/// between them. Interfaces seldom do, so the last dash comes first.
+pub(crate) fn readings(name: &str, network: &NetworkName) -> Vec<(ContainerId, IfName)> {
+    let rest = name.strip_prefix(network.as_str()).and_then(|rest| rest.strip_prefix('-'));
+    let Some(rest) = rest else {
+        return Vec::new();
+    };
+    let split = |(dash, _)| Some((rest[..dash].parse().ok()?, rest[dash + 1..].parse().ok()?));
+    rest.rmatch_indices('-').filter_map(split).collect()
+}
+
+/// Reads a file; `None` if there is none.
+fn read(file: &Path) -> Result<Option<Content>, CacheError> {
+    let text = match fs::read(file) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(source) => return Err(CacheError::Read { file: file.to_owned(), source }),
+    };
+    match parse(&text) {
+        Ok(cached) => Ok(Some(Content::Named(cached))),
+        Err(source) => match serde_json::from_slice::<Value>(&text) {
+            Ok(result) if result.get("cniVersion").is_some() => Ok(Some(Content::Bare(result))),
+            _ => Err(CacheError::Invalid { file: file.to_owned(), source }),
+        },
+    }
 }
 
 fn parse(text: &[u8]) -> Result<Cached, serde_json::Error> {

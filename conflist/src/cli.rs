@@ -70,8 +70,9 @@ pub(crate) enum Command {
     Check(Target),
     /// Remove what belongs to no valid attachment of a network
     ///
-    /// Valid are the attachments whose results are kept. Those that are not valid get a DEL; then
-    /// every plugin is asked to look for more, if the network's cniVersion is 1.1.0 or later.
+    /// Valid are the attachments whose results are kept, all of which must be readable, unless
+    /// --valid or --none-valid says otherwise. Those that are not valid get a DEL; then every
+    /// plugin is asked to look for more, if the network's cniVersion is 1.1.0 or later.
     Gc(Gc),
     /// Ask whether an ADD could work now (cniVersion 1.1.0 or later)
     Status {

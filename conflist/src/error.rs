@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::path::PathBuf;
 
 use cni::{Command, ContainerId, IfName, NetworkName, Version};
 
@@ -78,6 +79,23 @@ pub enum Error {
         /// What went wrong.
         #[source]
         error: Box<Error>,
+    },
+    /// GC: what is kept is valid, but not all of it can be read.
+    #[error("remove nothing of network {network:?}, since what is kept cannot all be read")]
+    Unreadable {
+        /// The network.
+        network: String,
+        /// The first file that cannot be read.
+        #[source]
+        error: CacheError,
+    },
+    /// GC: a file does not say which network it is of, and another one's name fits it too.
+    #[error("leave {} alone, which does not say whether it is of network {other:?}", file.display())]
+    Ambiguous {
+        /// The file.
+        file: PathBuf,
+        /// The other network.
+        other: String,
     },
     /// GC goes on after errors: all of them.
     #[error("{}", Joined(.0))]

@@ -1,13 +1,15 @@
 //! GC, STATUS and VERSION: commands on a network as a whole.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use cni::{Command, ContainerId, IfName, ValidAttachments, Version, exec};
 use serde::Deserialize;
 
 use crate::attachment::Attachment;
+use crate::cache::{Cached, Kept, readings};
 use crate::error::Error;
+use crate::files;
 use crate::lock::Lock;
 use crate::network::Network;
 use crate::request;
@@ -33,16 +35,36 @@ pub struct PluginVersions {
     pub supported: Vec<String>,
 }
 
+/// What is kept of a network, before a GC.
+#[derive(Default)]
+struct Sorted {
+    kept: BTreeSet<(ContainerId, IfName)>,
+    gone: Vec<Attachment>,
+    errors: Vec<Error>,
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct VersionAnswer {
     supported_versions: Vec<String>,
 }
 
+impl Valid {
+    fn has(&self, id: &ContainerId, ifname: &IfName) -> bool {
+        let key = (id.clone(), ifname.clone());
+        match self {
+            Self::KeptBut(gone) => !gone.contains(&key),
+            Self::Only(these) => these.contains(&key),
+        }
+    }
+}
+
 impl Runtime {
     /// Removes what belongs to no valid attachment: kept attachments that are not valid get a DEL
     /// (even if others before failed), then every plugin is asked to look for more, if the network
     /// is of 1.1.0. A network that disables GC is left alone.
+    ///
+    /// Errors: nothing is removed if kept attachments are valid, and one of them cannot be read.
     ///
     /// No ADD or DEL of this library runs meanwhile. Other runtimes are not seen: stop them, or
     /// name what is valid.
@@ -52,21 +74,10 @@ impl Runtime {
         }
         let cache = self.cache();
         let _lock = Lock::exclusive(&cache)?;
-        let cached = cache.of_network(&network.name)?;
-        let is_valid = |id: &ContainerId, ifname: &IfName| {
-            let key = (id.clone(), ifname.clone());
-            match valid {
-                Valid::KeptBut(gone) => !gone.contains(&key),
-                Valid::Only(these) => these.contains(&key),
-            }
-        };
-        let mut errors = Vec::new();
-        let mut kept = BTreeSet::new();
-        for cached in cached {
-            let attachment = cached.attachment;
-            if is_valid(&attachment.container_id, &attachment.ifname) {
-                kept.insert((attachment.container_id, attachment.ifname));
-            } else if let Err(error) = self.del_locked(&cache, network, &attachment) {
+        let Sorted { kept, gone, mut errors } =
+            self.sort(network, valid, cache.of_network(&network.name)?)?;
+        for attachment in gone {
+            if let Err(error) = self.del_locked(&cache, network, &attachment) {
                 let Attachment { container_id: id, ifname, .. } = attachment;
                 errors.push(Error::NotDetached { id, ifname, error: Box::new(error) });
             }
@@ -116,6 +127,56 @@ impl Runtime {
         (0..network.plugins.len()).map(ask).collect()
     }
 
+    fn sort(&self, network: &Network, valid: &Valid, found: Vec<Kept>) -> Result<Sorted, Error> {
+        let mut sorted = Sorted::default();
+        for found in found {
+            match (found, valid) {
+                (Kept::Named(Cached { attachment, .. }), _) => {
+                    let Attachment { container_id, ifname, .. } = &attachment;
+                    if valid.has(container_id, ifname) {
+                        sorted.kept.insert((container_id.clone(), ifname.clone()));
+                    } else {
+                        sorted.gone.push(attachment);
+                    }
+                }
+                (Kept::Unnamed { error: Some(error), .. }, Valid::KeptBut(_)) => {
+                    return Err(Error::Unreadable { network: network.name.to_string(), error });
+                }
+                (Kept::Unnamed { readings, .. }, Valid::KeptBut(gone)) => {
+                    let named: Vec<_> = readings.iter().filter(|it| gone.contains(it)).collect();
+                    if named.is_empty() {
+                        // All that it may be is left alone.
+                        sorted.kept.extend(readings);
+                    } else {
+                        sorted.gone.extend(named.into_iter().map(bare_attachment));
+                    }
+                }
+                (Kept::Unnamed { file, readings, .. }, Valid::Only(these)) => {
+                    if readings.iter().any(|it| these.contains(it)) {
+                        continue;
+                    }
+                    match self.other_network(network, &file)? {
+                        None => sorted.gone.extend(readings.iter().map(bare_attachment)),
+                        Some(other) => sorted.errors.push(Error::Ambiguous { file, other }),
+                    }
+                }
+            }
+        }
+        Ok(sorted)
+    }
+
+    /// Another network that is configured, and whose attachment a file may keep by its name.
+    fn other_network(&self, network: &Network, file: &Path) -> Result<Option<String>, Error> {
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let mut others = files::networks(&self.net_dir)?
+            .into_iter()
+            .filter_map(|file| files::load(&file).ok())
+            .map(|other| other.name)
+            .filter(|other| *other != network.name);
+        let other = others.find(|other| !readings(&name, other).is_empty());
+        Ok(other.map(|other| other.to_string()))
+    }
+
     fn gc_plugins(&self, network: &Network, valid: &ValidAttachments, errors: &mut Vec<Error>) {
         let chain = self.chain(network);
         for (index, plugin) in network.plugins.iter().enumerate() {
@@ -125,4 +186,8 @@ impl Runtime {
             }
         }
     }
+}
+
+fn bare_attachment((id, ifname): &(ContainerId, IfName)) -> Attachment {
+    Attachment::new(id.clone(), ifname.clone(), None)
 }

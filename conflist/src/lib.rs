@@ -42,7 +42,7 @@ mod runtime;
 pub mod validate;
 
 pub use attachment::Attachment;
-pub use cache::{Cache, Cached};
+pub use cache::{Cache, Cached, Kept};
 pub use error::Error;
 pub use gc::{PluginVersions, Valid};
 pub use network::{Network, PluginConf};

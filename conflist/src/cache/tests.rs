@@ -85,13 +85,15 @@ fn a_bare_result_of_an_early_libcni_is_read() {
 
     fs::write(&file, r#"{"cniVersion":"0.4.0","ips":[{"version":"4","address":"10.0.0.2/24"}]}"#)
         .unwrap();
+    let of_network = || cache.of_network(&network.name).unwrap().remove(0);
     let cached = load().unwrap().unwrap();
+    assert!(matches!(of_network(), Kept::Unnamed { error: None, .. }));
     assert_eq!(cached.success(Version::V1_0_0).unwrap().ips.len(), 1);
     assert!(cached.config.is_empty());
     for broken in ["", "{", "{}", "[]", r#"{"kind":"cniCacheV2","containerId":"pod"}"#] {
         fs::write(&file, broken).unwrap();
         assert!(matches!(load(), Err(CacheError::Invalid { .. })), "{broken}");
-        assert!(cache.of_network(&network.name).unwrap().is_empty());
+        assert!(matches!(of_network(), Kept::Unnamed { error: Some(_), .. }), "{broken}");
     }
 }
 
@@ -109,11 +111,32 @@ fn attachments_are_not_mixed_up() {
         let name = |it: Cached| format!("{} {}", it.attachment.container_id, it.attachment.ifname);
         found.into_iter().map(name).collect::<Vec<_>>()
     };
+    let cached_of = |kept| match kept {
+        Kept::Named(cached) => cached,
+        Kept::Unnamed { file, .. } => panic!("{}", file.display()),
+    };
     let found = cache.of_network(&"n".parse().unwrap()).unwrap();
+    let found = found.into_iter().map(cached_of).collect();
     // "n" with "a-pod" and "n-a" with "pod" share a file in libcni's format: the last one has it.
     assert_eq!(names(found), ["a-pod eth0", "pod eth0", "pod eth1"]);
     let found = cache.of_interface(&"pod".parse().unwrap(), &"eth0".parse().unwrap()).unwrap();
     assert_eq!(names(found), ["pod eth0"]);
+}
+
+#[test]
+fn what_a_file_may_keep_by_its_name() {
+    let network: NetworkName = "n-a".parse().unwrap();
+    let readings = |name| {
+        let readings = readings(name, &network).into_iter();
+        readings.map(|(id, ifname)| format!("{id} {ifname}")).collect::<Vec<_>>()
+    };
+    assert_eq!(readings("n-a-pod-eth0"), ["pod eth0"]);
+    assert_eq!(readings("n-a-b-c-eth0"), ["b-c eth0", "b c-eth0"]);
+    assert_eq!(readings("n-a-pod-0123456789-0123456789"), ["pod-0123456789 0123456789"]);
+    for other in ["n-a", "n-a-", "n-a-pod", "n-a-pod-", "n-a--eth0", "n-ab-pod-eth0", "n-pod-eth0"]
+    {
+        assert!(readings(other).is_empty(), "{other}");
+    }
 }
 
 proptest! {

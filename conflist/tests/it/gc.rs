@@ -5,7 +5,7 @@ use std::fs;
 
 use cni::{ContainerId, IfName};
 use conflist::error::chain;
-use conflist::{Network, Valid};
+use conflist::{Error, Network, Valid};
 use expect_test::expect;
 use serde_json::json;
 
@@ -66,6 +66,61 @@ fn only_what_is_named_is_valid() {
     sandbox.runtime.gc(&network, &Valid::Only(these(&[]))).unwrap();
     assert_eq!(sandbox.calls().matches(r#""cni.dev/valid-attachments":[]"#).count(), 3);
     assert_eq!(sandbox.results(), ["net-b-c-eth0"]);
+}
+
+/// A file that cannot be read is not one that has gone: plugins would take the pod's network away.
+#[test]
+fn what_cannot_be_read_is_not_taken_for_gone() {
+    let sandbox = Sandbox::new();
+    let network = two_networks(&sandbox, "1.1.0");
+    let file = sandbox.dir.join("cache/results/net-a-eth0");
+    for text in ["", r#"{"kind":"cniCacheV1","containerId":"a""#] {
+        fs::write(&file, text).unwrap();
+        let error = sandbox.runtime.gc(&network, &Valid::KeptBut(these(&["b"]))).unwrap_err();
+        assert!(matches!(error, Error::Unreadable { .. }), "{error}");
+        assert!(chain(&error).contains("results/net-a-eth0: EOF while"), "{}", chain(&error));
+        assert_eq!(sandbox.calls(), "");
+    }
+    // Those of other networks do not matter.
+    fs::rename(&file, sandbox.dir.join("cache/results/other-a-eth0")).unwrap();
+    sandbox.runtime.gc(&network, &Valid::KeptBut(these(&[]))).unwrap();
+    fs::rename(sandbox.dir.join("cache/results/other-a-eth0"), &file).unwrap();
+    sandbox.calls();
+
+    sandbox.runtime.gc(&network, &Valid::Only(these(&["a"]))).unwrap();
+    assert_eq!(sandbox.commands()[..3], ["DEL third b", "DEL second b", "DEL first b"]);
+    assert_eq!(sandbox.results(), ["net-a-eth0", "net-b-c-eth0"]);
+    sandbox.runtime.gc(&network, &Valid::Only(these(&[]))).unwrap();
+    assert_eq!(sandbox.commands()[..3], ["DEL third a", "DEL second a", "DEL first a"]);
+    assert_eq!(sandbox.results(), ["net-b-c-eth0"]);
+}
+
+#[test]
+fn a_bare_result_of_an_early_libcni_is_valid() {
+    let sandbox = Sandbox::new();
+    let network = two_networks(&sandbox, "1.1.0");
+    let results = sandbox.dir.join("cache/results");
+    let bare = json!({"cniVersion": "1.1.0", "interfaces": [{"name": "third"}]}).to_string();
+    fs::write(results.join("net-a-eth0"), &bare).unwrap();
+    sandbox.runtime.gc(&network, &Valid::KeptBut(these(&[]))).unwrap();
+    let calls = sandbox.calls();
+    let list = r#""cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"},{"containerID":"b","ifname":"eth0"}]"#;
+    assert_eq!(calls.matches(list).count(), 3, "{calls}");
+    assert_eq!(sandbox.results(), ["net-a-eth0", "net-b-c-eth0", "net-b-eth0"]);
+
+    sandbox.runtime.gc(&network, &Valid::KeptBut(these(&["a"]))).unwrap();
+    assert_eq!(sandbox.calls().matches("prevResult").count(), 3);
+    assert_eq!(sandbox.results(), ["net-b-c-eth0", "net-b-eth0"]);
+
+    // Pod "c" of network "net-b", or pod "b-c" of this one?
+    fs::write(results.join("net-b-c-eth0"), &bare).unwrap();
+    let error = sandbox.runtime.gc(&network, &Valid::Only(these(&[]))).unwrap_err();
+    assert!(matches!(&error, Error::Ambiguous { other, .. } if other == "net-b"), "{error}");
+    assert_eq!(sandbox.results(), ["net-b-c-eth0"]);
+    assert_eq!(sandbox.commands().len(), 6);
+    fs::remove_file(sandbox.runtime.net_dir.join("20.conflist")).unwrap();
+    sandbox.runtime.gc(&network, &Valid::Only(these(&[]))).unwrap();
+    assert!(sandbox.results().is_empty());
 }
 
 #[test]

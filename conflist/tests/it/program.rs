@@ -207,6 +207,40 @@ fn gc_takes_attachments() {
 }
 
 #[test]
+fn gc_leaves_alone_what_it_cannot_read() {
+    let sandbox = Sandbox::new();
+    sandbox.network("1.1.0");
+    let run = |arguments: &[&str]| conflist(&sandbox).args(arguments).output().unwrap();
+    for id in ["a", "b"] {
+        succeeds(&run(&["add", "net", "/run/netns/a", "--container-id", id]));
+    }
+    let results = sandbox.dir.join("cache/results");
+    let bare = json!({"cniVersion": "1.0.0", "interfaces": [{"name": "third"}]});
+    fs::write(results.join("net-a-eth0"), bare.to_string()).unwrap();
+    fs::write(results.join("net-b-eth0"), "").unwrap();
+    sandbox.calls();
+    fails(
+        &run(&["gc", "net"]),
+        1,
+        &sandbox,
+        &expect![[r#"
+            conflist: remove nothing of network "net", since what is kept cannot all be read: read the result kept in $SANDBOX/cache/results/net-b-eth0: EOF while parsing a value at line 1 column 0
+        "#]],
+    );
+    assert_eq!(sandbox.calls(), "");
+    succeeds(&run(&["gc", "net", "--valid", "a:eth0", "--valid", "b:eth0"]));
+    assert_eq!(sandbox.commands(), ["GC first ", "GC second ", "GC third "]);
+    // A DEL of the pod forgets what cannot be read.
+    succeeds(&run(&["del", "net", "", "--container-id", "b"]));
+    sandbox.calls();
+    succeeds(&run(&["gc", "net"]));
+    let calls = sandbox.calls();
+    let list = r#""cni.dev/valid-attachments":[{"containerID":"a","ifname":"eth0"}]"#;
+    assert_eq!(calls.matches(list).count(), 3, "{calls}");
+    assert_eq!(sandbox.results(), ["net-a-eth0"]);
+}
+
+#[test]
 fn version_and_validate() {
     let sandbox = Sandbox::new();
     sandbox.network("1.0.0");
