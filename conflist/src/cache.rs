@@ -3,6 +3,8 @@
 //!
 //! Source: libcni v1.3.1; the keys and their order are those that cnitool writes.
 
+mod error;
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -16,6 +18,8 @@ use serde_json::{Map, Value};
 
 use crate::attachment::Attachment;
 use crate::network::Network;
+
+pub use error::CacheError;
 
 /// A directory of results, `/var/lib/cni` unless somebody chose another.
 #[derive(Clone, Debug)]
@@ -50,65 +54,6 @@ pub enum Kept {
         readings: Vec<(ContainerId, IfName)>,
         /// Why it cannot be read; `None` if an early libcni wrote it.
         error: Option<CacheError>,
-    },
-}
-
-/// Why a result could not be kept, read or forgotten.
-#[derive(Debug, thiserror::Error)]
-pub enum CacheError {
-    /// The file could not be written.
-    #[error("keep the result in {}", file.display())]
-    Write {
-        /// The file.
-        file: PathBuf,
-        /// What went wrong.
-        #[source]
-        source: io::Error,
-    },
-    /// The file could not be read.
-    #[error("read the result kept in {}", file.display())]
-    Read {
-        /// The file.
-        file: PathBuf,
-        /// What went wrong.
-        #[source]
-        source: io::Error,
-    },
-    /// The file is not what libcni writes.
-    #[error("read the result kept in {}", file.display())]
-    Invalid {
-        /// The file.
-        file: PathBuf,
-        /// Where it is not.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// The result in it is none.
-    #[error("read the result kept of network {network:?}")]
-    Result {
-        /// The network.
-        network: String,
-        /// What is wrong with it.
-        #[source]
-        source: cni::Error,
-    },
-    /// The file could not be removed.
-    #[error("forget the result kept in {}", file.display())]
-    Remove {
-        /// The file.
-        file: PathBuf,
-        /// What went wrong.
-        #[source]
-        source: io::Error,
-    },
-    /// The lock that keeps GC apart from ADD and DEL could not be taken.
-    #[error("lock {}", file.display())]
-    Lock {
-        /// The file.
-        file: PathBuf,
-        /// What went wrong.
-        #[source]
-        source: io::Error,
     },
 }
 
@@ -203,7 +148,8 @@ impl Cache {
         self.results().join(format!("{network}-{id}-{ifname}"))
     }
 
-    /// Keeps the result of an ADD. Whoever reads meanwhile sees the whole of it or nothing.
+    /// Keeps the result of an ADD. Whoever reads meanwhile sees the whole of it or nothing. What
+    /// is kept of another attachment is not replaced.
     pub fn store(
         &self,
         network: &Network,
@@ -224,10 +170,42 @@ impl Cache {
             result: result.clone(),
         };
         let file = self.file(&network.name, container_id, ifname);
-        serde_json::to_vec(&stored)
+        let written = serde_json::to_vec(&stored)
             .map_err(io::Error::from)
-            .and_then(|text| self.replace(&file, &text))
-            .map_err(|source| CacheError::Write { file, source })
+            .and_then(|text| self.write_beside(&file, &text));
+        let new = match written {
+            Ok(new) => new,
+            Err(source) => return Err(CacheError::Write { file, source }),
+        };
+        let done = match fs::hard_link(&new, &file) {
+            // One of two ADDs at a time sees the other's file here.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.vacant(&network.name, container_id, ifname).and_then(|()| {
+                    fs::rename(&new, &file).map_err(|source| CacheError::Write { file, source })
+                })
+            }
+            linked => linked.map_err(|source| CacheError::Write { file, source }),
+        };
+        // The first error is the one to tell; after a rename there is nothing to remove.
+        let _ = fs::remove_file(&new);
+        done
+    }
+
+    /// Sees that no other attachment has the file of this one. What cannot be read says of none.
+    pub(crate) fn vacant(
+        &self,
+        network: &NetworkName,
+        id: &ContainerId,
+        ifname: &IfName,
+    ) -> Result<(), CacheError> {
+        let file = self.file(network, id, ifname);
+        match read(&file) {
+            Ok(Some(Content::Named(other))) if !other.is_of(network, id, ifname) => {
+                let Attachment { container_id: id, ifname, .. } = other.attachment;
+                Err(CacheError::Taken { file, network: other.network.to_string(), id, ifname })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What is kept of an attachment; `None` if nothing is.
@@ -250,13 +228,17 @@ impl Cache {
         })
     }
 
-    /// Forgets an attachment, if it is known.
+    /// Forgets an attachment, if it is known. What cannot be read is taken for this one by its
+    /// name, and forgotten too.
     pub fn remove(
         &self,
         network: &NetworkName,
         id: &ContainerId,
         ifname: &IfName,
     ) -> Result<(), CacheError> {
+        if matches!(self.vacant(network, id, ifname), Err(CacheError::Taken { .. })) {
+            return Ok(());
+        }
         let file = self.file(network, id, ifname);
         match fs::remove_file(&file) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -331,21 +313,21 @@ impl Cache {
         Ok(names)
     }
 
-    /// Writes beside `results/`, where nobody takes a half-written file for a result, and renames.
+    /// Writes beside `results/`, where nobody takes a half-written file for a result.
     ///
     /// Not synced to disk: what a power cut takes are the results of containers that it took too,
     /// and a DEL does without.
-    fn replace(&self, file: &Path, text: &[u8]) -> io::Result<()> {
+    fn write_beside(&self, file: &Path, text: &[u8]) -> io::Result<PathBuf> {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let new = self.dir.join(format!(".{name}.{}", process::id()));
         DirBuilder::new().recursive(true).mode(0o700).create(self.results())?;
         let written = create(&new).and_then(|mut it| it.write_all(text));
-        let done = written.and_then(|()| fs::rename(&new, file));
-        if done.is_err() {
+        if let Err(error) = written {
             // The first error is the one to tell.
             let _ = fs::remove_file(&new);
+            return Err(error);
         }
-        done
+        Ok(new)
     }
 
     fn results(&self) -> PathBuf {

@@ -65,6 +65,8 @@ impl Runtime {
                 ifname: ifname.clone(),
             });
         }
+        // Before the plugins run, though `store` would notice it too.
+        cache.vacant(&network.name, container_id, ifname)?;
         let chain = self.chain(network);
         chain.find(Command::Add)?;
         let done = chain.add(attachment).map_err(Error::from).and_then(|result| {

@@ -102,25 +102,30 @@ fn a_bare_result_of_an_early_libcni_is_read() {
 fn attachments_are_not_mixed_up() {
     let dir = Dir::new();
     let cache = Cache::new(&dir.0);
+    let store = |name, id, ifname| cache.store(&network(name), &attachment(id, ifname), &json!({}));
     for (name, id, ifname) in
-        [("n", "pod", "eth0"), ("n", "pod", "eth1"), ("n-a", "pod", "eth0"), ("n", "a-pod", "eth0")]
+        [("n", "pod", "eth0"), ("n", "pod", "eth1"), ("n", "a-pod", "eth0"), ("n-b", "pod", "eth0")]
     {
-        cache.store(&network(name), &attachment(id, ifname), &json!({})).unwrap();
+        store(name, id, ifname).unwrap();
     }
-    let names = |found: Vec<Cached>| {
-        let name = |it: Cached| format!("{} {}", it.attachment.container_id, it.attachment.ifname);
-        found.into_iter().map(name).collect::<Vec<_>>()
-    };
-    let cached_of = |kept| match kept {
-        Kept::Named(cached) => cached,
+    // It may be told again, but not by another.
+    store("n", "a-pod", "eth0").unwrap();
+    let taken = store("n-a", "pod", "eth0").unwrap_err();
+    assert!(matches!(&taken, CacheError::Taken { id, .. } if id.as_str() == "a-pod"), "{taken}");
+    let other = attachment("pod", "eth0");
+    assert_eq!(cache.load(&network("n-a").name, &other.container_id, &other.ifname).unwrap(), None);
+    cache.remove(&network("n-a").name, &other.container_id, &other.ifname).unwrap();
+    assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 1);
+
+    let describe = |it: Cached| format!("{} {}", it.attachment.container_id, it.attachment.ifname);
+    let of_network = cache.of_network(&"n".parse().unwrap()).unwrap();
+    let of_network = of_network.into_iter().map(|kept| match kept {
+        Kept::Named(cached) => describe(cached),
         Kept::Unnamed { file, .. } => panic!("{}", file.display()),
-    };
-    let found = cache.of_network(&"n".parse().unwrap()).unwrap();
-    let found = found.into_iter().map(cached_of).collect();
-    // "n" with "a-pod" and "n-a" with "pod" share a file in libcni's format: the last one has it.
-    assert_eq!(names(found), ["a-pod eth0", "pod eth0", "pod eth1"]);
-    let found = cache.of_interface(&"pod".parse().unwrap(), &"eth0".parse().unwrap()).unwrap();
-    assert_eq!(names(found), ["pod eth0"]);
+    });
+    assert_eq!(of_network.collect::<Vec<_>>(), ["a-pod eth0", "pod eth0", "pod eth1"]);
+    let of_interface = cache.of_interface(&other.container_id, &other.ifname).unwrap();
+    assert_eq!(of_interface.into_iter().map(describe).collect::<Vec<_>>(), ["pod eth0"; 2]);
 }
 
 #[test]

@@ -240,6 +240,36 @@ fn gc_leaves_alone_what_it_cannot_read() {
     assert_eq!(sandbox.results(), ["net-a-eth0"]);
 }
 
+/// Network "net" with container "a-b", and network "net-a" with container "b".
+#[test]
+fn attachments_that_would_share_a_file() {
+    let sandbox = Sandbox::new();
+    sandbox.network("1.1.0");
+    let other = json!({"name": "net-a", "cniVersion": "1.1.0", "plugins": [{"type": "first"}]});
+    sandbox.write_list("20.conflist", &other);
+    let run = |command, network, id| {
+        let arguments = [command, network, "/run/netns/a", "--container-id", id];
+        conflist(&sandbox).args(arguments).output().unwrap()
+    };
+    succeeds(&run("add", "net", "a-b"));
+    sandbox.calls();
+    fails(
+        &run("add", "net-a", "b"),
+        1,
+        &sandbox,
+        &expect![[r#"
+            conflist: $SANDBOX/cache/results/net-a-b-eth0 is taken by container a-b, interface eth0, network "net"
+        "#]],
+    );
+    assert_eq!(sandbox.calls(), "");
+    succeeds(&run("del", "net-a", "b"));
+    assert_eq!(sandbox.results(), ["net-a-b-eth0"]);
+    succeeds(&run("check", "net", "a-b"));
+    succeeds(&run("del", "net", "a-b"));
+    assert!(sandbox.results().is_empty());
+    succeeds(&run("add", "net-a", "b"));
+}
+
 #[test]
 fn version_and_validate() {
     let sandbox = Sandbox::new();
