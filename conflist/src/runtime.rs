@@ -58,9 +58,14 @@ impl Runtime {
         let cache = self.cache();
         let _lock = Lock::shared(&cache)?;
         let Attachment { container_id, ifname, .. } = attachment;
-        if let Some(other) = cache.of_interface(container_id, ifname)?.first() {
+        // An early libcni may have attached it, which named nothing but the file.
+        let attached = match cache.load(&network.name, container_id, ifname)? {
+            None => cache.of_interface(container_id, ifname)?.into_iter().next(),
+            own => own,
+        };
+        if let Some(attached) = attached {
             return Err(Error::Attached {
-                network: other.network.to_string(),
+                network: attached.network.to_string(),
                 id: container_id.clone(),
                 ifname: ifname.clone(),
             });

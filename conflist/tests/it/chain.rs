@@ -1,6 +1,6 @@
 //! ADD, CHECK and DEL: who is called, in which order, with what.
 
-use std::fs;
+use std::{fs, process};
 
 use conflist::error::chain;
 use conflist::{Error, Network};
@@ -138,8 +138,9 @@ fn an_add_whose_result_cannot_be_used_is_undone() {
 fn an_add_whose_result_cannot_be_kept_is_undone() {
     let sandbox = Sandbox::new();
     let network = sandbox.network("1.0.0");
-    let results = sandbox.dir.join("cache/results/net-pod-eth0");
-    fs::create_dir_all(results.join("in the way")).unwrap();
+    // In the way of the file that is written first, and then renamed.
+    let new = format!("cache/.net-pod-eth0.{}", process::id());
+    fs::create_dir_all(sandbox.dir.join(new)).unwrap();
     let error = chain(&sandbox.runtime.add(&network, &attachment("pod")).unwrap_err());
     assert!(error.starts_with("keep the result in "), "{error}");
     assert_eq!(sandbox.commands().len(), 6);
@@ -161,6 +162,16 @@ fn a_second_add_of_an_interface_is_refused() {
         let error = sandbox.runtime.add(&network, &attachment("pod")).unwrap_err();
         assert!(matches!(&error, Error::Attached { network, .. } if network == "net"), "{error}");
     }
+    assert_eq!(sandbox.calls(), "");
+
+    // What an early libcni wrote, and what cannot be read, may be of a living pod as well.
+    let file = sandbox.dir.join("cache/results/net-pod-eth0");
+    fs::write(&file, r#"{"cniVersion":"1.0.0"}"#).unwrap();
+    let error = sandbox.runtime.add(&network, &attachment("pod")).unwrap_err();
+    assert!(matches!(error, Error::Attached { .. }), "{error}");
+    fs::write(&file, "").unwrap();
+    let error = sandbox.runtime.add(&network, &attachment("pod")).unwrap_err();
+    assert!(matches!(error, Error::Cache(_)), "{error}");
     assert_eq!(sandbox.calls(), "");
 }
 
