@@ -78,16 +78,22 @@ pub(crate) enum Command {
     Status {
         /// The network's name
         network: String,
+        #[command(flatten)]
+        ignored: Ignored,
     },
     /// Show which versions of the specification the plugins of a network support
     Version {
         /// The network's name
         network: String,
+        #[command(flatten)]
+        ignored: Ignored,
     },
     /// Name the mistakes in the configuration of a network: file, line, key, and what was meant
     Validate {
         /// The network's name, or the path of a file
         network: String,
+        #[command(flatten)]
+        ignored: Ignored,
     },
 }
 
@@ -114,10 +120,19 @@ pub(crate) struct Target {
     pub(crate) capability_args: String,
 }
 
+/// What cnitool wants of every command, those on a network as a whole included.
+#[derive(Debug, Args)]
+pub(crate) struct Ignored {
+    /// Ignored; allowed because cnitool wants it
+    netns: Option<OsString>,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct Gc {
     /// The network's name
     pub(crate) network: String,
+    #[command(flatten)]
+    ignored: Ignored,
     /// An attachment that has gone, whatever is kept of it (may be repeated)
     #[arg(long, value_name = "ID:IFNAME", value_parser = attachment)]
     pub(crate) gone: Vec<(ContainerId, IfName)>,

@@ -67,7 +67,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         }
         Command::Del(target) => del(&runtime, target)?,
         Command::Gc(gc) => collect(&runtime, gc)?,
-        Command::Status { network } => {
+        Command::Status { network, .. } => {
             let network = runtime.network(network)?;
             if network.version < cni::Version::V1_1_0 {
                 let version = network.version;
@@ -79,8 +79,8 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
             }
             runtime.status(&network)?;
         }
-        Command::Version { network } => versions(&runtime, network)?,
-        Command::Validate { network } => return validated(&runtime, network),
+        Command::Version { network, .. } => versions(&runtime, network)?,
+        Command::Validate { network, .. } => return validated(&runtime, network),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -296,3 +296,20 @@ fn version_and_validate() {
     }
     assert_eq!(run(&["validate", "none"]).status.code(), Some(1));
 }
+
+/// `cnitool COMMAND NETWORK NETNS`, whatever the command.
+#[test]
+fn every_command_takes_a_netns() {
+    let sandbox = Sandbox::new();
+    sandbox.network("1.1.0");
+    let run = |arguments: &[&str]| conflist(&sandbox).args(arguments).output().unwrap();
+    for command in ["validate", "version", "status", "add", "check", "gc", "status", "del"] {
+        succeeds(&run(&[command, "net", "/run/netns/a"]));
+    }
+    assert!(sandbox.results().is_empty());
+    assert!(sandbox.calls().contains("GC first   netns= args= "));
+    for command in ["validate", "version", "status", "gc"] {
+        succeeds(&run(&[command, "net"]));
+        assert_eq!(run(&[command, "net", "/run/netns/a", "x"]).status.code(), Some(2));
+    }
+}
