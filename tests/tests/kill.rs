@@ -19,10 +19,10 @@ use std::sync::Mutex;
 use std::thread;
 
 use serde_json::{Value, json};
-use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, port, portmap};
+use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, port, portmap, ptp};
 use tests::{Chain, Needs, Plugins, Pod, Suite, World, differences};
 
-const ALL: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
+const ALL: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "ptp"];
 /// Where the plugins stand in a world: links, and a script for the one that is to die.
 const BIN: &str = "/run/bin";
 /// Where strace writes what it saw.
@@ -207,7 +207,9 @@ impl Node {
         if self.plugin == "loopback" {
             return Chain::new(&self.world, &plugins, &[json!({"type": "loopback"})]);
         }
-        let configs = [bridge(&[POD_SUBNET, POD_SUBNET6]), portmap()];
+        let both = [POD_SUBNET, POD_SUBNET6];
+        let first = if self.plugin == "ptp" { ptp(&both) } else { bridge(&both) };
+        let configs = [first, portmap()];
         let ports = json!([port("tcp", 8080, 80), port("udp", 5353, 53)]);
         Chain::new(&self.world, &plugins, &configs).ports(&ports)
     }
