@@ -226,6 +226,27 @@ fn routes() {
     });
 }
 
+/// IPv6 joins routes to one destination into one with several next hops.
+#[test]
+fn routes_with_several_next_hops() {
+    in_namespaces(|rtnl, _| {
+        let index = bridge(rtnl);
+        let nodad = AddressOptions { nodad: true, ..AddressOptions::default() };
+        rtnl.add_address(index, network("fd00:88::1/64"), nodad).unwrap();
+        let default = |gateway: &str| Route {
+            gateway: gateway.parse().ok(),
+            priority: 1024,
+            ..Route::new(network("::/0"), index)
+        };
+        rtnl.add_route(&default("fd00:88::8")).unwrap();
+        ip("-6 route append default via fd00:88::9 dev cni0");
+        let all = rtnl.routes(Family::V6).unwrap();
+        for gateway in ["fd00:88::8", "fd00:88::9"] {
+            assert!(all.contains(&default(gateway)), "{gateway}: {all:?}");
+        }
+    });
+}
+
 #[test]
 fn the_kernels_own_text_arrives() {
     in_namespaces(|rtnl, _| {

@@ -208,7 +208,7 @@ fn is_route(route: &rtnl::Route, wanted: &rtnl::Route) -> bool {
         && route.gateway == wanted.gateway
         && route.table == wanted.table
         && (wanted.source.is_none() || wanted.source == route.source)
-        && (route.link == wanted.link || route.link.is_none())
+        && route.link == wanted.link
 }
 
 #[cfg(test)]
