@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::{fs, io};
 
 use serde_json::Value;
@@ -75,6 +75,14 @@ pub fn find(kind: &str, path: &[PathBuf]) -> Result<PathBuf, ExecError> {
     })
 }
 
+/// A plugin that was started. If it is dropped, its end is waited for and what it says is lost.
+#[derive(Debug)]
+pub struct Running {
+    program: String,
+    child: Child,
+    written: io::Result<()>,
+}
+
 /// Runs a plugin with this process's environment and `changes` to it, hands it the
 /// configuration, and returns what it printed: `None` if that is nothing.
 ///
@@ -84,46 +92,68 @@ pub fn run(
     changes: &[(&str, &OsStr)],
     configuration: &[u8],
 ) -> Result<Option<Value>, Error> {
-    let (status, stdout) = talk(program, changes, configuration)
-        .map_err(|source| ExecError::Run { program: program.display().to_string(), source })?;
-    let printed = serde_json::from_slice(&stdout);
-    let program = || program.display().to_string();
-    if !status.success() {
-        let error = printed.ok().as_ref().and_then(Error::from_json);
-        return Err(
-            error.unwrap_or_else(|| ExecError::Silent { program: program(), status }.into())
-        );
-    }
-    if stdout.trim_ascii().is_empty() {
-        return Ok(None);
-    }
-    let value = printed.map_err(|source| ExecError::Result { program: program(), source })?;
-    Ok(Some(value))
+    start(program, changes, configuration)?.finish()
 }
 
-/// The plugin's stderr is ours: what it says there reaches whoever reads ours.
-fn talk(
+/// As [`run`], without waiting for its end.
+pub fn start(
     program: &Path,
     changes: &[(&str, &OsStr)],
     configuration: &[u8],
-) -> io::Result<(ExitStatus, Vec<u8>)> {
-    let mut child = Command::new(program)
+) -> Result<Running, Error> {
+    let name = program.display().to_string();
+    // The plugin's stderr is ours: what it says there reaches whoever reads ours.
+    let started = Command::new(program)
         .envs(changes.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .spawn()?;
+        .spawn();
+    let mut child = started.map_err(|source| ExecError::Run { program: name.clone(), source })?;
     // Written before anything is read: a configuration that fills the pipe (64 KiB) waits for
     // the plugin to read on, which every plugin does before it prints.
     let written = child.stdin.take().map_or(Ok(()), |mut pipe| pipe.write_all(configuration));
-    let mut stdout = Vec::new();
-    if let Some(mut pipe) = child.stdout.take() {
-        pipe.read_to_end(&mut stdout)?;
+    Ok(Running { program: name, child, written })
+}
+
+impl Running {
+    /// Waits for its end, and returns what it printed, as [`run`] does.
+    pub fn finish(mut self) -> Result<Option<Value>, Error> {
+        let program = std::mem::take(&mut self.program);
+        let (status, stdout) = match self.listen() {
+            Ok(said) => said,
+            Err(source) => return Err(ExecError::Run { program, source }.into()),
+        };
+        let printed = serde_json::from_slice(&stdout);
+        if !status.success() {
+            let error = printed.ok().as_ref().and_then(Error::from_json);
+            return Err(error.unwrap_or_else(|| ExecError::Silent { program, status }.into()));
+        }
+        if stdout.trim_ascii().is_empty() {
+            return Ok(None);
+        }
+        let value = printed.map_err(|source| ExecError::Result { program, source })?;
+        Ok(Some(value))
     }
-    let status = child.wait()?;
-    match written {
-        // A plugin that ended early has said why, on stdout or by its status.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-        _ => Ok((status, stdout)),
+
+    fn listen(&mut self) -> io::Result<(ExitStatus, Vec<u8>)> {
+        let mut stdout = Vec::new();
+        if let Some(mut pipe) = self.child.stdout.take() {
+            pipe.read_to_end(&mut stdout)?;
+        }
+        let status = self.child.wait()?;
+        match std::mem::replace(&mut self.written, Ok(())) {
+            // A plugin that ended early has said why, on stdout or by its status.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+            _ => Ok((status, stdout)),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // So that it does not wait for somebody to read; then nothing of it is left to fail.
+        drop(self.child.stdout.take());
+        let _ = self.child.wait();
     }
 }
 
@@ -160,6 +190,15 @@ mod tests {
         let much = vec![b' '; 1 << 20];
         let error = run(Path::new("/bin/false"), &[], &much).unwrap_err();
         assert!(error.msg.contains("exit status: 1"), "{error}");
+    }
+
+    #[test]
+    fn a_plugin_that_nobody_listens_to_any_more_is_waited_for() {
+        let dir = std::env::temp_dir().join(format!("cni-exec-{}", std::process::id()));
+        let script = format!("sleep 0.1; touch {}", dir.display());
+        drop(start(Path::new("/bin/sh"), &[], script.as_bytes()).unwrap());
+        assert!(dir.exists());
+        fs::remove_file(dir).unwrap();
     }
 
     #[test]

@@ -5,19 +5,36 @@
 
 use std::ffi::OsStr;
 
+use serde_json::Value;
+
 use crate::call::Network;
 use crate::environment::Command;
 use crate::error::Error;
-use crate::exec;
+use crate::exec::{self, Running};
 use crate::result::Success;
 
-/// Asks for addresses; an empty result if the network has no IPAM.
-pub fn add<C>(network: &Network<C>) -> Result<Success, Error> {
-    let printed = delegate(network, Command::Add)?;
-    printed.map_or_else(
-        || Ok(Success::default()),
-        |result| Success::from_json(&result, network.version),
-    )
+/// Addresses that were asked for, while the caller does something else.
+#[derive(Debug)]
+pub struct Asked<'a, C> {
+    network: &'a Network<C>,
+    running: Option<Running>,
+}
+
+/// Asks for addresses, without waiting for them. Whoever asks sees to it that [`del`] follows if
+/// anything fails, the IPAM plugin itself included (specification, section 4).
+pub fn start_add<C>(network: &Network<C>) -> Result<Asked<'_, C>, Error> {
+    Ok(Asked { network, running: start(network, Command::Add)? })
+}
+
+impl<C> Asked<'_, C> {
+    /// Waits for the addresses; an empty result if the network has no IPAM.
+    pub fn finish(self) -> Result<Success, Error> {
+        let printed = finish(self.network, self.running)?;
+        printed.map_or_else(
+            || Ok(Success::default()),
+            |result| Success::from_json(&result, self.network.version),
+        )
+    }
 }
 
 /// Gives the addresses back.
@@ -40,12 +57,26 @@ pub fn status<C>(network: &Network<C>) -> Result<(), Error> {
     delegate(network, Command::Status).map(drop)
 }
 
-fn delegate<C>(network: &Network<C>, command: Command) -> Result<Option<serde_json::Value>, Error> {
+fn delegate<C>(network: &Network<C>, command: Command) -> Result<Option<Value>, Error> {
+    finish(network, start(network, command)?)
+}
+
+fn start<C>(network: &Network<C>, command: Command) -> Result<Option<Running>, Error> {
     let Some(kind) = &network.ipam else {
         return Ok(None);
     };
     let program = exec::find(kind, &network.path)?;
     let changes = [("CNI_COMMAND", OsStr::new(command.as_str()))];
-    exec::run(&program, &changes, &network.stdin)
-        .map_err(|error| error.context(format!("IPAM plugin {kind}")))
+    exec::start(&program, &changes, &network.stdin)
+        .map(Some)
+        .map_err(|error| by_ipam(network, error))
+}
+
+fn finish<C>(network: &Network<C>, running: Option<Running>) -> Result<Option<Value>, Error> {
+    let printed = running.map_or(Ok(None), Running::finish);
+    printed.map_err(|error| by_ipam(network, error))
+}
+
+fn by_ipam<C>(network: &Network<C>, error: Error) -> Error {
+    error.context(format!("IPAM plugin {}", network.ipam.as_deref().unwrap_or_default()))
 }

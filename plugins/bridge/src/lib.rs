@@ -1,11 +1,12 @@
 //! Connects pods to a bridge of the node by a veth pair each.
 //!
-//! ADD asks IPAM first, so that nothing has been touched if there is no address; then it makes the
-//! bridge (unless it is there), the pair in one message, and the pod's addresses and routes; last
-//! what others see: rules, the gateway's addresses, forwarding. CHECK compares the same with what
+//! While IPAM looks for addresses, ADD makes the bridge (unless it is there) and the pair, in one
+//! message; then the pod's addresses and routes; last what others see: rules, the gateway's
+//! addresses, forwarding. Whatever fails, all of it is taken back. CHECK compares the same with what
 //! the kernel says. DEL and GC need the names only.
 
 mod config;
+mod connection;
 mod error;
 mod gateway;
 mod rules;
@@ -18,6 +19,7 @@ use attach::{HostEnd, Pod};
 use cni::{Call, Code, Failures, Network, Plugin, Success, Undo, ValidAttachments, ipam};
 use kernel::Rtnl;
 
+use crate::connection::{Connection, find_bridge};
 use crate::rules::Rules;
 use crate::wanted::Wanted;
 
@@ -40,10 +42,11 @@ impl Plugin for Bridge {
         let node = Rtnl::open().map_err(Error::from)?;
         let rules = Rules::open(call)?;
         Undo::around(|undo| {
-            let lease = ipam::add(&call.network)?;
             undo.on_error("release the addresses", || ipam::del(&call.network));
-            let wanted = Wanted::new(call, lease)?;
-            Ok(wanted.make(&node, &pod, &rules, mac, undo)?)
+            let addresses = ipam::start_add(&call.network)?;
+            let connection = Connection::make(call, &node, &pod, mac, undo)?;
+            let wanted = Wanted::new(call, addresses.finish()?)?;
+            Ok(wanted.make(&node, &pod, &rules, connection, undo)?)
         })
     }
 
@@ -86,7 +89,7 @@ impl Plugin for Bridge {
 
     fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
         let look = || -> Result<(), Error> {
-            wanted::find_bridge(&Rtnl::open()?, network.config.bridge())?;
+            find_bridge(&Rtnl::open()?, network.config.bridge())?;
             rules::status(network)
         };
         if let Err(error) = look() {

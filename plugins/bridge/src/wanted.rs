@@ -1,19 +1,14 @@
 //! What should be there for one pod: computed before anything is touched, made by ADD, compared
 //! by CHECK.
 
-use std::fs::File;
-use std::io::Read;
-
-use attach::{
-    Dad, HostEnd, Pod, PodInterface, VethOptions, VethPair, forwarding,
-    ignore_router_advertisements, interfaces,
-};
-use cni::{Call, Cidr, Mac, Success, Undo};
+use attach::{Dad, Pod, PodInterface, VethPair, forwarding, interfaces};
+use cni::{Call, Cidr, Success, Undo};
 use ipnetwork::IpNetwork;
 use kernel::Rtnl;
-use kernel::rtnl::{self, AddressOptions, BridgePort, Link, LinkChange};
+use kernel::rtnl::{AddressOptions, Link, LinkChange};
 
 use crate::config::Config;
+use crate::connection::{self, Connection, find_bridge, set_up_bridge};
 use crate::error::Error;
 use crate::gateway;
 use crate::rules::Rules;
@@ -22,7 +17,6 @@ use crate::rules::Rules;
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
     call: &'a Call<Config>,
-    host_end: HostEnd,
     /// Addresses, routes and name resolution; the interfaces are known when they are made.
     result: Success,
     /// The addresses that the bridge has to have.
@@ -56,7 +50,7 @@ impl<'a> Wanted<'a> {
     pub(crate) fn of(call: &'a Call<Config>, result: &Success) -> Self {
         let config = call.config();
         let gateways = if config.gateway() { gateway::addresses(&result.ips) } else { Vec::new() };
-        Self { call, host_end: HostEnd::of(call), result: result.clone(), gateways }
+        Self { call, result: result.clone(), gateways }
     }
 
     /// Makes it so.
@@ -65,13 +59,13 @@ impl<'a> Wanted<'a> {
         node: &'a Rtnl,
         pod: &'a Pod,
         rules: &'a Rules<'a>,
-        mac: Option<Mac>,
+        connection: Connection,
         undo: &mut Undo<'a>,
     ) -> Result<Success, Error> {
-        let bridge = self.ensure_bridge(node, undo)?;
+        let Connection { bridge, pair } = connection;
+        let VethPair { host, inside } = pair;
         let addresses = self.plan_gateway(node, &bridge)?;
-        let bridge = self.set_up_bridge(node, bridge)?;
-        let VethPair { host, inside } = self.connect(node, pod, &bridge, mac, undo)?;
+        set_up_bridge(self.config(), node, &bridge)?;
         undo.on_error("remove the rules", || rules.remove(Some(pod)));
         rules.check_mac(&host.name, inside.mac)?;
         if !self.config().disable_container_interface {
@@ -93,7 +87,10 @@ impl<'a> Wanted<'a> {
         let name = self.config().bridge();
         let missing = |what: String| Error::from(attach::Error::missing(what));
         let bridge = find_bridge(node, name)?.ok_or_else(|| missing(format!("bridge {name}")))?;
-        interfaces::compare(&self.result, &bridge, None)?;
+        if self.config().gateway() {
+            // Others' hardware addresses may follow their ports'.
+            interfaces::compare(&self.result, &bridge, None)?;
+        }
         if self.config().promisc_mode && !bridge.promisc {
             return Err(changed(format!("bridge {name}"), "is not promiscuous"));
         }
@@ -109,7 +106,7 @@ impl<'a> Wanted<'a> {
         if host.master != Some(bridge.index) {
             return Err(changed(format!("link {}", host.name), &format!("is no port of {name}")));
         }
-        let (wanted, port) = (self.port(), host.port.unwrap_or_default());
+        let (wanted, port) = (connection::port(self.config()), host.port.unwrap_or_default());
         // More than was asked for may be somebody else's doing; a kubelet sets hairpin mode.
         if (wanted.hairpin && !port.hairpin) || (wanted.isolated && !port.isolated) {
             let how = format!("is set to {port:?} instead of {wanted:?}");
@@ -122,76 +119,7 @@ impl<'a> Wanted<'a> {
         Ok(self.pod_interface().compare(pod, &inside)?)
     }
 
-    /// The bridge, made if it is not there; one that is there is not touched yet.
-    fn ensure_bridge(&self, node: &'a Rtnl, undo: &mut Undo<'a>) -> Result<Link, Error> {
-        let name = self.config().bridge();
-        let found = find_bridge(node, name)?;
-        if found.is_none() {
-            let bridge = rtnl::Bridge {
-                name,
-                mac: random_mac()?,
-                mtu: self.config().mtu(),
-                promisc: self.config().promisc_mode,
-            };
-            match node.create_bridge(&bridge) {
-                // Another pod's ADD was faster.
-                Err(error) if error.is_exists() => {}
-                Err(error) => return Err(error.into()),
-                Ok(()) => {
-                    let name = name.to_owned();
-                    undo.on_error("delete the bridge", move || {
-                        Ok(delete_unused_bridge(node, &name)?)
-                    });
-                }
-            }
-        }
-        let found = if found.is_none() { find_bridge(node, name)? } else { found };
-        Ok(found.ok_or_else(|| attach::Error::missing(format!("bridge {name}")))?)
-    }
-
-    /// The bridge, up and as its configuration wants it.
-    fn set_up_bridge(&self, node: &Rtnl, mut bridge: Link) -> Result<Link, Error> {
-        ignore_router_advertisements(&bridge.name)?;
-
-        let mut change = LinkChange::default();
-        if !bridge.up {
-            change.up = Some(true);
-        }
-        if self.config().promisc_mode && !bridge.promisc {
-            change.promisc = Some(true);
-        }
-        if bridge.mac.is_none_or(|mac| mac == [0; 6]) {
-            // The reference plugins leave such bridges, on which no address can be kept.
-            bridge.mac = Some(random_mac()?);
-            change.mac = bridge.mac;
-        }
-        if change != LinkChange::default() {
-            node.set_link(bridge.index, change)?;
-        }
-        Ok(bridge)
-    }
-
-    /// The veth pair, with the node's end as the bridge's port.
-    fn connect(
-        &self,
-        node: &'a Rtnl,
-        pod: &Pod,
-        bridge: &Link,
-        mac: Option<Mac>,
-        undo: &mut Undo<'a>,
-    ) -> Result<VethPair, Error> {
-        let mac = mac.map(|mac| mac.0);
-        let options = VethOptions { mtu: self.config().mtu(), mac, master: Some(bridge.index) };
-        let pair = VethPair::create(&self.host_end, node, pod, options, undo)?;
-        let port = self.port();
-        if port != BridgePort::default() {
-            let change = LinkChange { port: Some(port), ..LinkChange::default() };
-            node.set_link(pair.host.index, change)?;
-        }
-        Ok(pair)
-    }
-
-    /// What has to happen to the bridge's addresses; refuses before the pod is connected.
+    /// What has to happen to the bridge's addresses; refuses what would drive another one out.
     fn plan_gateway(&self, node: &Rtnl, bridge: &Link) -> Result<gateway::AddressPlan, Error> {
         if self.gateways.is_empty() {
             return Ok(gateway::AddressPlan::default());
@@ -244,24 +172,6 @@ impl<'a> Wanted<'a> {
     fn ifname(&self) -> &'a str {
         self.call.ifname().as_str()
     }
-
-    fn port(&self) -> BridgePort {
-        BridgePort { hairpin: self.config().hairpin_mode, isolated: self.config().port_isolation }
-    }
-}
-
-/// The bridge of a name; `None` if the name is free.
-///
-/// Errors: the name is taken by something else.
-pub(crate) fn find_bridge(node: &Rtnl, name: &str) -> Result<Option<Link>, Error> {
-    let Some(link) = node.link_by_name(name)? else {
-        return Ok(None);
-    };
-    if link.kind.as_deref() == Some("bridge") {
-        return Ok(Some(link));
-    }
-    let kind = link.kind.unwrap_or_else(|| "a device".to_owned());
-    Err(Error::NotABridge { name: link.name, kind })
 }
 
 /// Whether the address was added; it was not if the bridge had it.
@@ -275,27 +185,6 @@ fn add_gateway(node: &Rtnl, bridge: u32, address: IpNetwork) -> Result<bool, Err
         Err(error) if error.is_exists() => Ok(false),
         added => Ok(added.map(|()| true)?),
     }
-}
-
-/// Unless another pod has been connected to it meanwhile.
-fn delete_unused_bridge(node: &Rtnl, name: &str) -> Result<(), Error> {
-    let Some(bridge) = find_bridge(node, name)? else {
-        return Ok(());
-    };
-    if node.links()?.iter().any(|link| link.master == Some(bridge.index)) {
-        return Ok(());
-    }
-    Ok(node.delete_link(bridge.index)?)
-}
-
-/// A locally administered address of a single machine (IEEE 802).
-fn random_mac() -> Result<[u8; 6], Error> {
-    let mut mac = [0; 6];
-    File::open("/dev/urandom")
-        .and_then(|mut source| source.read_exact(&mut mac))
-        .map_err(Error::Random)?;
-    mac[0] = (mac[0] | 0b10) & !0b1;
-    Ok(mac)
 }
 
 fn changed(object: String, how: &str) -> Error {

@@ -1,9 +1,9 @@
 //! Connects each pod to the node by a veth pair of its own, without a bridge: the node routes.
 //!
-//! ADD asks IPAM first, so that nothing has been touched if there is no address; then it makes the
-//! pair in one message, the pod's addresses and routes, and the node's: the gateway's addresses on
-//! its end, and a route to each address of the pod. CHECK compares the same with what the kernel
-//! says. DEL and GC need the names only.
+//! While IPAM looks for addresses, ADD makes the pair in one message; then the pod's addresses and
+//! routes, and the node's: the gateway's addresses on its end, and a route to each address of the
+//! pod. Whatever fails, all of it is taken back. CHECK compares the same with what the kernel says.
+//! DEL and GC need the names only.
 
 mod config;
 mod error;
@@ -13,7 +13,7 @@ mod wanted;
 pub use config::Config;
 pub use error::Error;
 
-use attach::{HostEnd, Pod, masquerade};
+use attach::{HostEnd, Pod, VethOptions, VethPair, masquerade};
 use cni::{Call, Code, Failures, Network, Plugin, Success, Undo, ValidAttachments, ipam};
 use kernel::{Nfnetlink, Rtnl};
 
@@ -37,10 +37,13 @@ impl Plugin for Ptp {
         let node = Rtnl::open().map_err(Error::from)?;
         let rules = open_rules(call.config())?;
         Undo::around(|undo| {
-            let lease = ipam::add(&call.network)?;
             undo.on_error("release the addresses", || ipam::del(&call.network));
-            let wanted = Wanted::new(call, lease)?;
-            Ok(wanted.make(&node, &pod, rules.as_ref(), undo)?)
+            let addresses = ipam::start_add(&call.network)?;
+            let mtu = call.config().mtu();
+            let options = VethOptions { mtu, ..VethOptions::default() };
+            let pair = VethPair::create(&HostEnd::of(call), &node, &pod, options, undo)?;
+            let wanted = Wanted::new(call, addresses.finish()?)?;
+            Ok(wanted.make(&node, &pod, rules.as_ref(), &pair, undo)?)
         })
     }
 

@@ -1,10 +1,7 @@
 //! What should be there for one pod: computed before anything is touched, made by ADD, compared
 //! by CHECK.
 
-use attach::{
-    HostEnd, Masquerade, Neighbours, Pod, PodInterface, VethOptions, VethPair, forwarding,
-    interfaces,
-};
+use attach::{Masquerade, Neighbours, Pod, PodInterface, VethPair, forwarding, interfaces};
 use cni::{Call, Success, Undo};
 use kernel::rtnl::Family;
 use kernel::{Nfnetlink, Rtnl};
@@ -55,11 +52,10 @@ impl<'a> Wanted<'a> {
         node: &'a Rtnl,
         pod: &'a Pod,
         rules: Option<&'a Nfnetlink>,
+        pair: &VethPair,
         undo: &mut Undo<'a>,
     ) -> Result<Success, Error> {
         let call = self.call;
-        let options = VethOptions { mtu: call.config().mtu(), ..VethOptions::default() };
-        let pair = VethPair::create(&HostEnd::of(call), node, pod, options, undo)?;
         self.node_side.skip_dad(&pair.host)?;
         self.pod_interface().configure(pod, pair.inside.index)?;
         self.node_side.make(node, &pair.host)?;

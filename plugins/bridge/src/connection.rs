@@ -1,0 +1,132 @@
+//! The bridge, and the pod's veth pair with one end as its port: what does not depend on addresses,
+//! and can be made while IPAM looks for them.
+
+use std::fs::File;
+use std::io::Read;
+
+use attach::{HostEnd, Pod, VethOptions, VethPair, ignore_router_advertisements};
+use cni::{Call, Mac, Undo};
+use kernel::Rtnl;
+use kernel::rtnl::{self, BridgePort, Link, LinkChange};
+
+use crate::config::Config;
+use crate::error::Error;
+
+/// A pod that is connected, its interface still down.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    /// The bridge.
+    pub(crate) bridge: Link,
+    /// The pair.
+    pub(crate) pair: VethPair,
+}
+
+impl Connection {
+    /// Connects the pod, and makes the bridge if it is not there.
+    pub(crate) fn make<'a>(
+        call: &'a Call<Config>,
+        node: &'a Rtnl,
+        pod: &Pod,
+        mac: Option<Mac>,
+        undo: &mut Undo<'a>,
+    ) -> Result<Self, Error> {
+        let config = call.config();
+        let bridge = ensure_bridge(config, node, undo)?;
+        let options = VethOptions {
+            mtu: config.mtu(),
+            mac: mac.map(|mac| mac.0),
+            master: Some(bridge.index),
+        };
+        let pair = VethPair::create(&HostEnd::of(call), node, pod, options, undo)?;
+        let port = port(config);
+        if port != BridgePort::default() {
+            let change = LinkChange { port: Some(port), ..LinkChange::default() };
+            node.set_link(pair.host.index, change)?;
+        }
+        // A bridge that was not given an address has got the port's now.
+        let bridge = find_bridge(node, config.bridge())?;
+        let bridge = bridge.ok_or_else(|| missing(config))?;
+        Ok(Self { bridge, pair })
+    }
+}
+
+/// How the node's end is set as the bridge's port.
+pub(crate) fn port(config: &Config) -> BridgePort {
+    BridgePort { hairpin: config.hairpin_mode, isolated: config.port_isolation }
+}
+
+/// Sets a bridge up as its configuration wants it.
+pub(crate) fn set_up_bridge(config: &Config, node: &Rtnl, bridge: &Link) -> Result<(), Error> {
+    ignore_router_advertisements(&bridge.name)?;
+    let mut change = LinkChange::default();
+    if !bridge.up {
+        change.up = Some(true);
+    }
+    if config.promisc_mode && !bridge.promisc {
+        change.promisc = Some(true);
+    }
+    if change != LinkChange::default() {
+        node.set_link(bridge.index, change)?;
+    }
+    Ok(())
+}
+
+/// The bridge, made if it is not there; one that is there is not touched yet.
+fn ensure_bridge<'a>(
+    config: &'a Config,
+    node: &'a Rtnl,
+    undo: &mut Undo<'a>,
+) -> Result<Link, Error> {
+    let name = config.bridge();
+    if let Some(bridge) = find_bridge(node, name)? {
+        return Ok(bridge);
+    }
+    let bridge =
+        rtnl::Bridge { name, mac: random_mac()?, mtu: config.mtu(), promisc: config.promisc_mode };
+    match node.create_bridge(&bridge) {
+        // Another pod's ADD was faster.
+        Err(error) if error.is_exists() => {}
+        Err(error) => return Err(error.into()),
+        Ok(()) => undo.on_error("delete the bridge", || Ok(delete_unused_bridge(node, name)?)),
+    }
+    find_bridge(node, name)?.ok_or_else(|| missing(config))
+}
+
+fn missing(config: &Config) -> Error {
+    attach::Error::missing(format!("bridge {}", config.bridge())).into()
+}
+
+/// The bridge of a name; `None` if the name is free.
+///
+/// Errors: the name is taken by something else.
+pub(crate) fn find_bridge(node: &Rtnl, name: &str) -> Result<Option<Link>, Error> {
+    let Some(link) = node.link_by_name(name)? else {
+        return Ok(None);
+    };
+    if link.kind.as_deref() == Some("bridge") {
+        return Ok(Some(link));
+    }
+    let kind = link.kind.unwrap_or_else(|| "a device".to_owned());
+    Err(Error::NotABridge { name: link.name, kind })
+}
+
+/// Unless another pod has been connected to it meanwhile.
+fn delete_unused_bridge(node: &Rtnl, name: &str) -> Result<(), Error> {
+    let Some(bridge) = find_bridge(node, name)? else {
+        return Ok(());
+    };
+    if node.links()?.iter().any(|link| link.master == Some(bridge.index)) {
+        return Ok(());
+    }
+    Ok(node.delete_link(bridge.index)?)
+}
+
+/// A locally administered address of a single machine (IEEE 802).
+fn random_mac() -> Result<[u8; 6], Error> {
+    let mut mac = [0; 6];
+    File::open("/dev/urandom")
+        .and_then(|mut source| source.read_exact(&mut mac))
+        .map_err(Error::Random)?;
+    mac[0] = (mac[0] | 0b10) & !0b1;
+    Ok(mac)
+}
