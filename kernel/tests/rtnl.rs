@@ -136,6 +136,9 @@ fn names_that_are_taken_and_links_that_are_gone() {
         let index = rtnl.link_by_name("veth0").unwrap().unwrap().index;
         rtnl.delete_link(index).unwrap();
         assert!(rtnl.delete_link(index).unwrap_err().is_not_found());
+        let change = LinkChange { up: Some(true), mtu: Some(1400), ..LinkChange::default() };
+        let gone = rtnl.set_link(index, change).unwrap_err();
+        assert_eq!(gone.operation, format!("set link {index} up mtu 1400"));
         let names: Vec<String> = rtnl.links().unwrap().into_iter().map(|link| link.name).collect();
         assert_eq!(names, ["lo"]);
     });
