@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::environment::Environment;
+use crate::environment::{Command, Environment};
 use crate::error::{Code, Error};
 use crate::json;
 use crate::name::{ContainerId, IfName, NetworkName};
@@ -65,10 +65,17 @@ struct Ipam {
 }
 
 impl<C: DeserializeOwned> Network<C> {
-    /// Reads a configuration whose `version` was found to be supported.
+    /// Reads a configuration whose `version` was found to be supported, for `command`. A DEL or GC
+    /// cleans up, and is not kept from it by wrong values: they are taken as absent.
     ///
     /// Errors: code 7, naming the key.
-    pub fn read(stdin: Vec<u8>, version: Version, path: Vec<PathBuf>) -> Result<Self, Error> {
+    pub fn read(
+        command: Command,
+        stdin: Vec<u8>,
+        version: Version,
+        path: Vec<PathBuf>,
+    ) -> Result<Self, Error> {
+        let cleans_up = matches!(command, Command::Del | Command::Gc);
         let value = json::object(&stdin)?;
         let common: Common = json::read(&value)?;
         let name = common.name.ok_or_else(|| {
@@ -77,11 +84,12 @@ impl<C: DeserializeOwned> Network<C> {
         let name = name.parse().map_err(|error| Error::invalid_key("name", error))?;
         let prev_result = common
             .prev_result
-            .map(|result| Success::from_json(&result, version))
+            .map(|result| Success::read(&result, version))
             .transpose()
-            .map_err(|error| error.context("key \"prevResult\""))?;
+            .map_err(|error| error.context("key \"prevResult\""));
+        let prev_result = if cleans_up { prev_result.unwrap_or_default() } else { prev_result? };
         let ipam = common.ipam.map(|ipam| ipam.kind).filter(|kind| !kind.is_empty());
-        let config = json::read(&value)?;
+        let config = if cleans_up { json::read_what_is_right(&value) } else { json::read(&value) }?;
         Ok(Self { name, version, config, ipam, prev_result, path, stdin })
     }
 }
@@ -190,8 +198,13 @@ mod tests {
         mtu: u32,
     }
 
+    fn read_for(command: Command, configuration: &Value) -> Result<Network<Config>, Error> {
+        let stdin = configuration.to_string().into_bytes();
+        Network::read(command, stdin, Version::V1_0_0, Vec::new())
+    }
+
     fn read(configuration: &Value) -> Result<Network<Config>, Error> {
-        Network::read(configuration.to_string().into_bytes(), Version::V1_0_0, Vec::new())
+        read_for(Command::Add, configuration)
     }
 
     #[test]
@@ -219,6 +232,15 @@ mod tests {
             assert_eq!(error.code, Code::InvalidConfig, "{error}");
             assert!(error.msg.contains(key), "{configuration}: {error}");
         }
+    }
+
+    #[test]
+    fn cleaning_up_does_without_wrong_values() {
+        let configuration = json!({"name": "n", "mtu": "1500", "prevResult": {"ips": 5}});
+        let network = read_for(Command::Del, &configuration).unwrap();
+        assert_eq!((network.config.mtu, network.prev_result), (0, None));
+        assert!(read_for(Command::Gc, &configuration).is_ok());
+        assert!(read_for(Command::Del, &json!({"mtu": 1})).is_err());
     }
 
     #[test]

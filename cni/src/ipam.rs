@@ -32,7 +32,7 @@ impl<C> Asked<'_, C> {
         let printed = finish(self.network, self.running)?;
         printed.map_or_else(
             || Ok(Success::default()),
-            |result| Success::from_json(&result, self.network.version),
+            |result| Success::read(&result, self.network.version),
         )
     }
 }

@@ -10,6 +10,7 @@ use serde::de::value::{Error as ValueError, MapDeserializer, SeqDeserializer};
 use serde::de::{DeserializeOwned, Deserializer, Error as _, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 use serde_json::Value;
+use serde_path_to_error::Segment;
 
 use crate::error::{Code, Error};
 
@@ -42,6 +43,29 @@ pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Error> {
             Error::invalid_key(&key, why)
         }
     })
+}
+
+/// As [`read`], but keys of the object whose values are wrong are left out: for commands that
+/// clean up, and have to do so after an ADD that was refused for these values.
+///
+/// Errors: code 7, for what is wrong beside the values of keys.
+pub fn read_what_is_right<T: DeserializeOwned>(value: &Value) -> Result<T, Error> {
+    let mut value = value.clone();
+    loop {
+        let wrong = match serde_path_to_error::deserialize::<_, T>(Lenient(&value)) {
+            Ok(read) => return Ok(read),
+            Err(error) => match error.path().iter().next() {
+                Some(Segment::Map { key }) => key.clone(),
+                _ => return read(&value),
+            },
+        };
+        let Some(object) = value.as_object_mut() else { return read(&value) };
+        let before = object.len();
+        object.retain(|key, _| !key.eq_ignore_ascii_case(&wrong));
+        if object.len() == before {
+            return read(&value);
+        }
+    }
 }
 
 /// A key of an object, without regard to case; `null` is absent.
@@ -197,6 +221,14 @@ mod tests {
         assert!(error.msg.contains("70000"), "{error}");
         assert!(read::<Mapping>(&json!({"note": 5})).unwrap_err().msg.contains("note"));
         assert!(read::<Mapping>(&json!([])).is_err());
+    }
+
+    #[test]
+    fn wrong_values_can_be_left_out() {
+        let value = json!({"HostPort": 70000, "note": 5, "hostIP": "::1", "ports": [{"note": 1}]});
+        let mapping: Mapping = read_what_is_right(&value).unwrap();
+        assert_eq!(mapping, Mapping { host_ip: "::1".into(), ..Mapping::default() });
+        assert!(read_what_is_right::<Mapping>(&json!([])).is_err());
     }
 
     #[test]

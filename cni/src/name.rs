@@ -28,7 +28,7 @@ pub enum InvalidName {
     },
     /// Linux would not take it as the name of an interface.
     #[error(
-        "interface name {name:?} is none: at most 15 bytes, not \".\" or \"..\", without '/', ':' and white space"
+        "interface name {name:?} is none: at most 15 bytes, not \".\" or \"..\", without '/', ':', '%' and white space"
     )]
     Interface {
         /// The name as given.
@@ -73,7 +73,8 @@ impl FromStr for IfName {
         if text.is_empty() {
             return Err(InvalidName::Empty { what: "interface name" });
         }
-        let odd = |c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace();
+        // The kernel takes a '%' for a number that it is to choose.
+        let odd = |c: char| matches!(c, '/' | ':' | '%' | '\0') || c.is_whitespace();
         if text.len() >= IFNAMSIZ || text == "." || text == ".." || text.contains(odd) {
             return Err(InvalidName::Interface { name: text.to_owned() });
         }
@@ -146,7 +147,7 @@ mod tests {
         for good in ["eth0", "lo", "a.100", "0123456789abcde", "€uro"] {
             assert!(good.parse::<IfName>().is_ok(), "{good}");
         }
-        for bad in ["", ".", "..", "a/b", "a:b", "a b", "a\t", "0123456789abcdef"] {
+        for bad in ["", ".", "..", "a/b", "a:b", "a b", "a\t", "br%d", "0123456789abcdef"] {
             assert!(bad.parse::<IfName>().is_err(), "{bad}");
         }
     }

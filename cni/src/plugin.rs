@@ -112,7 +112,7 @@ fn perform<P: Plugin>(
     *version = config_version(&value)?;
     allowed(command, *version)?;
 
-    let network = Network::read(bytes, *version, environment::path(variables))?;
+    let network = Network::read(command, bytes, *version, environment::path(variables))?;
     if !matches!(command, Command::Del | Command::Gc) {
         plugin.validate(&network)?;
     }

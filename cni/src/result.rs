@@ -138,6 +138,24 @@ impl Success {
         written.map_err(|error| Error::new(Code::Decode, format!("write the result: {error}")))
     }
 
+    /// Reads what a plugin printed: in the version that it says it is of, or else in `assumed`.
+    ///
+    /// Errors: code 7, naming the key.
+    pub fn read(value: &Value, assumed: Version) -> Result<Self, Error> {
+        let said = json::get(value, "cniVersion").and_then(Value::as_str);
+        let version = said.and_then(|text| text.parse().ok()).unwrap_or(assumed);
+        Self::from_json(value, version)
+    }
+
+    /// The addresses of a container's interface: those that the result puts there, and those that
+    /// it puts nowhere.
+    pub fn ips_of(&self, ifname: &str) -> impl Iterator<Item = &IpConfig> {
+        self.ips.iter().filter(move |ip| {
+            let interface = ip.interface.and_then(|index| self.interfaces.get(index));
+            interface.is_none_or(|it| it.name == ifname && !it.sandbox.is_empty())
+        })
+    }
+
     /// Reads an object of a version.
     ///
     /// Errors: code 7, naming the key.

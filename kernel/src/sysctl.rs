@@ -5,6 +5,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+use nix::errno::Errno;
+
 use crate::error::{Error, Result};
 
 /// Reads a setting, without the line's end: `read(&["ipv4", "ip_forward"])`.
@@ -27,6 +29,20 @@ pub fn write(name: &[&str], value: &str) -> Result<Option<String>> {
     fs::write(&path, value)
         .map_err(|error| Error::new(format!("write {value} to {}", path.display()), error))?;
     Ok(Some(before))
+}
+
+/// As [`write`], where the setting is there and can be written: a link may have no IPv6, and a
+/// container may see `/proc/sys` read-only. For what a pod can live without.
+pub fn write_if_possible(name: &[&str], value: &str) -> Result<()> {
+    match write(name, value) {
+        Err(error)
+            if error.is_not_found()
+                || matches!(error.errno(), Some(Errno::EROFS | Errno::EACCES | Errno::EPERM)) =>
+        {
+            Ok(())
+        }
+        written => written.map(drop),
+    }
 }
 
 /// Whether the kernel has IPv6 at all.
@@ -64,5 +80,6 @@ mod tests {
         let error = write(&["ipv4", "conf", "no.such", "arp_notify"], "1").unwrap_err();
         assert!(error.is_not_found());
         assert_eq!(error.operation, "read /proc/sys/net/ipv4/conf/no.such/arp_notify");
+        write_if_possible(&["ipv4", "conf", "no.such", "arp_notify"], "1").unwrap();
     }
 }

@@ -136,6 +136,9 @@ fn names_that_are_taken_and_links_that_are_gone() {
         let index = rtnl.link_by_name("veth0").unwrap().unwrap().index;
         rtnl.delete_link(index).unwrap();
         assert!(rtnl.delete_link(index).unwrap_err().is_not_found());
+        let change = LinkChange { up: Some(true), mtu: Some(1400), ..LinkChange::default() };
+        let gone = rtnl.set_link(index, change).unwrap_err();
+        assert_eq!(gone.operation, format!("set link {index} up mtu 1400"));
         let names: Vec<String> = rtnl.links().unwrap().into_iter().map(|link| link.name).collect();
         assert_eq!(names, ["lo"]);
     });
@@ -223,6 +226,27 @@ fn routes() {
         assert!(rtnl.add_route(&special).unwrap_err().is_exists());
         rtnl.delete_route(&special).unwrap();
         assert!(rtnl.delete_route(&special).unwrap_err().is_not_found());
+    });
+}
+
+/// IPv6 joins routes to one destination into one with several next hops.
+#[test]
+fn routes_with_several_next_hops() {
+    in_namespaces(|rtnl, _| {
+        let index = bridge(rtnl);
+        let nodad = AddressOptions { nodad: true, ..AddressOptions::default() };
+        rtnl.add_address(index, network("fd00:88::1/64"), nodad).unwrap();
+        let default = |gateway: &str| Route {
+            gateway: gateway.parse().ok(),
+            priority: 1024,
+            ..Route::new(network("::/0"), index)
+        };
+        rtnl.add_route(&default("fd00:88::8")).unwrap();
+        ip("-6 route append default via fd00:88::9 dev cni0");
+        let all = rtnl.routes(Family::V6).unwrap();
+        for gateway in ["fd00:88::8", "fd00:88::9"] {
+            assert!(all.contains(&default(gateway)), "{gateway}: {all:?}");
+        }
     });
 }
 

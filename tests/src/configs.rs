@@ -31,6 +31,12 @@ pub fn bridge(subnets: &[&str]) -> Value {
     })
 }
 
+/// ptp with masquerading for the given subnets.
+#[must_use]
+pub fn ptp(subnets: &[&str]) -> Value {
+    json!({"type": "ptp", "ipMasq": true, "ipam": host_local(subnets)})
+}
+
 /// portmap as runtimes configure it.
 #[must_use]
 pub fn portmap() -> Value {

@@ -32,5 +32,5 @@ pub use compare::{Difference, differences, matches_pattern};
 pub use echo::{TcpEcho, UdpEcho, answers, fetch, fetch_udp};
 pub use normalise::Normaliser;
 pub use process::{Cmd, Output};
-pub use suite::{Needs, Suite};
+pub use suite::{Needs, Suite, panic_message};
 pub use world::{NODE, STATE_DIR, World, netns_path};

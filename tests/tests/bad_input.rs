@@ -9,7 +9,7 @@
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use tests::configs::{POD_SUBNET, bridge, host_local, port, with};
+use tests::configs::{POD_SUBNET, bridge, host_local, port, ptp, with};
 use tests::{NODE, Needs, Plugins, Pod, Suite, World, call_with, differences, netns_path};
 
 /// Codes of the specification, section "Error", and of this suite from 100 on.
@@ -19,10 +19,11 @@ const JSON: u64 = 6;
 const CONFIG: u64 = 7;
 const NETNS: u64 = 8;
 const TRY_AGAIN: u64 = 11;
+const KERNEL: u64 = 100;
 const CONFLICT: u64 = 102;
 const DELEGATE: u64 = 103;
 
-const ALL: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
+const ALL: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "ptp"];
 
 /// One call that must be refused.
 #[derive(Clone)]
@@ -106,7 +107,7 @@ fn state(world: &World) -> Value {
 
 fn main() -> ExitCode {
     let mut suite = Suite::new();
-    let cases = [decoding(), environment(), bridges(), leases(), ports()];
+    let cases = [decoding(), environment(), bridges(), links(), leases(), ports()];
     for (name, bad) in cases.into_iter().flatten() {
         let go_fails = bad.go_fails;
         let needs = |plugins: &Plugins| Needs::plugins(plugins, &ALL);
@@ -121,6 +122,7 @@ type Cases = Vec<(String, Bad)>;
 fn good(plugin: &str) -> Value {
     let more = match plugin {
         "bridge" => with(bridge(&[POD_SUBNET]), &json!({"ipMasq": false})),
+        "ptp" => ptp(&[POD_SUBNET]),
         "host-local" => json!({"ipam": host_local(&[POD_SUBNET])}),
         "portmap" => json!({
             "prevResult": {"cniVersion": "1.0.0", "ips": [{"address": "10.88.0.2/24"}]},
@@ -179,6 +181,7 @@ fn environment() -> Cases {
     }
     let of_the_node = [
         ("bridge", "keeps the lease: host-local printed a result and then an error"),
+        ("ptp", "keeps the lease: host-local printed a result and then an error"),
         ("loopback", "prints a result and then an error"),
     ];
     for (plugin, go_fails) in of_the_node {
@@ -188,14 +191,13 @@ fn environment() -> Cases {
         case("netns_of_the_node", netns(&netns_path(NODE)).go_fails(go_fails));
         let file = netns("/run/file").before("echo > /run/file");
         let missing = netns("/run/netns/nobody");
-        if plugin == "bridge" {
-            let early = "has made the bridge before it looks";
-            case("netns_that_is_a_file", file.go_fails(early));
-            case("netns_that_is_missing", missing.go_fails(early));
-        } else {
-            case("netns_that_is_a_file", file);
-            case("netns_that_is_missing", missing);
-        }
+        let early = match plugin {
+            "bridge" => Some("has made the bridge before it looks"),
+            "ptp" => Some("has switched forwarding on before it looks"),
+            _ => None,
+        };
+        case("netns_that_is_a_file", Bad { go_fails: early, ..file });
+        case("netns_that_is_missing", Bad { go_fails: early, ..missing });
     }
     let lo_down = Bad::new("loopback", &good("loopback"), NETNS, "CNI_NETNS")
         .command("DEL")
@@ -261,6 +263,35 @@ fn bridges() -> Cases {
         (name.to_owned(), Bad { go_fails: reason, ..bad })
     };
     cases.into_iter().map(known).collect()
+}
+
+fn links() -> Cases {
+    let bad =
+        |more: &Value, code, mentions| Bad::new("ptp", &good_but("ptp", more), code, mentions);
+    let leaves_traces = "has switched forwarding on before it looks";
+    let cases = [
+        ("ptp_mtu_is_a_text", bad(&json!({"mtu": "big"}), CONFIG, "mtu")),
+        ("ptp_without_ipam", bad(&json!({"ipam": null}), CONFIG, "ipam")),
+        (
+            "ptp_interface_exists",
+            bad(&json!({}), CONFLICT, "eth0")
+                .before("nsenter --net=/run/netns/pod-a ip link add eth0 type veth peer name other")
+                .go_fails(leaves_traces),
+        ),
+        (
+            "ptp_route_to_nowhere",
+            bad(
+                &json!({"ipam": with(
+                    host_local(&[POD_SUBNET]),
+                    &json!({"routes": [{"dst": "192.0.2.0/24", "gw": "198.51.100.1"}]}),
+                )}),
+                KERNEL,
+                "198.51.100.1",
+            )
+            .go_fails(leaves_traces),
+        ),
+    ];
+    cases.into_iter().map(|(name, bad)| (name.to_owned(), bad)).collect()
 }
 
 fn leases() -> Cases {

@@ -11,18 +11,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::panic::catch_unwind;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::thread;
 
 use serde_json::{Value, json};
-use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, port, portmap};
-use tests::{Chain, Needs, Plugins, Pod, Suite, World, differences};
+use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, port, portmap, ptp};
+use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, differences, panic_message};
 
-const ALL: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
+const ALL: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "ptp"];
 /// Where the plugins stand in a world: links, and a script for the one that is to die.
 const BIN: &str = "/run/bin";
 /// Where strace writes what it saw.
@@ -84,12 +84,17 @@ fn dies(plugin: &'static str, command: &str) {
     let work = || {
         loop {
             let Some(point) = queue.lock().unwrap().next() else { return };
-            let (was_killed, found) = disturbed(plugin, command, point);
-            *kills.lock().unwrap() += usize::from(was_killed);
-            let found = differences(&expected, &found);
-            if !found.is_empty() {
-                let found: Vec<_> = found.iter().map(ToString::to_string).collect();
-                let wreck = format!("{} {}:\n{}", point.name, point.count, found.join("\n"));
+            let outcome = catch_unwind(|| disturbed(plugin, command, point));
+            let trouble = match outcome {
+                Ok((was_killed, found)) => {
+                    *kills.lock().unwrap() += usize::from(was_killed);
+                    let found = differences(&expected, &found);
+                    found.iter().map(ToString::to_string).collect()
+                }
+                Err(panic) => vec![panic_message(panic.as_ref())],
+            };
+            if !trouble.is_empty() {
+                let wreck = format!("{} {}:\n{}", point.name, point.count, trouble.join("\n"));
                 Mutex::<Vec<_>>::lock(&wrecks).unwrap().push(wreck);
             }
         }
@@ -100,12 +105,7 @@ fn dies(plugin: &'static str, command: &str) {
         }
     });
     let wrecks = wrecks.into_inner().unwrap();
-    assert!(
-        wrecks.is_empty(),
-        "{} kills left something: at {}",
-        wrecks.len(),
-        wrecks.join("\nat ")
-    );
+    assert!(wrecks.is_empty(), "{} kills did harm: at {}", wrecks.len(), wrecks.join("\nat "));
     // A call or two more or less happens from run to run: a message that comes in two parts.
     let kills = *kills.lock().unwrap();
     assert!(kills * 10 >= points.len() * 9, "only {kills} of {} kills took place", points.len());
@@ -187,19 +187,22 @@ impl Node {
     }
 
     /// Puts the plugins in their place, `plugin` with the words of `wrapper` before it.
+    ///
+    /// A shell does it: a script that this process writes could not be run as long as a child of
+    /// another thread, not past its exec yet, has inherited the open file.
     fn place(&self, wrapper: Option<&str>) {
-        let ours = Plugins::ours();
-        self.world.files(|| {
-            let _ = fs::remove_dir_all(BIN);
-            fs::create_dir(BIN).unwrap();
-            for name in ALL {
-                let (real, placed) = (ours.path(name), Path::new(BIN).join(name));
-                match wrapper {
-                    Some(words) if name == self.plugin => write_script(&placed, words, &real),
-                    _ => symlink(real, placed).unwrap(),
+        let line = |name: &str| {
+            let real = Plugins::ours().path(name);
+            let real = real.display();
+            match wrapper {
+                Some(words) if name == self.plugin => {
+                    format!("printf '#!/bin/sh\\nexec {words} {real}\\n' > {name}; chmod +x {name}")
                 }
+                _ => format!("ln -s '{real}' {name}"),
             }
-        });
+        };
+        let lines = ALL.map(line).join("\n");
+        self.world.sh(NODE, &format!("rm -rf {BIN}; mkdir {BIN}; cd {BIN}\n{lines}"));
     }
 
     fn chain(&self) -> Chain<'_> {
@@ -207,7 +210,9 @@ impl Node {
         if self.plugin == "loopback" {
             return Chain::new(&self.world, &plugins, &[json!({"type": "loopback"})]);
         }
-        let configs = [bridge(&[POD_SUBNET, POD_SUBNET6]), portmap()];
+        let subnets = [POD_SUBNET, POD_SUBNET6];
+        let first = if self.plugin == "ptp" { ptp(&subnets) } else { bridge(&subnets) };
+        let configs = [first, portmap()];
         let ports = json!([port("tcp", 8080, 80), port("udp", 5353, 53)]);
         Chain::new(&self.world, &plugins, &configs).ports(&ports)
     }
@@ -228,10 +233,4 @@ impl Node {
         }
         state
     }
-}
-
-fn write_script(path: &Path, words: &str, plugin: &Path) {
-    let script = format!("#!/bin/sh\nexec {words} {}\n", plugin.display());
-    fs::write(path, script).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }

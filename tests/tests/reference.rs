@@ -13,8 +13,8 @@ use tests::reference::{Accepted, Case};
 use tests::{Needs, Plugins, Suite, workspace};
 
 /// What this project has; the rest of a chain is taken from the Go plugins.
-const OURS: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
-const OTHERS: [&str; 2] = ["ptp", "static"];
+const OURS: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "ptp"];
+const OTHERS: [&str; 1] = ["static"];
 
 fn main() -> ExitCode {
     let dir = workspace().join("tests/reference");

@@ -8,45 +8,50 @@ use std::collections::BTreeSet;
 use std::process::ExitCode;
 use std::thread;
 
-use serde_json::json;
-use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, host_local, port, portmap};
+use serde_json::{Value, json};
+use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, host_local, port, portmap, ptp};
 use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, call, differences};
 
 const BOTH_FAMILIES: [&str; 2] = [POD_SUBNET, POD_SUBNET6];
-const ALL: [&str; 4] = ["bridge", "host-local", "loopback", "portmap"];
+const ALL: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "ptp"];
 
 fn main() -> ExitCode {
     let ours = Plugins::ours();
     let mut suite = Suite::new();
     for theirs in [Plugins::debian(), Plugins::go()] {
         let needs = Needs::plugins(&ours, &ALL).and(&theirs, &ALL).tools(&["iptables"]);
-        let mut case = |name: &str, test: fn(&Plugins, &Plugins)| {
-            let (ours, theirs) = (ours.clone(), theirs.clone());
-            let name = format!("{}::{name}", theirs.label);
-            suite.case(&name, &needs, move || test(&ours, &theirs));
-        };
-        case("they_delete_what_we_added", hand_over);
-        case("we_delete_what_they_added", |ours, theirs| hand_over(theirs, ours));
-        case("they_check_what_we_added", check);
-        case("we_check_what_they_added", |ours, theirs| check(theirs, ours));
-        case("we_delete_by_names_what_they_added", we_delete_by_names_what_they_added);
-        case("both_share_a_directory", both_share_a_directory);
+        for first in [bridge(&BOTH_FAMILIES), ptp(&BOTH_FAMILIES)] {
+            let mut case = |name: &str, test: fn(&Value, &Plugins, &Plugins)| {
+                let (first, ours, theirs) = (first.clone(), ours.clone(), theirs.clone());
+                let name = format!("{}::{}::{name}", theirs.label, first["type"]);
+                suite.case(&name.replace('"', ""), &needs, move || test(&first, &ours, &theirs));
+            };
+            case("they_delete_what_we_added", hand_over);
+            case("we_delete_what_they_added", |it, ours, theirs| hand_over(it, theirs, ours));
+            case("they_check_what_we_added", check);
+            case("we_check_what_they_added", |it, ours, theirs| check(it, theirs, ours));
+            case("we_delete_by_names_what_they_added", we_delete_by_names_what_they_added);
+        }
+        let ours = ours.clone();
+        suite.case(&format!("{}::both_share_a_directory", theirs.label), &needs, move || {
+            both_share_a_directory(&ours, &theirs);
+        });
     }
     suite.run()
 }
 
-fn chain<'a>(world: &'a World, plugins: &Plugins) -> Chain<'a> {
-    let configs = [bridge(&BOTH_FAMILIES), portmap()];
+fn chain<'a>(first: &Value, world: &'a World, plugins: &Plugins) -> Chain<'a> {
+    let configs = [first.clone(), portmap()];
     let ports = json!([port("tcp", 8080, 80), port("udp", 5353, 53)]);
     Chain::new(world, plugins, &configs).ports(&ports)
 }
 
 /// One adds two pods and the other deletes one: the node is as if the first had done it.
-fn hand_over(adder: &Plugins, deleter: &Plugins) {
+fn hand_over(first: &Value, adder: &Plugins, deleter: &Plugins) {
     let (pod, other) = (Pod::new("pod-a"), Pod::new("pod-b"));
     let after_del_by = |deleter: &Plugins| {
         let world = World::new(&["pod-a", "pod-b"]);
-        let chain = chain(&world, adder);
+        let chain = chain(first, &world, adder);
         chain.add(&pod);
         chain.add(&other);
         chain.with(deleter).del(&pod);
@@ -59,12 +64,12 @@ fn hand_over(adder: &Plugins, deleter: &Plugins) {
 ///
 /// Without portmap if Debian's is to check: 1.1.1 misses the rules of its own pods, because it
 /// looks for those of both families in each of them.
-fn check(adder: &Plugins, checker: &Plugins) {
+fn check(first: &Value, adder: &Plugins, checker: &Plugins) {
     let world = World::new(&["pod-a"]);
     let chain = if checker == &Plugins::debian() {
-        Chain::new(&world, adder, &[bridge(&BOTH_FAMILIES)])
+        Chain::new(&world, adder, std::slice::from_ref(first))
     } else {
-        chain(&world, adder)
+        chain(first, &world, adder)
     };
     let pod = Pod::new("pod-a");
     chain.add(&pod);
@@ -75,16 +80,16 @@ fn check(adder: &Plugins, checker: &Plugins) {
 }
 
 /// They add a pod, its namespace vanishes, and we are told no more than the names.
-fn we_delete_by_names_what_they_added(ours: &Plugins, theirs: &Plugins) {
+fn we_delete_by_names_what_they_added(first: &Value, ours: &Plugins, theirs: &Plugins) {
     let (pod, other) = (Pod::new("pod-a"), Pod::new("pod-b"));
     let undisturbed = World::new(&["pod-a", "pod-b"]);
-    let chain_of_theirs = chain(&undisturbed, theirs);
+    let chain_of_theirs = chain(first, &undisturbed, theirs);
     chain_of_theirs.add(&pod);
     chain_of_theirs.add(&other);
     chain_of_theirs.del(&pod);
 
     let world = World::new(&["pod-a", "pod-b"]);
-    let chain = chain(&world, theirs);
+    let chain = chain(first, &world, theirs);
     chain.add(&pod);
     chain.add(&other);
     world.remove_netns("pod-a");
@@ -135,7 +140,7 @@ fn both_share_a_directory(ours: &Plugins, theirs: &Plugins) {
 }
 
 #[track_caller]
-fn assert_same(expected: &serde_json::Value, found: &serde_json::Value) {
+fn assert_same(expected: &Value, found: &Value) {
     let differences: Vec<_> =
         differences(expected, found).iter().map(ToString::to_string).collect();
     assert!(differences.is_empty(), "{}", differences.join("\n"));

@@ -109,6 +109,7 @@ fn demonstrate() -> Result<(), DemoError> {
     println!("\nDEL");
     on(&node, chain, "DEL", Runtime::del)?;
     page::no_answer(&outside, by_node)?;
+    page::no_answer(&node, by_loopback)?;
     println!("  port {HOST_PORT} of the node no longer answers");
     evidence.nothing_is_left(&node, &pod, &workplace, &addresses)?;
     println!("\nAll of this was seen to hold.");

@@ -101,6 +101,7 @@ fn commands_reach_the_plugin() {
     assert_eq!(result, Answer::Result(json!({"cniVersion": "0.4.0", "dns": {}})));
     assert_eq!(ask("DEL", r#"{"name":"n"}"#), Answer::Nothing);
     assert_eq!(ask("DEL", r#"{"name":"n","mtu":70000}"#), Answer::Nothing);
+    assert_eq!(ask("DEL", r#"{"name":"n","mtu":"x","prevResult":5}"#), Answer::Nothing);
     let gc = r#"{"cniVersion":"1.1.0","name":"n","cni.dev/valid-attachments":[{"containerID":"c1","ifname":"eth0"}]}"#;
     assert_eq!(ask("GC", gc), Answer::Nothing);
     fails("CHECK", r#"{"cniVersion":"0.4.0","name":"n"}"#, "0.4.0", 101, "checked");

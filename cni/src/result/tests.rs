@@ -71,6 +71,23 @@ fn an_empty_result_still_has_dns_up_to_0_4_0() {
 }
 
 #[test]
+fn a_result_is_of_the_version_that_it_says() {
+    let old = json!({"cniVersion": "0.2.0", "ip4": {"ip": "10.0.0.2/24"}});
+    assert_eq!(Success::read(&old, Version::V1_0_0).unwrap().ips.len(), 1);
+    let silent = json!({"ips": [{"address": "10.0.0.2/24"}]});
+    assert_eq!(Success::read(&silent, Version::V1_0_0).unwrap().ips.len(), 1);
+}
+
+#[test]
+fn addresses_of_an_interface() {
+    let mut result = dual_stack();
+    result.ips[1].interface = None;
+    result.ips.push(IpConfig { interface: Some(0), ..result.ips[0].clone() });
+    let of_eth0: Vec<_> = result.ips_of("eth0").collect();
+    assert_eq!(of_eth0, [&result.ips[0], &result.ips[1]]);
+}
+
+#[test]
 fn errors_name_the_key() {
     let error = Success::from_json(&json!({"ips": [{"address": "10.0.0.1"}]}), Version::V1_0_0);
     assert!(error.unwrap_err().msg.contains("ips[0].address"));

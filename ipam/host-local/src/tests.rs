@@ -44,7 +44,13 @@ impl Node {
         if let Value::Object(extra) = extra {
             config.as_object_mut().unwrap().extend(extra);
         }
-        Network::read(config.to_string().into_bytes(), Version::LATEST, Vec::new()).unwrap()
+        Network::read(
+            cni::Command::Add,
+            config.to_string().into_bytes(),
+            Version::LATEST,
+            Vec::new(),
+        )
+        .unwrap()
     }
 
     fn call(&self, container: &str, ifname: &str, extra: Value) -> Call<Config> {

@@ -1,5 +1,7 @@
 //! Links: bridges, veth pairs, and what they are set to.
 
+use std::fmt;
+
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
@@ -110,6 +112,23 @@ const NO_QUEUE: u32 = 0;
 /// The kernel's own default for Ethernet (`DEFAULT_TX_QUEUE_LEN`).
 const DEFAULT_QUEUE: u32 = 1000;
 
+/// In words, each with a space before it: ` up mtu 1400`.
+impl fmt::Display for LinkChange<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { up, promisc, mtu, mac, master, port, alias } = self;
+        let on = |on: &bool| if *on { "on" } else { "off" };
+        up.map_or(Ok(()), |up| f.write_str(if up { " up" } else { " down" }))?;
+        promisc.map_or(Ok(()), |promisc| write!(f, " promisc {}", on(&promisc)))?;
+        mtu.map_or(Ok(()), |mtu| write!(f, " mtu {mtu}"))?;
+        mac.map_or(Ok(()), |mac| write!(f, " address {mac:02x?}"))?;
+        master.map_or(Ok(()), |master| write!(f, " master {master}"))?;
+        port.map_or(Ok(()), |port| {
+            write!(f, " hairpin {} isolated {}", on(&port.hairpin), on(&port.isolated))
+        })?;
+        alias.map_or(Ok(()), |alias| write!(f, " alias {alias:?}"))
+    }
+}
+
 impl Rtnl {
     /// The link of a name; `None` if there is none.
     pub fn link_by_name(&self, name: &str) -> Result<Option<Link>> {
@@ -159,7 +178,7 @@ impl Rtnl {
     pub fn set_link(&self, index: u32, change: LinkChange<'_>) -> Result<()> {
         let message = change_message(index, change);
         self.request(RouteNetlinkMessage::NewLink(message), 0, || {
-            format!("set link {index} to {change:?}")
+            format!("set link {index}{change}")
         })
         .map(drop)
     }

@@ -6,8 +6,8 @@ use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope,
-    RouteType,
+    RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHop,
+    RouteProtocol, RouteScope, RouteType,
 };
 
 use nix::errno::Errno;
@@ -32,7 +32,7 @@ pub struct Route {
     pub gateway: Option<IpAddr>,
     /// Whether the router is on the link even if other routes say otherwise (`RTNH_F_ONLINK`).
     pub onlink: bool,
-    /// The index of the link; `None` in the kernel's answer for a route with several next hops.
+    /// The index of the link.
     pub link: Option<u32>,
     /// The source address for packets of this machine.
     pub source: Option<IpAddr>,
@@ -125,7 +125,8 @@ impl Rtnl {
         message.header.address_family = family.number();
         let operation = || "list routes".to_owned();
         let replies = self.dump(&RouteNetlinkMessage::GetRoute(message), operation)?;
-        let routes = replies.into_iter().filter_map(|reply| read_route(reply, family));
+        let routes =
+            replies.into_iter().flat_map(|reply| read_route(reply, family).unwrap_or_default());
         Ok(routes.filter(|route| route.table != table::LOCAL).collect())
     }
 }
@@ -162,7 +163,8 @@ pub(super) fn route_message(route: &Route) -> RouteMessage {
     message
 }
 
-fn read_route(reply: RouteNetlinkMessage, family: Family) -> Option<Route> {
+/// A route with several next hops is as many routes: so the kernel keeps what was added one by one.
+fn read_route(reply: RouteNetlinkMessage, family: Family) -> Option<Vec<Route>> {
     let RouteNetlinkMessage::NewRoute(message) = reply else {
         return None;
     };
@@ -175,7 +177,7 @@ fn read_route(reply: RouteNetlinkMessage, family: Family) -> Option<Route> {
         Family::V4 => [0; 4].into(),
         Family::V6 => [0; 16].into(),
     };
-    let mut destination = anywhere;
+    let (mut destination, mut hops) = (anywhere, Vec::new());
     let mut route = Route::new(IpNetwork::from(anywhere), 0);
     route.link = None;
     route.onlink = message.header.flags.contains(RouteFlags::Onlink);
@@ -187,6 +189,7 @@ fn read_route(reply: RouteNetlinkMessage, family: Family) -> Option<Route> {
             RouteAttribute::Gateway(via) => route.gateway = ip(&via),
             RouteAttribute::PrefSource(from) => route.source = ip(&from),
             RouteAttribute::Oif(index) => route.link = Some(index),
+            RouteAttribute::MultiPath(several) => hops = several,
             RouteAttribute::Table(table) => route.table = table,
             RouteAttribute::Priority(priority) => route.priority = priority,
             RouteAttribute::Metrics(metrics) => {
@@ -203,7 +206,17 @@ fn read_route(reply: RouteNetlinkMessage, family: Family) -> Option<Route> {
     }
     let prefix = message.header.destination_prefix_length;
     route.destination = IpNetwork::new(destination, prefix).ok()?;
-    Some(route)
+    if hops.is_empty() {
+        return Some(vec![route]);
+    }
+    let by_hop = |hop: &RouteNextHop| {
+        let gateway = hop.attributes.iter().find_map(|attribute| match attribute {
+            RouteAttribute::Gateway(via) => ip(via),
+            _ => None,
+        });
+        Route { link: Some(hop.interface_index), gateway, ..route }
+    };
+    Some(hops.iter().map(by_hop).collect())
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {

@@ -59,36 +59,47 @@ impl HostEnd {
         &self.ifname
     }
 
-    /// Deletes the veth pair, whichever end of it can be found: the one with this name; else the
-    /// pod's end, or the node's end in the ADD's result, if another implementation made them and
-    /// chose the name by chance.
+    /// Deletes the veth pair, whichever end of it can be found: the one with this name; else one
+    /// that the reference plugins made, by the pod's end or by the ADD's result. `bridge` is the one
+    /// that its node's end has to be a port of, if any.
     pub fn delete(
         &self,
         node: &Rtnl,
         pod: Option<&Pod>,
+        bridge: Option<&str>,
         result: Option<&Success>,
     ) -> Result<(), Error> {
         if let Some(link) = node.link_by_name(&self.name)? {
             return delete_veth(node, &link);
         }
+        let told = |link: &Link| {
+            let mut of_node = result.iter().flat_map(|it| &it.interfaces);
+            of_node.any(|it| it.sandbox.is_empty() && it.name == link.name)
+        };
+        let master = match bridge {
+            Some(name) => node.link_by_name(name)?.map(|bridge| bridge.index),
+            None => None,
+        };
+        // Another network's or container's link, or the node's own, is not to be lost by mistake.
+        let is_ours = |link: &Link| {
+            is_random(&link.name)
+                && link.master == master
+                && result.is_none_or(|it| it.interfaces.is_empty() || told(link))
+        };
         if let Some(pod) = pod {
             let Some(link) = pod.rtnl.link_by_name(&self.ifname)? else {
                 return Ok(());
             };
-            // A failed ADD of a second network or container must not cost the first one its link.
             let other_end = link.peer.map_or(Ok(None), |index| node.link_by_index(index))?;
-            let is_pair = |other: &Link| other.peer == Some(link.index);
-            if other_end.is_some_and(|other| is_pair(&other) && is_derived(&other.name)) {
-                return Ok(());
-            }
-            return delete_veth(&pod.rtnl, &link);
+            let other_end = other_end.filter(|other| other.peer == Some(link.index));
+            return match other_end.filter(is_ours) {
+                Some(_) => delete_veth(&pod.rtnl, &link),
+                None => Ok(()),
+            };
         }
-        let interfaces = result.map(|result| result.interfaces.as_slice()).unwrap_or_default();
-        for interface in interfaces.iter().filter(|it| it.sandbox.is_empty()) {
-            if is_derived(&interface.name) {
-                continue;
-            }
-            if let Some(link) = node.link_by_name(&interface.name)? {
+        for interface in result.iter().flat_map(|it| &it.interfaces) {
+            let link = node.link_by_name(&interface.name)?;
+            if let Some(link) = link.filter(is_ours) {
                 delete_veth(node, &link)?;
             }
         }
@@ -130,8 +141,9 @@ fn delete_veth(rtnl: &Rtnl, link: &Link) -> Result<(), Error> {
     }
 }
 
-/// Whether a name is of the shape that is derived here; the reference plugins take eight digits.
-fn is_derived(name: &str) -> bool {
+/// Whether a name is of the shape that the reference plugins choose by chance.
+fn is_random(name: &str) -> bool {
+    const DIGITS: usize = 8;
     name.strip_prefix(PREFIX).is_some_and(|digits| {
         digits.len() == DIGITS && digits.bytes().all(|b| b.is_ascii_hexdigit())
     })
@@ -148,8 +160,8 @@ mod tests {
         assert_eq!(one, HostEnd::named(&network, "c1", "eth0"));
         assert_eq!(one.alias, "kindnet/c1/eth0");
         assert_eq!(one.name.len(), 15);
-        assert!(is_derived(&one.name), "{}", one.name);
-        assert!(!is_derived("veth01234567") && !is_derived("veth0123456789g"));
+        assert!(!is_random(&one.name), "{}", one.name);
+        assert!(is_random("veth0a1b2c3d") && !is_random("veth0123456g") && !is_random("eth0"));
         for other in [
             HostEnd::named(&network, "c1", "eth1"),
             HostEnd::named(&network, "c2", "eth0"),

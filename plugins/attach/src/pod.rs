@@ -59,7 +59,10 @@ impl Pod {
 fn vanished(error: &kernel::Error) -> bool {
     let no_namespace = matches!(
         &error.cause,
-        Cause::Io(error) if error.kind() == io::ErrorKind::InvalidInput
+        Cause::Io(error) if matches!(
+            error.kind(),
+            io::ErrorKind::InvalidInput | io::ErrorKind::NotADirectory
+        )
     );
     error.is_not_found() || no_namespace
 }

@@ -160,22 +160,17 @@ impl<'a> PodInterface<'a> {
     /// does the announcement of the addresses.
     fn write_sysctls(&self) -> Result<(), Error> {
         if self.neighbours == Neighbours::OnLink {
-            sysctl::write(&["ipv4", "conf", self.name, "arp_notify"], "1")?;
-        }
-        if !sysctl::has_ipv6() {
-            return Ok(());
+            sysctl::write_if_possible(&["ipv4", "conf", self.name, "arp_notify"], "1")?;
         }
         let conf = |key| ["ipv6", "conf", self.name, key];
-        match self.dad {
-            Dad::Skip => sysctl::write(&conf("accept_dad"), "0")?,
-            Dad::Wait => sysctl::write(&conf("accept_dad"), "1")?,
-        };
+        let accept_dad = if self.dad == Dad::Wait { "1" } else { "0" };
+        sysctl::write_if_possible(&conf("accept_dad"), accept_dad)?;
         if self.has_ipv6() {
             // Engines make namespaces without IPv6 and leave it to the network to have it.
             for link in ["lo", self.name] {
                 sysctl::write(&["ipv6", "conf", link, "disable_ipv6"], "0")?;
             }
-            sysctl::write(&conf("keep_addr_on_down"), "1")?;
+            sysctl::write_if_possible(&conf("keep_addr_on_down"), "1")?;
         }
         Ok(())
     }
@@ -213,7 +208,7 @@ fn is_route(route: &rtnl::Route, wanted: &rtnl::Route) -> bool {
         && route.gateway == wanted.gateway
         && route.table == wanted.table
         && (wanted.source.is_none() || wanted.source == route.source)
-        && (route.link == wanted.link || route.link.is_none())
+        && route.link == wanted.link
 }
 
 #[cfg(test)]

@@ -41,7 +41,7 @@ impl VethPair {
         let peer = VethPeer { name: end.ifname(), mac, netns: &pod.netns };
         node.create_veth(&Veth { name: &end.name, mtu, master, peer })?;
         let made = end.clone();
-        undo.on_error("delete the veth pair", move || Ok(made.delete(node, None, None)?));
+        undo.on_error("delete the veth pair", move || Ok(made.delete(node, None, None, None)?));
 
         let missing = |name: &str| Error::missing(format!("link {name}"));
         let host = node.link_by_name(&end.name)?.ok_or_else(|| missing(&end.name))?;
@@ -67,8 +67,5 @@ impl VethPair {
 
 /// A pod must not be able to make itself the node's router (CVE-2020-10749).
 pub fn ignore_router_advertisements(link: &str) -> Result<(), Error> {
-    if sysctl::has_ipv6() {
-        sysctl::write(&["ipv6", "conf", link, "accept_ra"], "0")?;
-    }
-    Ok(())
+    Ok(sysctl::write_if_possible(&["ipv6", "conf", link, "accept_ra"], "0")?)
 }

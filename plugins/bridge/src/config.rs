@@ -209,7 +209,8 @@ mod tests {
     fn network(keys: &Value) -> Result<Network<Config>, Error> {
         let mut configuration = json!({"name": "n"});
         configuration.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
-        Network::read(configuration.to_string().into_bytes(), Version::V1_1_0, Vec::new())
+        let stdin = configuration.to_string().into_bytes();
+        Network::read(cni::Command::Add, stdin, Version::V1_1_0, Vec::new())
     }
 
     #[track_caller]

@@ -63,13 +63,14 @@ impl Plugin for Bridge {
         let pod = failures
             .try_to("look into the pod", || Pod::open_if_there(call.netns()))
             .unwrap_or_default();
-        let rules = failures.try_to("remove the rules", || Rules::open(call));
+        let rules = failures.try_to("remove the rules", || Rules::open_to_remove(call));
         if let Some(rules) = &rules {
             failures.try_to("remove the rules", || rules.remove(pod.as_ref()));
         }
         failures.try_to("delete the interface", || -> Result<(), Error> {
             let result = call.network.prev_result.as_ref();
-            Ok(HostEnd::of(call).delete(&Rtnl::open()?, pod.as_ref(), result)?)
+            let bridge = Some(call.config().bridge());
+            Ok(HostEnd::of(call).delete(&Rtnl::open()?, pod.as_ref(), bridge, result)?)
         });
         drop(rules);
         // Last, so that nobody gets the address while this pod could still use it.

@@ -21,7 +21,13 @@ pub(crate) struct Rules<'a> {
 impl<'a> Rules<'a> {
     /// The way to the rules; none is opened for a network that has no rules.
     pub(crate) fn open(call: &'a Call<Config>) -> Result<Self, Error> {
-        Ok(Self { call, netlink: open(call.config())? })
+        let netlink = if has_rules(call.config()) { Some(Nfnetlink::open()?) } else { None };
+        Ok(Self { call, netlink })
+    }
+
+    /// The way to rules of an ADD, whose configuration may have been another one.
+    pub(crate) fn open_to_remove(call: &'a Call<Config>) -> Result<Self, Error> {
+        Ok(Self { call, netlink: open_to_remove(call.config())? })
     }
 
     /// Refuses frames from any other hardware address than the pod's.
@@ -59,25 +65,22 @@ impl<'a> Rules<'a> {
         Ok(())
     }
 
-    /// Removes all of them, by the names alone. One that cannot be removed does not keep the others.
+    /// Removes all of them, by the names alone, whatever the configuration says by now. One that
+    /// cannot be removed does not keep the others.
     pub(crate) fn remove(&self, pod: Option<&Pod>) -> Result<(), cni::Error> {
         let Some(netlink) = &self.netlink else {
             return Ok(());
         };
         let (call, id) = (self.call, self.call.container_id().as_str());
         let mut failures = Failures::new();
-        if call.config().macspoofchk {
-            failures.try_to("rules of macspoofchk", || {
-                macspoof::remove(netlink, id, call.ifname().as_str())
-            });
-        }
-        if call.config().ip_masq {
-            failures.try_to("rules of ipMasq", || -> Result<(), Error> {
-                let others = |pod: &Pod| pod.addresses_beside(call.ifname().as_str());
-                let in_use = pod.map_or(Ok(Vec::new()), others)?;
-                Ok(masquerade::remove(netlink, &call.network.name, id, &in_use)?)
-            });
-        }
+        failures.try_to("rules of macspoofchk", || {
+            macspoof::remove(netlink, id, call.ifname().as_str())
+        });
+        failures.try_to("rules of ipMasq", || -> Result<(), Error> {
+            let others = |pod: &Pod| pod.addresses_beside(call.ifname().as_str());
+            let in_use = pod.map_or(Ok(Vec::new()), others)?;
+            Ok(masquerade::remove(netlink, &call.network.name, id, &in_use)?)
+        });
         failures.into_result()
     }
 
@@ -97,37 +100,37 @@ pub(crate) fn collect_garbage(
     network: &Network<Config>,
     valid: &ValidAttachments,
 ) -> Result<(), cni::Error> {
-    let Some(netlink) = open(&network.config)? else {
+    let Some(netlink) = open_to_remove(&network.config)? else {
         return Ok(());
     };
     let mut failures = Failures::new();
-    if network.config.macspoofchk {
-        failures.try_to("rules of macspoofchk", || -> Result<(), Error> {
-            let links = Rtnl::open()?.links()?;
-            let exists = |name: &str| links.iter().any(|link| link.name == name);
-            Ok(macspoof::collect_garbage(&netlink, exists)?)
-        });
-    }
-    if network.config.ip_masq {
-        failures.try_to("rules of ipMasq", || {
-            masquerade::collect_garbage(&netlink, &network.name, valid)
-        });
-    }
+    failures.try_to("rules of macspoofchk", || -> Result<(), Error> {
+        let node = Rtnl::open()?;
+        // One that cannot be looked up may be there.
+        let exists = |name: &str| !matches!(node.link_by_name(name), Ok(None));
+        Ok(macspoof::collect_garbage(&netlink, exists)?)
+    });
+    failures
+        .try_to("rules of ipMasq", || masquerade::collect_garbage(&netlink, &network.name, valid));
     failures.into_result()
 }
 
 /// Whether rules could be written now.
 pub(crate) fn status(network: &Network<Config>) -> Result<(), Error> {
-    if let Some(netlink) = open(&network.config)? {
-        netlink.generation()?;
+    if has_rules(&network.config) {
+        Nfnetlink::open()?.generation()?;
     }
     Ok(())
 }
 
-fn open(config: &Config) -> Result<Option<Nfnetlink>, Error> {
+/// `None` where the kernel has no nf_tables, and the configuration does not need them.
+fn open_to_remove(config: &Config) -> Result<Option<Nfnetlink>, Error> {
+    let netlink = Nfnetlink::open()?;
+    let is_there = has_rules(config) || netlink.generation().is_ok();
+    Ok(is_there.then_some(netlink))
+}
+
+fn has_rules(config: &Config) -> bool {
     let by_iptables = config.ip_masq && config.ip_masq_backend == MasqueradeBackend::Iptables;
-    if by_iptables || config.macspoofchk {
-        return Ok(Some(Nfnetlink::open()?));
-    }
-    Ok(None)
+    by_iptables || config.macspoofchk
 }

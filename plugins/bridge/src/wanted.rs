@@ -48,9 +48,10 @@ impl<'a> Wanted<'a> {
 
     /// What an ADD made that had this result.
     pub(crate) fn of(call: &'a Call<Config>, result: &Success) -> Self {
-        let config = call.config();
-        let gateways = if config.gateway() { gateway::addresses(&result.ips) } else { Vec::new() };
-        Self { call, result: result.clone(), gateways }
+        // Plugins further down the chain may have made interfaces of their own.
+        let ips: Vec<_> = result.ips_of(call.ifname().as_str()).cloned().collect();
+        let gateways = if call.config().gateway() { gateway::addresses(&ips) } else { Vec::new() };
+        Self { call, result: Success { ips, ..result.clone() }, gateways }
     }
 
     /// Makes it so.
@@ -84,6 +85,18 @@ impl<'a> Wanted<'a> {
 
     /// Finds what is missing or was changed.
     pub(crate) fn compare(&self, node: &Rtnl, pod: &Pod, rules: &Rules<'_>) -> Result<(), Error> {
+        let bridge = self.compare_bridge(node)?;
+        let VethPair { host, inside } = VethPair::find(node, pod, self.ifname())?;
+        interfaces::compare(&self.result, &inside, Some(pod))?;
+        self.compare_port(&host, &bridge)?;
+        rules.compare(&host.name, inside.mac, &self.result)?;
+        if self.config().disable_container_interface {
+            return Ok(());
+        }
+        Ok(self.pod_interface().compare(pod, &inside)?)
+    }
+
+    fn compare_bridge(&self, node: &Rtnl) -> Result<Link, Error> {
         let name = self.config().bridge();
         let missing = |what: String| Error::from(attach::Error::missing(what));
         let bridge = find_bridge(node, name)?.ok_or_else(|| missing(format!("bridge {name}")))?;
@@ -91,32 +104,41 @@ impl<'a> Wanted<'a> {
             // Others' hardware addresses may follow their ports'.
             interfaces::compare(&self.result, &bridge, None)?;
         }
+        if !bridge.up {
+            return Err(changed(format!("bridge {name}"), "is down"));
+        }
         if self.config().promisc_mode && !bridge.promisc {
             return Err(changed(format!("bridge {name}"), "is not promiscuous"));
         }
-        let present = node.addresses(bridge.index, None)?;
-        for gateway in &self.gateways {
-            if !present.iter().any(|address| address.network == (*gateway).into()) {
-                return Err(missing(format!("address {gateway} of bridge {name}")));
+        if !self.gateways.is_empty() {
+            let present = node.addresses(bridge.index, None)?;
+            for gateway in &self.gateways {
+                if !present.iter().any(|address| address.network == (*gateway).into()) {
+                    return Err(missing(format!("address {gateway} of bridge {name}")));
+                }
             }
+            forwarding::check(self.is_gateway_of(true), self.is_gateway_of(false))?;
         }
+        Ok(bridge)
+    }
 
-        let VethPair { host, inside } = VethPair::find(node, pod, self.ifname())?;
-        interfaces::compare(&self.result, &inside, Some(pod))?;
+    fn compare_port(&self, host: &Link, bridge: &Link) -> Result<(), Error> {
+        let link = || format!("link {}", host.name);
         if host.master != Some(bridge.index) {
-            return Err(changed(format!("link {}", host.name), &format!("is no port of {name}")));
+            return Err(changed(link(), &format!("is no port of {}", bridge.name)));
+        }
+        if !host.up {
+            return Err(changed(link(), "is down"));
         }
         let (wanted, port) = (connection::port(self.config()), host.port.unwrap_or_default());
         // More than was asked for may be somebody else's doing; a kubelet sets hairpin mode.
-        if (wanted.hairpin && !port.hairpin) || (wanted.isolated && !port.isolated) {
-            let how = format!("is set to {port:?} instead of {wanted:?}");
-            return Err(changed(format!("bridge port {}", host.name), &how));
+        if wanted.hairpin && !port.hairpin {
+            return Err(changed(link(), "is not in hairpin mode"));
         }
-        rules.compare(&host.name, inside.mac, &self.result)?;
-        if self.config().disable_container_interface {
-            return Ok(());
+        if wanted.isolated && !port.isolated {
+            return Err(changed(link(), "is not isolated"));
         }
-        Ok(self.pod_interface().compare(pod, &inside)?)
+        Ok(())
     }
 
     /// What has to happen to the bridge's addresses; refuses what would drive another one out.
@@ -156,8 +178,11 @@ impl<'a> Wanted<'a> {
             // A bridge that somebody else made may change its address with its ports.
             node.set_link(bridge.index, LinkChange { mac: bridge.mac, ..LinkChange::default() })?;
         }
-        let of_family = |ipv4| self.gateways.iter().any(|gateway| gateway.is_ipv4() == ipv4);
-        Ok(forwarding::enable(of_family(true), of_family(false))?)
+        Ok(forwarding::enable(self.is_gateway_of(true), self.is_gateway_of(false))?)
+    }
+
+    fn is_gateway_of(&self, ipv4: bool) -> bool {
+        self.gateways.iter().any(|gateway| gateway.is_ipv4() == ipv4)
     }
 
     fn pod_interface(&self) -> PodInterface<'_> {

@@ -1,4 +1,5 @@
-//! Brings the loopback interface of a pod up. Runtimes run it for every pod, beside the network.
+//! Brings the loopback interface of a pod up. Runtimes run it for every pod, beside the network,
+//! some of them with another `CNI_IFNAME` than the one interface that this is about.
 
 use attach::{Error, Pod};
 use cni::{Call, Interface, IpConfig, Mac, Network, Plugin, Success, ValidAttachments};
@@ -25,7 +26,7 @@ impl Plugin for Loopback {
     /// The kernel gives `lo` its addresses when it comes up; they are reported as found.
     fn add(&self, call: &Call<Config>) -> Result<Success, cni::Error> {
         let pod = Pod::open(call.require_netns()?)?;
-        let lo = find(&pod.rtnl, call)?;
+        let lo = find(&pod.rtnl)?;
         set_up(&pod.rtnl, &lo, true)?;
         let addresses = pod.rtnl.addresses(lo.index, None).map_err(Error::from)?;
         let found = Success {
@@ -51,7 +52,7 @@ impl Plugin for Loopback {
 
     fn check(&self, call: &Call<Config>) -> Result<(), cni::Error> {
         let pod = Pod::open(call.require_netns()?)?;
-        let lo = find(&pod.rtnl, call)?;
+        let lo = find(&pod.rtnl)?;
         if lo.up {
             return Ok(());
         }
@@ -62,10 +63,7 @@ impl Plugin for Loopback {
         let Some(pod) = Pod::open_if_there(call.netns())? else {
             return Ok(());
         };
-        match pod.rtnl.link_by_name(call.ifname().as_str()).map_err(Error::from)? {
-            Some(lo) => Ok(set_up(&pod.rtnl, &lo, false)?),
-            None => Ok(()),
-        }
+        Ok(set_up(&pod.rtnl, &find(&pod.rtnl)?, false)?)
     }
 
     /// A vanished pod took its loopback interface with it.
@@ -78,9 +76,9 @@ impl Plugin for Loopback {
     }
 }
 
-fn find(rtnl: &Rtnl, call: &Call<Config>) -> Result<Link, Error> {
-    let name = call.ifname().as_str();
-    rtnl.link_by_name(name)?.ok_or_else(|| Error::missing(format!("interface {name} of the pod")))
+/// Every namespace has it, for as long as it exists.
+fn find(rtnl: &Rtnl) -> Result<Link, Error> {
+    rtnl.link_by_name("lo")?.ok_or_else(|| Error::missing("interface lo of the pod"))
 }
 
 fn set_up(rtnl: &Rtnl, lo: &Link, up: bool) -> Result<(), Error> {

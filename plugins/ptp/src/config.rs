@@ -61,7 +61,7 @@ mod tests {
         let mut configuration = json!({"name": "n", "ipam": {"type": "host-local"}});
         configuration.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
         let stdin = configuration.to_string().into_bytes();
-        Config::validate(&Network::read(stdin, Version::V1_1_0, Vec::new())?)
+        Config::validate(&Network::read(cni::Command::Add, stdin, Version::V1_1_0, Vec::new())?)
     }
 
     #[track_caller]

@@ -68,7 +68,7 @@ impl Plugin for Ptp {
         }
         failures.try_to("delete the interface", || -> Result<(), Error> {
             let result = call.network.prev_result.as_ref();
-            Ok(HostEnd::of(call).delete(&Rtnl::open()?, pod.as_ref(), result)?)
+            Ok(HostEnd::of(call).delete(&Rtnl::open()?, pod.as_ref(), None, result)?)
         });
         // Closing waits until the kernel has disposed of the rules, and it does so beside the link.
         drop(rules);

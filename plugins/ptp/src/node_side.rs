@@ -74,7 +74,8 @@ impl NodeSide {
         for family in [Family::V4, Family::V6].into_iter().filter(|family| self.has(*family)) {
             let routes = node.routes(family)?;
             for wanted in self.routes(link).filter(|route| is_of(family, route.destination)) {
-                let is_it = |it: &&Route| it.destination == wanted.destination;
+                let to = |route: &Route| (route.destination, route.table);
+                let is_it = |it: &&Route| to(it) == to(&wanted);
                 // The first one is the one that packets take.
                 if routes.iter().find(is_it).is_none_or(|first| first.link != wanted.link) {
                     return missing(format!("route {} by {}", wanted.destination, link.name));

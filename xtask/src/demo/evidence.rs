@@ -52,7 +52,7 @@ impl Evidence {
         addresses: &[IpAddr],
     ) -> Result<(), DemoError> {
         let mut node_links = links(node)?;
-        node_links.remove(BRIDGE);
+        let bridge = node_links.take(BRIDGE);
         same("links of the node", &self.node_links, &node_links)?;
         same("links of the pod", &self.pod_links, &links(pod)?)?;
         same("leases", &self.files, &leases(workplace)?)?;
@@ -62,12 +62,11 @@ impl Evidence {
         let shared = SHARED_CHAINS.map(str::to_owned).into();
         let own: BTreeSet<String> = chains.difference(&shared).cloned().collect();
         same("chains of the pod", &BTreeSet::new(), &own)?;
-        same("rules that name the pod", &BTreeSet::new(), &rules)?;
+        same("rules of the nat tables that name the pod", &BTreeSet::new(), &rules)?;
         same("tracked connections of the pod", &BTreeSet::new(), &flows)?;
-        println!(
-            "  left on the node: bridge {BRIDGE}, and the chains {}",
-            SHARED_CHAINS[4..].join(", ")
-        );
+        let kept = chains.into_iter().filter(|chain| chain.starts_with("CNI-"));
+        let kept: Vec<String> = bridge.into_iter().chain(kept).collect();
+        println!("  left on the node, for the next pod: {}", kept.join(", "));
         Ok(())
     }
 }
@@ -145,7 +144,8 @@ fn leases(workplace: &Workplace) -> Result<Texts, DemoError> {
     while let Some(directory) = directories.pop() {
         let entries = fs::read_dir(&directory)
             .map_err(|error| DemoError::File("read", directory.clone(), error))?;
-        for entry in entries.flatten() {
+        for entry in entries {
+            let entry = entry.map_err(|error| DemoError::File("read", directory.clone(), error))?;
             let name = entry.file_name().to_string_lossy().into_owned();
             if entry.path().is_dir() {
                 directories.push(entry.path());
