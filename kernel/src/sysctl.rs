@@ -31,7 +31,7 @@ pub fn write(name: &[&str], value: &str) -> Result<Option<String>> {
     Ok(Some(before))
 }
 
-/// As [`write`], where the setting is there and can be written: a link may have no IPv6, and a
+/// As [`write()`], where the setting is there and can be written: a link may have no IPv6, and a
 /// container may see `/proc/sys` read-only. For what a pod can live without.
 pub fn write_if_possible(name: &[&str], value: &str) -> Result<()> {
     match write(name, value) {
