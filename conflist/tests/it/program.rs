@@ -153,8 +153,8 @@ fn what_failed_is_told() {
         1,
         &sandbox,
         &expect![[r#"
-        conflist: CNI_IFNAME: interface name "a/b" is none: at most 15 bytes, not "." or "..", without '/', ':' and white space
-    "#]],
+            conflist: CNI_IFNAME: interface name "a/b" is none: at most 15 bytes, not "." or "..", without '/', ':', '%' and white space
+        "#]],
     );
     fails(
         &run(&["add", "net", "/n", "--args", "x"]),
