@@ -44,21 +44,15 @@ impl Plugin for Portmap {
         }
         let netlink = Nfnetlink::open().map_err(Error::from)?;
         Undo::around(|undo| {
-            if settings.masquerades() {
-                for cidr in pod.iter().filter(|cidr| cidr.is_ipv4()) {
-                    if let Some(link) = route_loopback_to(*cidr)? {
-                        undo.on_error("switch route_localnet off", move || {
-                            let name = ["ipv4", "conf", &link, "route_localnet"];
-                            sysctl::write(&name, "0").map_err(Error::from)?;
-                            Ok(())
-                        });
-                    }
-                }
-            }
             apply::add(&netlink, &plan, settings.refuse_conflicts)?;
             undo.on_error("remove the rules", || {
                 Ok(remove::remove(&netlink, &call.network.name, call.container_id()).map(drop)?)
             });
+            if settings.masquerades() {
+                for cidr in pod.iter().filter(|cidr| cidr.is_ipv4()) {
+                    route_loopback_to(*cidr)?;
+                }
+            }
             flows::forget_udp(&netlink, &settings.mappings, &pod)?;
             Ok(result.clone())
         })
@@ -107,12 +101,12 @@ fn addresses(call: &Call<Config>, result: &Success) -> Vec<Cidr> {
     [Nat::V4, Nat::V6].into_iter().filter_map(first).collect()
 }
 
-/// Lets packets from 127.0.0.0/8 leave by the link towards the pod; gives the link's name if they could not
-/// before. IPv6 has no such switch: nothing leads from `::1` to a pod.
-fn route_loopback_to(pod: Cidr) -> Result<Option<String>, Error> {
+/// Lets packets from 127.0.0.0/8 leave by the link towards the pod. Never undone: on a bridge, other pods
+/// need it too. IPv6 has no such switch: nothing leads from `::1` to a pod.
+fn route_loopback_to(pod: Cidr) -> Result<(), Error> {
     let rtnl = Rtnl::open()?;
-    let Some(index) = rtnl.link_towards(pod.ip())? else { return Ok(None) };
-    let Some(link) = rtnl.link_by_index(index)? else { return Ok(None) };
-    let before = sysctl::write(&["ipv4", "conf", &link.name, "route_localnet"], "1")?;
-    Ok(before.map(|_| link.name))
+    let Some(index) = rtnl.link_towards(pod.ip())? else { return Ok(()) };
+    let Some(link) = rtnl.link_by_index(index)? else { return Ok(()) };
+    sysctl::write(&["ipv4", "conf", &link.name, "route_localnet"], "1")?;
+    Ok(())
 }

@@ -98,6 +98,7 @@ fn a_refused_add_leaves_nothing() {
         let error = portmap("ADD", "pod-a", &pod.path(), &external).unwrap_err();
         assert!(error["msg"].as_str().unwrap().contains("no chain NO-SUCH-CHAIN"), "{error}");
         assert_eq!(rules(), before);
+        // Switched on only after the rules are there, and then it stays: other pods may need it by then.
         assert_eq!(sh("sysctl -n net.ipv4.conf.vethpod.route_localnet"), "0\n");
     });
 }
