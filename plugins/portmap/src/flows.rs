@@ -29,8 +29,7 @@ pub(crate) fn forget_udp(
     let is_local =
         |ip: IpAddr| ip.is_loopback() || addresses.iter().any(|address| address.network.ip() == ip);
     for nat in pod.iter().map(|cidr| Nat::of(cidr.ip())) {
-        let of_family = |ip: IpAddr| Nat::of(ip) == nat;
-        for mapping in udp.iter().filter(|mapping| mapping.host_ip.is_none_or(of_family)) {
+        for mapping in udp.iter().filter(|mapping| mapping.is_of(nat)) {
             let filter = Filter {
                 protocol: Some(UDP),
                 original_destination: mapping.host_ip.filter(|ip| !ip.is_unspecified()),

@@ -22,6 +22,8 @@ pub(crate) const DNAT_CHAIN: &str = "CNI-HOSTPORT-DNAT";
 pub(crate) const CHAIN_PREFIX: &str = "CNI-DN-";
 const SET_MARK_CHAIN: &str = "CNI-HOSTPORT-SETMARK";
 const MASQUERADE_CHAIN: &str = "CNI-HOSTPORT-MASQ";
+/// The chains that all containers share.
+pub(crate) const SHARED_CHAINS: [&str; 3] = [DNAT_CHAIN, SET_MARK_CHAIN, MASQUERADE_CHAIN];
 
 /// `XT_MULTI_PORTS`.
 const PORTS_OF_AN_ENTRY: usize = 15;
@@ -114,9 +116,11 @@ impl FamilyPlan {
             None => {}
         }
         shared.extend([NatChain::Prerouting, NatChain::Output].map(packets_for_the_node));
-        let for_family =
-            |mapping: &&Mapping| mapping.host_ip.is_none_or(|host_ip| Nat::of(host_ip) == nat);
-        let rules = settings.mappings.iter().filter(for_family);
+        let mut mappings: Vec<&Mapping> =
+            settings.mappings.iter().filter(|mapping| mapping.is_of(nat)).collect();
+        // One at an address of its own would get nothing after one at all addresses.
+        mappings.sort_by_key(|mapping| mapping.is_at_all_addresses());
+        let rules = mappings.into_iter();
         Self {
             nat,
             shared,
@@ -200,7 +204,7 @@ fn packets_for_the_node(base: NatChain) -> Shared {
 }
 
 /// Entries for all ports, those of the other family's addresses too: the reference plugin's CHECK looks for
-/// them like this.
+/// them like this. Packets that find no rule in the container's chain come back and go on.
 fn entries(own_chain: &str, comment: &str, settings: &Settings, nat: Nat) -> Vec<Rule> {
     let mut entries = Vec::new();
     for protocol in protocols() {
@@ -222,7 +226,7 @@ fn mapping_rules(mapping: &Mapping, settings: &Settings, pod: Cidr) -> Vec<Rule>
     let to_port = |target: Target| {
         let rule = Rule::to(target).protocol(mapping.protocol);
         let rule = rule.destination_port(mapping.host_port);
-        match mapping.host_ip.filter(|host_ip| !host_ip.is_unspecified()) {
+        match mapping.host_ip.filter(|_| !mapping.is_at_all_addresses()) {
             Some(host_ip) => rule.destination(Is::equal(IpNetwork::from(host_ip))),
             None => rule,
         }
