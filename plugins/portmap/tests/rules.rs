@@ -236,3 +236,21 @@ fn more_garbage_than_one_batch_takes() {
         assert!(!rules().contains("CNI-DN-"));
     });
 }
+
+/// Root of a user namespace may not force the size of a socket's buffer.
+#[test]
+fn many_ports_in_a_user_namespace() {
+    on_a_node(|| {
+        let pod = pod();
+        let mappings: Vec<_> = (0..300).map(|port| tcp(8000 + port, 80)).collect();
+        let config = config(&json!(mappings)).to_string();
+        let (program, netns) = (env!("CARGO_BIN_EXE_portmap"), pod.path());
+        let listed = sh(&format!(
+            "unshare --user --map-root-user --net sh -ec '
+                echo '\\''{config}'\\'' | CNI_COMMAND=ADD CNI_CONTAINERID=pod-a CNI_NETNS={netns} CNI_IFNAME=eth0 \\
+                    CNI_PATH=/nowhere {program} >&2
+                iptables -t nat -S'"
+        ));
+        assert_eq!(listed.matches("-j DNAT").count(), 300);
+    });
+}
