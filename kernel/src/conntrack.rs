@@ -11,7 +11,7 @@ use netlink_packet_netfilter::conntrack::{
 use nix::errno::Errno;
 
 use crate::error::Result;
-use crate::nfnetlink::Nfnetlink;
+use crate::nfnetlink::{Nfnetlink, is_unknown_subsystem};
 use crate::nft::Family;
 use crate::nft::attribute::{attributes, be_u16};
 
@@ -62,6 +62,7 @@ pub struct Filter {
 
 const IPCTNL_MSG_CT_GET: u8 = 1;
 const IPCTNL_MSG_CT_DELETE: u8 = 2;
+const IPCTNL_MSG_CT_GET_STATS: u8 = 5;
 const CTA_TUPLE_ORIG: u16 = 1;
 const CTA_TUPLE_REPLY: u16 = 2;
 const CTA_ID: u16 = 12;
@@ -81,12 +82,12 @@ impl Nfnetlink {
     pub fn flows(&self, family: Family, filter: &Filter) -> Result<Vec<Flow>> {
         let what = || format!("list the {} connections of {filter:?}", family.name());
         let list = |attributes| self.dump(family, message(IPCTNL_MSG_CT_GET, attributes), what);
-        // Linux before 5.8 ignores the filter; what it does not know of it, a kernel refuses.
+        // Linux before 5.8 ignores the filter; what it does not know of it, a later kernel refuses.
         let bodies = match list(filter.to_wire()) {
-            Err(error) if unsupported(&error) => match list(Vec::new()) {
-                Err(error) if unsupported(&error) => Vec::new(),
-                listed => listed?,
-            },
+            Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => list(Vec::new())?,
+            Err(error) if error.errno() == Some(Errno::EINVAL) && !self.has_conntrack()? => {
+                Vec::new()
+            }
             listed => listed?,
         };
         let flows = bodies.iter().filter_map(|body| Flow::parse(body));
@@ -111,11 +112,16 @@ impl Nfnetlink {
         let delete = message(IPCTNL_MSG_CT_DELETE, attributes);
         self.execute(family, delete, || format!("delete connection {:?}", flow.original)).map(drop)
     }
-}
 
-/// nfnetlink refuses a subsystem whose module is missing with EINVAL.
-fn unsupported(error: &crate::Error) -> bool {
-    matches!(error.errno(), Some(Errno::EINVAL | Errno::EOPNOTSUPP))
+    /// Whether connections are tracked and shown (`nf_conntrack_netlink`), built in or as a module that the
+    /// kernel could load.
+    fn has_conntrack(&self) -> Result<bool> {
+        let question = message(IPCTNL_MSG_CT_GET_STATS, Vec::new());
+        match self.execute(Family::Ipv4, question, || "look for connection tracking".to_owned()) {
+            Err(error) if is_unknown_subsystem(&error) => Ok(false),
+            asked => asked.map(|_| true),
+        }
+    }
 }
 
 impl Filter {

@@ -8,7 +8,10 @@ use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
 };
 use nix::errno::Errno;
-use nix::sys::socket::{setsockopt, sockopt::SndBufForce};
+use nix::sys::socket::{
+    setsockopt,
+    sockopt::{SndBuf, SndBufForce},
+};
 
 use crate::error::{Cause, Error, Result};
 use crate::netlink::{Protocol, Socket};
@@ -103,6 +106,14 @@ impl Nfnetlink {
         id.ok_or_else(|| Error::new(what(), Errno::EBADMSG))
     }
 
+    /// Whether this kernel has `nf_tables`, built in or as a module that it could load.
+    pub fn has_nf_tables(&self) -> Result<bool> {
+        match self.generation() {
+            Err(error) if is_unknown_subsystem(&error) => Ok(false),
+            asked => asked.map(|_| true),
+        }
+    }
+
     fn commit_at(&self, batch: &Batch, generation: Option<u32>) -> Result<()> {
         let Some((last, others)) = batch.requests.split_last() else { return Ok(()) };
         let begin = Request::batch(NFNL_MSG_BATCH_BEGIN, generation);
@@ -123,8 +134,13 @@ impl Nfnetlink {
             request.map_or("commit to the nf_tables ruleset", |request| request.what.as_str())
         };
         if bytes.len() > DEFAULT_SEND_BUFFER {
-            setsockopt(&self.socket, SndBufForce, &(2 * bytes.len()))
-                .map_err(|errno| Error::new("enlarge the netfilter socket's buffer", errno))?;
+            let size = 2 * bytes.len();
+            // Root of a user namespace has to make do with what `net.core.wmem_max` allows.
+            let enlarged = match setsockopt(&self.socket, SndBufForce, &size) {
+                Err(Errno::EPERM) => setsockopt(&self.socket, SndBuf, &size),
+                forced => forced,
+            };
+            enlarged.map_err(|errno| Error::new("enlarge the netfilter socket's buffer", errno))?;
         }
         self.socket.send(&bytes).map_err(|cause| Error::new(what(sequence), cause))?;
         self.collect(sequence, acknowledged, what)
@@ -230,6 +246,12 @@ impl Nfnetlink {
         }
         Ok((bodies, interrupted))
     }
+}
+
+/// Whether a request without attributes was refused because nobody is there to take it (`nfnetlink_rcv_msg`).
+/// With attributes, EINVAL can be meant for one of those.
+pub(crate) fn is_unknown_subsystem(error: &Error) -> bool {
+    error.errno() == Some(Errno::EINVAL)
 }
 
 impl Batch {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::show::{ADDRESS_TYPES, CONNTRACK_STATES};
-use super::{Bits, Is, Match, Rule};
+use super::{Bits, COMMENT_MAX, Is, Match, Rule};
 use crate::nft::Family;
 
 /// An argument list that is not understood.
@@ -44,6 +44,12 @@ pub enum ArgumentError {
         /// The option.
         argument: String,
     },
+    /// A match extension that says nothing without one of its options.
+    #[error("argument \"-m {extension}\" is without any of its options")]
+    NoOption {
+        /// Its name.
+        extension: &'static str,
+    },
 }
 
 /// Adds the matches that `arguments` stand for to `rule`, after those that it has.
@@ -53,17 +59,20 @@ pub fn parse_matches(
     arguments: &[String],
 ) -> Result<Rule, ArgumentError> {
     let mut reader = Reader { arguments: arguments.iter(), negated: false };
+    let mut bare = Vec::new();
     while let Some(option) = reader.option() {
         let option = option.as_str();
         let twice = || ArgumentError::Twice { argument: option.into() };
+        bare.retain(|(_, options): &(_, &[&str])| !options.contains(&option));
         match option {
-            "-m" | "--match" => match reader.value(option)?.as_str() {
-                "addrtype" | "comment" | "conntrack" | "mark" if !reader.negated => {}
-                other => {
-                    let argument = format!("{option} {other}");
-                    return Err(ArgumentError::Unsupported { argument });
-                }
-            },
+            "-m" | "--match" => {
+                let name = reader.value(option)?;
+                let known = EXTENSIONS.iter().find(|known| known.0 == name && !reader.negated);
+                let argument = || format!("{option} {name}");
+                bare.push(
+                    *known.ok_or_else(|| ArgumentError::Unsupported { argument: argument() })?,
+                );
+            }
             "-s" | "--source" | "--src" if rule.source.is_none() => {
                 let is = reader.is(option, "an address or network", |v| network(family, v))?;
                 rule = rule.source(is);
@@ -73,10 +82,10 @@ pub fn parse_matches(
                 rule = rule.destination(is);
             }
             "-i" | "--in-interface" if rule.in_interface.is_none() => {
-                rule.in_interface = Some(reader.is(option, INTERFACE, interface)?);
+                rule.in_interface = reader.interface(option)?;
             }
             "-o" | "--out-interface" if rule.out_interface.is_none() => {
-                rule.out_interface = Some(reader.is(option, INTERFACE, interface)?);
+                rule.out_interface = reader.interface(option)?;
             }
             "-s" | "--source" | "--src" | "-d" | "--destination" | "--dst" | "-i"
             | "--in-interface" | "-o" | "--out-interface" => return Err(twice()),
@@ -88,7 +97,7 @@ pub fn parse_matches(
             "--comment" if reader.negated => {
                 return Err(ArgumentError::Unsupported { argument: format!("! {option}") });
             }
-            "--comment" => rule = rule.comment(reader.value(option)?),
+            "--comment" => rule = rule.comment(reader.is(option, COMMENT, comment)?.value),
             "--ctstate" => {
                 let is = reader.is(option, "a list of states such as NEW,RELATED", states)?;
                 rule = rule.matching(Match::ConntrackState(is));
@@ -100,10 +109,22 @@ pub fn parse_matches(
             other => return Err(ArgumentError::Unsupported { argument: other.into() }),
         }
     }
-    Ok(rule)
+    match bare.first() {
+        Some((extension, _)) => Err(ArgumentError::NoOption { extension }),
+        None => Ok(rule),
+    }
 }
 
+/// The match extensions and their options.
+const EXTENSIONS: [(&str, &[&str]); 4] = [
+    ("addrtype", &["--src-type", "--dst-type"]),
+    ("comment", &["--comment"]),
+    ("conntrack", &["--ctstate"]),
+    ("mark", &["--mark"]),
+];
+
 const INTERFACE: &str = "an interface name of 1 to 15 characters";
+const COMMENT: &str = "at most 255 bytes, none of them zero,";
 
 /// Goes through the arguments; a `!` counts for the option that follows it.
 struct Reader<'a> {
@@ -128,6 +149,20 @@ impl Reader<'_> {
     fn value(&mut self, option: &str) -> Result<String, ArgumentError> {
         let missing = || ArgumentError::NoValue { argument: option.into() };
         self.arguments.next().cloned().ok_or_else(missing)
+    }
+
+    /// `+` alone stands for all interfaces, so there is nothing to compare; its opposite is none at all.
+    fn interface(&mut self, option: &str) -> Result<Option<Is<String>>, ArgumentError> {
+        let is = self.is(option, INTERFACE, interface)?;
+        match (is.value.as_str(), is.negated) {
+            ("+", false) => Ok(None),
+            ("+", true) => Err(ArgumentError::BadValue {
+                argument: format!("! {option}"),
+                value: is.value,
+                expected: "a name that some interfaces do not have",
+            }),
+            _ => Ok(Some(is)),
+        }
     }
 
     fn is<T>(
@@ -159,7 +194,8 @@ fn network(family: Family, value: &str) -> Option<IpNetwork> {
     let network = match value.split_once('/') {
         None => IpNetwork::from(value.parse::<IpAddr>().ok()?),
         Some((address, prefix)) => {
-            IpNetwork::new(address.parse().ok()?, prefix.parse().ok()?).ok()?
+            let prefix = digits(prefix, 10)?.try_into().ok()?;
+            IpNetwork::new(address.parse().ok()?, prefix).ok()?
         }
     };
     (network.is_ipv6() == (family == Family::Ipv6)).then_some(network)
@@ -193,11 +229,26 @@ fn mark(value: &str) -> Option<Bits> {
     Some(Bits { value, mask })
 }
 
+/// As strtoul(3) reads it without being told the base, which is what iptables does: 0x10, 020 and 16 are one.
 fn number(text: &str) -> Option<u32> {
-    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
-        Some(hex) => u32::from_str_radix(hex, 16).ok(),
-        None => text.parse().ok(),
+    if let Some(hex) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        return digits(hex, 16);
     }
+    match text.strip_prefix('0') {
+        Some(octal) if !octal.is_empty() => digits(octal, 8),
+        _ => digits(text, 10),
+    }
+}
+
+/// A number without a sign, which the library would take.
+fn digits(text: &str, radix: u32) -> Option<u32> {
+    let plain = text.chars().all(|character| character.is_digit(radix));
+    plain.then(|| u32::from_str_radix(text, radix).ok())?
+}
+
+fn comment(text: &str) -> Option<String> {
+    let fits = text.len() <= COMMENT_MAX && !text.contains('\0');
+    fits.then(|| text.to_owned())
 }
 
 #[cfg(test)]
@@ -234,6 +285,9 @@ mod tests {
         );
         check("-m mark ! --mark 0x10/0xf0", "-m mark ! --mark 0x10/0xf0");
         check("-m mark --mark 5", "-m mark --mark 0x5");
+        check("-m mark --mark 010/0xff", "-m mark --mark 0x8/0xff");
+        check("-m mark --mark 0", "-m mark --mark 0x0");
+        check("-i + -o +", "");
         check("-m conntrack --ctstate NEW,DNAT", "-m conntrack --ctstate NEW,DNAT");
         check("-m comment --comment web", "-m comment --comment \"web\"");
         assert_eq!(parse(Family::Ipv6, "-s 2001:db8::/32").as_deref(), Ok("-s 2001:db8::/32"));
@@ -255,6 +309,16 @@ mod tests {
         refused("-s 1.2.3.4 --src 1.2.3.5", "argument \"--src\" is there twice");
         refused("--dst-type LOCAL --dst-type LOCAL", "argument \"--dst-type\" is there twice");
         refused("--mark 0x", "value \"0x\" of argument \"--mark\"");
+        refused("--mark 08", "value \"08\" of argument \"--mark\"");
+        refused("--mark +5", "value \"+5\" of argument \"--mark\"");
+        refused("--mark 0x+5", "value \"0x+5\" of argument \"--mark\"");
+        refused("-d 10.0.0.1/+24", "value \"10.0.0.1/+24\" of argument \"-d\"");
+        refused("! -i +", "value \"+\" of argument \"! -i\"");
+        refused("--comment a\0b", "value \"a\\0b\" of argument \"--comment\"");
+        refused(&format!("--comment {}", "x".repeat(256)), "value \"xxx");
+        refused("-m mark", "argument \"-m mark\" is without any of its options");
+        refused("-m comment -m mark --mark 1", "argument \"-m comment\" is without");
+        refused("-m mark --mark 1 -m mark", "argument \"-m mark\" is without");
         refused("--ctstate OLD", "value \"OLD\" of argument \"--ctstate\"");
     }
 }

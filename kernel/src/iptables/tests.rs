@@ -275,4 +275,43 @@ proptest! {
             let _ = (rule.to_string(), rule.encode(family));
         }
     }
+    /// What is compared with the kernel's list has to look as it does there.
+    #[test]
+    fn accepted_arguments_are_read_back(
+        words in prop::collection::vec(prop::sample::select(&ARGUMENTS[..]), 0..8)
+    ) {
+        let words: Vec<String> = words.iter().flat_map(|some| some.split(' ')).map(Into::into).collect();
+        for family in [Family::Ipv4, Family::Ipv6] {
+            if let Ok(rule) = parse_matches(Rule::jump("NEXT"), family, &words) {
+                prop_assert_eq!(Rule::decode(family, &rule.encode(family)), rule);
+            }
+        }
+    }
 }
+
+const ARGUMENTS: [&str; 24] = [
+    "!",
+    "-s 192.0.2.77/25",
+    "-s 0.0.0.0/0",
+    "-d 192.0.2.1",
+    "-d 2001:db8::1/61",
+    "-s ::/0",
+    "-i +",
+    "-i eth0",
+    "-i eth++",
+    "-o aaaabbbbccccdd+",
+    "-m mark",
+    "--mark 010",
+    "--mark 1/1",
+    "--mark 0x10/0x1",
+    "--mark 0/0",
+    "-m comment",
+    "--comment web",
+    "--comment ü+",
+    "-m addrtype",
+    "--src-type LOCAL,UNSPEC",
+    "--dst-type nat",
+    "-m conntrack",
+    "--ctstate NEW,SNAT",
+    "-d 10.0.0.1/+24",
+];

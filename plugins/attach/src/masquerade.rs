@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cni::{Call, Cidr, Code, NetworkName, Success, ValidAttachments};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
-use kernel::iptables::{Is, Nat, NatChain, Rule, Target};
+use kernel::iptables::{COMMENT_MAX, Is, Nat, NatChain, Rule, Target};
 use kernel::nft::Place;
 use kernel::{Batch, Nfnetlink};
 use serde::Deserialize;
@@ -272,20 +272,30 @@ fn is_garbage(
     valid: &ValidAttachments,
 ) -> Result<bool, kernel::Error> {
     let first = nat.rules(netlink, chain)?.next();
-    let owner = first.and_then(|(_, rule)| owner_id(rule.comment_text()?, network.as_str()));
-    Ok(owner.is_some_and(|id| {
-        chain_name("", network.as_str(), &id) == chain && !valid.contains_container(&id)
-    }))
+    let Some((_, rule)) = first else { return Ok(false) };
+    let Some(rest) = rule.comment_text().and_then(|text| owner_rest(text, network.as_str())) else {
+        return Ok(false);
+    };
+    let is_chain_of = |id: &str| chain_name("", network.as_str(), id) == chain;
+    Ok(match rest.strip_suffix('"') {
+        Some(id) => is_chain_of(id) && !valid.contains_container(id),
+        // What is left of a long ID is not enough to find the chain by; all others have to be excluded.
+        None => {
+            rule.comment_text().is_some_and(|text| text.len() == COMMENT_MAX)
+                && !valid.iter().any(|(id, _)| is_chain_of(id))
+        }
+    })
 }
 
+/// Of any length; a rule keeps what fits of it.
 fn comment(network: &str, container_id: &str) -> String {
     format!("name: \"{network}\" id: \"{container_id}\"")
 }
 
-/// The container's ID in a comment, if it is one of this network.
-fn owner_id(text: &str, network: &str) -> Option<String> {
+/// What follows the network's name in a comment: the container's ID and a quotation mark, unless they were cut.
+fn owner_rest<'a>(text: &'a str, network: &str) -> Option<&'a str> {
     let rest = text.strip_prefix("name: \"")?.strip_prefix(network)?;
-    Some(rest.strip_prefix("\" id: \"")?.strip_suffix('"')?.to_owned())
+    rest.strip_prefix("\" id: \"")
 }
 
 /// Groups that pods on the same network may talk to among themselves.

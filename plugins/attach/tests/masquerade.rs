@@ -167,3 +167,17 @@ fn garbage_is_what_belongs_to_no_valid_attachment_of_the_network() {
         assert_eq!(sh("iptables -t nat -S; ip6tables -t nat -S"), before);
     });
 }
+
+#[test]
+fn garbage_of_containers_with_long_names() {
+    in_new_netns(|| {
+        let (one, other) = ("a".repeat(250), "b".repeat(250));
+        add(&one, &["10.88.0.3/24"]);
+        let before = sh("iptables -t nat -S");
+        add(&other, &["10.88.0.2/24"]);
+        let valid: ValidAttachments = [(one, "eth0".to_owned())].into_iter().collect();
+        let netlink = Nfnetlink::open().unwrap();
+        masquerade::collect_garbage(&netlink, &network(), &valid).unwrap();
+        assert_eq!(sh("iptables -t nat -S"), before);
+    });
+}

@@ -7,18 +7,33 @@ use kernel::{Batch, Nfnetlink};
 use crate::config::{Mark, Settings};
 use crate::error::Error;
 use crate::mapping::protocol_name;
-use crate::plan::{DNAT_CHAIN, FamilyPlan, Plan, Shared};
+use crate::plan::{DNAT_CHAIN, FamilyPlan, Plan, Shared, is_foreign};
+use crate::remove::{self, End};
 
-/// Makes the rules of a plan, all or none. Rules that the container has from an ADD before are replaced;
-/// if there are none, nothing is sent but additions, so that nobody waits for a disposal.
-pub(crate) fn add(netlink: &Nfnetlink, plan: &Plan, refuse_conflicts: bool) -> Result<(), Error> {
-    netlink.transaction(|netlink| {
+/// Makes the rules of a plan, all or none, and removes what the container has from an ADD before in a family
+/// that the plan has nothing for; gives the ends that this led to. If there is nothing of before, nothing is
+/// sent but additions, so that nobody waits for a disposal.
+pub(crate) fn add(
+    netlink: &Nfnetlink,
+    plan: &Plan,
+    refuse_conflicts: bool,
+) -> Result<Vec<End>, Error> {
+    let mut ends = Vec::new();
+    let ((network, id), comment) = (plan.owner(), plan.comment());
+    netlink.transaction(|netlink| -> Result<Batch, Error> {
         let mut batch = Batch::new();
-        for family in plan.families() {
-            add_family(netlink, &mut batch, family, refuse_conflicts)?;
+        ends.clear();
+        for nat in [Nat::V4, Nat::V6] {
+            if let Some(family) = plan.families().iter().find(|family| family.nat == nat) {
+                add_family(netlink, &mut batch, family, &comment, refuse_conflicts)?;
+            } else {
+                let stale = remove::find(netlink, nat, network, id)?;
+                remove::removal(netlink, &mut batch, &stale, true, &mut ends)?;
+            }
         }
         Ok(batch)
-    })
+    })?;
+    Ok(ends)
 }
 
 /// Finds a rule that is missing.
@@ -59,6 +74,7 @@ fn add_family(
     netlink: &Nfnetlink,
     batch: &mut Batch,
     family: &FamilyPlan,
+    comment: &str,
     refuse_conflicts: bool,
 ) -> Result<(), Error> {
     let nat = family.nat;
@@ -68,6 +84,12 @@ fn add_family(
     let existing: Vec<(u64, Rule)> = nat.rules(netlink, DNAT_CHAIN)?.collect();
     let (own, others): (Vec<_>, Vec<_>) =
         existing.into_iter().partition(|(_, rule)| rule.next_chain() == Some(&family.own_chain));
+    if let Some((_, foreign)) = own.iter().find(|(_, rule)| is_foreign(rule, comment)) {
+        return Err(Error::NameTaken {
+            chain: family.own_chain.clone(),
+            holder: foreign.comment_text().unwrap_or_default().to_owned(),
+        });
+    }
     if refuse_conflicts {
         find_holder(netlink, family, &others)?;
     }

@@ -1,10 +1,11 @@
 //! The configuration's keys, and what they come to.
 
 use cni::{Code, Error};
-use kernel::iptables::{ArgumentError, Bits, Nat, Rule, parse_matches};
+use kernel::iptables::{ArgumentError, Bits, Nat, NatChain, Rule, parse_matches};
 use serde::Deserialize;
 
 use crate::mapping::{Entry, Mapping};
+use crate::plan::{CHAIN_PREFIX, SHARED_CHAINS};
 
 /// The plugin's own keys.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -73,6 +74,9 @@ pub(crate) enum Mark {
     External(String),
 }
 
+/// `XT_EXTENSION_MAXNAMELEN` less the final zero.
+const CHAIN_NAME_MAX: usize = 28;
+
 const DEFAULT_MARK_BIT: i64 = 13;
 
 impl Config {
@@ -114,6 +118,9 @@ impl Config {
             Error::invalid_key("markMasqBit", format!("{bit} is no bit of a mark; use 0 to 31"))
         })?;
         let external = self.external_set_mark_chain.clone();
+        if let Some(why) = external.as_deref().and_then(wrong_mark_chain) {
+            return Err(Error::invalid_key("externalSetMarkChain", why));
+        }
         if external.is_some() && self.mark_masq_bit.is_some() {
             let why =
                 "it does not go together with \"externalSetMarkChain\"; leave one of them out";
@@ -121,6 +128,24 @@ impl Config {
         }
         let own = Mark::Bit(Bits { value: bits, mask: bits });
         Ok(self.snat.unwrap_or(true).then(|| external.map_or(own, Mark::External)))
+    }
+}
+
+/// Why a chain cannot be one of somebody else's that sets a mark.
+fn wrong_mark_chain(name: &str) -> Option<String> {
+    let chains = [NatChain::Prerouting, NatChain::Output, NatChain::Postrouting];
+    let is_base = name == "INPUT" || chains.iter().any(|base| base.name() == name);
+    let is_ours = name.starts_with(CHAIN_PREFIX) || SHARED_CHAINS.contains(&name);
+    if !(1..=CHAIN_NAME_MAX).contains(&name.len()) || name.contains(['\0', ' ', '\t', '\n']) {
+        Some(format!(
+            "{name:?} is no name of a chain: 1 to {CHAIN_NAME_MAX} characters without spaces"
+        ))
+    } else if is_base {
+        Some(format!("{name:?} is a base chain, where no rule can jump to"))
+    } else if is_ours {
+        Some(format!("{name:?} is a chain of this plugin; leave the key out to use its mark"))
+    } else {
+        None
     }
 }
 
@@ -196,5 +221,14 @@ mod tests {
         refused(&json!({"conditionsV4": ["!", "-d"]}), invalid, "no value");
         let text_port = json!({"runtimeConfig": {"portMappings": [{"hostPort": "80"}]}});
         refused(&text_port, invalid, "portMappings[0].hostPort");
+        refused(&text_port, invalid, "a whole number from 1 to 65535");
+        let part = json!({"runtimeConfig": {"portMappings": [{"containerPort": 80.5}]}});
+        refused(&part, invalid, "a whole number from 1 to 65535");
+        for chain in ["", "A B", "CNI-HOSTPORT-SETMARK", "CNI-DN-1", "POSTROUTING", "INPUT"] {
+            let config = json!({"externalSetMarkChain": chain});
+            refused(&config, invalid, "\"externalSetMarkChain\"");
+        }
+        let long = json!({"externalSetMarkChain": "X".repeat(29)});
+        refused(&long, invalid, "1 to 28 characters");
     }
 }

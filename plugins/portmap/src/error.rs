@@ -21,6 +21,28 @@ pub enum Error {
         /// Whose it is, by the comment on the rule.
         holder: String,
     },
+    /// The container's chain has the name of another container's, of another network: both names together are
+    /// the same text.
+    #[error(
+        "chain {chain} of this container is that of {holder}: network name and container ID, one behind the other, \
+         are the same text; rename one of the networks"
+    )]
+    NameTaken {
+        /// The chain.
+        chain: String,
+        /// Whose it is, by the comment on the rule that leads there.
+        holder: String,
+    },
+    /// A container's chain could not be deleted, because rules lead to it that are not the container's.
+    #[error(
+        "chain {chain} has lost its rules, but stays, because rules of others lead to it; delete those"
+    )]
+    StillUsed {
+        /// The chain.
+        chain: String,
+        /// The kernel's words.
+        source: kernel::Error,
+    },
     /// The chain that `externalSetMarkChain` names is not there.
     #[error(
         "{program} has no chain {chain} in its table nat, which key \"externalSetMarkChain\" names"
@@ -46,8 +68,8 @@ pub enum Error {
 impl From<Error> for cni::Error {
     fn from(error: Error) -> Self {
         let code = match &error {
-            Error::Kernel(_) => Code::Kernel,
-            Error::Taken { .. } => Code::Conflict,
+            Error::Kernel(_) | Error::StillUsed { .. } => Code::Kernel,
+            Error::Taken { .. } | Error::NameTaken { .. } => Code::Conflict,
             Error::NoSetMarkChain { .. } => Code::InvalidConfig,
             Error::Missing { .. } => Code::Changed,
         };

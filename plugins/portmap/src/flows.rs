@@ -4,9 +4,9 @@
 use std::net::IpAddr;
 
 use cni::Cidr;
-use kernel::Nfnetlink;
 use kernel::conntrack::Filter;
 use kernel::iptables::{Nat, UDP};
+use kernel::{Nfnetlink, Rtnl};
 
 use crate::error::Error;
 use crate::mapping::Mapping;
@@ -14,22 +14,32 @@ use crate::remove::End;
 
 /// Forgets the UDP flows to the node's ports, as of before the rules: clients that go on sending from one port
 /// would never get to the pod. TCP clients connect anew.
+///
+/// Only packets to the node itself are mapped, so flows to elsewhere that happen to have the same port stay.
 pub(crate) fn forget_udp(
     netlink: &Nfnetlink,
     mappings: &[Mapping],
     pod: &[Cidr],
 ) -> Result<(), Error> {
+    let udp: Vec<&Mapping> = mappings.iter().filter(|mapping| mapping.protocol == UDP).collect();
+    if udp.is_empty() {
+        return Ok(());
+    }
+    let addresses = Rtnl::open()?.addresses(0, None)?;
+    let is_local =
+        |ip: IpAddr| ip.is_loopback() || addresses.iter().any(|address| address.network.ip() == ip);
     for nat in pod.iter().map(|cidr| Nat::of(cidr.ip())) {
-        let of_family = |ip: IpAddr| Nat::of(ip) == nat;
-        for mapping in mappings.iter().filter(|mapping| mapping.protocol == UDP) {
-            if mapping.host_ip.is_none_or(of_family) {
-                let filter = Filter {
-                    protocol: Some(UDP),
-                    original_destination: mapping.host_ip.filter(|ip| !ip.is_unspecified()),
-                    original_destination_port: Some(mapping.host_port),
-                    ..Filter::default()
-                };
-                netlink.delete_flows(nat.family(), &filter)?;
+        for mapping in udp.iter().filter(|mapping| mapping.is_of(nat)) {
+            let filter = Filter {
+                protocol: Some(UDP),
+                original_destination: mapping.host_ip.filter(|ip| !ip.is_unspecified()),
+                original_destination_port: Some(mapping.host_port),
+                ..Filter::default()
+            };
+            for flow in netlink.flows(nat.family(), &filter)? {
+                if is_local(flow.original.destination) {
+                    netlink.delete_flow(nat.family(), &flow)?;
+                }
             }
         }
     }

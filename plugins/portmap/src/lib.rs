@@ -1,6 +1,6 @@
 //! Leads ports of the node (`hostPort`) to the pod that an earlier plugin of the chain attached.
 //!
-//! ADD computes the rules as a plain value and adds them in one batch, nothing but additions; CHECK compares
+//! ADD computes the rules as a plain value and adds them in one batch, for a new container nothing but additions; CHECK compares
 //! the same value with what the kernel holds. DEL and GC find a container's chain by its name, so they need
 //! neither namespace nor result nor mappings.
 
@@ -16,7 +16,7 @@ pub use config::{Config, OnConflict};
 pub use error::Error;
 pub use mapping::{Entry, Mapping};
 
-use cni::{Call, Cidr, Code, Network, Plugin, Success, Undo, ValidAttachments};
+use cni::{Call, Cidr, Code, Failures, Network, Plugin, Success, Undo, ValidAttachments};
 use kernel::iptables::Nat;
 use kernel::{Nfnetlink, Rtnl, sysctl};
 
@@ -39,26 +39,22 @@ impl Plugin for Portmap {
         let settings = call.config().settings()?;
         let pod = addresses(call, result);
         let plan = Plan::new(&call.network.name, call.container_id(), &settings, &pod);
-        if plan.is_empty() {
+        let netlink = Nfnetlink::open().map_err(Error::from)?;
+        if plan.is_empty() && !netlink.has_nf_tables().map_err(Error::from)? {
             return Ok(result.clone());
         }
-        let netlink = Nfnetlink::open().map_err(Error::from)?;
         Undo::around(|undo| {
+            let replaced = apply::add(&netlink, &plan, settings.refuse_conflicts)?;
+            undo.on_error("remove the rules", || {
+                let names = (&call.network.name, call.container_id());
+                Ok(remove::remove(&netlink, names.0, names.1, &mut Vec::new())?)
+            });
+            flows::forget_ends(&netlink, &replaced)?;
             if settings.masquerades() {
                 for cidr in pod.iter().filter(|cidr| cidr.is_ipv4()) {
-                    if let Some(link) = route_loopback_to(*cidr)? {
-                        undo.on_error("switch route_localnet off", move || {
-                            let name = ["ipv4", "conf", &link, "route_localnet"];
-                            sysctl::write(&name, "0").map_err(Error::from)?;
-                            Ok(())
-                        });
-                    }
+                    route_loopback_to(*cidr)?;
                 }
             }
-            apply::add(&netlink, &plan, settings.refuse_conflicts)?;
-            undo.on_error("remove the rules", || {
-                Ok(remove::remove(&netlink, &call.network.name, call.container_id()).map(drop)?)
-            });
             flows::forget_udp(&netlink, &settings.mappings, &pod)?;
             Ok(result.clone())
         })
@@ -77,20 +73,31 @@ impl Plugin for Portmap {
 
     fn del(&self, call: &Call<Config>) -> Result<(), cni::Error> {
         let netlink = Nfnetlink::open().map_err(Error::from)?;
-        let ends = remove::remove(&netlink, &call.network.name, call.container_id())?;
-        Ok(flows::forget_ends(&netlink, &ends)?)
+        forget_after(&netlink, |ends| {
+            remove::remove(&netlink, &call.network.name, call.container_id(), ends)
+        })
     }
 
     fn gc(&self, network: &Network<Config>, valid: &ValidAttachments) -> Result<(), cni::Error> {
         let netlink = Nfnetlink::open().map_err(Error::from)?;
-        let ends = remove::collect_garbage(&netlink, &network.name, valid)?;
-        Ok(flows::forget_ends(&netlink, &ends)?)
+        forget_after(&netlink, |ends| remove::collect_garbage(&netlink, &network.name, valid, ends))
     }
 
     fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
         apply::status(&network.config.settings()?)
             .map_err(|error| cni::Error { code: Code::NotAvailable, ..error.into() })
     }
+}
+
+/// Removes rules, and forgets the connections that ended where they led to, however far the removal came.
+fn forget_after(
+    netlink: &Nfnetlink,
+    remove: impl FnOnce(&mut Vec<remove::End>) -> Result<(), Error>,
+) -> Result<(), cni::Error> {
+    let (mut failures, mut ends) = (Failures::new(), Vec::new());
+    failures.try_to("remove rules", || remove(&mut ends));
+    failures.try_to("forget connections", || flows::forget_ends(netlink, &ends));
+    failures.into_result()
 }
 
 /// The pod's first IPv4 and its first IPv6 address, of those that are on its interface as far as the result
@@ -107,12 +114,12 @@ fn addresses(call: &Call<Config>, result: &Success) -> Vec<Cidr> {
     [Nat::V4, Nat::V6].into_iter().filter_map(first).collect()
 }
 
-/// Lets packets from 127.0.0.0/8 leave by the link towards the pod; gives the link's name if they could not
-/// before. IPv6 has no such switch: nothing leads from `::1` to a pod.
-fn route_loopback_to(pod: Cidr) -> Result<Option<String>, Error> {
+/// Lets packets from 127.0.0.0/8 leave by the link towards the pod. Never undone: on a bridge, other pods
+/// need it too. IPv6 has no such switch: nothing leads from `::1` to a pod.
+fn route_loopback_to(pod: Cidr) -> Result<(), Error> {
     let rtnl = Rtnl::open()?;
-    let Some(index) = rtnl.link_towards(pod.ip())? else { return Ok(None) };
-    let Some(link) = rtnl.link_by_index(index)? else { return Ok(None) };
-    let before = sysctl::write(&["ipv4", "conf", &link.name, "route_localnet"], "1")?;
-    Ok(before.map(|_| link.name))
+    let Some(index) = rtnl.link_towards(pod.ip())? else { return Ok(()) };
+    let Some(link) = rtnl.link_by_index(index)? else { return Ok(()) };
+    sysctl::write(&["ipv4", "conf", &link.name, "route_localnet"], "1")?;
+    Ok(())
 }

@@ -1,18 +1,21 @@
 //! A port of the node and the pod's port that it leads to.
 
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 
 use cni::{Code, Error};
-use kernel::iptables::{SCTP, TCP, UDP};
-use serde::Deserialize;
+use kernel::iptables::{Nat, SCTP, TCP, UDP};
+use serde::de::{self, Deserializer, Unexpected, Visitor};
 
 /// One of `portMappings`, as the runtime sends it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Entry {
     /// Port of the node.
+    #[serde(deserialize_with = "port")]
     pub host_port: i64,
     /// Port of the pod.
+    #[serde(deserialize_with = "port")]
     pub container_port: i64,
     /// `tcp`, `udp` or `sctp`, in any case.
     pub protocol: String,
@@ -75,13 +78,8 @@ impl Mapping {
             let why = format!("{:?} is unknown; use \"tcp\", \"udp\" or \"sctp\"", entry.protocol);
             Error::invalid_key(&format!("{key}.protocol"), why)
         })?;
-        let host_ip = match entry.host_ip.as_str() {
-            "" => None,
-            text => Some(text.parse::<IpAddr>().map(|ip| ip.to_canonical()).map_err(|_| {
-                let why = format!("{text:?} is no IP address; leave it out for all addresses");
-                Error::invalid_key(&format!("{key}.hostIP"), why)
-            })?),
-        };
+        let host_ip = host_ip(&entry.host_ip)
+            .map_err(|why| Error::invalid_key(&format!("{key}.hostIP"), why))?;
         Ok(Self {
             host_port: port("hostPort", entry.host_port)?,
             container_port: port("containerPort", entry.container_port)?,
@@ -90,10 +88,61 @@ impl Mapping {
         })
     }
 
-    fn is_same_place(&self, other: &Self) -> bool {
-        (self.protocol, self.host_port, self.host_ip)
-            == (other.protocol, other.host_port, other.host_ip)
+    /// Whether the port is open at all addresses of its family, or of both.
+    pub(crate) fn is_at_all_addresses(&self) -> bool {
+        self.host_ip.is_none_or(|ip| ip.is_unspecified())
     }
+
+    /// Whether the port is open at addresses of this family.
+    pub(crate) fn is_of(&self, nat: Nat) -> bool {
+        self.host_ip.is_none_or(|ip| Nat::of(ip) == nat)
+    }
+
+    /// Whether one of the two could never get a packet, in one of the families.
+    fn is_same_place(&self, other: &Self) -> bool {
+        let all = self.is_at_all_addresses() && other.is_at_all_addresses();
+        let one_family = [Nat::V4, Nat::V6].iter().any(|nat| self.is_of(*nat) && other.is_of(*nat));
+        (self.protocol, self.host_port) == (other.protocol, other.host_port)
+            && (self.host_ip == other.host_ip || all && one_family)
+    }
+}
+
+/// Reads a `hostIP`; none for all addresses. The error says why it cannot be one.
+fn host_ip(text: &str) -> Result<Option<IpAddr>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let ip = text
+        .parse::<IpAddr>()
+        .map(|ip| ip.to_canonical())
+        .map_err(|_| format!("{text:?} is no IP address; leave it out for all addresses"))?;
+    if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return Err(format!("{text:?} is an address of many machines; use one of this node"));
+    }
+    Ok(Some(ip))
+}
+
+/// Reads a port's number; whether it is in range is checked together with the other values.
+fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    struct Port;
+
+    impl Visitor<'_> for Port {
+        type Value = i64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a whole number from 1 to 65535")
+        }
+
+        fn visit_i64<E: de::Error>(self, number: i64) -> Result<i64, E> {
+            Ok(number)
+        }
+
+        fn visit_u64<E: de::Error>(self, number: u64) -> Result<i64, E> {
+            i64::try_from(number).map_err(|_| E::invalid_value(Unexpected::Unsigned(number), &self))
+        }
+    }
+
+    deserializer.deserialize_i64(Port)
 }
 
 /// The name of one of the protocols that can be mapped.
@@ -133,6 +182,11 @@ mod tests {
         refused(&[entry(80, "tcp", "bogus")], "portMappings[0].hostIP\"");
         refused(&[entry(80, "tcp", ""), entry(80, "TCP", "")], "portMappings[0] already");
         refused(&[entry(80, "tcp", "::ffff:192.0.2.1"), entry(80, "tcp", "192.0.2.1")], "already");
+        refused(&[entry(80, "tcp", ""), entry(80, "tcp", "0.0.0.0")], "portMappings[0] already");
+        refused(&[entry(80, "tcp", "::"), entry(80, "tcp", "")], "portMappings[0] already");
+        refused(&[entry(80, "tcp", "224.0.0.1")], "portMappings[0].hostIP\"");
+        refused(&[entry(80, "tcp", "255.255.255.255")], "portMappings[0].hostIP\"");
+        refused(&[entry(80, "tcp", "ff02::1")], "portMappings[0].hostIP\"");
     }
 
     #[test]
@@ -140,13 +194,14 @@ mod tests {
         let all = [
             entry(80, "TCP", ""),
             entry(80, "udp", ""),
-            entry(80, "tcp", "0.0.0.0"),
+            entry(81, "tcp", "0.0.0.0"),
+            entry(81, "tcp", "::"),
             entry(80, "tcp", "192.0.2.1"),
             entry(65535, "sctp", "::1"),
         ];
         let mappings = Mapping::read_all(&all).unwrap();
-        assert_eq!(mappings.len(), 5);
+        assert_eq!(mappings.len(), 6);
         assert_eq!((mappings[0].protocol, mappings[1].protocol), (TCP, UDP));
-        assert_eq!(mappings[4].host_ip, "::1".parse().ok());
+        assert_eq!(mappings[5].host_ip, "::1".parse().ok());
     }
 }

@@ -18,15 +18,26 @@ use crate::mapping::{Mapping, protocols};
 
 /// The chain of all entries.
 pub(crate) const DNAT_CHAIN: &str = "CNI-HOSTPORT-DNAT";
+/// What the names of containers' chains begin with.
+pub(crate) const CHAIN_PREFIX: &str = "CNI-DN-";
 const SET_MARK_CHAIN: &str = "CNI-HOSTPORT-SETMARK";
 const MASQUERADE_CHAIN: &str = "CNI-HOSTPORT-MASQ";
+/// The chains that all containers share.
+pub(crate) const SHARED_CHAINS: [&str; 3] = [DNAT_CHAIN, SET_MARK_CHAIN, MASQUERADE_CHAIN];
 
 /// `XT_MULTI_PORTS`.
 const PORTS_OF_AN_ENTRY: usize = 15;
 
-/// The rules of both families.
+/// The end of a comment that was too long.
+const CUT: &str = "...";
+
+/// The rules of both families, and whose they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Plan(Vec<FamilyPlan>);
+pub(crate) struct Plan {
+    network: NetworkName,
+    container_id: ContainerId,
+    families: Vec<FamilyPlan>,
+}
 
 /// The rules of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,23 +77,31 @@ impl Plan {
         settings: &Settings,
         pod: &[Cidr],
     ) -> Self {
-        if settings.mappings.is_empty() {
-            return Self(Vec::new());
-        }
-        let families = pod.iter().map(|address| {
-            let owner = (network.as_str(), container_id.as_str());
-            FamilyPlan::new(owner, settings, *address)
-        });
-        Self(families.collect())
+        let owner = (network.as_str(), container_id.as_str());
+        let addresses = if settings.mappings.is_empty() { &[] } else { pod };
+        let families = addresses.iter().map(|address| FamilyPlan::new(owner, settings, *address));
+        let families = families.collect();
+        Self { network: network.clone(), container_id: container_id.clone(), families }
     }
 
     /// True if there is nothing to map, or nowhere to map it to.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.families.is_empty()
     }
 
     pub(crate) fn families(&self) -> &[FamilyPlan] {
-        &self.0
+        &self.families
+    }
+
+    /// The names of network and container.
+    pub(crate) fn owner(&self) -> (&str, &str) {
+        (self.network.as_str(), self.container_id.as_str())
+    }
+
+    /// What the container's entries are known by.
+    pub(crate) fn comment(&self) -> String {
+        let (network, container_id) = self.owner();
+        comment(network, container_id)
     }
 }
 
@@ -97,9 +116,11 @@ impl FamilyPlan {
             None => {}
         }
         shared.extend([NatChain::Prerouting, NatChain::Output].map(packets_for_the_node));
-        let for_family =
-            |mapping: &&Mapping| mapping.host_ip.is_none_or(|host_ip| Nat::of(host_ip) == nat);
-        let rules = settings.mappings.iter().filter(for_family);
+        let mut mappings: Vec<&Mapping> =
+            settings.mappings.iter().filter(|mapping| mapping.is_of(nat)).collect();
+        // One at an address of its own would get nothing after one at all addresses.
+        mappings.sort_by_key(|mapping| mapping.is_at_all_addresses());
+        let rules = mappings.into_iter();
         Self {
             nat,
             shared,
@@ -111,20 +132,41 @@ impl FamilyPlan {
     }
 }
 
-/// The name of a container's chain.
+/// The name of a container's chain. Network and ID are hashed without anything between them, as the reference
+/// plugin does, so that it can be another container's as well; [`is_foreign`] tells.
 pub(crate) fn own_chain(network: &str, container_id: &str) -> String {
     chain_name("DN-", network, container_id)
 }
 
 /// The ID of the container that a comment names, if it is one of this network.
 pub(crate) fn owner_id<'a>(comment: &'a str, network: &str) -> Option<&'a str> {
+    owner_rest(comment, network)?.strip_suffix('"')
+}
+
+/// Whether a comment names a container of this network whose ID was cut.
+pub(crate) fn cut_owner(comment: &str, network: &str) -> bool {
+    comment.len() == COMMENT_MAX
+        && owner_rest(comment, network).is_some_and(|rest| rest.ends_with(CUT))
+}
+
+fn owner_rest<'a>(comment: &'a str, network: &str) -> Option<&'a str> {
     let rest = comment.strip_prefix("dnat name: \"")?.strip_prefix(network)?;
-    rest.strip_prefix("\" id: \"")?.strip_suffix('"')
+    rest.strip_prefix("\" id: \"")
+}
+
+/// Whether an entry is, by its comment, that of another container than the one whose comment is given. Old
+/// reference plugins had a second kind, `snat`.
+pub(crate) fn is_foreign(entry: &Rule, comment: &str) -> bool {
+    let owner = |text: &str| {
+        let rest = text.strip_prefix("dnat ").or_else(|| text.strip_prefix("snat "))?;
+        rest.starts_with("name: \"").then(|| rest.to_owned())
+    };
+    let theirs = entry.comment_text().and_then(owner);
+    theirs.is_some() && theirs != owner(comment)
 }
 
 /// As the reference plugin has it; cut if it is too long.
-fn comment(network: &str, container_id: &str) -> String {
-    const CUT: &str = "...";
+pub(crate) fn comment(network: &str, container_id: &str) -> String {
     let mut text = format!("dnat name: \"{network}\" id: \"{container_id}\"");
     if text.len() > COMMENT_MAX {
         // Names are ASCII, so every byte is a character.
@@ -162,7 +204,7 @@ fn packets_for_the_node(base: NatChain) -> Shared {
 }
 
 /// Entries for all ports, those of the other family's addresses too: the reference plugin's CHECK looks for
-/// them like this.
+/// them like this. Packets that find no rule in the container's chain come back and go on.
 fn entries(own_chain: &str, comment: &str, settings: &Settings, nat: Nat) -> Vec<Rule> {
     let mut entries = Vec::new();
     for protocol in protocols() {
@@ -184,7 +226,7 @@ fn mapping_rules(mapping: &Mapping, settings: &Settings, pod: Cidr) -> Vec<Rule>
     let to_port = |target: Target| {
         let rule = Rule::to(target).protocol(mapping.protocol);
         let rule = rule.destination_port(mapping.host_port);
-        match mapping.host_ip.filter(|host_ip| !host_ip.is_unspecified()) {
+        match mapping.host_ip.filter(|_| !mapping.is_at_all_addresses()) {
             Some(host_ip) => rule.destination(Is::equal(IpNetwork::from(host_ip))),
             None => rule,
         }

@@ -6,10 +6,11 @@ use attach::chain_name;
 use cni::{ContainerId, NetworkName, ValidAttachments};
 use kernel::iptables::{Nat, Rule, Target};
 use kernel::{Batch, Nfnetlink};
+use nix::errno::Errno;
 
 use crate::apply::same_port;
 use crate::error::Error;
-use crate::plan::{DNAT_CHAIN, own_chain, owner_id};
+use crate::plan::{CHAIN_PREFIX, DNAT_CHAIN, comment, cut_owner, is_foreign, own_chain, owner_id};
 
 /// Where a removed rule led to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,98 +21,213 @@ pub(crate) struct End {
     pub(crate) port: Option<u16>,
 }
 
+/// A container's chain that is to go, with the entries that lead to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Doomed {
+    pub(crate) nat: Nat,
+    entry_chain: &'static str,
+    pub(crate) chain: String,
+    /// On the entries; those with another container's comment stay, and with them the chain.
+    comment: String,
+}
+
+/// The rules of one family's chain of entries, with their handles.
+struct Entries {
+    of: (Nat, &'static str),
+    rules: Vec<(u64, Rule)>,
+}
+
 /// Reference plugins before 0.8 had a second chain for each container.
 const OLD_SNAT_CHAIN: &str = "CNI-HOSTPORT-SNAT";
 
-/// Removes all rules of a container, those of the reference plugins too; gives the ends they led to, save
-/// those that another container's rules for the same ports lead to as well.
+const FAMILIES: [Nat; 2] = [Nat::V4, Nat::V6];
+
+/// GC removes so many chains at a time: a batch has to fit into the socket's buffer.
+const PIECE: usize = 64;
+
+/// Removes all rules of a container, those of the reference plugins too. Adds to `ends` what they led to, save
+/// for what another container's rules for the same ports lead to as well, even if there is an error.
 pub(crate) fn remove(
     netlink: &Nfnetlink,
     network: &NetworkName,
     container_id: &ContainerId,
-) -> Result<Vec<End>, Error> {
-    let (network, id) = (network.as_str(), container_id.as_str());
-    let chains =
-        [(DNAT_CHAIN, own_chain(network, id)), (OLD_SNAT_CHAIN, chain_name("SN-", network, id))];
-    let mut ends = Vec::new();
-    netlink.transaction(|netlink| -> Result<Batch, Error> {
-        let mut batch = Batch::new();
-        ends.clear();
-        for nat in [Nat::V4, Nat::V6] {
-            for (entry_chain, chain) in &chains {
-                if netlink.has_chain(nat.chain(chain))? {
-                    let entries: Vec<_> = nat.rules(netlink, entry_chain)?.collect();
-                    let entry_chain = (*entry_chain, entries.as_slice());
-                    remove_chain(netlink, nat, &mut batch, entry_chain, chain, &mut ends)?;
-                }
-            }
+    ends: &mut Vec<End>,
+) -> Result<(), Error> {
+    remove_all(netlink, ends, |netlink| {
+        let mut all = Vec::new();
+        for nat in FAMILIES {
+            all.extend(find(netlink, nat, network.as_str(), container_id.as_str())?);
         }
-        Ok(batch)
-    })?;
-    Ok(ends)
+        Ok(all)
+    })
 }
 
 /// Removes the rules of the network's containers that have no valid attachment, known by their entries'
-/// comments; gives the ends they led to.
+/// comments; `ends` as above.
 pub(crate) fn collect_garbage(
     netlink: &Nfnetlink,
     network: &NetworkName,
     valid: &ValidAttachments,
-) -> Result<Vec<End>, Error> {
-    let mut ends = Vec::new();
-    netlink.transaction(|netlink| -> Result<Batch, Error> {
-        let mut batch = Batch::new();
-        ends.clear();
-        for nat in [Nat::V4, Nat::V6] {
-            let entries: Vec<_> = nat.rules(netlink, DNAT_CHAIN)?.collect();
-            let mut garbage: Vec<&str> = Vec::new();
-            for (_, entry) in &entries {
-                let Some(chain) = entry.next_chain() else { continue };
-                if is_garbage(entry, chain, network, valid) && !garbage.contains(&chain) {
-                    garbage.push(chain);
-                }
-            }
-            for chain in garbage {
-                remove_chain(netlink, nat, &mut batch, (DNAT_CHAIN, &entries), chain, &mut ends)?;
-            }
+    ends: &mut Vec<End>,
+) -> Result<(), Error> {
+    let mut result = Ok(());
+    loop {
+        let mut left = false;
+        let removed = remove_all(netlink, ends, |netlink| {
+            let mut all = find_garbage(netlink, network.as_str(), valid)?;
+            left = all.len() > PIECE;
+            all.truncate(PIECE);
+            Ok(all)
+        });
+        match removed {
+            Err(error @ Error::StillUsed { .. }) => result = Err(error),
+            removed => removed?,
         }
-        Ok(batch)
-    })?;
-    Ok(ends)
+        if !left {
+            return result;
+        }
+    }
 }
 
-/// Adds to a batch what removes a chain and the entries that lead to it.
-fn remove_chain(
+/// The chains that a container has in one family.
+pub(crate) fn find(
     netlink: &Nfnetlink,
     nat: Nat,
+    network: &str,
+    id: &str,
+) -> Result<Vec<Doomed>, kernel::Error> {
+    let chains =
+        [(DNAT_CHAIN, own_chain(network, id)), (OLD_SNAT_CHAIN, chain_name("SN-", network, id))];
+    let mut found = Vec::new();
+    for (entry_chain, chain) in chains {
+        if netlink.has_chain(nat.chain(&chain))? {
+            found.push(Doomed { nat, entry_chain, chain, comment: comment(network, id) });
+        }
+    }
+    Ok(found)
+}
+
+/// Adds to a batch what takes chains and the entries that lead to them away. The chains themselves stay,
+/// without their rules, unless `delete_chains`.
+pub(crate) fn removal(
+    netlink: &Nfnetlink,
     batch: &mut Batch,
-    (entry_chain, entries): (&str, &[(u64, Rule)]),
-    chain: &str,
+    doomed: &[Doomed],
+    delete_chains: bool,
     ends: &mut Vec<End>,
 ) -> Result<(), kernel::Error> {
-    let (own, others): (Vec<_>, Vec<_>) =
+    let mut lists: Vec<Entries> = Vec::new();
+    for one in doomed {
+        let of = (one.nat, one.entry_chain);
+        if !lists.iter().any(|list| list.of == of) {
+            let rules = one.nat.rules(netlink, one.entry_chain)?.collect();
+            lists.push(Entries { of, rules });
+        }
+        for list in lists.iter().filter(|list| list.of == of) {
+            remove_chain(netlink, batch, &list.rules, one, delete_chains, ends)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes what `find` finds. A chain that rules of others lead to cannot be deleted; it loses its rules, the
+/// other chains go all the same, and it is the error.
+fn remove_all(
+    netlink: &Nfnetlink,
+    ends: &mut Vec<End>,
+    mut find: impl FnMut(&Nfnetlink) -> Result<Vec<Doomed>, kernel::Error>,
+) -> Result<(), Error> {
+    let (before, mut doomed) = (ends.len(), Vec::new());
+    let mut attempt = |delete_chains| {
+        netlink.transaction(|netlink| -> Result<Batch, kernel::Error> {
+            let mut batch = Batch::new();
+            ends.truncate(before);
+            doomed = find(netlink)?;
+            removal(netlink, &mut batch, &doomed, delete_chains, ends)?;
+            Ok(batch)
+        })
+    };
+    match attempt(true) {
+        Err(error) if error.errno() == Some(Errno::EBUSY) => attempt(false)?,
+        done => return Ok(done?),
+    }
+    let mut result = Ok(());
+    for Doomed { nat, chain, .. } in doomed {
+        let mut batch = Batch::new();
+        batch.delete_chain(nat.chain(&chain));
+        match netlink.commit(&batch) {
+            Err(error) if error.is_not_found() => {}
+            Err(source) => result = Err(Error::StillUsed { chain, source }),
+            Ok(()) => {}
+        }
+    }
+    result
+}
+
+fn remove_chain(
+    netlink: &Nfnetlink,
+    batch: &mut Batch,
+    entries: &[(u64, Rule)],
+    doomed: &Doomed,
+    delete_chain: bool,
+    ends: &mut Vec<End>,
+) -> Result<(), kernel::Error> {
+    let Doomed { nat, entry_chain, chain, comment } = doomed;
+    let (to_chain, others): (Vec<_>, Vec<_>) =
         entries.iter().partition(|(_, entry)| entry.next_chain() == Some(chain));
+    let (foreign, own): (Vec<_>, Vec<_>) =
+        to_chain.into_iter().partition(|(_, entry)| is_foreign(entry, comment));
+    for (handle, _) in &own {
+        batch.delete_rule(nat.chain(entry_chain), *handle);
+    }
+    if !foreign.is_empty() {
+        return Ok(());
+    }
     let mut shared = Vec::new();
     for (_, other) in &others {
         if own.iter().any(|(_, entry)| same_port(entry, other)) {
             let rules = other.next_chain().map(|next| nat.rules(netlink, next)).transpose()?;
-            shared.extend(rules.into_iter().flatten().filter_map(|(_, rule)| end(nat, &rule)));
+            shared.extend(rules.into_iter().flatten().filter_map(|(_, rule)| end(*nat, &rule)));
         }
     }
-    let led_to = nat.rules(netlink, chain)?.filter_map(|(_, rule)| end(nat, &rule));
+    let led_to = nat.rules(netlink, chain)?.filter_map(|(_, rule)| end(*nat, &rule));
     ends.extend(led_to.filter(|end| !shared.contains(end)));
-    for (handle, _) in own {
-        batch.delete_rule(nat.chain(entry_chain), *handle);
-    }
     batch.flush_chain(nat.chain(chain));
-    batch.delete_chain(nat.chain(chain));
+    if delete_chain {
+        batch.delete_chain(nat.chain(chain));
+    }
     Ok(())
 }
 
-fn is_garbage(entry: &Rule, chain: &str, network: &NetworkName, valid: &ValidAttachments) -> bool {
-    let network = network.as_str();
-    let owner = entry.comment_text().and_then(|comment| owner_id(comment, network));
-    owner.is_some_and(|id| own_chain(network, id) == chain && !valid.contains_container(id))
+fn find_garbage(
+    netlink: &Nfnetlink,
+    network: &str,
+    valid: &ValidAttachments,
+) -> Result<Vec<Doomed>, kernel::Error> {
+    let mut garbage: Vec<Doomed> = Vec::new();
+    for nat in FAMILIES {
+        for (_, entry) in nat.rules(netlink, DNAT_CHAIN)? {
+            let (Some(chain), Some(text)) = (entry.next_chain(), entry.comment_text()) else {
+                continue;
+            };
+            let is_known = garbage.iter().any(|known| known.nat == nat && known.chain == chain);
+            if !is_known && is_garbage(text, chain, network, valid) {
+                let (chain, comment) = (chain.to_owned(), text.to_owned());
+                garbage.push(Doomed { nat, entry_chain: DNAT_CHAIN, chain, comment });
+            }
+        }
+    }
+    Ok(garbage)
+}
+
+fn is_garbage(comment: &str, chain: &str, network: &str, valid: &ValidAttachments) -> bool {
+    if let Some(id) = owner_id(comment, network) {
+        return own_chain(network, id) == chain && !valid.contains_container(id);
+    }
+    // What is left of a long ID is not enough to find the chain by; all others have to be excluded.
+    cut_owner(comment, network)
+        && chain.starts_with(CHAIN_PREFIX)
+        && !valid.iter().any(|(id, _)| own_chain(network, id) == chain)
 }
 
 fn end(nat: Nat, rule: &Rule) -> Option<End> {

@@ -98,6 +98,7 @@ fn a_refused_add_leaves_nothing() {
         let error = portmap("ADD", "pod-a", &pod.path(), &external).unwrap_err();
         assert!(error["msg"].as_str().unwrap().contains("no chain NO-SUCH-CHAIN"), "{error}");
         assert_eq!(rules(), before);
+        // Switched on only after the rules are there, and then it stays: other pods may need it by then.
         assert_eq!(sh("sysctl -n net.ipv4.conf.vethpod.route_localnet"), "0\n");
     });
 }
@@ -144,5 +145,112 @@ fn parallel_adds_share_the_common_rules() {
             portmap("DEL", &format!("pod-{port}"), "", &names()).unwrap();
         }
         assert!(!rules().contains("CNI-DN-"), "{before_any}");
+    });
+}
+
+#[test]
+fn an_add_replaces_all_that_an_add_before_made() {
+    on_a_node(|| {
+        let pod = pod();
+        portmap("ADD", "pod-b", &pod.path(), &config(&json!([tcp(8081, 81)]))).unwrap();
+        let before = rules();
+        let mut again = config(&json!([tcp(8080, 80)]));
+        portmap("ADD", "pod-a", &pod.path(), &again).unwrap();
+        again["prevResult"]["ips"].as_array_mut().unwrap().pop();
+        portmap("ADD", "pod-a", &pod.path(), &again).unwrap();
+        assert!(sh("iptables -t nat -S").contains("pod-a"));
+        let v6 = sh("ip6tables -t nat -S");
+        assert!(before.ends_with(&v6), "the pod has no IPv6 address any more: {v6}");
+        portmap("ADD", "pod-a", &pod.path(), &config(&json!([]))).unwrap();
+        assert_eq!(rules(), before);
+    });
+}
+
+#[test]
+fn a_chain_that_others_use_loses_its_rules_all_the_same() {
+    on_a_node(|| {
+        let pod = pod();
+        portmap("ADD", "pod-a", &pod.path(), &config(&json!([tcp(8080, 80)]))).unwrap();
+        sh("iptables -t nat -A OUTPUT -p tcp --dport 8080 -j CNI-DN-9b8cc9dd5d53e36658bb0");
+        let error = portmap("DEL", "pod-a", "", &names()).unwrap_err();
+        let msg = error["msg"].as_str().unwrap();
+        assert!(msg.contains("chain CNI-DN-9b8cc9dd5d53e36658bb0 has lost its rules"), "{msg}");
+        let listed = sh("iptables -t nat -S");
+        assert!(!listed.contains("pod-a") && !listed.contains("-j DNAT"), "{listed}");
+        assert!(!sh("ip6tables -t nat -S").contains("CNI-DN-"));
+        sh("iptables -t nat -D OUTPUT -p tcp --dport 8080 -j CNI-DN-9b8cc9dd5d53e36658bb0");
+        portmap("DEL", "pod-a", "", &names()).unwrap();
+        assert!(!rules().contains("CNI-DN-"));
+    });
+}
+
+#[test]
+fn containers_whose_chains_have_one_name() {
+    on_a_node(|| {
+        let pod = pod();
+        let of = |network: &str, mut config: serde_json::Value| {
+            config["name"] = network.into();
+            config
+        };
+        let wanted = config(&json!([tcp(8080, 80)]));
+        portmap("ADD", "1abc", &pod.path(), &of("net", wanted.clone())).unwrap();
+        let before = rules();
+        let error = portmap("ADD", "abc", &pod.path(), &of("net1", wanted)).unwrap_err();
+        assert_eq!(error["code"], 102);
+        let msg = error["msg"].as_str().unwrap();
+        assert!(msg.contains("is that of dnat name: \"net\" id: \"1abc\""), "{msg}");
+        portmap("DEL", "abc", "", &of("net1", names())).unwrap();
+        portmap("ADD", "abc", &pod.path(), &of("net1", config(&json!([])))).unwrap();
+        assert_eq!(rules(), before);
+        portmap("DEL", "1abc", "", &of("net", names())).unwrap();
+        assert!(!rules().contains("CNI-DN-"));
+    });
+}
+
+#[test]
+fn garbage_of_containers_with_long_names() {
+    on_a_node(|| {
+        let pod = pod();
+        let (one, other) = ("a".repeat(240), "b".repeat(240));
+        portmap("ADD", &one, &pod.path(), &config(&json!([tcp(8081, 81)]))).unwrap();
+        let before = rules();
+        portmap("ADD", &other, &pod.path(), &config(&json!([tcp(8080, 80)]))).unwrap();
+        let mut gc = names();
+        gc["cni.dev/valid-attachments"] = json!([{"containerID": one, "ifname": "eth0"}]);
+        portmap("GC", "", "", &gc).unwrap();
+        assert_eq!(rules(), before);
+    });
+}
+
+#[test]
+fn more_garbage_than_one_batch_takes() {
+    on_a_node(|| {
+        let pod = pod();
+        for port in 1..=70 {
+            let config = config(&json!([tcp(8000 + port, 80)]));
+            portmap("ADD", &format!("pod-{port}"), &pod.path(), &config).unwrap();
+        }
+        let mut gc = names();
+        gc["cni.dev/valid-attachments"] = json!([]);
+        portmap("GC", "", "", &gc).unwrap();
+        assert!(!rules().contains("CNI-DN-"));
+    });
+}
+
+/// Root of a user namespace may not force the size of a socket's buffer.
+#[test]
+fn many_ports_in_a_user_namespace() {
+    on_a_node(|| {
+        let pod = pod();
+        let mappings: Vec<_> = (0..300).map(|port| tcp(8000 + port, 80)).collect();
+        let config = config(&json!(mappings)).to_string();
+        let (program, netns) = (env!("CARGO_BIN_EXE_portmap"), pod.path());
+        let listed = sh(&format!(
+            "unshare --user --map-root-user --net sh -ec '
+                echo '\\''{config}'\\'' | CNI_COMMAND=ADD CNI_CONTAINERID=pod-a CNI_NETNS={netns} CNI_IFNAME=eth0 \\
+                    CNI_PATH=/nowhere {program} >&2
+                iptables -t nat -S'"
+        ));
+        assert_eq!(listed.matches("-j DNAT").count(), 300);
     });
 }

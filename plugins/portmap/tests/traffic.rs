@@ -168,3 +168,18 @@ fn udp_flows_from_before_find_the_pod() {
         }
     });
 }
+
+#[test]
+fn udp_flows_to_elsewhere_are_left_alone() {
+    on_a_node(|| {
+        let pod = pod();
+        sh("conntrack -I -t 600 -p udp -s 10.88.0.7 -d 198.51.100.8 --sport 4242 --dport 53
+            conntrack -I -t 600 -p udp -s 10.88.0.7 -d 10.88.0.10 --sport 4243 --dport 53
+            conntrack -I -t 600 -p udp -s 127.0.0.1 -d 127.0.0.5 --sport 4244 --dport 53");
+        let mapping = json!({"hostPort": 53, "containerPort": 53, "protocol": "udp"});
+        portmap("ADD", "pod-a", &pod.path(), &config(&json!([mapping]))).unwrap();
+        let flows = sh("conntrack -L -p udp --dport 53");
+        assert!(flows.contains("sport=4242"), "{flows}");
+        assert!(!flows.contains("sport=4243") && !flows.contains("sport=4244"), "{flows}");
+    });
+}

@@ -122,6 +122,21 @@ fn sixteen_ports_are_two_entries() {
 }
 
 #[test]
+fn addresses_of_their_own_go_first() {
+    let mappings =
+        [mapping(80, 1, "tcp", ""), mapping(81, 2, "tcp", ""), mapping(80, 3, "tcp", "192.0.2.10")];
+    let config = json!({"snat": false, "runtimeConfig": {"portMappings": mappings}});
+    let settings = cni::json::read::<Config>(&config).unwrap().settings().unwrap();
+    let pod = ["10.88.0.2/24".parse().unwrap()];
+    let plan = Plan::new(&"testnet".parse().unwrap(), &"pod-a".parse().unwrap(), &settings, &pod);
+    let ports = plan.families()[0].rules.iter().map(|rule| match rule.target {
+        Some(Target::Dnat { port, .. }) => port,
+        _ => None,
+    });
+    assert_eq!(ports.collect::<Vec<_>>(), [Some(3), Some(1), Some(2)]);
+}
+
+#[test]
 fn nothing_to_map() {
     check(&json!({}), &["10.88.0.2/24"], &expect![[""]]);
     let config = json!({"runtimeConfig": {"portMappings": [mapping(8080, 80, "tcp", "")]}});
