@@ -40,7 +40,7 @@ pub(crate) enum DemoError {
     Kernel(#[from] kernel::Error),
     /// A command of the chain failed.
     #[error("{0}: {1}")]
-    Chain(&'static str, conflist::Error),
+    Chain(&'static str, Box<conflist::Error>),
     /// The network cannot be used.
     #[error("read the example network: {0}")]
     Example(String),
@@ -126,7 +126,7 @@ fn on<T: Send + 'static>(
     let (runtime, network, pod) = (runtime.clone(), network.clone(), pod.clone());
     timed(name, || {
         let done = node.run(move || command(&runtime, &network, &pod));
-        done.map_err(|error| DemoError::Chain(name, error))
+        done.map_err(|error| DemoError::Chain(name, Box::new(error)))
     })
 }
 
