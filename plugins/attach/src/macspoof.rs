@@ -123,7 +123,8 @@ pub fn remove(netlink: &Nfnetlink, container_id: &str, ifname: &str) -> Result<(
 }
 
 /// Removes the rules for interfaces of the node that are gone. The rules do not say which network they
-/// belong to, so GC deletes links first, and this comes after.
+/// belong to, so GC deletes links first, and this comes after. `link_exists` is asked once the rules have been
+/// read, again if they change: it has to look at that time, for a link of before may have its rules only now.
 pub fn collect_garbage(
     netlink: &Nfnetlink,
     link_exists: impl Fn(&str) -> bool,

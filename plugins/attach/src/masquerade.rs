@@ -202,11 +202,12 @@ pub fn remove(
     in_use: &[IpAddr],
 ) -> Result<(), Error> {
     let chain = chain_name("", network.as_str(), container_id);
+    let comment = comment(network.as_str(), container_id);
     netlink.transaction(|netlink| {
         let mut batch = Batch::new();
         for nat in FAMILIES {
             if netlink.has_chain(nat.chain(&chain))? {
-                remove_chain(netlink, nat, &mut batch, &chain, in_use)?;
+                remove_chain(netlink, nat, &mut batch, (&chain, &comment), in_use)?;
             }
         }
         Ok(batch)
@@ -223,8 +224,11 @@ pub fn collect_garbage(
         let mut batch = Batch::new();
         for nat in FAMILIES {
             for chain in netlink.chain_names(nat.family(), "nat")? {
-                if chain.starts_with("CNI-") && is_garbage(netlink, nat, &chain, network, valid)? {
-                    remove_chain(netlink, nat, &mut batch, &chain, &[])?;
+                if !chain.starts_with("CNI-") {
+                    continue;
+                }
+                if let Some(comment) = garbage(netlink, nat, &chain, network, valid)? {
+                    remove_chain(netlink, nat, &mut batch, (&chain, &comment), &[])?;
                 }
             }
         }
@@ -233,11 +237,14 @@ pub fn collect_garbage(
 }
 
 /// Adds to a batch what removes a chain and the rules that lead to it, save for those of addresses in use.
+///
+/// Its name is a hash with nothing between network and ID, so it can be another container's too, known by the
+/// comments on its rules: these stay, and the chain with them.
 fn remove_chain(
     netlink: &Nfnetlink,
     nat: Nat,
     batch: &mut Batch,
-    chain: &str,
+    (chain, comment): (&str, &str),
     in_use: &[IpAddr],
 ) -> Result<(), kernel::Error> {
     // Old versions of the reference plugins gave the network, which holds the addresses as well.
@@ -245,51 +252,69 @@ fn remove_chain(
         let source = rule.source.map(|is| is.value);
         source.is_some_and(|source| in_use.iter().any(|address| source.contains(*address)))
     };
-    let mut still_needed = false;
+    let is_foreign = |rule: &Rule| {
+        let text = rule.comment_text();
+        text.is_some_and(|text| text.starts_with("name: \"") && text != comment)
+    };
+    let (mut still_needed, mut foreign) = (false, false);
     for (handle, rule) in nat.rules(netlink, POSTROUTING)? {
         if rule.next_chain() == Some(chain) {
-            if used(&rule) {
+            if is_foreign(&rule) {
+                foreign = true;
+            } else if used(&rule) {
                 still_needed = true;
             } else {
                 batch.delete_rule(nat.chain(POSTROUTING), handle);
             }
         }
     }
-    if !still_needed {
+    if still_needed {
+        return Ok(());
+    }
+    if !foreign {
         batch.flush_chain(nat.chain(chain));
         batch.delete_chain(nat.chain(chain));
+        return Ok(());
+    }
+    for (handle, rule) in nat.rules(netlink, chain)? {
+        if !is_foreign(&rule) {
+            batch.delete_rule(nat.chain(chain), handle);
+        }
     }
     Ok(())
 }
 
-/// Whether a chain is that of a container of this network, by the comments on its rules and its name, and
+/// The comment on a chain's rules, if by that and its name it is the chain of a container of this network, and
 /// none of the container's attachments is valid.
-fn is_garbage(
+fn garbage(
     netlink: &Nfnetlink,
     nat: Nat,
     chain: &str,
     network: &NetworkName,
     valid: &ValidAttachments,
-) -> Result<bool, kernel::Error> {
+) -> Result<Option<String>, kernel::Error> {
     let first = nat.rules(netlink, chain)?.next();
-    let Some((_, rule)) = first else { return Ok(false) };
-    let Some(rest) = rule.comment_text().and_then(|text| owner_rest(text, network.as_str())) else {
-        return Ok(false);
+    let Some(text) = first.and_then(|(_, rule)| rule.comment_text().map(str::to_owned)) else {
+        return Ok(None);
     };
     let is_chain_of = |id: &str| chain_name("", network.as_str(), id) == chain;
-    Ok(match rest.strip_suffix('"') {
-        Some(id) => is_chain_of(id) && !valid.contains_container(id),
-        // What is left of a long ID is not enough to find the chain by; all others have to be excluded.
-        None => {
-            rule.comment_text().is_some_and(|text| text.len() == COMMENT_MAX)
-                && !valid.iter().any(|(id, _)| is_chain_of(id))
+    let is_garbage = owner_rest(&text, network.as_str()).is_some_and(|rest| {
+        match rest.strip_suffix('"') {
+            Some(id) => is_chain_of(id) && !valid.contains_container(id),
+            // What is left of a long ID is not enough to find the chain by; all others have to be excluded.
+            None => text.len() == COMMENT_MAX && !valid.iter().any(|(id, _)| is_chain_of(id)),
         }
-    })
+    });
+    Ok(is_garbage.then_some(text))
 }
 
-/// Of any length; a rule keeps what fits of it.
+/// As the reference plugins have it, as far as it fits.
 fn comment(network: &str, container_id: &str) -> String {
-    format!("name: \"{network}\" id: \"{container_id}\"")
+    let mut text = format!("name: \"{network}\" id: \"{container_id}\"");
+    while text.len() > COMMENT_MAX {
+        text.pop();
+    }
+    text
 }
 
 /// What follows the network's name in a comment: the container's ID and a quotation mark, unless they were cut.

@@ -181,3 +181,24 @@ fn garbage_of_containers_with_long_names() {
         assert_eq!(sh("iptables -t nat -S"), before);
     });
 }
+
+#[test]
+fn containers_whose_chains_have_one_name() {
+    in_new_netns(|| {
+        let netlink = Nfnetlink::open().unwrap();
+        let of = |network: &str| network.parse::<NetworkName>().unwrap();
+        let add = |network: &str, id: &str, address: &str| {
+            let addresses = vec![address.parse().unwrap()];
+            Masquerade::wanted(&of(network), id, addresses).add(&netlink).unwrap();
+        };
+        add("net", "1abc", "10.88.0.2/24");
+        let before = sh("iptables -t nat -S");
+        masquerade::remove(&netlink, &of("net1"), "abc", &[]).unwrap();
+        assert_eq!(sh("iptables -t nat -S"), before);
+        add("net1", "abc", "10.89.0.2/24");
+        masquerade::remove(&netlink, &of("net1"), "abc", &[]).unwrap();
+        assert_eq!(sh("iptables -t nat -S"), before);
+        masquerade::remove(&netlink, &of("net"), "1abc", &[]).unwrap();
+        check("iptables", &[]);
+    });
+}
