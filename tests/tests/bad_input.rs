@@ -234,8 +234,13 @@ fn bridges() -> Cases {
         ),
         (
             "bridge_other_address",
+            // Somebody else's, and in use: it has a port.
             bad(&json!({}), CONFLICT, "forceAddress").before(
-                "ip link add cni0 type bridge; ip addr add 10.99.0.1/24 dev cni0; ip link set cni0 up",
+                "ip link add cni0 address 02:00:00:00:00:01 type bridge
+                 ip link add one type veth peer name other
+                 ip link set one master cni0
+                 for link in cni0 one other; do ip link set $link up; done
+                 ip addr add 10.99.0.1/24 dev cni0",
             ),
         ),
         ("bridge_ipam_is_missing", bad(&ipam(&json!({"type": "nobody"})), DELEGATE, "nobody")),
