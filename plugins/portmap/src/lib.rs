@@ -103,13 +103,7 @@ fn forget_after(
 /// The pod's first IPv4 and its first IPv6 address, of those that are on its interface as far as the result
 /// says where they are.
 fn addresses(call: &Call<Config>, result: &Success) -> Vec<Cidr> {
-    let elsewhere = |index: usize| {
-        result.interfaces.get(index).is_some_and(|interface| {
-            interface.name != call.ifname().as_str() || interface.sandbox.is_empty()
-        })
-    };
-    let of_pod = |ip: &&cni::IpConfig| !ip.interface.is_some_and(elsewhere);
-    let all: Vec<Cidr> = result.ips.iter().filter(of_pod).map(|ip| ip.address).collect();
+    let all: Vec<Cidr> = result.ips_of(call.ifname().as_str()).map(|ip| ip.address).collect();
     let first = |nat: Nat| all.iter().find(move |cidr| Nat::of(cidr.ip()) == nat).copied();
     [Nat::V4, Nat::V6].into_iter().filter_map(first).collect()
 }
