@@ -104,6 +104,12 @@ fn a_veth_pair_is_born_where_it_belongs() {
             assert!(inside.contains(expected), "{inside}");
         }
         let link = rtnl.link_by_name("veth0").unwrap().unwrap();
+        // Its other end is down, so nothing could go through.
+        let early = rtnl.wait_until_operational(link.index, Duration::from_millis(20)).unwrap_err();
+        assert_eq!(early.errno(), Some(Errno::ETIMEDOUT));
+        pod.enter(|| ip("link set eth0 up")).unwrap();
+        rtnl.wait_until_operational(link.index, Duration::from_secs(5)).unwrap();
+        assert!(ip("link show veth0").contains("state UP"));
         let other = Rtnl::open_in(pod).unwrap().link_by_name("eth0").unwrap().unwrap();
         assert_eq!(
             (link.master, link.peer, other.peer),

@@ -1,16 +1,20 @@
 //! Links: bridges, veth pairs, and what they are set to.
 
 use std::fmt;
+use std::time::{Duration, Instant};
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
-    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,
 };
 
+use nix::errno::Errno;
+
 use super::Rtnl;
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::netlink::{Protocol, Socket};
 use crate::netns::Netns;
 
 /// A link, as the kernel describes it.
@@ -28,6 +32,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it was set up (`IFF_UP`).
     pub up: bool,
+    /// Whether it can carry packets now (`IF_OPER_UP`, RFC 2863).
+    pub operational: bool,
     /// Whether it was set promiscuous (`IFF_PROMISC`).
     pub promisc: bool,
     /// The index of the link that it is a port of.
@@ -107,6 +113,8 @@ pub struct BridgePort {
     pub isolated: bool,
 }
 
+/// rtnetlink's multicast group of changes to links (`RTNLGRP_LINK`).
+const RTNLGRP_LINK: u32 = 1;
 /// Packets that wait for a veth's other end wait there; the node's end needs no queue.
 const NO_QUEUE: u32 = 0;
 /// The kernel's own default for Ethernet (`DEFAULT_TX_QUEUE_LEN`).
@@ -140,6 +148,29 @@ impl Rtnl {
     /// The link of an index; `None` if there is none.
     pub fn link_by_index(&self, index: u32) -> Result<Option<Link>> {
         self.get_link(with_index(index), || format!("look up link {index}"))
+    }
+
+    /// Waits until a link can carry packets. Its carrier may be there before that: the kernel
+    /// leaves the rest to a worker, or, from 6.9 on, does it when the link is looked up.
+    ///
+    /// Errors: ENODEV if it is gone, ETIMEDOUT after `limit`.
+    pub fn wait_until_operational(&self, index: u32, limit: Duration) -> Result<()> {
+        let operation = || format!("wait until link {index} can carry packets");
+        let is_operational = || match self.link_by_index(index)? {
+            Some(link) => Ok(link.operational),
+            None => Err(Error::new(operation(), Errno::ENODEV)),
+        };
+        if is_operational()? {
+            return Ok(());
+        }
+        let deadline = Instant::now() + limit;
+        // Listening begins before looking again, so that no change is missed.
+        let events = Socket::subscribe(Protocol::Route, RTNLGRP_LINK)
+            .map_err(|cause| Error::new(operation(), cause))?;
+        while !is_operational()? {
+            events.wait_until(deadline).map_err(|cause| Error::new(operation(), cause))?;
+        }
+        Ok(())
     }
 
     /// All links.
@@ -295,6 +326,7 @@ fn link(reply: RouteNetlinkMessage) -> Option<Link> {
         mac: None,
         mtu: 0,
         up: message.header.flags.contains(LinkFlags::Up),
+        operational: false,
         promisc: message.header.flags.contains(LinkFlags::Promisc),
         master: None,
         peer: None,
@@ -308,6 +340,7 @@ fn link(reply: RouteNetlinkMessage) -> Option<Link> {
             LinkAttribute::Address(mac) => link.mac = mac.try_into().ok(),
             LinkAttribute::Controller(index) => link.master = Some(index),
             LinkAttribute::IfAlias(alias) => link.alias = alias,
+            LinkAttribute::OperState(state) => link.operational = state == State::Up,
             LinkAttribute::Link(index) => link.peer = Some(index),
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {

@@ -1,5 +1,7 @@
 //! A pod's veth pair as the kernel has it: made by ADD, found again by CHECK.
 
+use std::time::Duration;
+
 use cni::Undo;
 use kernel::rtnl::{Link, LinkChange, Veth, VethPeer};
 use kernel::{Rtnl, sysctl};
@@ -51,6 +53,14 @@ impl VethPair {
         node.set_link(host.index, LinkChange { alias, ..LinkChange::default() })?;
         ignore_router_advertisements(&end.name)?;
         Ok(Self { host, inside })
+    }
+
+    /// Waits until packets can go through, the pod's end being up: a pod's first ones would get
+    /// lost otherwise, and be repeated a second later.
+    pub fn wait_until_operational(&self, node: &Rtnl) -> Result<(), Error> {
+        // As long as the reference plugins wait for a bridge's port.
+        const LIMIT: Duration = Duration::from_millis(2550);
+        Ok(node.wait_until_operational(self.host.index, LIMIT)?)
     }
 
     /// Finds it by the name of the pod's end, whoever made it.

@@ -64,7 +64,7 @@ impl<'a> Wanted<'a> {
         undo: &mut Undo<'a>,
     ) -> Result<Success, Error> {
         let Connection { bridge, pair } = connection;
-        let VethPair { host, inside } = pair;
+        let VethPair { host, inside } = &pair;
         let addresses = self.plan_gateway(node, &bridge)?;
         set_up_bridge(self.config(), node, &bridge)?;
         undo.on_error("remove the rules", || rules.remove(Some(pod)));
@@ -74,11 +74,14 @@ impl<'a> Wanted<'a> {
         }
         rules.masquerade(&self.result)?;
         self.become_gateway(node, &bridge, &addresses, undo)?;
+        if !self.config().disable_container_interface {
+            pair.wait_until_operational(node)?;
+        }
         // In the order that [`POD_INTERFACE`] counts on.
         let interfaces = vec![
             interfaces::describe(&bridge, None),
-            interfaces::describe(&host, None),
-            interfaces::describe(&inside, Some(pod)),
+            interfaces::describe(host, None),
+            interfaces::describe(inside, Some(pod)),
         ];
         Ok(Success { interfaces, ..self.result })
     }

@@ -50,7 +50,7 @@ impl Plugin for Portmap {
                 Ok(remove::remove(&netlink, names.0, names.1, &mut Vec::new())?)
             });
             flows::forget_ends(&netlink, &replaced)?;
-            if settings.masquerades() {
+            if settings.masquerades() && !plan.is_empty() {
                 for cidr in pod.iter().filter(|cidr| cidr.is_ipv4()) {
                     route_loopback_to(*cidr)?;
                 }

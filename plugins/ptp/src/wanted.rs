@@ -65,6 +65,7 @@ impl<'a> Wanted<'a> {
         }
         // Last, because it stays on once it is.
         forwarding::enable(self.node_side.has(Family::V4), self.node_side.has(Family::V6))?;
+        pair.wait_until_operational(node)?;
         // In the order that [`POD_INTERFACE`] counts on.
         let interfaces = vec![
             interfaces::describe(&pair.host, None),
