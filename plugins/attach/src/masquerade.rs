@@ -1,19 +1,32 @@
 //! Masquerading (`ipMasq`): packets of a pod that leave for elsewhere than its own network get the node's
 //! address.
+//!
+//! ADD writes with the backend that the configuration names; DEL and GC remove what either one made, for
+//! the key may have been another one then.
 
 mod iptables;
+mod nftables;
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use cni::{Call, Cidr, Code, NetworkName, Success, ValidAttachments};
-use kernel::Nfnetlink;
+use cni::{Call, Cidr, NetworkName, Success, ValidAttachments};
+use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use kernel::{Batch, Nfnetlink, Rtnl};
 use serde::Deserialize;
 
 use crate::error::Error;
+use crate::host_end::HostEnd;
+use crate::pod::Pod;
 
 /// The rules that one attachment should have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Masquerade(iptables::Rules);
+pub struct Masquerade(Rules);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Rules {
+    Iptables(iptables::Rules),
+    Nftables(nftables::Rules),
+}
 
 /// What masquerading is written with: the key `ipMasqBackend`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -26,17 +39,69 @@ pub enum MasqueradeBackend {
     Nftables,
 }
 
+/// Whose rules they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner<'a> {
+    /// The network.
+    pub network: &'a NetworkName,
+    /// The container.
+    pub container_id: &'a str,
+    /// The interface of the container.
+    pub ifname: &'a str,
+}
+
+/// Addresses of a container whose rules a DEL leaves to other interfaces of it in the same network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// These, which other interfaces have.
+    Only(Vec<IpAddr>),
+    /// All but these, which are those of the interface itself, as far as they are known.
+    AllBut(Vec<IpAddr>),
+}
+
 impl MasqueradeBackend {
-    /// Refuses what is not written yet.
-    ///
-    /// Errors: code 2, naming the key.
-    pub fn validate(self) -> Result<(), cni::Error> {
+    /// Finds out whether rules could be made now.
+    pub fn status(self, netlink: &Nfnetlink) -> Result<(), Error> {
         match self {
-            Self::Iptables => Ok(()),
-            Self::Nftables => Err(cni::Error::new(
-                Code::UnsupportedField,
-                "key \"ipMasqBackend\": this version masquerades with \"iptables\" only",
-            )),
+            Self::Iptables => Ok(netlink.generation().map(drop)?),
+            Self::Nftables => nftables::try_out(netlink),
+        }
+    }
+}
+
+impl<'a> Owner<'a> {
+    /// The attachment that a command is about.
+    #[must_use]
+    pub fn of<C>(call: &'a Call<C>) -> Self {
+        Self {
+            network: &call.network.name,
+            container_id: call.container_id().as_str(),
+            ifname: call.ifname().as_str(),
+        }
+    }
+}
+
+impl Kept {
+    /// What a DEL keeps: if the pod can be looked into, what it has beside this interface. If not, others may
+    /// still be in use, and their ends on the node tell of them, but not their addresses. Those of this
+    /// interface are in ADD's result; without one, all rules are left to the last interface's DEL.
+    pub fn of<C>(call: &Call<C>, pod: Option<&Pod>) -> Result<Self, Error> {
+        if let Some(pod) = pod {
+            return Ok(Self::Only(pod.addresses_beside(call.ifname().as_str())?));
+        }
+        if !HostEnd::of(call).has_siblings(&Rtnl::open()?)? {
+            return Ok(Self::Only(Vec::new()));
+        }
+        let result = call.network.prev_result.as_ref();
+        Ok(Self::AllBut(result.iter().flat_map(|it| &it.ips).map(|ip| ip.address.ip()).collect()))
+    }
+
+    /// Whether a rule stays whose packets come from this network, or from this address.
+    fn has(&self, source: IpNetwork) -> bool {
+        match self {
+            // Old versions of the reference plugins gave the network, which holds the addresses as well.
+            Self::Only(others) => others.iter().any(|address| source.contains(*address)),
+            Self::AllBut(own) => !own.iter().any(|address| source == IpNetwork::from(*address)),
         }
     }
 }
@@ -44,46 +109,123 @@ impl MasqueradeBackend {
 impl Masquerade {
     /// What an ADD with this result should have.
     #[must_use]
-    pub fn of<C>(call: &Call<C>, result: &Success) -> Self {
+    pub fn of<C>(call: &Call<C>, backend: MasqueradeBackend, result: &Success) -> Self {
         let addresses = result.ips.iter().map(|ip| ip.address).collect();
-        Self::wanted(&call.network.name, call.container_id().as_str(), addresses)
+        Self::wanted(backend, &Owner::of(call), addresses)
     }
 
     /// What an attachment with these addresses, each with its network's prefix, should have.
     #[must_use]
-    pub fn wanted(network: &NetworkName, container_id: &str, addresses: Vec<Cidr>) -> Self {
-        Self(iptables::Rules::wanted(network, container_id, addresses))
+    pub fn wanted(backend: MasqueradeBackend, owner: &Owner<'_>, addresses: Vec<Cidr>) -> Self {
+        Self(match backend {
+            MasqueradeBackend::Iptables => {
+                Rules::Iptables(iptables::Rules::wanted(owner, addresses))
+            }
+            MasqueradeBackend::Nftables => {
+                Rules::Nftables(nftables::Rules::wanted(owner, addresses))
+            }
+        })
     }
 
     /// Makes the rules. Nothing but additions, so that nobody has to wait for a disposal.
     pub fn add(&self, netlink: &Nfnetlink) -> Result<(), Error> {
-        self.0.add(netlink)
+        match &self.0 {
+            Rules::Iptables(rules) => rules.add(netlink),
+            Rules::Nftables(rules) => rules.add(netlink),
+        }
     }
 
-    /// Finds a rule that is missing.
+    /// Finds a rule that is missing, or behind one that leaves it nothing to do.
     pub fn check(&self, netlink: &Nfnetlink) -> Result<(), Error> {
-        self.0.check(netlink)
+        match &self.0 {
+            Rules::Iptables(rules) => rules.check(netlink),
+            Rules::Nftables(rules) => rules.check(netlink),
+        }
     }
 }
 
-/// Removes a container's rules, those that the reference plugins made too, by its names alone.
+/// The way to rules of an ADD, whose configuration may have been another one: none where the kernel has no
+/// `nf_tables`, and the configuration needs none.
+pub fn open_to_remove(needed: bool) -> Result<Option<Nfnetlink>, Error> {
+    let netlink = Nfnetlink::open()?;
+    let is_there = needed || netlink.generation().is_ok();
+    Ok(is_there.then_some(netlink))
+}
+
+/// Removes an attachment's rules, those that the reference plugins made too, by its names alone.
 ///
-/// `in_use` are addresses that other interfaces of the container still have; what these need stays. The
-/// caller closes the socket after it has deleted the pod's link: then the kernel disposes of both at a time.
+/// `kept` is asked only if there are rules that the container's interfaces share. The caller closes the
+/// socket after it has deleted the pod's link: then the kernel disposes of both at a time.
 pub fn remove(
     netlink: &Nfnetlink,
-    network: &NetworkName,
-    container_id: &str,
-    in_use: &[IpAddr],
+    owner: &Owner<'_>,
+    kept: impl Fn() -> Result<Kept, Error>,
 ) -> Result<(), Error> {
-    iptables::remove(netlink, network, container_id, in_use)
+    netlink.transaction(|netlink| {
+        let mut batch = Batch::new();
+        iptables::remove(netlink, &mut batch, owner, &kept)?;
+        nftables::remove(netlink, &mut batch, owner)?;
+        Ok(batch)
+    })
 }
 
-/// Removes the rules of a network's containers that have no valid attachment.
+/// Removes the rules of a network's attachments that are not valid.
 pub fn collect_garbage(
     netlink: &Nfnetlink,
     network: &NetworkName,
     valid: &ValidAttachments,
 ) -> Result<(), Error> {
-    iptables::collect_garbage(netlink, network, valid)
+    netlink.transaction(|netlink| {
+        let mut batch = Batch::new();
+        iptables::collect_garbage(netlink, &mut batch, network, valid)?;
+        nftables::collect_garbage(netlink, &mut batch, network, valid)?;
+        Ok(batch)
+    })
+}
+
+/// Finds the first rule of `wanted` that is not in a chain, or behind the last one of `wanted`, which takes
+/// what the others have left: its index, and what is wrong with it.
+fn lacking<T: PartialEq>(there: &[T], wanted: &[T]) -> Option<(usize, &'static str)> {
+    let place = |one: &T| there.iter().position(|it| it == one);
+    let end = wanted.last().and_then(place);
+    let wrong = |one: &T| match place(one) {
+        None => Some("is missing"),
+        Some(at) if end.is_some_and(|end| at > end) => {
+            Some("comes too late, behind one that takes its packets")
+        }
+        Some(_) => None,
+    };
+    wanted.iter().enumerate().find_map(|(at, one)| Some((at, wrong(one)?)))
+}
+
+/// Groups that pods on the same network may talk to among themselves.
+const fn multicast(ipv6: bool) -> IpNetwork {
+    let v4 = Ipv4Network::new_checked(Ipv4Addr::new(224, 0, 0, 0), 4);
+    let v6 = Ipv6Network::new_checked(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8);
+    match (ipv6, v4, v6) {
+        (false, Some(network), _) => IpNetwork::V4(network),
+        (true, _, Some(network)) => IpNetwork::V6(network),
+        _ => unreachable!(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(there: &str, expected: Option<usize>) {
+        let found = lacking(there.as_bytes(), b"abz");
+        assert_eq!(found.map(|(at, _)| at), expected, "{there}: {found:?}");
+    }
+
+    #[test]
+    fn what_is_lacking() {
+        check("abz", None);
+        check("xbyazb", None);
+        check("az", Some(1));
+        check("ab", Some(2));
+        check("azb", Some(1));
+        check("", Some(0));
+    }
 }

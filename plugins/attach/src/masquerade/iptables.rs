@@ -5,14 +5,13 @@
 //! plugins, and so is its name, which follows from the network's name and the container's ID. Interfaces
 //! that a container has in the same network share the chain; the address tells their rules apart.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use cni::{Cidr, NetworkName, ValidAttachments};
-use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use ipnetwork::IpNetwork;
 use kernel::iptables::{COMMENT_MAX, Is, Nat, NatChain, Rule, Target};
 use kernel::nft::Place;
 use kernel::{Batch, Nfnetlink};
 
+use super::{Kept, Owner, lacking, multicast};
 use crate::chain_name;
 use crate::error::Error;
 
@@ -35,8 +34,8 @@ const POSTROUTING: &str = "POSTROUTING";
 const FAMILIES: [Nat; 2] = [Nat::V4, Nat::V6];
 
 impl Rules {
-    /// What an attachment with these addresses, each with its network's prefix, should have.
-    pub(super) fn wanted(network: &NetworkName, container_id: &str, addresses: Vec<Cidr>) -> Self {
+    pub(super) fn wanted(owner: &Owner<'_>, addresses: Vec<Cidr>) -> Self {
+        let Owner { network, container_id, .. } = owner;
         Self {
             chain: chain_name("", network.as_str(), container_id),
             comment: comment(network.as_str(), container_id),
@@ -44,7 +43,6 @@ impl Rules {
         }
     }
 
-    /// Makes the rules. Nothing but additions, so that nobody has to wait for a disposal.
     pub(super) fn add(&self, netlink: &Nfnetlink) -> Result<(), Error> {
         if self.addresses.is_empty() {
             return Ok(());
@@ -58,19 +56,26 @@ impl Rules {
             done => return Ok(done?),
         }
         // Of another interface of the container, or of an ADD before this one.
-        netlink.transaction(|netlink| Ok(self.additions(netlink)?))
+        netlink.transaction(|netlink| self.additions(netlink))
     }
 
-    /// Finds a rule that is missing.
     pub(super) fn check(&self, netlink: &Nfnetlink) -> Result<(), Error> {
-        match self.missing(netlink)?.first() {
-            None => Ok(()),
-            Some(Missing { nat, chain, rule }) => {
-                let program = if *nat == Nat::V6 { "ip6tables" } else { "iptables" };
-                let object = format!("{program} rule -t nat -A {chain} {rule}");
-                Err(Error::missing(object))
+        for nat in self.families() {
+            for chain in [self.chain.as_str(), POSTROUTING] {
+                let there = rules_of(netlink, nat, chain)?;
+                let wanted = self.rules_in(nat, chain);
+                // In the chain of its own, the last rule takes all packets; among the jumps to it, none does.
+                let together = if chain == self.chain { wanted.len() } else { 1 };
+                for wanted in wanted.chunks(together) {
+                    if let Some((at, how)) = lacking(&there, wanted) {
+                        let program = if nat == Nat::V6 { "ip6tables" } else { "iptables" };
+                        let rule = format!("{program} rule -t nat -A {chain} {}", wanted[at]);
+                        return Err(Error::changed(rule, how));
+                    }
+                }
             }
         }
+        Ok(())
     }
 
     /// A batch that fails with EEXIST if there are chains of the container already.
@@ -90,7 +95,7 @@ impl Rules {
     }
 
     /// What has to be added to chains that are there.
-    fn additions(&self, netlink: &Nfnetlink) -> Result<Batch, kernel::Error> {
+    fn additions(&self, netlink: &Nfnetlink) -> Result<Batch, Error> {
         let mut batch = Batch::new();
         // What is there already is not added again: the kernel would take that for an update, whose
         // disposal the closing of the socket waits for.
@@ -116,13 +121,18 @@ impl Rules {
         let mut missing = Vec::new();
         for nat in self.families() {
             for chain in [self.chain.as_str(), POSTROUTING] {
-                let there: Vec<Rule> = nat.rules(netlink, chain)?.map(|(_, rule)| rule).collect();
-                let wanted = self.rules(nat).into_iter().filter(|(of, _)| of == chain);
-                let gone = wanted.filter(|(_, rule)| !there.contains(rule));
-                missing.extend(gone.map(|(chain, rule)| Missing { nat, chain, rule }));
+                let there = rules_of(netlink, nat, chain)?;
+                let wanted = self.rules_in(nat, chain).into_iter();
+                let gone = wanted.filter(|rule| !there.contains(rule));
+                missing.extend(gone.map(|rule| Missing { nat, chain: chain.to_owned(), rule }));
             }
         }
         Ok(missing)
+    }
+
+    fn rules_in(&self, nat: Nat, chain: &str) -> Vec<Rule> {
+        let rules = self.rules(nat).into_iter().filter(|(of, _)| of == chain);
+        rules.map(|(_, rule)| rule).collect()
     }
 
     /// The rules of one family with their chains, in their order.
@@ -141,7 +151,7 @@ impl Rules {
             push(&self.chain, Rule::to(Target::Accept).destination(network));
         }
         let masquerade = Rule::to(Target::Masquerade { random_fully: false });
-        push(&self.chain, masquerade.destination(Is::not(multicast(nat))));
+        push(&self.chain, masquerade.destination(Is::not(multicast(nat == Nat::V6))));
         for cidr in addresses() {
             let address = Is::equal(IpNetwork::from(cidr.ip()));
             push(POSTROUTING, Rule::jump(self.chain.clone()).source(address));
@@ -155,52 +165,54 @@ impl Rules {
     }
 }
 
-/// Removes a container's rules, those that the reference plugins made too, by its names alone.
-///
-/// `in_use` are addresses that other interfaces of the container still have; what these need stays. The
-/// caller closes the socket after it has deleted the pod's link: then the kernel disposes of both at a time.
+/// Adds to a batch what removes an attachment's rules.
 pub(super) fn remove(
     netlink: &Nfnetlink,
-    network: &NetworkName,
-    container_id: &str,
-    in_use: &[IpAddr],
+    batch: &mut Batch,
+    owner: &Owner<'_>,
+    kept: impl Fn() -> Result<Kept, Error>,
 ) -> Result<(), Error> {
+    let Owner { network, container_id, .. } = owner;
     let chain = chain_name("", network.as_str(), container_id);
     let comment = comment(network.as_str(), container_id);
-    netlink.transaction(|netlink| {
-        let mut batch = Batch::new();
-        for nat in FAMILIES {
-            if netlink.has_chain(nat.chain(&chain))? {
-                remove_chain(netlink, nat, &mut batch, (&chain, &comment), in_use)?;
-            }
+    let mut tables = Vec::new();
+    for nat in FAMILIES {
+        if netlink.has_chain(nat.chain(&chain))? {
+            tables.push(nat);
         }
-        Ok(batch)
-    })
+    }
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let kept = kept()?;
+    for nat in tables {
+        remove_chain(netlink, nat, batch, (&chain, &comment), &kept)?;
+    }
+    Ok(())
 }
 
-/// Removes the rules of a network's containers that have no valid attachment.
+/// Adds to a batch what removes the rules of a network's containers that have no valid attachment.
 pub(super) fn collect_garbage(
     netlink: &Nfnetlink,
+    batch: &mut Batch,
     network: &NetworkName,
     valid: &ValidAttachments,
-) -> Result<(), Error> {
-    netlink.transaction(|netlink| {
-        let mut batch = Batch::new();
-        for nat in FAMILIES {
-            for chain in netlink.chain_names(nat.family(), "nat")? {
-                if !chain.starts_with("CNI-") {
-                    continue;
-                }
-                if let Some(comment) = garbage(netlink, nat, &chain, network, valid)? {
-                    remove_chain(netlink, nat, &mut batch, (&chain, &comment), &[])?;
-                }
+) -> Result<(), kernel::Error> {
+    let none = Kept::Only(Vec::new());
+    for nat in FAMILIES {
+        for chain in netlink.chain_names(nat.family(), "nat")? {
+            if !chain.starts_with("CNI-") {
+                continue;
+            }
+            if let Some(comment) = garbage(netlink, nat, &chain, network, valid)? {
+                remove_chain(netlink, nat, batch, (&chain, &comment), &none)?;
             }
         }
-        Ok(batch)
-    })
+    }
+    Ok(())
 }
 
-/// Adds to a batch what removes a chain and the rules that lead to it, save for those of addresses in use.
+/// Adds to a batch what removes a chain and the rules that lead to it, save for those that are kept.
 ///
 /// Its name is a hash with nothing between network and ID, so it can be another container's too, known by the
 /// comments on its rules: these stay, and the chain with them.
@@ -209,23 +221,14 @@ fn remove_chain(
     nat: Nat,
     batch: &mut Batch,
     (chain, comment): (&str, &str),
-    in_use: &[IpAddr],
+    kept: &Kept,
 ) -> Result<(), kernel::Error> {
-    // Old versions of the reference plugins gave the network, which holds the addresses as well.
-    let used = |rule: &Rule| {
-        let source = rule.source.map(|is| is.value);
-        source.is_some_and(|source| in_use.iter().any(|address| source.contains(*address)))
-    };
-    let is_foreign = |rule: &Rule| {
-        let text = rule.comment_text();
-        text.is_some_and(|text| text.starts_with("name: \"") && text != comment)
-    };
     let (mut still_needed, mut foreign) = (false, false);
     for (handle, rule) in nat.rules(netlink, POSTROUTING)? {
         if rule.next_chain() == Some(chain) {
-            if is_foreign(&rule) {
+            if is_foreign(&rule, comment) {
                 foreign = true;
-            } else if used(&rule) {
+            } else if rule.source.as_ref().is_some_and(|source| kept.has(source.value)) {
                 still_needed = true;
             } else {
                 batch.delete_rule(nat.chain(POSTROUTING), handle);
@@ -241,11 +244,21 @@ fn remove_chain(
         return Ok(());
     }
     for (handle, rule) in nat.rules(netlink, chain)? {
-        if !is_foreign(&rule) {
+        if !is_foreign(&rule, comment) {
             batch.delete_rule(nat.chain(chain), handle);
         }
     }
     Ok(())
+}
+
+/// Whether a rule is that of another container, by the comment on it.
+fn is_foreign(rule: &Rule, comment: &str) -> bool {
+    let text = rule.comment_text();
+    text.is_some_and(|text| text.starts_with("name: \"") && text != comment)
+}
+
+fn rules_of(netlink: &Nfnetlink, nat: Nat, chain: &str) -> Result<Vec<Rule>, kernel::Error> {
+    Ok(nat.rules(netlink, chain)?.map(|(_, rule)| rule).collect())
 }
 
 /// The comment on a chain's rules, if by that and its name it is the chain of a container of this network, and
@@ -285,18 +298,4 @@ fn comment(network: &str, container_id: &str) -> String {
 fn owner_rest<'a>(text: &'a str, network: &str) -> Option<&'a str> {
     let rest = text.strip_prefix("name: \"")?.strip_prefix(network)?;
     rest.strip_prefix("\" id: \"")
-}
-
-/// Groups that pods on the same network may talk to among themselves.
-fn multicast(nat: Nat) -> IpNetwork {
-    const V4: Ipv4Network = match Ipv4Network::new_checked(Ipv4Addr::new(224, 0, 0, 0), 4) {
-        Some(network) => network,
-        None => unreachable!(),
-    };
-    const V6: Ipv6Network =
-        match Ipv6Network::new_checked(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8) {
-            Some(network) => network,
-            None => unreachable!(),
-        };
-    if nat == Nat::V6 { V6.into() } else { V4.into() }
 }
