@@ -97,6 +97,7 @@ impl Rules {
     /// What has to be added to chains that are there.
     fn additions(&self, netlink: &Nfnetlink) -> Result<Batch, Error> {
         let mut batch = Batch::new();
+        self.refuse_other_owner(netlink)?;
         // What is there already is not added again: the kernel would take that for an update, whose
         // disposal the closing of the socket waits for.
         for nat in self.families() {
@@ -128,6 +129,21 @@ impl Rules {
             }
         }
         Ok(missing)
+    }
+
+    /// Refuses a chain that is another container's too: its rules would let packets to that one's network
+    /// pass, and nobody could say whose they are.
+    fn refuse_other_owner(&self, netlink: &Nfnetlink) -> Result<(), Error> {
+        for nat in self.families() {
+            let jumps = rules_of(netlink, nat, POSTROUTING)?.into_iter();
+            let jumps = jumps.filter(|rule| rule.next_chain() == Some(&self.chain));
+            let mut all = jumps.chain(rules_of(netlink, nat, &self.chain)?);
+            if let Some(foreign) = all.find(|rule| is_foreign(rule, &self.comment)) {
+                let holder = foreign.comment_text().unwrap_or_default().to_owned();
+                return Err(Error::NameTaken { chain: self.chain.clone(), holder });
+            }
+        }
+        Ok(())
     }
 
     fn rules_in(&self, nat: Nat, chain: &str) -> Vec<Rule> {

@@ -174,6 +174,12 @@ fn containers_whose_chains_have_one_name() {
         };
         add("net", "1abc", "10.88.0.2/24").unwrap();
         let before = sh("iptables -t nat -S");
+        let refused = add("net1", "abc", "10.89.0.2/24").unwrap_err();
+        assert!(refused.to_string().contains("name: \"net\" id: \"1abc\""), "{refused}");
+        assert_eq!(cni::Error::from(refused).code, cni::Code::Conflict);
+        remove("net1", "abc");
+        assert_eq!(sh("iptables -t nat -S"), before);
+
         let chain = attach::chain_name("", "net", "1abc");
         let comment = "-m comment --comment 'name: \"net1\" id: \"abc\"'";
         sh(&format!(
