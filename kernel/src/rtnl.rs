@@ -5,10 +5,12 @@
 mod address;
 mod link;
 mod route;
+mod vlan;
 
 pub use address::{Address, AddressOptions, wait_for_dad};
 pub use link::{Bridge, BridgePort, Link, LinkChange, Veth, VethPeer};
 pub use route::{Route, table};
+pub use vlan::{BridgeVlans, PortVlans, VlanRange};
 
 use netlink_packet_core::NetlinkDeserializable;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};

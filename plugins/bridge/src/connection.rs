@@ -81,8 +81,13 @@ fn ensure_bridge<'a>(
     if let Some(bridge) = find_bridge(node, name)? {
         return Ok(bridge);
     }
-    let bridge =
-        rtnl::Bridge { name, mac: random_mac()?, mtu: config.mtu(), promisc: config.promisc_mode };
+    let bridge = rtnl::Bridge {
+        name,
+        mac: random_mac()?,
+        mtu: config.mtu(),
+        promisc: config.promisc_mode,
+        vlan_filtering: false,
+    };
     match node.create_bridge(&bridge) {
         // Another pod's ADD was faster.
         Err(error) if error.is_exists() => {}
