@@ -10,7 +10,8 @@ use kernel::Rtnl;
 use kernel::rtnl::{self, BridgePort, Link, LinkChange};
 
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, missing};
+use crate::vlans::{self, Vlans};
 
 /// A pod that is connected, its interface still down.
 #[derive(Debug)]
@@ -43,9 +44,12 @@ impl Connection {
             let change = LinkChange { port: Some(port), ..LinkChange::default() };
             node.set_link(pair.host.index, change)?;
         }
+        if let Some(vlans) = Vlans::of_pods(config) {
+            vlans.give(node, &pair.host, &bridge)?;
+        }
         // A bridge that was not given an address has got the port's now.
         let bridge = find_bridge(node, config.bridge())?;
-        let bridge = bridge.ok_or_else(|| missing(config))?;
+        let bridge = bridge.ok_or_else(|| no_bridge(config))?;
         Ok(Self { bridge, pair })
     }
 }
@@ -86,7 +90,7 @@ fn ensure_bridge<'a>(
         mac: random_mac()?,
         mtu: config.mtu(),
         promisc: config.promisc_mode,
-        vlan_filtering: false,
+        vlan_filtering: vlans::are_wanted(config),
     };
     match node.create_bridge(&bridge) {
         // Another pod's ADD was faster.
@@ -94,11 +98,11 @@ fn ensure_bridge<'a>(
         Err(error) => return Err(error.into()),
         Ok(()) => undo.on_error("delete the bridge", || Ok(delete_unused_bridge(node, name)?)),
     }
-    find_bridge(node, name)?.ok_or_else(|| missing(config))
+    find_bridge(node, name)?.ok_or_else(|| no_bridge(config))
 }
 
-fn missing(config: &Config) -> Error {
-    attach::Error::missing(format!("bridge {}", config.bridge())).into()
+fn no_bridge(config: &Config) -> Error {
+    missing(format!("bridge {}", config.bridge()))
 }
 
 /// The bridge of a name; `None` if the name is free.
