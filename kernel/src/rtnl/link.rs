@@ -36,6 +36,10 @@ pub struct Link {
     pub operational: bool,
     /// Whether it was set promiscuous (`IFF_PROMISC`).
     pub promisc: bool,
+    /// Whether it was set to take all multicast packets (`IFF_ALLMULTI`).
+    pub allmulti: bool,
+    /// How many packets its queue takes.
+    pub tx_queue_len: u32,
     /// The index of the link that it is a port of.
     pub master: Option<u32>,
     /// The index of the other end, in the other end's namespace.
@@ -92,6 +96,10 @@ pub struct LinkChange<'a> {
     pub up: Option<bool>,
     /// Promiscuous or not.
     pub promisc: Option<bool>,
+    /// Whether it takes all multicast packets.
+    pub allmulti: Option<bool>,
+    /// How many packets its queue takes.
+    pub tx_queue_len: Option<u32>,
     /// The MTU in bytes.
     pub mtu: Option<u32>,
     /// The hardware address.
@@ -123,10 +131,12 @@ const DEFAULT_QUEUE: u32 = 1000;
 /// In words, each with a space before it: ` up mtu 1400`.
 impl fmt::Display for LinkChange<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { up, promisc, mtu, mac, master, port, alias } = self;
+        let Self { up, promisc, allmulti, tx_queue_len, mtu, mac, master, port, alias } = self;
         let on = |on: &bool| if *on { "on" } else { "off" };
         up.map_or(Ok(()), |up| f.write_str(if up { " up" } else { " down" }))?;
         promisc.map_or(Ok(()), |promisc| write!(f, " promisc {}", on(&promisc)))?;
+        allmulti.map_or(Ok(()), |allmulti| write!(f, " allmulticast {}", on(&allmulti)))?;
+        tx_queue_len.map_or(Ok(()), |length| write!(f, " txqueuelen {length}"))?;
         mtu.map_or(Ok(()), |mtu| write!(f, " mtu {mtu}"))?;
         mac.map_or(Ok(()), |mac| write!(f, " address {mac:02x?}"))?;
         master.map_or(Ok(()), |master| write!(f, " master {master}"))?;
@@ -283,6 +293,10 @@ fn change_message(index: u32, change: LinkChange<'_>) -> LinkMessage {
     if let Some(promisc) = change.promisc {
         set_flag(&mut message, LinkFlags::Promisc, promisc);
     }
+    if let Some(allmulti) = change.allmulti {
+        set_flag(&mut message, LinkFlags::Allmulti, allmulti);
+    }
+    message.attributes.extend(change.tx_queue_len.map(LinkAttribute::TxQueueLen));
     message.attributes.extend(change.mtu.map(LinkAttribute::Mtu));
     message.attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
     message.attributes.extend(change.master.map(LinkAttribute::Controller));
@@ -328,6 +342,8 @@ fn link(reply: RouteNetlinkMessage) -> Option<Link> {
         up: message.header.flags.contains(LinkFlags::Up),
         operational: false,
         promisc: message.header.flags.contains(LinkFlags::Promisc),
+        allmulti: message.header.flags.contains(LinkFlags::Allmulti),
+        tx_queue_len: 0,
         master: None,
         peer: None,
         port: None,
@@ -337,6 +353,7 @@ fn link(reply: RouteNetlinkMessage) -> Option<Link> {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::TxQueueLen(length) => link.tx_queue_len = length,
             LinkAttribute::Address(mac) => link.mac = mac.try_into().ok(),
             LinkAttribute::Controller(index) => link.master = Some(index),
             LinkAttribute::IfAlias(alias) => link.alias = alias,
