@@ -43,6 +43,16 @@ pub fn portmap() -> Value {
     json!({"type": "portmap", "capabilities": {"portMappings": true}})
 }
 
+/// tuning that changes a setting and attributes of the interface.
+#[must_use]
+pub fn tuning() -> Value {
+    json!({
+        "type": "tuning", "dataDir": format!("{STATE_DIR}/tuning"), "mtu": 1420,
+        "mac": "c2:11:22:33:44:55", "promisc": true, "allmulti": true,
+        "sysctl": {"net.core.somaxconn": "500"},
+    })
+}
+
 /// `base` with some keys set.
 #[must_use]
 pub fn with(mut base: Value, more: &Value) -> Value {

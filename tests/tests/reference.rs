@@ -12,7 +12,7 @@ use std::sync::Arc;
 use tests::reference::{Accepted, Case};
 use tests::{Needs, Plugins, Suite, workspace};
 
-const ALL: [&str; 6] = ["bridge", "host-local", "loopback", "portmap", "ptp", "static"];
+const ALL: [&str; 7] = ["bridge", "host-local", "loopback", "portmap", "ptp", "static", "tuning"];
 
 fn main() -> ExitCode {
     let dir = workspace().join("tests/reference");

@@ -9,8 +9,10 @@ use std::process::ExitCode;
 use std::thread;
 
 use serde_json::{Value, json};
-use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, host_local, port, portmap, ptp};
-use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, call, differences};
+use tests::configs::{
+    POD_SUBNET, POD_SUBNET6, bridge, host_local, port, portmap, ptp, tuning, with,
+};
+use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, call, differences, netns_path};
 
 const BOTH_FAMILIES: [&str; 2] = [POD_SUBNET, POD_SUBNET6];
 const ALL: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "ptp"];
@@ -32,10 +34,15 @@ fn main() -> ExitCode {
             case("we_check_what_they_added", |it, ours, theirs| check(it, theirs, ours));
             case("we_delete_by_names_what_they_added", we_delete_by_names_what_they_added);
         }
-        let ours = ours.clone();
-        suite.case(&format!("{}::both_share_a_directory", theirs.label), &needs, move || {
-            both_share_a_directory(&ours, &theirs);
-        });
+        let mut case = |name: &str, needs: &Needs, test: fn(&Plugins, &Plugins)| {
+            let (ours, theirs) = (ours.clone(), theirs.clone());
+            suite.case(&format!("{}::{name}", theirs.label), needs, move || test(&ours, &theirs));
+        };
+        case("both_share_a_directory", &needs, both_share_a_directory);
+        let needs = Needs::plugins(&ours, &["tuning"]).and(&theirs, &["tuning"]);
+        case("tuning::they_put_back_what_we_changed", &needs, put_back);
+        case("tuning::we_put_back_what_they_changed", &needs, |it, theirs| put_back(theirs, it));
+        case("tuning::we_forget_what_they_remember", &needs, forget);
     }
     suite.run()
 }
@@ -137,6 +144,54 @@ fn both_share_a_directory(ours: &Plugins, theirs: &Plugins) {
     let leases: Vec<_> =
         state["files"].as_object().unwrap().keys().filter(|f| f.contains("/10.88")).collect();
     assert!(leases.is_empty(), "leases are left: {leases:?}");
+}
+
+/// One changes an interface, the other finds it so and puts it back. Settings stay: the Go plugin
+/// neither writes down nor puts back what they were.
+fn put_back(adder: &Plugins, deleter: &Plugins) {
+    let (world, pod, config) = tuned();
+    let link = |world: &World| world.snapshot_of(&["pod-a"])["pod-a"]["links"].clone();
+    let untouched = link(&world);
+    let run = |plugins, command| {
+        world.run(NODE, &call(plugins, "tuning", command, &pod, &config)).success()
+    };
+    drop(run(adder, "ADD"));
+    assert_ne!(link(&world), untouched);
+    drop(run(deleter, "CHECK"));
+    drop(run(deleter, "DEL"));
+    assert_same(&untouched, &link(&world));
+    assert_same(&json!({}), &backups(&world));
+    assert_eq!(world.sh("pod-a", "cat /proc/sys/net/core/somaxconn"), "500\n");
+}
+
+/// They change an interface, and its namespace vanishes: they would keep the backup, we do not.
+fn forget(ours: &Plugins, theirs: &Plugins) {
+    let (world, pod, config) = tuned();
+    drop(world.run(NODE, &call(theirs, "tuning", "ADD", &pod, &config)).success());
+    assert_eq!(backups(&world).as_object().unwrap().len(), 1);
+    world.remove_netns("pod-a");
+    let pod = pod.without_netns();
+    drop(world.run(NODE, &call(ours, "tuning", "DEL", &pod, &config)).success());
+    assert_same(&json!({}), &backups(&world));
+}
+
+/// A pod with an interface, and what tuning is told of it.
+fn tuned() -> (World, Pod, Value) {
+    let world = World::new(&["pod-a"]);
+    world.sh("pod-a", "ip link add eth0 type veth peer name peer");
+    let interface = json!({"name": "eth0", "sandbox": netns_path("pod-a")});
+    let more = json!({
+        "cniVersion": "1.0.0", "name": "testnet",
+        "prevResult": {"cniVersion": "1.0.0", "interfaces": [interface]},
+    });
+    (world, Pod::new("pod-a"), with(tuning(), &more))
+}
+
+fn backups(world: &World) -> Value {
+    let mut state = world.snapshot_of(&[]);
+    let files = state["files"].as_object_mut().unwrap();
+    files.retain(|path, _| path.ends_with("_eth0.json"));
+    state["files"].take()
 }
 
 #[track_caller]

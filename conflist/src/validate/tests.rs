@@ -247,7 +247,7 @@ fn chained_plugins() {
 {"type": "bandwidth"},
 {"type": "firewall", "backend": "ufw", "ingressPolicy": "samebridge"},
 {"type": "tuning", "sysctl": {
-"net.core.somaxconn": 500, "kernel.x": "1", "net/../x": "2"}, "mac": "c2", "MTU": 67},
+"net.core.somaxconn": 500, "kernel.x": "1", "net/../x": "2", "net/ipv4/conf/IFNAME/arp_notify": "1"}, "mac": "c2", "MTU": 67},
 {"type": "portmap", "runtimeConfig": {"portMappings": []}, "prevResult": {}}"#,
         &expect![[r#"
             n.conflist:3: error: key "plugins[1].backend": "ip_tables" is not one of iptables, nftables; did you mean "iptables"?
