@@ -36,7 +36,7 @@ pub(crate) fn settings() -> Cases {
         (
             "tuning_sysctl_not_allowed",
             sysctl("net.core.somaxconn", &json!("500"), CONFIG).before(
-                "mount -t tmpfs none /etc; mkdir -p /etc/cni/tuning
+                "cp -a /etc /run/etc; mount --bind /run/etc /etc; mkdir -p /etc/cni/tuning
                  echo '^net.ipv4' > /etc/cni/tuning/allowlist.conf",
             ),
         ),
