@@ -81,5 +81,9 @@ mod tests {
             error.to_string(),
             "/etc/cni/tuning/allowlist.conf, line 3: \"net.(ipv4\" is no regular expression"
         );
+        // What Go has and we have not, as the README says.
+        for text in ["\\Qnet.core\\E", "\\pL"] {
+            assert!(allows(Path::new(FILE), text, "net.core.somaxconn").is_err(), "{text}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 //! the chain made.
 //!
 //! ADD reads how everything is that it will change, writes that down in a [`backup`], and changes it.
-//! CHECK compares what is [`wanted`] with what the kernel says. DEL puts everything back as the backup
+//! CHECK compares what is [`Wanted`] with what the kernel says. DEL puts everything back as the backup
 //! has it and removes the backup; if the namespace has gone, the backup only. GC finds backups by the
 //! attachment that is written inside.
 
