@@ -29,6 +29,7 @@ var chapters = []chapter{
 	{"add-check-del", "0.1.0", nil, (*network).attachesAndDetaches},
 	{"damage", "0.4.0", nil, (*network).noticesDamage},
 	{"gc", "0.1.0", nil, (*network).collectsTheStale},
+	{"change-of-hands", "0.1.0", nil, (*network).changesHands},
 	{"vanished", "0.1.0", map[string]string{
 		"bridge": "bridge finds masquerading by the addresses of the interface, which vanish with it",
 	}, (*network).detachesTheVanished},
@@ -55,7 +56,7 @@ func TestExamples(t *testing.T) {
 }
 
 func (s side) example(t *testing.T, conflist []byte, version string) {
-	needs := plugins(conflist)
+	needs := append(plugins(conflist), "conflist")
 	on := func(tell func(*network) error) func(*node) error {
 		return func(n *node) error {
 			w, err := n.network(conflist)

@@ -86,6 +86,9 @@ func where(path []string, program string) string {
 // The first of these programs that a runtime would not find.
 func missing(path []string, programs []string) string {
 	for _, program := range programs {
+		if program == "conflist" {
+			path = []string{ourDir()}
+		}
 		if where(path, program) == "missing" {
 			return fmt.Sprintf("no %s in %s", program, strings.Join(path, " or "))
 		}

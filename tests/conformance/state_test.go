@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -43,6 +44,8 @@ type remover []struct {
 var random = remover{
 	{regexp.MustCompile(`\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b`), "MAC"},
 	{regexp.MustCompile(`\bveth[0-9a-f]{8}\b`), "VETH"},
+	// Device and inode of a directory.
+	{regexp.MustCompile(`/\d+-\d+/`), "/INODE/"},
 }
 
 func (r remover) Replace(text string) string {
@@ -182,7 +185,11 @@ func files(roots ...string) ([]string, error) {
 			if err != nil {
 				return err
 			}
-			facts = append(facts, fmt.Sprintf("file %s %v: %q", path, info.Mode(), content(path)))
+			text := content(path)
+			if info.Mode()&fs.ModeSymlink != 0 {
+				text, _ = os.Readlink(path)
+			}
+			facts = append(facts, fmt.Sprintf("file %s %v: %q", path, info.Mode(), text))
 			return nil
 		})
 		if err != nil {
