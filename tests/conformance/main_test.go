@@ -3,6 +3,7 @@ package conformance
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -83,6 +84,19 @@ func where(path []string, program string) string {
 	return "missing"
 }
 
+// What the cases need besides, to make nodes and to look at them.
+func unfit() string {
+	if os.Geteuid() != 0 {
+		return "not root"
+	}
+	for _, tool := range []string{"ip", "tc", "iptables-save", "ip6tables-save", "nft"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return err.Error()
+		}
+	}
+	return ""
+}
+
 // The first of these programs that a runtime would not find.
 func missing(path []string, programs []string) string {
 	for _, program := range programs {
@@ -139,8 +153,10 @@ func (s side) run(t *testing.T, name string, needs []string, fails string, do fu
 	t.Run(name, func(t *testing.T) {
 		t.Parallel()
 		t.Cleanup(func() { counts.add(t) })
-		if reason := missing(s.path, needs); reason != "" {
-			unable(t, reason)
+		for _, reason := range []string{unfit(), missing(s.path, needs)} {
+			if reason != "" {
+				unable(t, reason)
+			}
 		}
 		err := onNode(s, do)
 		switch {

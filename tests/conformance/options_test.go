@@ -123,7 +123,9 @@ func (n *node) libcni(name string) commands {
 			_, err := w.ValidateNetworkList(context.Background(), list)
 			return err
 		},
-		"status": func(*libcni.RuntimeConf) error { return w.GetStatusNetworkList(context.Background(), list) },
+		"status": func(*libcni.RuntimeConf) error {
+			return w.GetStatusNetworkList(context.Background(), list)
+		},
 		"add": func(pod *libcni.RuntimeConf) error {
 			_, err := w.AddNetworkList(context.Background(), list, pod)
 			return err

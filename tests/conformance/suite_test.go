@@ -43,24 +43,29 @@ func TestReferenceSuite(t *testing.T) {
 }
 
 func (s side) suite(t *testing.T, it suite) {
+	var specs []spec
+	t.Cleanup(func() {
+		if specs == nil {
+			counts.add(t)
+		}
+	})
 	// Plugins of the other side's are no substitute here.
 	own := s.path[:1]
 	if reason := missing(own, it.plugins); reason != "" {
-		t.Cleanup(func() { counts.add(t) })
 		skip(t, reason)
+	}
+	if reason := unfit(); reason != "" {
+		unable(t, reason)
 	}
 	program, home, err := it.compile(t.TempDir())
 	if err != nil {
-		t.Cleanup(func() { counts.add(t) })
 		unable(t, err.Error())
 	}
-	var specs []spec
 	err = onNode(s, func(n *node) (err error) {
 		specs, err = it.run(n, program, home)
 		return err
 	})
 	if err != nil {
-		t.Cleanup(func() { counts.add(t) })
 		t.Fatal(err)
 	}
 	for _, spec := range specs {
@@ -71,7 +76,7 @@ func (s side) suite(t *testing.T, it suite) {
 			case "skipped":
 				skip(t, missing(own, []string{it.more}))
 			default:
-				t.Errorf("%s: %s: %s\n%s", spec.State, spec.Failure.Location.FileName, spec.Failure.Message, spec.Output)
+				t.Errorf("%s: %s\n%s", spec.State, spec.Failure.Message, spec.Output)
 			}
 		})
 	}
@@ -84,13 +89,7 @@ type spec struct {
 	Kind       string   `json:"LeafNodeType"`
 	State      string   `json:"State"`
 	Output     string   `json:"CapturedGinkgoWriterOutput"`
-	Failure    struct {
-		Message  string
-		Location struct {
-			FileName   string
-			LineNumber int
-		}
-	}
+	Failure    struct{ Message string }
 }
 
 // Compiles the package's tests, which needs modules and so the machine's own network. The program,

@@ -14,7 +14,7 @@ pub(crate) fn missing() -> Option<String> {
 
 /// Its tests, with the release binaries and the Go plugins. Most of a case's time is the kernel's.
 pub(crate) fn tests() -> Command {
-    let mut tests = module("go", &["test", "-count=1", "-parallel=6"]);
+    let mut tests = module("go", &["test", "-count=1", "-parallel=8", "-timeout=20m"]);
     tests.env("PODWIRE_BIN", build::dist()).env("GO_PLUGINS", needs::go_dir());
     tests
 }
