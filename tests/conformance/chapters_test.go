@@ -109,9 +109,13 @@ func (w *network) attachesAndDetaches() error {
 func mentionsNone(state string, words []string) error {
 	for _, word := range words {
 		word, _, _ = strings.Cut(word, "/")
+		between := " /\"\\,{}"
+		if !strings.Contains(word, ":") {
+			between += ":"
+		}
+		isBetween := func(r rune) bool { return strings.ContainsRune(between, r) }
 		for _, line := range lines(state) {
-			found := strings.FieldsFunc(line, func(r rune) bool { return strings.ContainsRune(" /\",{}:", r) })
-			if slices.Contains(found, word) || slices.Contains(strings.Fields(line), word) {
+			if slices.Contains(strings.FieldsFunc(line, isBetween), word) {
 				return fmt.Errorf("%s is left: %s", word, line)
 			}
 		}

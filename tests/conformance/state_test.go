@@ -123,7 +123,8 @@ func interfaces(netns string) ([]string, error) {
 		}
 		for _, it := range routes {
 			if it.Dst != "fe80::/64" {
-				facts = append(facts, fmt.Sprintf("%s: route %+v", where, it))
+				facts = append(facts, fmt.Sprintf("%s: route %s %s via %s dev %s scope %s src %s",
+					where, it.Type, it.Dst, it.Gateway, it.Dev, it.Scope, it.Source))
 			}
 		}
 	}
