@@ -23,7 +23,7 @@ const KERNEL: u64 = 100;
 const CONFLICT: u64 = 102;
 const DELEGATE: u64 = 103;
 
-const ALL: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "ptp"];
+const ALL: [&str; 6] = ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp"];
 
 /// One call that must be refused.
 #[derive(Clone)]

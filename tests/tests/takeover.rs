@@ -13,7 +13,7 @@ use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, host_local, port, portmap,
 use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, call, differences};
 
 const BOTH_FAMILIES: [&str; 2] = [POD_SUBNET, POD_SUBNET6];
-const ALL: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "ptp"];
+const ALL: [&str; 6] = ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp"];
 
 fn main() -> ExitCode {
     let ours = Plugins::ours();
