@@ -48,8 +48,8 @@ pub fn portmap() -> Value {
 pub fn bandwidth(ingress: u64, egress: u64) -> Value {
     let [ingress, egress] = [ingress, egress].map(|rate| rate * 1_000_000);
     json!({
-        "type": "bandwidth", "ingressRate": ingress, "ingressBurst": ingress / 10,
-        "egressRate": egress, "egressBurst": egress / 10,
+        "type": "bandwidth", "ingressRate": ingress, "ingressBurst": 800_000,
+        "egressRate": egress, "egressBurst": 800_000,
     })
 }
 
