@@ -311,3 +311,18 @@ fn status_leaves_nothing() {
         refused(&call.with(&json!({"ingressBurst": 0})), "STATUS", 7, "ingressBurst");
     });
 }
+
+/// A kernel that makes no namespace to try it in, for it has been told so in this user namespace.
+#[test]
+fn status_tells_of_a_kernel_that_cannot() {
+    let output = sh(&format!(
+        "unshare -Ur sh -c 'echo 0 > /proc/sys/user/max_net_namespaces
+            CNI_COMMAND=STATUS CNI_PATH=/nowhere {} || true' << END
+        {{\"cniVersion\": \"1.1.0\", \"name\": \"testnet\", \"type\": \"bandwidth\"}}
+END",
+        env!("CARGO_BIN_EXE_bandwidth")
+    ));
+    let error: Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(error["code"], 50, "{error}");
+    assert!(error["msg"].as_str().unwrap().contains("make a network namespace"), "{error}");
+}
