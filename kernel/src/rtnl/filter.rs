@@ -24,7 +24,7 @@ impl Rtnl {
     pub fn redirect(&self, from: u32, to: u32) -> Result<()> {
         let message = RouteNetlinkMessage::NewTrafficFilter(redirect_message(from, to));
         let operation = || format!("redirect what comes in by link {from} to link {to}");
-        self.request(message, NLM_F_CREATE | NLM_F_EXCL, operation).map(drop)
+        self.change(message, NLM_F_CREATE | NLM_F_EXCL, operation)
     }
 
     /// The links that all that comes in by a link is sent to.

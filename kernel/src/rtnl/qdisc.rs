@@ -63,7 +63,7 @@ impl Rtnl {
     pub fn add_token_bucket(&self, link: u32, bucket: &TokenBucket) -> Result<()> {
         let message = RouteNetlinkMessage::NewQueueDiscipline(token_bucket_message(link, bucket));
         let operation = || format!("add queueing discipline {TBF} to link {link}");
-        self.request(message, NLM_F_CREATE | NLM_F_EXCL, operation).map(drop)
+        self.change(message, NLM_F_CREATE | NLM_F_EXCL, operation)
     }
 
     /// Gives a link the place where filters see what comes in.
@@ -72,7 +72,7 @@ impl Rtnl {
     pub fn add_ingress(&self, link: u32) -> Result<()> {
         let message = RouteNetlinkMessage::NewQueueDiscipline(ingress_message(link));
         let operation = || format!("add queueing discipline ingress to link {link}");
-        self.request(message, NLM_F_CREATE | NLM_F_EXCL, operation).map(drop)
+        self.change(message, NLM_F_CREATE | NLM_F_EXCL, operation)
     }
 
     /// Deletes the queueing discipline for what leaves a link, which gets the kernel's own again.
@@ -81,7 +81,7 @@ impl Rtnl {
     pub fn delete_root_qdisc(&self, link: u32) -> Result<()> {
         let message = RouteNetlinkMessage::DelQueueDiscipline(root_message(link));
         let operation = || format!("delete the root queueing discipline of link {link}");
-        self.request(message, 0, operation).map(drop)
+        self.change(message, 0, operation)
     }
 
     /// Deletes the place where filters see what comes in, and the filters.
@@ -90,7 +90,7 @@ impl Rtnl {
     pub fn delete_ingress(&self, link: u32) -> Result<()> {
         let message = RouteNetlinkMessage::DelQueueDiscipline(ingress_message(link));
         let operation = || format!("delete queueing discipline ingress of link {link}");
-        self.request(message, 0, operation).map(drop)
+        self.change(message, 0, operation)
     }
 
     /// The queueing disciplines of a link.
