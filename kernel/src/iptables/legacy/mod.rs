@@ -31,7 +31,8 @@ pub(super) use save::{HINT_TABLE, HINTS};
 pub(super) struct Legacy {
     programs: Programs,
     /// Locked; closing it unlocks.
-    _namespace: Flock<File>,
+    #[expect(dead_code, reason = "it is held, not used")]
+    namespace: Flock<File>,
     /// What was read of each family.
     saved: RefCell<[Option<Rc<Saved>>; 2]>,
 }
@@ -66,8 +67,8 @@ impl Legacy {
         let failed = |cause: Cause| Error::new("lock the network namespace", cause);
         let namespace = File::open("/proc/thread-self/ns/net").map_err(|e| failed(e.into()))?;
         let locked = Flock::lock(namespace, FlockArg::LockExclusive);
-        let _namespace = locked.map_err(|(_, errno)| failed(errno.into()))?;
-        Ok(Some(Self { programs, _namespace, saved: RefCell::default() }))
+        let namespace = locked.map_err(|(_, errno)| failed(errno.into()))?;
+        Ok(Some(Self { programs, namespace, saved: RefCell::default() }))
     }
 
     /// Whether the kubelet says that this is the variant in use.
