@@ -189,6 +189,10 @@ fn parallel_adds_share_the_common_rules() {
     on_a_legacy_node(|| {
         let pod = pod();
         let node = kernel::Netns::current().unwrap();
+        // The chains alone: whoever finds no jump to them must be the only one to add it.
+        sh("for chain in DNAT MASQ SETMARK; do
+            iptables-legacy -t nat -N CNI-HOSTPORT-$chain; ip6tables-legacy -t nat -N CNI-HOSTPORT-$chain
+            done");
         thread::scope(|scope| {
             for port in 1..=8 {
                 let (node, path) = (&node, pod.path());
