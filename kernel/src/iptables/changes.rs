@@ -74,7 +74,8 @@ impl Changes {
     }
 
     /// The changes as messages to nf_tables.
-    pub(super) fn batch(&self) -> Batch {
+    #[must_use]
+    pub fn batch(&self) -> Batch {
         let mut batch = Batch::new();
         for change in &self.all {
             match change {

@@ -73,6 +73,12 @@ impl<'n> Iptables<'n> {
         Ok(all)
     }
 
+    /// Whether these are the tables of the legacy variant.
+    #[must_use]
+    pub fn is_legacy(&self) -> bool {
+        self.legacy.is_some()
+    }
+
     /// Whether there is such a chain.
     pub fn has_chain(&self, nat: Nat, chain: &str) -> Result<bool> {
         match &self.legacy {
