@@ -149,14 +149,18 @@ fn remove_rules(
     Ok(())
 }
 
-/// A batch that makes what is missing of the table, its chains, and the rules that all pods share.
+/// A batch that makes the table, its chains, and the rules that all pods share, unless they are there.
 fn frame(netlink: &Nfnetlink) -> Result<Batch, kernel::Error> {
     let mut batch = Batch::new();
+    let there = rules_of(netlink, POSTROUTING)?;
+    if compare(POSTROUTING, &there, &ways()).is_ok() {
+        return Ok(batch);
+    }
     batch.add_table_with_comment(Family::Inet, TABLE, TABLE_COMMENT);
     batch.add_chain_with_comment(CHECKS, CHECKS_COMMENT);
     batch.add_base_chain(POSTROUTING, PLACE);
     // Others have no business in this table; the reference plugins write these anew each time.
-    if netlink.rules(POSTROUTING)?.next().is_some() {
+    if !there.is_empty() {
         batch.flush_chain(POSTROUTING);
     }
     for way in ways() {

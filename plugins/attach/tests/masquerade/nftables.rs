@@ -1,5 +1,9 @@
 //! In the table `inet cni_plugins_masquerade`.
 
+use std::collections::BTreeSet;
+use std::sync::Barrier;
+use std::thread;
+
 use attach::masquerade::Kept;
 use attach::{Masquerade, MasqueradeBackend};
 use kernel::Nfnetlink;
@@ -65,6 +69,49 @@ fn rules_of_a_dual_stack_pod() {
         sh("nft delete table inet cni_plugins_masquerade");
         remove(POD_A);
         assert_eq!(sh("nft list ruleset"), "");
+    });
+}
+
+#[test]
+fn the_first_pods_of_a_node_come_at_once() {
+    in_new_netns(|| {
+        for _ in 0..5 {
+            let (pods, ready) = (["pod-b", "pod-c", "pod-d", "pod-e"], Barrier::new(4));
+            thread::scope(|scope| {
+                for pod in pods {
+                    let ready = &ready;
+                    scope.spawn(move || {
+                        let netlink = Nfnetlink::open().unwrap();
+                        ready.wait();
+                        wanted((pod, "eth0"), &DUAL_STACK).add(&netlink).unwrap();
+                    });
+                }
+            });
+            let rules = sh("nft list ruleset");
+            assert_eq!(rules.matches("10.88.0.2").count(), pods.len(), "{rules}");
+            for pod in pods {
+                remove((pod, "eth0"));
+            }
+            check(&[]);
+            sh("nft delete table inet cni_plugins_masquerade");
+        }
+    });
+}
+
+#[test]
+fn what_is_wrong_around_the_rules_is_set_right() {
+    in_new_netns(|| {
+        add(POD_B, &["10.88.0.3/24"]);
+        remove(POD_B);
+        let before = sh("nft list ruleset");
+        sh("nft flush chain inet cni_plugins_masquerade postrouting
+            nft delete chain inet cni_plugins_masquerade masq_checks
+            nft add rule inet cni_plugins_masquerade postrouting accept");
+        add(POD_B, &["10.88.0.3/24"]);
+        remove(POD_B);
+        // nft lists chains in the order of their making.
+        let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+        assert_eq!(lines(&sh("nft list ruleset")), lines(&before));
     });
 }
 
