@@ -14,12 +14,18 @@ use crate::remove::{self, End};
 /// that the plan has nothing for; gives the ends that this led to. If there is nothing of before, nothing is
 /// sent but additions, so that nobody waits for a disposal.
 pub(crate) fn add(
-    iptables: &Iptables<'_>,
+    netlink: &Nfnetlink,
     plan: &Plan,
     refuse_conflicts: bool,
 ) -> Result<Vec<End>, Error> {
     let mut ends = Vec::new();
     let ((network, id), comment) = (plan.owner(), plan.comment());
+    if plan.is_empty() {
+        // Which variant of iptables the node uses does not matter to such a pod.
+        remove::remove_of(netlink, (network, id), &mut ends)?;
+        return Ok(ends);
+    }
+    let iptables = &Iptables::of_node(netlink)?;
     iptables.transaction(|| -> Result<Changes, Error> {
         let mut changes = Changes::new();
         ends.clear();
@@ -37,7 +43,8 @@ pub(crate) fn add(
 }
 
 /// Finds a rule that is missing.
-pub(crate) fn check(iptables: &Iptables<'_>, plan: &Plan) -> Result<(), Error> {
+pub(crate) fn check(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
+    let iptables = &Iptables::of_node(netlink)?;
     for family in plan.families() {
         let nat = family.nat;
         let missing = |chain: &str, rule: &Rule| Error::Missing {

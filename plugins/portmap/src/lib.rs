@@ -17,7 +17,7 @@ pub use error::Error;
 pub use mapping::{Entry, Mapping};
 
 use cni::{Call, Cidr, Code, Failures, Network, Plugin, Success, Undo, ValidAttachments};
-use kernel::iptables::{Iptables, Nat};
+use kernel::iptables::Nat;
 use kernel::{Nfnetlink, Rtnl, sysctl};
 
 use crate::plan::Plan;
@@ -40,22 +40,17 @@ impl Plugin for Portmap {
         let pod = addresses(call, result);
         let plan = Plan::new(&call.network.name, call.container_id(), &settings, &pod);
         let netlink = Nfnetlink::open().map_err(Error::from)?;
-        if plan.is_empty() {
-            // Such a pod needs neither variant of iptables; an ADD before may have had something to map.
-            if netlink.has_nf_tables().map_err(Error::from)? {
-                remove_rules(&netlink, call)?;
-            }
+        if plan.is_empty() && !netlink.has_nf_tables().map_err(Error::from)? {
             return Ok(result.clone());
         }
-        let iptables = Iptables::of_node(&netlink).map_err(Error::from)?;
         Undo::around(|undo| {
-            let replaced = apply::add(&iptables, &plan, settings.refuse_conflicts)?;
+            let replaced = apply::add(&netlink, &plan, settings.refuse_conflicts)?;
             undo.on_error("remove the rules", || {
                 let names = (&call.network.name, call.container_id());
-                Ok(remove::remove(&iptables, names.0, names.1, &mut Vec::new())?)
+                Ok(remove::remove(&netlink, names.0, names.1, &mut Vec::new())?)
             });
             flows::forget_ends(&netlink, &replaced)?;
-            if settings.masquerades() {
+            if settings.masquerades() && !plan.is_empty() {
                 for cidr in pod.iter().filter(|cidr| cidr.is_ipv4()) {
                     route_loopback_to(*cidr)?;
                 }
@@ -73,20 +68,19 @@ impl Plugin for Portmap {
         if plan.is_empty() {
             return Ok(());
         }
-        let netlink = Nfnetlink::open().map_err(Error::from)?;
-        Ok(apply::check(&Iptables::of_node(&netlink).map_err(Error::from)?, &plan)?)
+        Ok(apply::check(&Nfnetlink::open().map_err(Error::from)?, &plan)?)
     }
 
     fn del(&self, call: &Call<Config>) -> Result<(), cni::Error> {
         let netlink = Nfnetlink::open().map_err(Error::from)?;
-        remove_rules(&netlink, call)
+        forget_after(&netlink, |ends| {
+            remove::remove(&netlink, &call.network.name, call.container_id(), ends)
+        })
     }
 
     fn gc(&self, network: &Network<Config>, valid: &ValidAttachments) -> Result<(), cni::Error> {
         let netlink = Nfnetlink::open().map_err(Error::from)?;
-        forget_after(&netlink, |iptables, ends| {
-            remove::collect_garbage(iptables, &network.name, valid, ends)
-        })
+        forget_after(&netlink, |ends| remove::collect_garbage(&netlink, &network.name, valid, ends))
     }
 
     fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
@@ -95,24 +89,13 @@ impl Plugin for Portmap {
     }
 }
 
-/// Removes what the container has.
-fn remove_rules(netlink: &Nfnetlink, call: &Call<Config>) -> Result<(), cni::Error> {
-    forget_after(netlink, |iptables, ends| {
-        remove::remove(iptables, &call.network.name, call.container_id(), ends)
-    })
-}
-
-/// Removes rules wherever there are some, and forgets the connections that ended where they led to, however far
-/// the removal came.
+/// Removes rules, and forgets the connections that ended where they led to, however far the removal came.
 fn forget_after(
     netlink: &Nfnetlink,
-    mut remove: impl FnMut(&Iptables<'_>, &mut Vec<remove::End>) -> Result<(), Error>,
+    remove: impl FnOnce(&mut Vec<remove::End>) -> Result<(), Error>,
 ) -> Result<(), cni::Error> {
     let (mut failures, mut ends) = (Failures::new(), Vec::new());
-    let variants = Iptables::all(netlink).map_err(Error::from)?;
-    for iptables in &variants {
-        failures.try_to("remove rules", || remove(iptables, &mut ends));
-    }
+    failures.try_to("remove rules", || remove(&mut ends));
     failures.try_to("forget connections", || flows::forget_ends(netlink, &ends));
     failures.into_result()
 }

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use attach::chain_name;
 use cni::{ContainerId, NetworkName, ValidAttachments};
+use kernel::Nfnetlink;
 use kernel::iptables::{Changes, Iptables, Nat, Rule, Target};
 use nix::errno::Errno;
 
@@ -47,23 +48,55 @@ const PIECE: usize = 64;
 /// Removes all rules of a container, those of the reference plugins too. Adds to `ends` what they led to, save
 /// for what another container's rules for the same ports lead to as well, even if there is an error.
 pub(crate) fn remove(
-    iptables: &Iptables<'_>,
+    netlink: &Nfnetlink,
     network: &NetworkName,
     container_id: &ContainerId,
     ends: &mut Vec<End>,
 ) -> Result<(), Error> {
-    remove_all(iptables, ends, || {
-        let mut all = Vec::new();
-        for nat in FAMILIES {
-            all.extend(find(iptables, nat, network.as_str(), container_id.as_str())?);
-        }
-        Ok(all)
+    remove_of(netlink, (network.as_str(), container_id.as_str()), ends)
+}
+
+/// As [`remove`], by the names that a plan has.
+pub(crate) fn remove_of(
+    netlink: &Nfnetlink,
+    (network, container_id): (&str, &str),
+    ends: &mut Vec<End>,
+) -> Result<(), Error> {
+    everywhere(netlink, |iptables| {
+        remove_all(iptables, ends, || {
+            let mut all = Vec::new();
+            for nat in FAMILIES {
+                all.extend(find(iptables, nat, network, container_id)?);
+            }
+            Ok(all)
+        })
     })
 }
 
 /// Removes the rules of the network's containers that have no valid attachment, known by their entries'
 /// comments; `ends` as above.
 pub(crate) fn collect_garbage(
+    netlink: &Nfnetlink,
+    network: &NetworkName,
+    valid: &ValidAttachments,
+    ends: &mut Vec<End>,
+) -> Result<(), Error> {
+    everywhere(netlink, |iptables| collect_from(iptables, network, valid, ends))
+}
+
+/// In `nf_tables`, and in the legacy tables if there are some: the node may have changed over.
+fn everywhere(
+    netlink: &Nfnetlink,
+    mut remove: impl FnMut(&Iptables<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut result = Ok(());
+    for iptables in &Iptables::all(netlink)? {
+        result = result.and(remove(iptables));
+    }
+    result
+}
+
+fn collect_from(
     iptables: &Iptables<'_>,
     network: &NetworkName,
     valid: &ValidAttachments,

@@ -89,23 +89,14 @@ fn the_order_is_that_of_nf_tables() {
             sender.send(sh(&format!("{program} -t nat -S"))).unwrap();
         });
         let listed: String = receiver.recv().unwrap();
-        // The legacy program sorts chains by their names, and each kernel has its own order of base chains.
-        let (mut chains, mut rules) = (Vec::new(), Vec::new());
-        for line in listed.lines() {
-            if line.starts_with("-A") {
-                rules.push(line.to_owned())
-            } else {
-                chains.push(line.to_owned())
-            }
-        }
-        chains.sort();
+        // The variants list chains in orders of their own; within a chain the order is that of the packet's way.
+        let is_rule = |line: &&str| line.starts_with("-A ");
+        let mut rules: Vec<String> =
+            listed.lines().filter(is_rule).map(ToOwned::to_owned).collect();
         rules.sort_by_key(|line| line.split(' ').nth(1).map(ToOwned::to_owned));
-        (chains, rules)
+        rules
     };
-    let (legacy, nf_tables) = (listed_by("iptables-legacy"), listed_by("iptables-nft"));
-    assert_eq!(legacy.1, nf_tables.1);
-    let of_users = |chains: &[String]| chains.iter().filter(|line| line.starts_with("-N")).count();
-    assert_eq!(of_users(&legacy.0), of_users(&nf_tables.0));
+    assert_eq!(listed_by("iptables-legacy"), listed_by("iptables-nft"));
 }
 
 #[test]
