@@ -346,3 +346,36 @@ fn a_program_that_fails() {
         }
     });
 }
+
+#[test]
+fn what_others_change_meanwhile_is_read_anew() {
+    on_a_legacy_node(|| {
+        let pod = pod();
+        let programs =
+            ["iptables-legacy-save", "ip6tables-legacy-save", "ip6tables-legacy-restore"]
+                .into_iter()
+                .fold(Programs::new("meanwhile"), |programs, program| {
+                    programs.link(program, program)
+                });
+        // Between reading and writing, once: somebody makes a chain that is to be made, with a rule in it.
+        let (once, programs_path) =
+            (format!("{}/once", programs.path()), "/usr/sbin:/usr/bin:/sbin:/bin");
+        let programs = programs.script(
+            "iptables-legacy-restore",
+            &format!(
+                "export PATH={programs_path}
+                 if mkdir {once}; then
+                     iptables-legacy -t nat -N CNI-HOSTPORT-DNAT
+                     iptables-legacy -t nat -A CNI-HOSTPORT-DNAT -p tcp --dport 8080 -j RETURN
+                 fi
+                 exec iptables-legacy-restore \"$@\""
+            ),
+        );
+        portmap_with(&programs, "ADD", "pod-a", &pod.path(), &one_port(8080)).unwrap();
+        portmap("CHECK", "pod-a", &pod.path(), &one_port(8080)).unwrap();
+        let entries = sh("iptables-legacy -t nat -S CNI-HOSTPORT-DNAT");
+        let lines: Vec<&str> = entries.lines().skip(1).collect();
+        assert_eq!(lines.len(), 2, "{entries}");
+        assert!(lines[0].contains("pod-a") && lines[1].ends_with("-j RETURN"), "{entries}");
+    });
+}

@@ -140,9 +140,14 @@ impl Programs {
 
     /// A program that says something and fails.
     pub(crate) fn failing(self, name: &str, text: &str, status: u8) -> Self {
+        self.script(name, &format!("echo '{text}' >&2; exit {status}"))
+    }
+
+    /// A program for the shell.
+    pub(crate) fn script(self, name: &str, body: &str) -> Self {
         use std::os::unix::fs::PermissionsExt;
         let path = self.0.join(name);
-        std::fs::write(&path, format!("#!/bin/sh\necho '{text}' >&2\nexit {status}\n")).unwrap();
+        std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         self
     }
