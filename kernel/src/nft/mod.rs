@@ -1,16 +1,20 @@
-//! `nf_tables`: tables, chains and rules, written in batches and read chain by
+//! `nf_tables`: tables, chains, rules, sets and maps, written in batches and read chain by
 //! chain (`include/uapi/linux/netfilter/`nf_tables`.h`).
 
 pub(crate) mod attribute;
 mod expr;
+#[cfg(test)]
+mod map_tests;
 mod read;
+mod set;
 #[cfg(test)]
 mod tests;
 
 mod write;
 
-pub use expr::{Base, Expr, Verdict, Xt, meta};
+pub use expr::{Base, Expr, Found, Verdict, Xt, meta};
 pub use read::Listed;
+pub use set::{Data, Element, Set, SetType, Type};
 
 /// The packets a table sees (`NFPROTO_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -67,7 +71,7 @@ pub enum Hook {
 pub struct NewRule {
     /// What it does, step by step.
     pub expressions: Vec<Expr>,
-    /// A comment as the program `nft` keeps it, at most 128 bytes.
+    /// A comment as the program `nft` keeps it, at most 253 bytes.
     pub comment: Option<String>,
     /// Protocol and flags of `NFTA_RULE_COMPAT`, for rules that use `x_tables` extensions.
     pub compat: Option<(u32, u32)>,
@@ -93,6 +97,11 @@ impl Family {
             Family::Bridge => 7,
             Family::Ipv6 => 10,
         }
+    }
+
+    pub(crate) fn from_number(number: u32) -> Option<Self> {
+        let all = [Family::Inet, Family::Ipv4, Family::Bridge, Family::Ipv6];
+        all.into_iter().find(|family| u32::from(family.number()) == number)
     }
 
     /// The name that the program `nft` has for it.
