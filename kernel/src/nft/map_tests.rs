@@ -8,6 +8,9 @@ use super::{Type, Verdict, meta};
 use crate::captures::{Capture, captures};
 use crate::nfnetlink::Batch;
 
+/// Types and values.
+type Attributes = Vec<(u16, Vec<u8>)>;
+
 const MAPS: &str = include_str!("../../tests/data/nft-maps.txt");
 const TABLE: &str = "podwire_hostport";
 const SET_ID: (&str, u16) = ("lookup", 4);
@@ -25,7 +28,7 @@ fn capture(family: Family, text: &str) -> Capture {
 }
 
 /// A rule's expressions, without attributes that say what the kernel assumes anyway and that we leave out.
-fn comparable(new_rule: &[u8]) -> Vec<(String, Vec<(u16, Vec<u8>)>)> {
+fn comparable(new_rule: &[u8]) -> Vec<(String, Attributes)> {
     let elements = attributes(&new_rule[4..]).find(|(kind, _)| *kind == 4).unwrap().1;
     let mut all = Vec::new();
     for (_, element) in attributes(elements) {
@@ -141,15 +144,15 @@ fn sets_and_maps() {
             batch.add_set(set, &SetType { key, data, expires });
             let capture = capture(family, &format!("{name} {{"));
             // nft's own notes on byte orders follow.
-            let (kind, sent) = &capture.sent[0];
-            assert_eq!((*kind, &batch.requests[0].kind.to_be_bytes()[1]), (9, kind));
-            assert!(sent.starts_with(&batch.requests[0].payload), "{}", capture.command);
+            let (number, bytes) = &capture.sent[0];
+            assert_eq!((*number, &batch.requests[0].kind.to_be_bytes()[1]), (9, number));
+            assert!(bytes.starts_with(&batch.requests[0].payload), "{}", capture.command);
         }
     }
 }
 
 /// What a message about an element says, without the number of the set.
-fn element_message(payload: &[u8]) -> Vec<(u16, Vec<u8>)> {
+fn element_message(payload: &[u8]) -> Attributes {
     let all = attributes(&payload[4..]).filter(|(kind, _)| *kind != 4);
     all.map(|(kind, value)| (kind, value.to_vec())).collect()
 }

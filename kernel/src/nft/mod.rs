@@ -71,7 +71,7 @@ pub enum Hook {
 pub struct NewRule {
     /// What it does, step by step.
     pub expressions: Vec<Expr>,
-    /// A comment as the program `nft` keeps it, at most 253 bytes.
+    /// A comment as the program `nft` keeps it, at most 128 bytes.
     pub comment: Option<String>,
     /// Protocol and flags of `NFTA_RULE_COMPAT`, for rules that use `x_tables` extensions.
     pub compat: Option<(u32, u32)>,

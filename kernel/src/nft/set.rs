@@ -58,7 +58,7 @@ pub struct Element {
     pub key: Vec<u8>,
     /// What a map's key leads to; none in a set.
     pub data: Option<Data>,
-    /// A comment as the program `nft` keeps it, at most 253 bytes.
+    /// A comment as the program `nft` keeps it, at most 128 bytes.
     pub comment: Option<String>,
     /// Whether it will vanish by itself; not for new ones, see [`Batch::expire_element`].
     pub expires: bool,

@@ -13,8 +13,8 @@ pub(super) const NLM_F_EXCL: u16 = 0x200;
 pub(super) const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_APPEND: u16 = 0x800;
 const NF_ACCEPT: u32 = 1;
-/// `NFT_USERDATA_MAXLEN`, less type, length and final zero.
-const COMMENT_MAX: usize = 253;
+/// Longer ones are what `nft` does not take.
+const COMMENT_MAX: usize = 128;
 
 impl Batch {
     /// Makes a table unless it is there.
