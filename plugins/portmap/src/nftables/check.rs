@@ -1,65 +1,65 @@
 //! Comparing a plan with what is there, and trying whether the kernel can do it at all.
 
 use kernel::iptables::Nat;
-use kernel::nft::NewRule;
-use kernel::nft::Place;
+use kernel::nft::{Listed, NewRule, Place};
 use kernel::{Batch, Nfnetlink};
 
-use super::held::{FAMILIES, Held};
-use super::plan::{FamilyPlan, Plan, show};
-use super::table::{ENTRY_CHAIN, TABLE, chain, rules, set, sets};
+use super::held::FAMILIES;
+use super::plan::{ConditionalRule, FamilyPlan, Plan, show};
+use super::table::{
+    CONDITIONAL_PORTS, ENTRY_CHAIN, NamedSet, Shared, TABLE, chain, rules, set, sets,
+};
 use crate::error::Error;
 
 /// Finds something that is missing.
 pub(crate) fn check(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
     for family in &plan.families {
-        if let Some((what, command)) =
-            missing(&Held::read(netlink, family.nat)?, family, &plan.owner)
-        {
+        if let Some((what, command)) = missing(netlink, family, &plan.owner)? {
             return Err(Error::MissingInTable { what, command });
         }
     }
     Ok(())
 }
 
-/// What is missing, and how the program `nft` would add it.
-fn missing(held: &Held, family: &FamilyPlan, owner: &str) -> Option<(&'static str, String)> {
-    let table = format!("{} {TABLE}", family.nat.family().name());
-    for of in sets(family.nat, &family.prefixes) {
-        if !held.sets.iter().any(|(name, _)| *name == of.name) {
-            let what = if of.of.data.is_empty() { "set" } else { "map" };
-            return Some((what, format!("add {what} {table} {}", of.name)));
+/// What is missing, and how the program `nft` would add it. Elements are looked for one by one, so that it does not
+/// matter how many there are.
+fn missing(
+    netlink: &Nfnetlink,
+    family: &FamilyPlan,
+    owner: &str,
+) -> Result<Option<(&'static str, String)>, kernel::Error> {
+    let nat = family.nat;
+    let table = format!("{} {TABLE}", nat.family().name());
+    let names = netlink.set_names(nat.family(), TABLE)?;
+    for NamedSet { name, of } in sets(nat, &family.prefixes) {
+        if !names.contains(&name) {
+            let what = if of.data.is_empty() { "set" } else { "map" };
+            return Ok(Some((what, format!("add {what} {table} {name}"))));
         }
     }
-    let has_rule = |chain: &str, expressions: &[_], owner: Option<&str>| {
-        held.rules.iter().any(|(name, rule)| {
-            name == chain
-                && rule.expressions == expressions
-                && (owner.is_none() || rule.comment.as_deref() == owner)
-        })
-    };
-    for shared in rules(family.nat, &family.prefixes) {
-        if !has_rule(shared.chain, &shared.expressions, None) {
-            return Some(("rule", format!("add rule {table} {} {}", shared.chain, shared.text)));
+    let listed = netlink.table_rules(nat.family(), TABLE)?;
+    for Shared { chain, expressions, text, .. } in rules(nat, &family.prefixes) {
+        if !listed.iter().any(|(name, rule)| name == chain && rule.expressions == expressions) {
+            return Ok(Some(("rule", format!("add rule {table} {chain} {text}"))));
         }
     }
-    for (name, element) in &family.elements {
-        if !held.elements(name).contains(element) {
-            return Some(("element", show(family.nat, name, element)));
+    for ConditionalRule { chain, expressions, text, .. } in &family.rules {
+        let is_there = |(name, rule): &(String, Listed)| {
+            let is_own = rule.comment.as_deref() == Some(owner);
+            is_own && name == chain && rule.expressions == *expressions
+        };
+        if !listed.iter().any(is_there) {
+            return Ok(Some(("rule", format!("add rule {table} {chain} {text}"))));
         }
     }
-    for rule in &family.rules {
-        if !held.elements(super::table::CONDITIONAL_PORTS).contains(&rule.entry) {
-            return Some((
-                "element",
-                show(family.nat, super::table::CONDITIONAL_PORTS, &rule.entry),
-            ));
-        }
-        if !has_rule(&rule.chain, &rule.expressions, Some(owner)) {
-            return Some(("rule", format!("add rule {table} {} {}", rule.chain, rule.text)));
+    let entries = family.rules.iter().map(|rule| (CONDITIONAL_PORTS, &rule.entry));
+    let elements = family.elements.iter().map(|(name, element)| (name.as_str(), element));
+    for (name, element) in elements.chain(entries) {
+        if netlink.element(set(nat, name), &element.key)?.as_ref() != Some(element) {
+            return Ok(Some(("element", show(nat, name, element))));
         }
     }
-    None
+    Ok(None)
 }
 
 /// Whether the kernel can do what the backend asks of it: it is asked to make a whole table, and then to delete
