@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::thread;
 
 use serde_json::{Value, json};
-use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, host_local, port, portmap, ptp};
+use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, host_local, port, portmap, ptp, with};
 use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, call, differences};
 
 const BOTH_FAMILIES: [&str; 2] = [POD_SUBNET, POD_SUBNET6];
@@ -21,11 +21,20 @@ fn main() -> ExitCode {
     for theirs in [Plugins::debian(), Plugins::go()] {
         let needs = Needs::plugins(&ours, &ALL).and(&theirs, &ALL).tools(&["iptables"]);
         for first in [bridge(&BOTH_FAMILIES), ptp(&BOTH_FAMILIES)] {
-            let mut case = |name: &str, test: fn(&Value, &Plugins, &Plugins)| {
-                let (first, ours, theirs) = (first.clone(), ours.clone(), theirs.clone());
-                let name = format!("{}::{}::{name}", theirs.label, first["type"]);
-                suite.case(&name.replace('"', ""), &needs, move || test(&first, &ours, &theirs));
+            let mut case_of = |backend: &str, name: &str, test: Test| {
+                let with_backend = with(portmap(), &json!({"backend": backend}));
+                let network = [first.clone(), with_backend];
+                let (ours, theirs) = (ours.clone(), theirs.clone());
+                let name = format!("{}::{}::{backend}::{name}", theirs.label, first["type"]);
+                suite.case(&name.replace('"', ""), &needs, move || test(&network, &ours, &theirs));
             };
+            // Each has a table of its own; what is in theirs goes when its pod does. Debian's has no such backend.
+            if theirs == Plugins::go() {
+                let mut case = |name, test| case_of("nftables", name, test);
+                case("we_delete_what_they_added", |it, ours, theirs| hand_over(it, theirs, ours));
+                case("we_delete_by_names_what_they_added", we_delete_by_names_what_they_added);
+            }
+            let mut case = |name, test| case_of("iptables", name, test);
             case("they_delete_what_we_added", hand_over);
             case("we_delete_what_they_added", |it, ours, theirs| hand_over(it, theirs, ours));
             case("they_check_what_we_added", check);
@@ -40,18 +49,20 @@ fn main() -> ExitCode {
     suite.run()
 }
 
-fn chain<'a>(first: &Value, world: &'a World, plugins: &Plugins) -> Chain<'a> {
-    let configs = [first.clone(), portmap()];
+/// A case for a network of two plugins, ours and theirs.
+type Test = fn(&[Value; 2], &Plugins, &Plugins);
+
+fn chain<'a>(network: &[Value; 2], world: &'a World, plugins: &Plugins) -> Chain<'a> {
     let ports = json!([port("tcp", 8080, 80), port("udp", 5353, 53)]);
-    Chain::new(world, plugins, &configs).ports(&ports)
+    Chain::new(world, plugins, network).ports(&ports)
 }
 
 /// One adds two pods and the other deletes one: the node is as if the first had done it.
-fn hand_over(first: &Value, adder: &Plugins, deleter: &Plugins) {
+fn hand_over(network: &[Value; 2], adder: &Plugins, deleter: &Plugins) {
     let (pod, other) = (Pod::new("pod-a"), Pod::new("pod-b"));
     let after_del_by = |deleter: &Plugins| {
         let world = World::new(&["pod-a", "pod-b"]);
-        let chain = chain(first, &world, adder);
+        let chain = chain(network, &world, adder);
         chain.add(&pod);
         chain.add(&other);
         chain.with(deleter).del(&pod);
@@ -64,12 +75,12 @@ fn hand_over(first: &Value, adder: &Plugins, deleter: &Plugins) {
 ///
 /// Without portmap if Debian's is to check: 1.1.1 misses the rules of its own pods, because it
 /// looks for those of both families in each of them.
-fn check(first: &Value, adder: &Plugins, checker: &Plugins) {
+fn check(network: &[Value; 2], adder: &Plugins, checker: &Plugins) {
     let world = World::new(&["pod-a"]);
     let chain = if checker == &Plugins::debian() {
-        Chain::new(&world, adder, std::slice::from_ref(first))
+        Chain::new(&world, adder, &network[..1])
     } else {
-        chain(first, &world, adder)
+        chain(network, &world, adder)
     };
     let pod = Pod::new("pod-a");
     chain.add(&pod);
@@ -80,16 +91,16 @@ fn check(first: &Value, adder: &Plugins, checker: &Plugins) {
 }
 
 /// They add a pod, its namespace vanishes, and we are told no more than the names.
-fn we_delete_by_names_what_they_added(first: &Value, ours: &Plugins, theirs: &Plugins) {
+fn we_delete_by_names_what_they_added(network: &[Value; 2], ours: &Plugins, theirs: &Plugins) {
     let (pod, other) = (Pod::new("pod-a"), Pod::new("pod-b"));
     let undisturbed = World::new(&["pod-a", "pod-b"]);
-    let chain_of_theirs = chain(first, &undisturbed, theirs);
+    let chain_of_theirs = chain(network, &undisturbed, theirs);
     chain_of_theirs.add(&pod);
     chain_of_theirs.add(&other);
     chain_of_theirs.del(&pod);
 
     let world = World::new(&["pod-a", "pod-b"]);
-    let chain = chain(first, &world, theirs);
+    let chain = chain(network, &world, theirs);
     chain.add(&pod);
     chain.add(&other);
     world.remove_netns("pod-a");
