@@ -18,18 +18,26 @@ const ALL: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "ptp"];
 fn main() -> ExitCode {
     let ours = Plugins::ours();
     let mut suite = Suite::new();
-    for theirs in [Plugins::debian(), Plugins::go()] {
+    // Debian's version does not know the other one.
+    let backends =
+        [(Plugins::debian(), &["iptables"][..]), (Plugins::go(), &["iptables", "nftables"])];
+    for (theirs, backends) in backends {
         let needs = Needs::plugins(&ours, &ALL).and(&theirs, &ALL).tools(&["iptables"]);
-        for first in [bridge(&BOTH_FAMILIES), ptp(&BOTH_FAMILIES)] {
+        let attaching = [bridge(&BOTH_FAMILIES), ptp(&BOTH_FAMILIES)];
+        let by = |backend: &&str| {
+            let with_backend = |it: &Value| with(it.clone(), &json!({"ipMasqBackend": backend}));
+            attaching.iter().map(with_backend).collect::<Vec<_>>()
+        };
+        for first in backends.iter().flat_map(by) {
             let mut case_of = |backend: &str, name: &str, test: Test| {
-                let with_backend = with(portmap(), &json!({"backend": backend}));
-                let network = [first.clone(), with_backend];
+                let network = [first.clone(), with(portmap(), &json!({"backend": backend}))];
                 let (ours, theirs) = (ours.clone(), theirs.clone());
-                let name = format!("{}::{}::{backend}::{name}", theirs.label, first["type"]);
+                let (kind, masquerade) = (&first["type"], &first["ipMasqBackend"]);
+                let name = format!("{}::{kind}::{masquerade}::{backend}::{name}", theirs.label);
                 suite.case(&name.replace('"', ""), &needs, move || test(&network, &ours, &theirs));
             };
-            // Each has a table of its own; what is in theirs goes when its pod does. Debian's has no such backend.
-            if theirs == Plugins::go() {
+            // Each has a table of its own; what is in theirs goes when its pod does.
+            if first["ipMasqBackend"] == "nftables" {
                 let mut case = |name, test| case_of("nftables", name, test);
                 case("we_delete_what_they_added", |it, ours, theirs| hand_over(it, theirs, ours));
                 case("we_delete_by_names_what_they_added", we_delete_by_names_what_they_added);
