@@ -9,11 +9,13 @@ use std::process::ExitCode;
 use std::thread;
 
 use serde_json::{Value, json};
-use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, host_local, port, portmap, ptp, with};
+use tests::configs::{
+    POD_SUBNET, POD_SUBNET6, bandwidth, bridge, host_local, port, portmap, ptp, with,
+};
 use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, call, differences};
 
 const BOTH_FAMILIES: [&str; 2] = [POD_SUBNET, POD_SUBNET6];
-const ALL: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "ptp"];
+const ALL: [&str; 6] = ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp"];
 
 fn main() -> ExitCode {
     let ours = Plugins::ours();
@@ -30,7 +32,9 @@ fn main() -> ExitCode {
         };
         for first in backends.iter().flat_map(by) {
             let mut case_of = |backend: &str, name: &str, test: Test| {
-                let network = [first.clone(), with(portmap(), &json!({"backend": backend}))];
+                let portmap = with(portmap(), &json!({"backend": backend}));
+                // Bursts of these last no whole number of microseconds, which the other has to make the same of.
+                let network = [first.clone(), portmap, bandwidth(3, 7)];
                 let (ours, theirs) = (ours.clone(), theirs.clone());
                 let (kind, masquerade) = (&first["type"], &first["ipMasqBackend"]);
                 let name = format!("{}::{kind}::{masquerade}::{backend}::{name}", theirs.label);
@@ -57,16 +61,16 @@ fn main() -> ExitCode {
     suite.run()
 }
 
-/// A case for a network of two plugins, ours and theirs.
-type Test = fn(&[Value; 2], &Plugins, &Plugins);
+/// A case for a network of three plugins, ours and theirs.
+type Test = fn(&[Value; 3], &Plugins, &Plugins);
 
-fn chain<'a>(network: &[Value; 2], world: &'a World, plugins: &Plugins) -> Chain<'a> {
+fn chain<'a>(network: &[Value; 3], world: &'a World, plugins: &Plugins) -> Chain<'a> {
     let ports = json!([port("tcp", 8080, 80), port("udp", 5353, 53)]);
     Chain::new(world, plugins, network).ports(&ports)
 }
 
 /// One adds two pods and the other deletes one: the node is as if the first had done it.
-fn hand_over(network: &[Value; 2], adder: &Plugins, deleter: &Plugins) {
+fn hand_over(network: &[Value; 3], adder: &Plugins, deleter: &Plugins) {
     let (pod, other) = (Pod::new("pod-a"), Pod::new("pod-b"));
     let after_del_by = |deleter: &Plugins| {
         let world = World::new(&["pod-a", "pod-b"]);
@@ -83,7 +87,7 @@ fn hand_over(network: &[Value; 2], adder: &Plugins, deleter: &Plugins) {
 ///
 /// Without portmap if Debian's is to check: 1.1.1 misses the rules of its own pods, because it
 /// looks for those of both families in each of them.
-fn check(network: &[Value; 2], adder: &Plugins, checker: &Plugins) {
+fn check(network: &[Value; 3], adder: &Plugins, checker: &Plugins) {
     let world = World::new(&["pod-a"]);
     let chain = if checker == &Plugins::debian() {
         Chain::new(&world, adder, &network[..1])
@@ -99,7 +103,7 @@ fn check(network: &[Value; 2], adder: &Plugins, checker: &Plugins) {
 }
 
 /// They add a pod, its namespace vanishes, and we are told no more than the names.
-fn we_delete_by_names_what_they_added(network: &[Value; 2], ours: &Plugins, theirs: &Plugins) {
+fn we_delete_by_names_what_they_added(network: &[Value; 3], ours: &Plugins, theirs: &Plugins) {
     let (pod, other) = (Pod::new("pod-a"), Pod::new("pod-b"));
     let undisturbed = World::new(&["pod-a", "pod-b"]);
     let chain_of_theirs = chain(network, &undisturbed, theirs);
