@@ -29,7 +29,7 @@ pub mod reference;
 pub use binaries::{Plugins, conflist_program, tool, workspace};
 pub use chain::{Chain, Pod, call, call_with};
 pub use compare::{Difference, differences, matches_pattern};
-pub use echo::{TcpEcho, UdpEcho, answers, fetch, fetch_udp};
+pub use echo::{TcpEcho, UdpEcho, UdpStream, answers, fetch, fetch_udp};
 pub use normalise::Normaliser;
 pub use process::{Cmd, Output};
 pub use suite::{Needs, Suite, panic_message};

@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, port, portmap, with};
-use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, TcpEcho, UdpEcho, World};
+use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, TcpEcho, UdpEcho, UdpStream, World};
 use tests::{answers, fetch, fetch_udp};
 
 const ALL: [&str; 3] = ["bridge", "host-local", "portmap"];
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
     both("a_dead_pods_port_is_dead", None, a_dead_pods_port_is_dead);
     both("a_successor_gets_the_port", None, a_successor_gets_the_port);
     both("udp_flows_follow_to_the_successor", None, udp_flows_follow_to_the_successor);
+    both("a_udp_stream_follows_at_once", None, a_udp_stream_follows_at_once);
     both("udp_flows_begun_too_early_are_served", None, udp_flows_begun_too_early_are_served);
     suite.run()
 }
@@ -194,6 +195,33 @@ fn udp_flows_follow_to_the_successor(plugins: &Plugins) {
     chain.add(&Pod::new("pod-b"));
     let _new = UdpEcho::start(&world, "pod-b", "[::]:53", "new");
     assert_eq!(fetch_udp(&world, "outside", "192.0.2.1:5353", 4000).unwrap(), "new 192.0.2.2");
+}
+
+/// A client that does not stop sending keeps its flow from ever timing out.
+fn a_udp_stream_follows_at_once(plugins: &Plugins) {
+    const FIRST_PACKETS: usize = 3;
+    let world = world();
+    let chain = chain(&world, plugins, &json!([port("udp", 5353, 53)]));
+    chain.add(&Pod::new("pod-a"));
+    let old = UdpEcho::start(&world, "pod-a", "[::]:53", "old");
+    let _new = UdpEcho::start(&world, "pod-b", "[::]:53", "new");
+    let stream = UdpStream::start(&world, "outside", "192.0.2.1:5353");
+    stream.send_more(20);
+
+    chain.del(&Pod::new("pod-a"));
+    drop(old);
+    stream.send_more(20);
+    chain.add(&Pod::new("pod-b"));
+    let added = stream.next();
+    stream.send_more(50);
+    let answers = stream.end();
+
+    assert_eq!(answers.values().next().map(String::as_str), Some("old 192.0.2.2"));
+    let first = answers.iter().find(|(_, who)| *who == "new 192.0.2.2").map(|(number, _)| *number);
+    let first = first.expect("the new pod is never asked");
+    assert!(first < added + FIRST_PACKETS, "ADD ended at {added}, first answer to {first}");
+    let lost = (added + FIRST_PACKETS..added + 40).find(|n| !answers.contains_key(n));
+    assert_eq!(lost, None, "a datagram got no answer, and ADD ended at {added}");
 }
 
 fn udp_flows_begun_too_early_are_served(plugins: &Plugins) {
