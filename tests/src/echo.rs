@@ -114,19 +114,33 @@ pub fn answers(world: &World, netns: &str, address: &str) -> bool {
     world.inside(netns, || TcpStream::connect_timeout(&address, IMPATIENCE).is_ok())
 }
 
+/// What an HTTP server answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The status, such as 404.
+    pub status: u16,
+    /// The page.
+    pub body: String,
+}
+
 /// Asks for a page from namespace `netns`: "NAME CLIENT" as the server saw it.
 pub fn fetch(world: &World, netns: &str, address: &str) -> io::Result<String> {
+    request(world, netns, address, address).map(|response| response.body)
+}
+
+/// Asks for a page of `host` from namespace `netns`.
+pub fn request(world: &World, netns: &str, address: &str, host: &str) -> io::Result<Response> {
     let address: SocketAddr = address.parse().map_err(io::Error::other)?;
     world.inside(netns, || {
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "GET / HTTP/1.1\r\nHost: {address}\r\n\r\n")?;
+        write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
         let mut response = String::new();
         stream.read_to_string(&mut response)?;
-        let (_, body) = response
-            .split_once("\r\n\r\n")
-            .ok_or_else(|| io::Error::other(format!("no HTTP response: {response:?}")))?;
-        Ok(body.to_owned())
+        let status = response.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let body = response.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+        let whole = status.zip(body).map(|(status, body)| Response { status, body });
+        whole.ok_or_else(|| io::Error::other(format!("no HTTP response: {response:?}")))
     })
 }
 

@@ -5,7 +5,7 @@
 //!         2001:db8::2   2001:db8::1      fd00:88::1     └── pod-b
 //! ```
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::ExitCode;
 
@@ -218,7 +218,7 @@ fn a_udp_stream_follows_at_once(plugins: &Plugins) {
 
     assert_eq!(answers.values().next().map(String::as_str), Some("old 192.0.2.2"));
     let first = answers.iter().find(|(_, who)| *who == "new 192.0.2.2").map(|(number, _)| *number);
-    let first = first.expect("the new pod is never asked");
+    let first = first.unwrap_or_else(|| panic!("the new pod is never asked: {answers:?}"));
     assert!(first < added + FIRST_PACKETS, "ADD ended at {added}, first answer to {first}");
     let lost = (added + FIRST_PACKETS..added + 40).find(|n| !answers.contains_key(n));
     assert_eq!(lost, None, "a datagram got no answer, and ADD ended at {added}");
