@@ -1,5 +1,5 @@
-//! The notes that this project began from: on a kind cluster, a request to the host's port 8080 reaches the ingress
-//! controller by its hostPort, past kube-proxy's rules.
+//! The notes that this project began from: on a kind cluster, a request to the host's port 8080
+//! reaches the ingress controller by its hostPort, past kube-proxy's rules.
 //!
 //! ```text
 //! 127.0.0.1:8080 → Docker → node:80 → CNI-DN-… → 10.244.0.5:80 nginx → Service → backend
