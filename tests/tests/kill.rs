@@ -19,7 +19,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use serde_json::{Value, json};
-use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, port, portmap, ptp};
+use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, port, portmap, ptp, with};
 use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, differences, panic_message};
 
 const ALL: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "ptp"];
@@ -211,7 +211,10 @@ impl Node {
             return Chain::new(&self.world, &plugins, &[json!({"type": "loopback"})]);
         }
         let subnets = [POD_SUBNET, POD_SUBNET6];
-        let first = if self.plugin == "ptp" { ptp(&subnets) } else { bridge(&subnets) };
+        let first = match self.plugin {
+            "ptp" => with(ptp(&subnets), &json!({"ipMasqBackend": "nftables"})),
+            _ => bridge(&subnets),
+        };
         let configs = [first, portmap()];
         let ports = json!([port("tcp", 8080, 80), port("udp", 5353, 53)]);
         Chain::new(&self.world, &plugins, &configs).ports(&ports)

@@ -56,6 +56,8 @@ pub enum Expr {
         /// Packets so far.
         packets: u64,
     },
+    /// Give the packet the address of the interface that it leaves by, and end the rule.
+    Masquerade,
     /// End the rule with a verdict.
     Verdict(Verdict),
     /// A match of `x_tables`.
@@ -117,6 +119,8 @@ pub mod meta {
     pub const IIFNAME: u32 = 6;
     /// Name of the output interface.
     pub const OIFNAME: u32 = 7;
+    /// IPv4 or IPv6 (`NFPROTO_*`), in a table of both.
+    pub const NFPROTO: u32 = 15;
     /// Protocol above IP.
     pub const L4PROTO: u32 = 16;
 }
@@ -181,6 +185,7 @@ impl Expr {
                     DefaultNla::new(2, packets.to_be_bytes().to_vec()),
                 ],
             ),
+            Expr::Masquerade => other("masq", Vec::new()),
             Expr::Match(xt) => other("match", xt.to_wire()),
             Expr::Target(xt) => other("target", xt.to_wire()),
             Expr::Other { name, data } => other(
@@ -245,6 +250,7 @@ impl Expr {
                 Expr::Counter { bytes: be_u64(attribute(1)?)?, packets: be_u64(attribute(2)?)? }
             }
             "immediate" if number(1)? == 0 => Expr::Verdict(Verdict::parse(attribute(2)?)?),
+            "masq" if data.is_empty() => Expr::Masquerade,
             "match" => Expr::Match(Xt::parse(data)?),
             "target" => Expr::Target(Xt::parse(data)?),
             _ => return None,
