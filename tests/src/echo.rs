@@ -196,6 +196,10 @@ impl UdpStream {
                 thread::sleep(Duration::from_millis(2));
                 collect(&socket, &mut answers);
             }
+            // The last ones may be late on a busy machine.
+            let _ = socket.set_nonblocking(false);
+            let _ = socket.set_read_timeout(Some(IMPATIENCE));
+            collect(&socket, &mut answers);
             answers
         });
         Self { sent, stop, thread: Some(thread) }
