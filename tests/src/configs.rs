@@ -43,6 +43,16 @@ pub fn portmap() -> Value {
     json!({"type": "portmap", "capabilities": {"portMappings": true}})
 }
 
+/// bandwidth with limits for both directions, in Mbit/s.
+#[must_use]
+pub fn bandwidth(ingress: u64, egress: u64) -> Value {
+    let [ingress, egress] = [ingress, egress].map(|rate| rate * 1_000_000);
+    json!({
+        "type": "bandwidth", "ingressRate": ingress, "ingressBurst": 800_000,
+        "egressRate": egress, "egressBurst": 800_000,
+    })
+}
+
 /// `base` with some keys set.
 #[must_use]
 pub fn with(mut base: Value, more: &Value) -> Value {

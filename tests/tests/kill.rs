@@ -19,10 +19,10 @@ use std::sync::Mutex;
 use std::thread;
 
 use serde_json::{Value, json};
-use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, port, portmap, ptp, with};
+use tests::configs::{POD_SUBNET, POD_SUBNET6, bandwidth, bridge, port, portmap, ptp, with};
 use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, differences, panic_message};
 
-const ALL: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "ptp"];
+const ALL: [&str; 6] = ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp"];
 /// Where the plugins stand in a world: links, and a script for the one that is to die.
 const BIN: &str = "/run/bin";
 /// Where strace writes what it saw.
@@ -215,7 +215,10 @@ impl Node {
             "ptp" => with(ptp(&subnets), &json!({"ipMasqBackend": "nftables"})),
             _ => bridge(&subnets),
         };
-        let configs = [first, portmap()];
+        let mut configs = vec![first, portmap()];
+        if self.plugin == "bandwidth" {
+            configs.push(bandwidth(10, 10));
+        }
         let ports = json!([port("tcp", 8080, 80), port("udp", 5353, 53)]);
         Chain::new(&self.world, &plugins, &configs).ports(&ports)
     }

@@ -9,11 +9,13 @@ use std::process::ExitCode;
 use std::thread;
 
 use serde_json::{Value, json};
-use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, host_local, port, portmap, ptp, with};
+use tests::configs::{
+    POD_SUBNET, POD_SUBNET6, bandwidth, bridge, host_local, port, portmap, ptp, with,
+};
 use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, call, differences};
 
 const BOTH_FAMILIES: [&str; 2] = [POD_SUBNET, POD_SUBNET6];
-const ALL: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "ptp"];
+const ALL: [&str; 6] = ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp"];
 
 fn main() -> ExitCode {
     let ours = Plugins::ours();
@@ -50,7 +52,8 @@ fn main() -> ExitCode {
 }
 
 fn chain<'a>(first: &Value, world: &'a World, plugins: &Plugins) -> Chain<'a> {
-    let configs = [first.clone(), portmap()];
+    // Bursts of these last no whole number of microseconds, which the other has to make the same of.
+    let configs = [first.clone(), portmap(), bandwidth(3, 7)];
     let ports = json!([port("tcp", 8080, 80), port("udp", 5353, 53)]);
     Chain::new(world, plugins, &configs).ports(&ports)
 }
