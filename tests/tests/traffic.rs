@@ -5,13 +5,13 @@
 //!         2001:db8::2   2001:db8::1      fd00:88::1     └── pod-b
 //! ```
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, port, portmap, ptp, with};
-use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, TcpEcho, UdpEcho, World};
+use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, TcpEcho, UdpEcho, UdpStream, World};
 use tests::{answers, fetch, fetch_udp};
 
 const ALL: [&str; 4] = ["bridge", "host-local", "portmap", "ptp"];
@@ -19,7 +19,7 @@ const ALL: [&str; 4] = ["bridge", "host-local", "portmap", "ptp"];
 fn main() -> ExitCode {
     let mut suite = Suite::new();
     let needs = |plugins: &Plugins| Needs::plugins(plugins, &ALL).tools(&["iptables"]);
-    let cases: [(&str, Test, Option<&'static str>); 10] = [
+    let cases: [(&str, Test, Option<&'static str>); 11] = [
         ("host_port_answers_from_everywhere", host_port_answers_from_everywhere, None),
         ("host_port_answers_over_ipv6", host_port_answers_over_ipv6, None),
         ("host_port_answers_neighbours", host_port_answers_neighbours, Some(NEIGHBOURS)),
@@ -29,6 +29,7 @@ fn main() -> ExitCode {
         ("a_dead_pods_port_is_dead", a_dead_pods_port_is_dead, None),
         ("a_successor_gets_the_port", a_successor_gets_the_port, None),
         ("udp_flows_follow_to_the_successor", udp_flows_follow_to_the_successor, None),
+        ("a_udp_stream_follows_at_once", a_udp_stream_follows_at_once, None),
         ("udp_flows_begun_too_early_are_served", udp_flows_begun_too_early_are_served, None),
     ];
     for (name, test, go_fails) in cases {
@@ -261,6 +262,33 @@ fn udp_flows_follow_to_the_successor(plugins: &Plugins, backend: &str) {
     chain.add(&Pod::new("pod-b"));
     let _new = UdpEcho::start(&world, "pod-b", "[::]:53", "new");
     assert_eq!(fetch_udp(&world, "outside", "192.0.2.1:5353", 4000).unwrap(), "new 192.0.2.2");
+}
+
+/// A client that does not stop sending keeps its flow from ever timing out.
+fn a_udp_stream_follows_at_once(plugins: &Plugins, backend: &str) {
+    const FIRST_PACKETS: usize = 3;
+    let world = world();
+    let chain = chain(&world, plugins, backend, &json!([port("udp", 5353, 53)]));
+    chain.add(&Pod::new("pod-a"));
+    let old = UdpEcho::start(&world, "pod-a", "[::]:53", "old");
+    let _new = UdpEcho::start(&world, "pod-b", "[::]:53", "new");
+    let stream = UdpStream::start(&world, "outside", "192.0.2.1:5353");
+    stream.send_more(20);
+
+    chain.del(&Pod::new("pod-a"));
+    drop(old);
+    stream.send_more(20);
+    chain.add(&Pod::new("pod-b"));
+    let added = stream.next();
+    stream.send_more(50);
+    let answers = stream.end();
+
+    assert_eq!(answers.values().next().map(String::as_str), Some("old 192.0.2.2"));
+    let first = answers.iter().find(|(_, who)| *who == "new 192.0.2.2").map(|(number, _)| *number);
+    let first = first.unwrap_or_else(|| panic!("the new pod is never asked: {answers:?}"));
+    assert!(first < added + FIRST_PACKETS, "ADD ended at {added}, first answer to {first}");
+    let lost = (added + FIRST_PACKETS..added + 40).find(|n| !answers.contains_key(n));
+    assert_eq!(lost, None, "a datagram got no answer, and ADD ended at {added}");
 }
 
 fn udp_flows_begun_too_early_are_served(plugins: &Plugins, backend: &str) {
