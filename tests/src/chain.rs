@@ -44,6 +44,7 @@ impl Pod {
 #[derive(Debug)]
 pub struct Chain<'a> {
     world: &'a World,
+    node: String,
     plugins: Plugins,
     conflist: Value,
     /// Values of the capabilities, by name (`portMappings`, …), for those that declare them.
@@ -62,8 +63,21 @@ impl<'a> Chain<'a> {
     /// A chain given as a whole conflist.
     #[must_use]
     pub fn of(world: &'a World, plugins: &Plugins, conflist: Value) -> Self {
-        let plugins = plugins.clone();
-        Self { world, plugins, conflist, capabilities: json!({}), results: RefCell::default() }
+        Self {
+            world,
+            node: NODE.to_owned(),
+            plugins: plugins.clone(),
+            conflist,
+            capabilities: json!({}),
+            results: RefCell::default(),
+        }
+    }
+
+    /// Runs on another node than [`NODE`]: the name of its namespace.
+    #[must_use]
+    pub fn on(mut self, node: &str) -> Self {
+        node.clone_into(&mut self.node);
+        self
     }
 
     /// Sets the port mappings that ADD, CHECK and DEL pass on.
@@ -78,6 +92,7 @@ impl<'a> Chain<'a> {
     pub fn with(&self, plugins: &Plugins) -> Self {
         Self {
             world: self.world,
+            node: self.node.clone(),
             plugins: plugins.clone(),
             conflist: self.conflist.clone(),
             capabilities: self.capabilities.clone(),
@@ -174,7 +189,7 @@ impl<'a> Chain<'a> {
     fn run(&self, command: &str, pod: &Pod, config: &Value, prev: &Value, more: &Value) -> Output {
         let plugin = config["type"].as_str().expect("a plugin has a type").to_owned();
         let stdin = self.request(config, prev, more).to_string();
-        self.world.run(NODE, &call_with(&self.plugins, &plugin, command, pod, &stdin))
+        self.world.run(&self.node, &call_with(&self.plugins, &plugin, command, pod, &stdin))
     }
 
     fn request(&self, config: &Value, previous: &Value, more: &Value) -> Value {

@@ -6,7 +6,6 @@ use attach::chain_name;
 use cni::{ContainerId, NetworkName, ValidAttachments};
 use kernel::Nfnetlink;
 use kernel::iptables::{Changes, Iptables, Nat, Rule, Target};
-use nix::errno::Errno;
 
 use crate::apply::same_port;
 use crate::error::Error;
@@ -180,7 +179,7 @@ fn remove_all(
         })
     };
     match attempt(true) {
-        Err(error) if error.errno() == Some(Errno::EBUSY) => attempt(false)?,
+        Err(error) if error.is_busy() => attempt(false)?,
         done => return Ok(done?),
     }
     let mut result = Ok(());
