@@ -27,15 +27,6 @@ const WORKERS_PODS: &str = "10.244.1.0/24";
 /// The controller's address in kube-proxy's file: kind's own three pods come before it.
 const CONTROLLER: &str = "10.244.0.5";
 const BRIDGE: &str = "kind";
-const UP: LinkChange<'_> = LinkChange {
-    up: Some(true),
-    promisc: None,
-    mtu: None,
-    mac: None,
-    master: None,
-    port: None,
-    alias: None,
-};
 
 /// All machines but the pods.
 #[derive(Debug)]
@@ -209,7 +200,7 @@ impl Node {
 fn bring_up(link: &str, address: Option<Ipv4Addr>) -> Result<(), kernel::Error> {
     let rtnl = Rtnl::open()?;
     let Some(link) = rtnl.link_by_name(link)? else { return Ok(()) };
-    rtnl.set_link(link.index, UP)?;
+    rtnl.set_link(link.index, up())?;
     let Some(address) = address else { return Ok(()) };
     let network = IpNetwork::new(address.into(), 16).unwrap_or(IpAddr::from(address).into());
     rtnl.add_address(link.index, network, AddressOptions::default())
@@ -221,4 +212,8 @@ fn add_route(destination: &str, gateway: Ipv4Addr) -> Result<(), kernel::Error> 
     let Ok(destination) = destination.parse() else { return Ok(()) };
     let gateway = Some(gateway.into());
     rtnl.add_route(&Route { gateway, ..Route::new(destination, link.index) })
+}
+
+fn up() -> LinkChange<'static> {
+    LinkChange { up: Some(true), ..LinkChange::default() }
 }
