@@ -27,6 +27,11 @@ impl Pod {
         Self { id: name.to_owned(), netns: netns_path(name), ifname: "eth0".to_owned() }
     }
 
+    /// In place of an attachment, for the commands on a network as a whole.
+    fn nobody() -> Self {
+        Self { id: String::new(), netns: String::new(), ifname: String::new() }
+    }
+
     /// The same attachment as a runtime names it when the namespace has gone.
     #[must_use]
     pub fn without_netns(&self) -> Self {
@@ -64,6 +69,14 @@ impl<'a> Chain<'a> {
     pub fn of(world: &'a World, plugins: &Plugins, conflist: Value) -> Self {
         let plugins = plugins.clone();
         Self { world, plugins, conflist, capabilities: json!({}), results: RefCell::default() }
+    }
+
+    /// Sets the network's name and its `cniVersion`, which is 1.1.0 where GC and STATUS are.
+    #[must_use]
+    pub fn network(mut self, name: &str, version: &str) -> Self {
+        self.conflist["name"] = json!(name);
+        self.conflist["cniVersion"] = json!(version);
+        self
     }
 
     /// Sets the port mappings that ADD, CHECK and DEL pass on.
@@ -146,15 +159,29 @@ impl<'a> Chain<'a> {
         self.results.borrow().get(&key(pod)).cloned().unwrap_or_default()
     }
 
-    /// GC of the whole chain with the attachments that are still valid.
-    #[track_caller]
-    pub fn gc(&self, valid: &[&Pod]) {
+    /// GC of the whole chain with the attachments that are still valid. As a runtime has to, it
+    /// goes on after a plugin that fails; the outputs of those that did.
+    pub fn try_gc(&self, valid: &[&Pod]) -> Result<(), Vec<Output>> {
         let valid: Vec<Value> =
             valid.iter().map(|p| json!({"containerID": p.id, "ifname": p.ifname})).collect();
         let more = json!({"cni.dev/valid-attachments": valid, "cni.dev/attachments": valid});
-        let nobody = Pod { id: String::new(), netns: String::new(), ifname: String::new() };
-        each(&self.configs(), |config| self.run("GC", &nobody, config, &Value::Null, &more))
-            .unwrap_or_else(|output| panic!("GC\n{output}"));
+        let run = |config: &Value| self.run("GC", &Pod::nobody(), config, &Value::Null, &more);
+        let outputs = self.configs().into_iter().map(|config| run(&config));
+        let failed: Vec<Output> = outputs.filter(|output| output.code() != 0).collect();
+        if failed.is_empty() { Ok(()) } else { Err(failed) }
+    }
+
+    /// GC, which must succeed.
+    #[track_caller]
+    pub fn gc(&self, valid: &[&Pod]) {
+        self.try_gc(valid).unwrap_or_else(|outputs| panic!("GC\n{}", outputs[0]));
+    }
+
+    /// STATUS; the output of the first plugin that is not ready.
+    pub fn try_status(&self) -> Result<(), Box<Output>> {
+        let run =
+            |config: &Value| self.run("STATUS", &Pod::nobody(), config, &Value::Null, &json!({}));
+        each(&self.configs(), run)
     }
 
     /// What plugin number `index` reads on stdin for ADD, `previous` being the result before it.

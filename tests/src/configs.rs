@@ -43,6 +43,21 @@ pub fn portmap() -> Value {
     json!({"type": "portmap", "capabilities": {"portMappings": true}})
 }
 
+/// The backends that our portmap has; the Go one has both.
+pub const PORTMAP_BACKENDS: &[&str] = &["iptables"];
+
+/// portmap with rules of the given backend.
+#[must_use]
+pub fn portmap_by(backend: &str) -> Value {
+    with(portmap(), &json!({"backend": backend}))
+}
+
+/// kind's chain: ptp without masquerading, and portmap with the given backend.
+#[must_use]
+pub fn kind(subnets: &[&str], backend: &str) -> [Value; 2] {
+    [with(ptp(subnets), &json!({"ipMasq": false})), portmap_by(backend)]
+}
+
 /// `base` with some keys set.
 #[must_use]
 pub fn with(mut base: Value, more: &Value) -> Value {

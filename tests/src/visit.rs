@@ -50,20 +50,15 @@ impl Drop for Mirror {
 /// Does `work` while a client in namespace `netns` talks to a [`Mirror`] without a pause, over one
 /// connection that lasts and over new ones; none of them may break.
 #[track_caller]
-pub fn while_visited<T>(
-    world: &World,
-    netns: &str,
-    address: &str,
-    work: impl FnOnce() -> T,
-) -> T {
+pub fn while_visited<T>(world: &World, netns: &str, address: &str, work: impl FnOnce() -> T) -> T {
     let address: SocketAddr = address.parse().expect("an address and a port");
     let stop = AtomicBool::new(false);
-    let (begun, begin) = channel();
+    let (begun, first_visit) = channel();
     let (outcome, visits) = thread::scope(|scope| {
         let client = scope.spawn(|| world.inside(netns, || visit(address, &stop, &begun)));
         let stop = StopAtEnd(&stop);
         // A client that cannot even begin has its say below.
-        let outcome = begin.recv_timeout(PATIENCE * 2).ok().map(|()| work());
+        let outcome = first_visit.recv_timeout(PATIENCE * 2).ok().map(|()| work());
         drop(stop);
         (outcome, client.join().expect("the client does not panic"))
     });
