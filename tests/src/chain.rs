@@ -1,7 +1,7 @@
 //! A network's plugins, run as a container runtime runs them.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use serde_json::{Map, Value, json};
 
@@ -53,7 +53,7 @@ pub struct Chain<'a> {
     conflist: Value,
     /// Values of the capabilities, by name (`portMappings`, …), for those that declare them.
     pub capabilities: Value,
-    results: RefCell<BTreeMap<(String, String), Value>>,
+    results: Mutex<BTreeMap<(String, String), Value>>,
 }
 
 impl<'a> Chain<'a> {
@@ -68,7 +68,7 @@ impl<'a> Chain<'a> {
     #[must_use]
     pub fn of(world: &'a World, plugins: &Plugins, conflist: Value) -> Self {
         let plugins = plugins.clone();
-        Self { world, plugins, conflist, capabilities: json!({}), results: RefCell::default() }
+        Self { world, plugins, conflist, capabilities: json!({}), results: Mutex::default() }
     }
 
     /// Sets the network's name and its `cniVersion`, which is 1.1.0 where GC and STATUS are.
@@ -94,7 +94,7 @@ impl<'a> Chain<'a> {
             plugins: plugins.clone(),
             conflist: self.conflist.clone(),
             capabilities: self.capabilities.clone(),
-            results: self.results.clone(),
+            results: Mutex::new(self.results.lock().unwrap().clone()),
         }
     }
 
@@ -108,7 +108,7 @@ impl<'a> Chain<'a> {
             }
             result = output.json();
         }
-        self.results.borrow_mut().insert(key(pod), result.clone());
+        self.results.lock().unwrap().insert(key(pod), result.clone());
         Ok(result)
     }
 
@@ -145,18 +145,15 @@ impl<'a> Chain<'a> {
     /// DEL by a runtime that remembers nothing: no previous result, no capabilities.
     #[track_caller]
     pub fn del_by_names(&self, pod: &Pod) {
-        let bare = Self {
-            capabilities: json!({}),
-            results: RefCell::default(),
-            ..self.with(&self.plugins)
-        };
+        let bare =
+            Self { capabilities: json!({}), results: Mutex::default(), ..self.with(&self.plugins) };
         bare.del(pod);
     }
 
     /// The result that ADD left for a pod; null without one.
     #[must_use]
     pub fn result(&self, pod: &Pod) -> Value {
-        self.results.borrow().get(&key(pod)).cloned().unwrap_or_default()
+        self.results.lock().unwrap().get(&key(pod)).cloned().unwrap_or_default()
     }
 
     /// GC of the whole chain with the attachments that are still valid. As a runtime has to, it

@@ -46,6 +46,9 @@ pub fn portmap() -> Value {
 /// The backends that our portmap has; the Go one has both.
 pub const PORTMAP_BACKENDS: &[&str] = &["iptables"];
 
+/// The backends that our ptp and bridge masquerade with; the Go ones have both.
+pub const MASQUERADE_BACKENDS: &[&str] = &["iptables"];
+
 /// portmap with rules of the given backend.
 #[must_use]
 pub fn portmap_by(backend: &str) -> Value {
