@@ -63,6 +63,12 @@ impl Error {
         matches!(self.errno(), Some(Errno::ENOENT | Errno::ENODEV | Errno::ESRCH))
     }
 
+    /// Whether the object of the operation is in use.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.errno() == Some(Errno::EBUSY)
+    }
+
     /// Whether there is such an object already.
     #[must_use]
     pub fn is_exists(&self) -> bool {
@@ -125,7 +131,8 @@ mod tests {
             Some("Network is unreachable (Nexthop has invalid gateway)")
         );
         assert_eq!(error.errno(), Some(Errno::ENETUNREACH));
-        assert!(!error.is_not_found());
+        assert!(!error.is_not_found() && !error.is_busy());
+        assert!(Error::new("x", Errno::EBUSY).is_busy());
         assert!(Error::new("x", Errno::ENODEV).is_not_found());
         assert!(Error::new("x", io::Error::from_raw_os_error(17)).is_exists());
     }

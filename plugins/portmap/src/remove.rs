@@ -6,7 +6,6 @@ use attach::chain_name;
 use cni::{ContainerId, NetworkName, ValidAttachments};
 use kernel::iptables::{Nat, Rule, Target};
 use kernel::{Batch, Nfnetlink};
-use nix::errno::Errno;
 
 use crate::apply::same_port;
 use crate::error::Error;
@@ -148,7 +147,7 @@ fn remove_all(
         })
     };
     match attempt(true) {
-        Err(error) if error.errno() == Some(Errno::EBUSY) => attempt(false)?,
+        Err(error) if error.is_busy() => attempt(false)?,
         done => return Ok(done?),
     }
     let mut result = Ok(());

@@ -61,6 +61,13 @@ pub(crate) fn on_a_node(test: impl FnOnce() + Send + 'static) {
     }
 }
 
+/// Runs a test with either backend, each time on a new node.
+pub(crate) fn with_both_backends(test: fn(&'static str)) {
+    for backend in ["iptables", "nftables"] {
+        on_a_node(move || test(backend));
+    }
+}
+
 /// A pod behind a veth pair: 10.88.0.2 and `fd00:88::2`, routed by the node.
 pub(crate) fn pod() -> Namespace {
     neighbour("vethpod", "10.88.0", "fd00:88")
@@ -133,6 +140,12 @@ pub(crate) fn config(mappings: &Value) -> Value {
             ],
         },
     })
+}
+
+/// The same configuration for a backend.
+pub(crate) fn of(backend: &str, mut config: Value) -> Value {
+    config["backend"] = backend.into();
+    config
 }
 
 /// The names alone, as in a DEL after everything else has been lost.
