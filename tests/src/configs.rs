@@ -44,7 +44,7 @@ pub fn portmap() -> Value {
 }
 
 /// The backends that our portmap has; the Go one has both.
-pub const PORTMAP_BACKENDS: &[&str] = &["iptables"];
+pub const PORTMAP_BACKENDS: &[&str] = &["iptables", "nftables"];
 
 /// The backends that our ptp and bridge masquerade with; the Go ones have both.
 pub const MASQUERADE_BACKENDS: &[&str] = &["iptables"];
