@@ -112,20 +112,21 @@ impl Socket {
 
     /// Sends one request and waits until it was carried out; returns the messages that came
     /// before the acknowledgement.
-    pub fn request<T>(&self, payload: T, flags: u16) -> Result<Vec<T>, Cause>
-    where
-        T: NetlinkSerializable + NetlinkDeserializable,
-    {
+    pub fn request<R: NetlinkDeserializable>(
+        &self,
+        payload: impl NetlinkSerializable,
+        flags: u16,
+    ) -> Result<Vec<R>, Cause> {
         let sequence = self.next_sequence();
         self.send(&encode(payload, NLM_F_REQUEST | NLM_F_ACK | flags, sequence))?;
         self.collect(sequence).map(|(messages, _)| messages)
     }
 
     /// Lists objects; begins anew if they changed meanwhile.
-    pub fn dump<T>(&self, payload: &T) -> Result<Vec<T>, Cause>
-    where
-        T: NetlinkSerializable + NetlinkDeserializable + Clone,
-    {
+    pub fn dump<R: NetlinkDeserializable>(
+        &self,
+        payload: &(impl NetlinkSerializable + Clone),
+    ) -> Result<Vec<R>, Cause> {
         for _ in 0..DUMPS {
             let sequence = self.next_sequence();
             self.send(&encode(payload.clone(), NLM_F_REQUEST | NLM_F_DUMP, sequence))?;

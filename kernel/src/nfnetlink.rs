@@ -76,7 +76,12 @@ impl Nfnetlink {
     /// An error names the first message that was refused. Good for changes that hold whatever the tables
     /// look like; those that depend on what was read belong into a [transaction](Self::transaction).
     pub fn commit(&self, batch: &Batch) -> Result<()> {
-        self.commit_at(batch, None)
+        self.send(batch, None, true)
+    }
+
+    /// Has the kernel look at a batch as if it were to be committed, and changes nothing (`nft --check`).
+    pub fn try_out(&self, batch: &Batch) -> Result<()> {
+        self.send(batch, None, false)
     }
 
     /// Reads with `build`, and makes the changes it returns if the tables are still as they were read;
@@ -88,7 +93,7 @@ impl Nfnetlink {
         for _ in 0..ATTEMPTS {
             let generation = self.generation()?;
             let batch = build(self)?;
-            match self.commit_at(&batch, Some(generation)) {
+            match self.send(&batch, Some(generation), true) {
                 Err(error) if error.errno() == Some(Errno::ERESTART) => {}
                 done => return Ok(done?),
             }
@@ -114,7 +119,8 @@ impl Nfnetlink {
         }
     }
 
-    fn commit_at(&self, batch: &Batch, generation: Option<u32>) -> Result<()> {
+    /// Sends a batch. One without an end is looked at and forgotten.
+    fn send(&self, batch: &Batch, generation: Option<u32>, with_end: bool) -> Result<()> {
         let Some((last, others)) = batch.requests.split_last() else { return Ok(()) };
         let begin = Request::batch(NFNL_MSG_BATCH_BEGIN, generation);
         let end = Request::batch(NFNL_MSG_BATCH_BEGIN + 1, None);
@@ -126,7 +132,9 @@ impl Nfnetlink {
         }
         let acknowledged = self.socket.next_sequence();
         last.append_to(&mut bytes, NLM_F_ACK, acknowledged);
-        end.append_to(&mut bytes, 0, self.socket.next_sequence());
+        if with_end {
+            end.append_to(&mut bytes, 0, self.socket.next_sequence());
+        }
 
         let what = |at: u32| {
             let index = at.wrapping_sub(sequence).wrapping_sub(1) as usize;

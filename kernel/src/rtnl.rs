@@ -10,6 +10,7 @@ pub use address::{Address, AddressOptions, wait_for_dad};
 pub use link::{Bridge, BridgePort, Link, LinkChange, Veth, VethPeer};
 pub use route::{Route, table};
 
+use netlink_packet_core::NetlinkDeserializable;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::error::{Cause, Error, Result};
@@ -45,20 +46,30 @@ impl Rtnl {
     }
 
     /// Sends one request; `operation` names it if it is refused.
-    fn request(
+    fn request<R: NetlinkDeserializable>(
         &self,
         message: RouteNetlinkMessage,
         flags: u16,
         operation: impl FnOnce() -> String,
-    ) -> Result<Vec<RouteNetlinkMessage>> {
+    ) -> Result<Vec<R>> {
         self.socket.request(message, flags).map_err(|cause| Error::new(operation(), cause))
     }
 
-    fn dump(
+    /// Sends one request that is answered by an acknowledgement alone.
+    fn change(
+        &self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+        operation: impl FnOnce() -> String,
+    ) -> Result<()> {
+        self.request::<RouteNetlinkMessage>(message, flags, operation).map(drop)
+    }
+
+    fn dump<R: NetlinkDeserializable>(
         &self,
         message: &RouteNetlinkMessage,
         operation: impl FnOnce() -> String,
-    ) -> Result<Vec<RouteNetlinkMessage>> {
+    ) -> Result<Vec<R>> {
         self.socket.dump(message).map_err(|cause: Cause| Error::new(operation(), cause))
     }
 }

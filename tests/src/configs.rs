@@ -47,7 +47,7 @@ pub fn portmap() -> Value {
 pub const PORTMAP_BACKENDS: &[&str] = &["iptables", "nftables"];
 
 /// The backends that our ptp and bridge masquerade with; the Go ones have both.
-pub const MASQUERADE_BACKENDS: &[&str] = &["iptables"];
+pub const MASQUERADE_BACKENDS: &[&str] = &["iptables", "nftables"];
 
 /// portmap with rules of the given backend.
 #[must_use]

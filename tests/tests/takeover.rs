@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::thread;
 
 use serde_json::{Value, json};
-use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, host_local, port, portmap, ptp};
+use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, host_local, port, portmap, ptp, with};
 use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, call, differences};
 
 const BOTH_FAMILIES: [&str; 2] = [POD_SUBNET, POD_SUBNET6];
@@ -18,12 +18,21 @@ const ALL: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "ptp"];
 fn main() -> ExitCode {
     let ours = Plugins::ours();
     let mut suite = Suite::new();
-    for theirs in [Plugins::debian(), Plugins::go()] {
+    // Debian's version does not know the other one.
+    let backends =
+        [(Plugins::debian(), &["iptables"][..]), (Plugins::go(), &["iptables", "nftables"])];
+    for (theirs, backends) in backends {
         let needs = Needs::plugins(&ours, &ALL).and(&theirs, &ALL).tools(&["iptables"]);
-        for first in [bridge(&BOTH_FAMILIES), ptp(&BOTH_FAMILIES)] {
+        let attaching = [bridge(&BOTH_FAMILIES), ptp(&BOTH_FAMILIES)];
+        let by = |backend: &&str| {
+            let with_backend = |it: &Value| with(it.clone(), &json!({"ipMasqBackend": backend}));
+            attaching.iter().map(with_backend).collect::<Vec<_>>()
+        };
+        for first in backends.iter().flat_map(by) {
             let mut case = |name: &str, test: fn(&Value, &Plugins, &Plugins)| {
                 let (first, ours, theirs) = (first.clone(), ours.clone(), theirs.clone());
-                let name = format!("{}::{}::{name}", theirs.label, first["type"]);
+                let (kind, backend) = (&first["type"], &first["ipMasqBackend"]);
+                let name = format!("{}::{kind}::{backend}::{name}", theirs.label);
                 suite.case(&name.replace('"', ""), &needs, move || test(&first, &ours, &theirs));
             };
             case("they_delete_what_we_added", hand_over);

@@ -10,11 +10,11 @@
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, port, portmap, with};
+use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, port, portmap, ptp, with};
 use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, TcpEcho, UdpEcho, World};
 use tests::{answers, fetch, fetch_udp};
 
-const ALL: [&str; 3] = ["bridge", "host-local", "portmap"];
+const ALL: [&str; 4] = ["bridge", "host-local", "portmap", "ptp"];
 
 fn main() -> ExitCode {
     let mut suite = Suite::new();
@@ -142,14 +142,22 @@ fn pods_speak_with_their_own_addresses(plugins: &Plugins) {
 }
 
 fn pods_are_masqueraded_outside(plugins: &Plugins) {
-    let world = world();
-    let chain = Chain::new(&world, plugins, &[bridge(&[POD_SUBNET, POD_SUBNET6])]);
-    chain.add(&Pod::new("pod-a"));
-    let _web = TcpEcho::start(&world, "outside", "[::]:80", "outside");
+    for first in [bridge(&[POD_SUBNET, POD_SUBNET6]), ptp(&[POD_SUBNET, POD_SUBNET6])] {
+        for backend in ["iptables", "nftables"] {
+            let world = world();
+            let first = with(first.clone(), &json!({"ipMasqBackend": backend}));
+            let chain = Chain::new(&world, plugins, &[first]);
+            let pod = Pod::new("pod-a");
+            chain.add(&pod);
+            let _web = TcpEcho::start(&world, "outside", "[::]:80", "outside");
 
-    // Outside has no way back to the pods' own addresses.
-    assert_eq!(fetch(&world, "pod-a", "192.0.2.2:80").unwrap(), "outside 192.0.2.1");
-    assert_eq!(fetch(&world, "pod-a", "[2001:db8::2]:80").unwrap(), "outside 2001:db8::1");
+            // Outside has no way back to the pods' own addresses.
+            assert_eq!(fetch(&world, "pod-a", "192.0.2.2:80").unwrap(), "outside 192.0.2.1");
+            let answer = fetch(&world, "pod-a", "[2001:db8::2]:80");
+            assert_eq!(answer.unwrap(), "outside 2001:db8::1");
+            chain.del(&pod);
+        }
+    }
 }
 
 fn a_dead_pods_port_is_dead(plugins: &Plugins) {

@@ -57,6 +57,8 @@ pub enum Expr {
         /// Packets so far.
         packets: u64,
     },
+    /// Give the packet the address of the interface that it leaves by, and end the rule.
+    Masquerade,
     /// End the rule with a verdict.
     Verdict(Verdict),
     /// Load not into the first 4-byte word of the registers but into this one: of two values side by side.
@@ -81,8 +83,6 @@ pub enum Expr {
         /// The word of the registers where the port is; the address is in the first.
         port: u8,
     },
-    /// Give the packet the address of the link that it leaves by as its source.
-    Masquerade,
     /// A match of `x_tables`.
     Match(Xt),
     /// A target of `x_tables`.
@@ -153,6 +153,8 @@ pub mod meta {
     pub const IIFNAME: u32 = 6;
     /// Name of the output interface.
     pub const OIFNAME: u32 = 7;
+    /// IPv4 or IPv6 (`NFPROTO_*`), in a table of both.
+    pub const NFPROTO: u32 = 15;
     /// Protocol above IP.
     pub const L4PROTO: u32 = 16;
 }

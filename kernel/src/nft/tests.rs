@@ -1,27 +1,45 @@
 //! Tables, chains and rules against captures of the program `nft`.
 
-use super::{BaseChain, Chain, Family, Hook, Listed, NewRule, Place};
+use super::{BaseChain, Chain, Expr, Family, Hook, Listed, NewRule, Place};
 use crate::captures::captures;
 use crate::nfnetlink::Batch;
 
 const BRIDGE: &str = include_str!("../../tests/data/nft-bridge.txt");
+const MASQUERADE: &str = include_str!("../../tests/data/nft-masquerade.txt");
+
+const MASQ_CHECKS: Chain<'_> =
+    Chain { family: Family::Inet, table: "cni_plugins_masquerade", name: "masq_checks" };
+
+/// What the kernel lists of a rule is written as `nft` wrote it.
+#[track_caller]
+fn check(text: &'static str, chain: Chain<'_>, comments: &[Option<&str>]) {
+    let rules = captures(text).into_iter().filter(|capture| !capture.kernel.is_empty());
+    let mut found = Vec::new();
+    for capture in rules {
+        let name = capture.command.split(' ').nth(5).unwrap();
+        let chain = Chain { name, ..chain };
+        let Listed { expressions, comment, .. } =
+            Listed::parse(&capture.kernel[4..], chain).unwrap();
+        assert!(!expressions.iter().any(|it| matches!(it, Expr::Other { .. })), "{expressions:?}");
+        found.push(comment.clone());
+        let mut batch = Batch::new();
+        batch.add_rule(chain, Place::Last, NewRule { expressions, comment, compat: None });
+        assert_eq!(batch.requests[0].payload, capture.new_rule(), "{}", capture.command);
+    }
+    assert_eq!(found.iter().map(Option::as_deref).collect::<Vec<_>>(), comments);
+}
 
 #[test]
 fn rules_with_comments_are_written_as_nft_writes_them() {
-    let rules = captures(BRIDGE).into_iter().filter(|capture| !capture.kernel.is_empty());
-    let mut count = 0;
-    for capture in rules {
-        let name = capture.command.split(' ').nth(5).unwrap();
-        let chain = Chain { family: Family::Bridge, table: "nat", name };
-        let listed = Listed::parse(&capture.kernel[4..], chain).unwrap();
-        assert_eq!(listed.comment.as_deref(), Some("macspoofchk-pod-a-eth0"));
-        let mut batch = Batch::new();
-        let Listed { expressions, comment, .. } = listed;
-        batch.add_rule(chain, Place::Last, NewRule { expressions, comment, compat: None });
-        assert_eq!(batch.requests[0].payload, capture.new_rule(), "{}", capture.command);
-        count += 1;
-    }
-    assert_eq!(count, 4);
+    let chain = Chain { family: Family::Bridge, table: "nat", name: "" };
+    check(BRIDGE, chain, &[Some("macspoofchk-pod-a-eth0"); 4]);
+}
+
+#[test]
+fn rules_that_masquerade() {
+    let comment = "c5964c6794a1152e-4fc55df38455c536, net: testnet, if: eth0, id: pod-a";
+    let comments = [[None; 3].as_slice(), &[Some(comment); 5]].concat();
+    check(MASQUERADE, MASQ_CHECKS, &comments);
 }
 
 #[test]
@@ -39,4 +57,19 @@ fn chains_of_a_bridge() {
     ours.sort_unstable();
     theirs.sort_unstable();
     assert_eq!(ours, theirs);
+}
+
+#[test]
+fn comments_of_tables_and_chains() {
+    let all = captures(MASQUERADE);
+    let comment = |at: usize| all[at].command.split('"').nth(1).unwrap();
+    let mut batch = Batch::new();
+    batch.add_table_with_comment(Family::Inet, MASQ_CHECKS.table, comment(0));
+    batch.add_chain_with_comment(MASQ_CHECKS, comment(1));
+    // nft gives a table's flags too, which are none.
+    let flags: &[u8] = &[8, 0, 2, 0, 0, 0, 0, 0];
+    let (table, sent) = (&batch.requests[0].payload, &all[0].sent[0].1);
+    let at = sent.windows(flags.len()).position(|bytes| bytes == flags).unwrap();
+    assert_eq!(*table, [&sent[..at], &sent[at + flags.len()..]].concat());
+    assert_eq!(batch.requests[1].payload, all[1].sent[0].1);
 }

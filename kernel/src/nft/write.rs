@@ -31,9 +31,27 @@ impl Batch {
         self.push(family, 0, message, || format!("delete table {} {table}", family.name()));
     }
 
+    /// As [`Batch::add_table`], with a comment as the program `nft` keeps it.
+    pub fn add_table_with_comment(&mut self, family: Family, table: &str, comment: &str) {
+        let attributes = vec![
+            TableAttribute::Name(table.into()),
+            TableAttribute::UserData(comment_udata(comment)),
+        ];
+        let message = NfTablesMessage::NewTable(TableMessage { attributes });
+        self.push(family, NLM_F_CREATE, message, || format!("add table {} {table}", family.name()));
+    }
+
     /// Makes a chain unless it is there.
     pub fn add_chain(&mut self, chain: Chain<'_>) {
         let message = NfTablesMessage::NewChain(ChainMessage { attributes: named(chain) });
+        self.push(chain.family, NLM_F_CREATE, message, || format!("add chain {chain}"));
+    }
+
+    /// As [`Batch::add_chain`], with a comment as the program `nft` keeps it.
+    pub fn add_chain_with_comment(&mut self, chain: Chain<'_>, comment: &str) {
+        let mut attributes = named(chain);
+        attributes.push(ChainAttribute::UserData(comment_udata(comment)));
+        let message = NfTablesMessage::NewChain(ChainMessage { attributes });
         self.push(chain.family, NLM_F_CREATE, message, || format!("add chain {chain}"));
     }
 

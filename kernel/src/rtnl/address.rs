@@ -65,10 +65,9 @@ impl Rtnl {
     ) -> Result<()> {
         let message = new_address_message(index, network, options);
         let message = RouteNetlinkMessage::NewAddress(message);
-        self.request(message, NLM_F_CREATE | NLM_F_EXCL, || {
+        self.change(message, NLM_F_CREATE | NLM_F_EXCL, || {
             format!("add address {network} to link {index}")
         })
-        .map(drop)
     }
 
     /// Deletes an address.
@@ -76,7 +75,7 @@ impl Rtnl {
     /// Errors: EADDRNOTAVAIL if the link does not have it.
     pub fn delete_address(&self, index: u32, network: IpNetwork) -> Result<()> {
         let message = RouteNetlinkMessage::DelAddress(address_message(index, network));
-        self.request(message, 0, || format!("delete address {network} from link {index}")).map(drop)
+        self.change(message, 0, || format!("delete address {network} from link {index}"))
     }
 }
 

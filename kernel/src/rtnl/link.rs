@@ -1,5 +1,7 @@
 //! Links: bridges, veth pairs, and what they are set to.
 
+mod read;
+
 use std::fmt;
 use std::time::{Duration, Instant};
 
@@ -7,7 +9,7 @@ use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
     InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
-    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage, State,
+    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 
 use nix::errno::Errno;
@@ -177,9 +179,7 @@ impl Rtnl {
     pub fn links(&self) -> Result<Vec<Link>> {
         let mut message = LinkMessage::default();
         message.attributes.push(without_statistics());
-        let replies =
-            self.dump(&RouteNetlinkMessage::GetLink(message), || "list links".to_owned())?;
-        Ok(replies.into_iter().filter_map(link).collect())
+        self.dump(&RouteNetlinkMessage::GetLink(message), || "list links".to_owned())
     }
 
     /// Makes a bridge, up.
@@ -208,10 +208,9 @@ impl Rtnl {
     /// Changes a link.
     pub fn set_link(&self, index: u32, change: LinkChange<'_>) -> Result<()> {
         let message = change_message(index, change);
-        self.request(RouteNetlinkMessage::NewLink(message), 0, || {
+        self.change(RouteNetlinkMessage::NewLink(message), 0, || {
             format!("set link {index}{change}")
         })
-        .map(drop)
     }
 
     /// Deletes a link; a veth's other end goes with it. The kernel answers after nobody can be
@@ -220,7 +219,7 @@ impl Rtnl {
     /// Errors: ENODEV if it is gone.
     pub fn delete_link(&self, index: u32) -> Result<()> {
         let message = RouteNetlinkMessage::DelLink(with_index(index));
-        self.request(message, 0, || format!("delete link {index}")).map(drop)
+        self.change(message, 0, || format!("delete link {index}"))
     }
 
     fn get_link(
@@ -231,13 +230,13 @@ impl Rtnl {
         message.attributes.push(without_statistics());
         match self.request(RouteNetlinkMessage::GetLink(message), 0, operation) {
             Err(error) if error.is_not_found() => Ok(None),
-            replies => Ok(replies?.into_iter().find_map(link)),
+            replies => Ok(replies?.into_iter().next()),
         }
     }
 
     fn create(&self, message: LinkMessage, operation: impl FnOnce() -> String) -> Result<()> {
         let message = RouteNetlinkMessage::NewLink(message);
-        self.request(message, NLM_F_CREATE | NLM_F_EXCL, operation).map(drop)
+        self.change(message, NLM_F_CREATE | NLM_F_EXCL, operation)
     }
 }
 
@@ -313,60 +312,4 @@ fn set_flag(message: &mut LinkMessage, flag: LinkFlags, on: bool) {
 /// The statistics are most of a link's description, and nobody here reads them.
 fn without_statistics() -> LinkAttribute {
     LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats])
-}
-
-fn link(reply: RouteNetlinkMessage) -> Option<Link> {
-    let RouteNetlinkMessage::NewLink(message) = reply else {
-        return None;
-    };
-    let mut link = Link {
-        index: message.header.index,
-        name: String::new(),
-        kind: None,
-        mac: None,
-        mtu: 0,
-        up: message.header.flags.contains(LinkFlags::Up),
-        operational: false,
-        promisc: message.header.flags.contains(LinkFlags::Promisc),
-        master: None,
-        peer: None,
-        port: None,
-        alias: String::new(),
-    };
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::Address(mac) => link.mac = mac.try_into().ok(),
-            LinkAttribute::Controller(index) => link.master = Some(index),
-            LinkAttribute::IfAlias(alias) => link.alias = alias,
-            LinkAttribute::OperState(state) => link.operational = state == State::Up,
-            LinkAttribute::Link(index) => link.peer = Some(index),
-            LinkAttribute::LinkInfo(infos) => {
-                for info in infos {
-                    match info {
-                        LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
-                        LinkInfo::PortData(InfoPortData::BridgePort(port)) => {
-                            link.port = Some(bridge_port(&port));
-                        }
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    Some(link)
-}
-
-fn bridge_port(attributes: &[InfoBridgePort]) -> BridgePort {
-    let mut port = BridgePort::default();
-    for attribute in attributes {
-        match attribute {
-            InfoBridgePort::HairpinMode(on) => port.hairpin = *on,
-            InfoBridgePort::Isolated(on) => port.isolated = *on,
-            _ => {}
-        }
-    }
-    port
 }

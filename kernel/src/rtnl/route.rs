@@ -73,20 +73,18 @@ impl Rtnl {
     /// Errors: EEXIST if there is this very one; ENETUNREACH if the gateway is on no link.
     pub fn add_route(&self, route: &Route) -> Result<()> {
         let message = RouteNetlinkMessage::NewRoute(route_message(route));
-        self.request(message, NLM_F_CREATE, || match route.gateway {
+        self.change(message, NLM_F_CREATE, || match route.gateway {
             Some(gateway) => format!("add route {} via {gateway}", route.destination),
             None => format!("add route {}", route.destination),
         })
-        .map(drop)
     }
 
     /// Adds a route in place of the one to the same destination with the same metric, if there is one.
     pub fn replace_route(&self, route: &Route) -> Result<()> {
         let message = RouteNetlinkMessage::NewRoute(route_message(route));
-        self.request(message, NLM_F_CREATE | NLM_F_REPLACE, || {
+        self.change(message, NLM_F_CREATE | NLM_F_REPLACE, || {
             format!("replace route {}", route.destination)
         })
-        .map(drop)
     }
 
     /// Deletes a route.
@@ -94,7 +92,7 @@ impl Rtnl {
     /// Errors: ESRCH if there is none like it.
     pub fn delete_route(&self, route: &Route) -> Result<()> {
         let message = RouteNetlinkMessage::DelRoute(route_message(route));
-        self.request(message, 0, || format!("delete route {}", route.destination)).map(drop)
+        self.change(message, 0, || format!("delete route {}", route.destination))
     }
 
     /// The index of the link by which packets of this machine to an address leave; `None` if there is no route.

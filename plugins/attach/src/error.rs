@@ -24,6 +24,18 @@ pub enum Error {
         /// The interface's name.
         ifname: String,
     },
+    /// The container's chain has the name of another container's, of another network: both names together are
+    /// the same text.
+    #[error(
+        "chain {chain} of this container is that of {holder}: network name and container ID, one behind the other, \
+         are the same text; rename one of the networks, or set \"ipMasqBackend\" to \"nftables\""
+    )]
+    NameTaken {
+        /// The chain.
+        chain: String,
+        /// Whose it is, by the comment on its rules.
+        holder: String,
+    },
     /// CHECK found that something is not as ADD made it.
     #[error("{object} {how}")]
     Changed {
@@ -53,7 +65,7 @@ impl From<Error> for cni::Error {
     fn from(error: Error) -> Self {
         let code = match &error {
             Error::Kernel(error) if error.is_exists() => Code::Conflict,
-            Error::Attached { .. } => Code::Conflict,
+            Error::Attached { .. } | Error::NameTaken { .. } => Code::Conflict,
             Error::Kernel(_) => Code::Kernel,
             Error::Netns { .. } => Code::InvalidNetns,
             Error::Changed { .. } => Code::Changed,

@@ -106,6 +106,19 @@ impl HostEnd {
         Ok(())
     }
 
+    /// Whether the node has the ends of other interfaces of the container in the same network. Those that the
+    /// reference plugins made do not say whose they are.
+    pub fn has_siblings(&self, node: &Rtnl) -> Result<bool, Error> {
+        let Some(of_container) = self.alias.strip_suffix(&self.ifname) else {
+            return Ok(false);
+        };
+        let is_sibling = |link: &Link| {
+            let ifname = link.alias.strip_prefix(of_container);
+            ifname.is_some_and(|ifname| ifname != self.ifname && !ifname.contains('/'))
+        };
+        Ok(node.links()?.iter().any(is_sibling))
+    }
+
     /// Deletes the veth pairs of a network's attachments that are not valid.
     pub fn collect_garbage(
         node: &Rtnl,

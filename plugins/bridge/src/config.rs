@@ -156,9 +156,6 @@ impl Config {
         if config.mtu != 0 && !mtus.contains(&config.mtu) {
             return Err(Error::invalid_key("mtu", "is neither 0 nor between 68 and 65535"));
         }
-        if config.ip_masq {
-            config.ip_masq_backend.validate()?;
-        }
         config.refuse_vlans()
     }
 

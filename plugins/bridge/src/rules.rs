@@ -1,8 +1,8 @@
 //! The packet filter's part: masquerading, and the check of the pod's hardware address.
 
+use attach::Pod;
 use attach::macspoof::{self, MacSpoofCheck};
-use attach::masquerade::{self, Masquerade};
-use attach::{MasqueradeBackend, Pod};
+use attach::masquerade::{self, Kept, Masquerade, Owner};
 use cni::{Call, Failures, Network, Success, ValidAttachments};
 use kernel::{Nfnetlink, Rtnl};
 
@@ -27,7 +27,7 @@ impl<'a> Rules<'a> {
 
     /// The way to rules of an ADD, whose configuration may have been another one.
     pub(crate) fn open_to_remove(call: &'a Call<Config>) -> Result<Self, Error> {
-        Ok(Self { call, netlink: open_to_remove(call.config())? })
+        Ok(Self { call, netlink: masquerade::open_to_remove(has_rules(call.config()))? })
     }
 
     /// Refuses frames from any other hardware address than the pod's.
@@ -76,10 +76,8 @@ impl<'a> Rules<'a> {
         failures.try_to("rules of macspoofchk", || {
             macspoof::remove(netlink, id, call.ifname().as_str())
         });
-        failures.try_to("rules of ipMasq", || -> Result<(), Error> {
-            let others = |pod: &Pod| pod.addresses_beside(call.ifname().as_str());
-            let in_use = pod.map_or(Ok(Vec::new()), others)?;
-            Ok(masquerade::remove(netlink, &call.network.name, id, &in_use)?)
+        failures.try_to("rules of ipMasq", || {
+            masquerade::remove(netlink, &Owner::of(call), || Kept::of(call, pod))
         });
         failures.into_result()
     }
@@ -91,7 +89,8 @@ impl<'a> Rules<'a> {
     }
 
     fn masquerading(&self, result: &Success) -> Option<Masquerade> {
-        self.call.config().ip_masq.then(|| Masquerade::of(self.call, result))
+        let config = self.call.config();
+        config.ip_masq.then(|| Masquerade::of(self.call, config.ip_masq_backend, result))
     }
 }
 
@@ -100,7 +99,7 @@ pub(crate) fn collect_garbage(
     network: &Network<Config>,
     valid: &ValidAttachments,
 ) -> Result<(), cni::Error> {
-    let Some(netlink) = open_to_remove(&network.config)? else {
+    let Some(netlink) = masquerade::open_to_remove(has_rules(&network.config))? else {
         return Ok(());
     };
     let mut failures = Failures::new();
@@ -117,20 +116,16 @@ pub(crate) fn collect_garbage(
 
 /// Whether rules could be written now.
 pub(crate) fn status(network: &Network<Config>) -> Result<(), Error> {
-    if has_rules(&network.config) {
+    let config = &network.config;
+    if config.macspoofchk {
         Nfnetlink::open()?.generation()?;
+    }
+    if config.ip_masq {
+        config.ip_masq_backend.status(&Nfnetlink::open()?)?;
     }
     Ok(())
 }
 
-/// `None` where the kernel has no nf_tables, and the configuration does not need them.
-fn open_to_remove(config: &Config) -> Result<Option<Nfnetlink>, Error> {
-    let netlink = Nfnetlink::open()?;
-    let is_there = has_rules(config) || netlink.generation().is_ok();
-    Ok(is_there.then_some(netlink))
-}
-
 fn has_rules(config: &Config) -> bool {
-    let by_iptables = config.ip_masq && config.ip_masq_backend == MasqueradeBackend::Iptables;
-    by_iptables || config.macspoofchk
+    config.ip_masq || config.macspoofchk
 }

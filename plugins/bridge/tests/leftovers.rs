@@ -141,6 +141,28 @@ fn del_and_gc_remove_the_rules_with_the_link() {
     });
 }
 
+/// By the names, whatever masquerades now.
+#[test]
+fn del_and_gc_remove_the_rules_of_the_other_backend() {
+    let other = NETWORK.replacen('{', "{\"ipMasqBackend\": \"nftables\", ", 1);
+    for (before, now) in [(other.clone(), NETWORK.to_owned()), (NETWORK.to_owned(), other)] {
+        in_namespaces(move |pod| {
+            for command in ["DEL", "GC"] {
+                let (done, said) = bridge_with("ADD", pod, &before);
+                assert!(done, "{said}");
+                let of_pod = || nft("list ruleset").matches("10.88.0.2").count();
+                assert_eq!(of_pod(), 1);
+                let (done, said) = bridge_with(command, pod, &now);
+                assert!(done, "{command}: {said}");
+                assert_eq!(of_pod(), 0, "after {command}");
+                assert_eq!(rules(), Vec::<String>::new(), "after {command}");
+            }
+            let (done, said) = bridge_with("STATUS", pod, &now);
+            assert!(done, "{said}");
+        });
+    }
+}
+
 #[test]
 fn check_misses_the_rules() {
     for (family, chain, expected) in

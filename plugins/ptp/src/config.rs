@@ -43,9 +43,6 @@ impl Config {
         if config.mtu != 0 && !mtus.contains(&config.mtu) {
             return Err(Error::invalid_key("mtu", "is neither 0 nor between 68 and 65535"));
         }
-        if config.ip_masq {
-            config.ip_masq_backend.validate()?;
-        }
         Ok(())
     }
 }
@@ -74,7 +71,7 @@ mod tests {
     #[test]
     fn keys_of_kind() {
         validate(&json!({"ipMasq": false, "mtu": 65535})).unwrap();
-        validate(&json!({"ipMasqBackend": "nftables"})).unwrap();
+        validate(&json!({"ipMasq": true, "ipMasqBackend": "nftables"})).unwrap();
     }
 
     #[test]
@@ -84,7 +81,5 @@ mod tests {
         }
         refused(&json!({"ipam": null}), Code::InvalidConfig, "ipam");
         refused(&json!({"ipMasqBackend": "ipvs"}), Code::InvalidConfig, "ipMasqBackend");
-        let nftables = json!({"ipMasq": true, "ipMasqBackend": "nftables"});
-        refused(&nftables, Code::UnsupportedField, "ipMasqBackend");
     }
 }

@@ -13,7 +13,8 @@ mod wanted;
 pub use config::Config;
 pub use error::Error;
 
-use attach::{HostEnd, Pod, VethOptions, VethPair, masquerade};
+use attach::masquerade::{self, Kept, Owner};
+use attach::{HostEnd, Pod, VethOptions, VethPair};
 use cni::{Call, Code, Failures, Network, Plugin, Success, Undo, ValidAttachments, ipam};
 use kernel::{Nfnetlink, Rtnl};
 
@@ -61,8 +62,9 @@ impl Plugin for Ptp {
         let pod = failures
             .try_to("look into the pod", || Pod::open_if_there(call.netns()))
             .unwrap_or_default();
-        let rules =
-            failures.try_to("remove the rules", || open_rules(call.config())).unwrap_or_default();
+        let rules = failures
+            .try_to("remove the rules", || open_to_remove(call.config()))
+            .unwrap_or_default();
         if let Some(rules) = &rules {
             failures.try_to("remove the rules", || remove_rules(call, rules, pod.as_ref()));
         }
@@ -83,7 +85,7 @@ impl Plugin for Ptp {
             Ok(HostEnd::collect_garbage(&Rtnl::open()?, &network.name, valid)?)
         });
         failures.try_to("remove rules", || -> Result<(), Error> {
-            let Some(rules) = open_rules(&network.config)? else {
+            let Some(rules) = open_to_remove(&network.config)? else {
                 return Ok(());
             };
             Ok(masquerade::collect_garbage(&rules, &network.name, valid)?)
@@ -95,7 +97,8 @@ impl Plugin for Ptp {
     fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
         let look = || -> Result<(), Error> {
             Rtnl::open()?;
-            open_rules(&network.config)?.map_or(Ok(()), |rules| Ok(rules.generation().map(drop)?))
+            let backend = network.config.ip_masq_backend;
+            open_rules(&network.config)?.map_or(Ok(()), |rules| Ok(backend.status(&rules)?))
         };
         if let Err(error) = look() {
             let error: cni::Error = error.into();
@@ -110,13 +113,16 @@ fn open_rules(config: &Config) -> Result<Option<Nfnetlink>, Error> {
     Ok(if config.ip_masq { Some(Nfnetlink::open()?) } else { None })
 }
 
+/// The way to rules of an ADD, whose configuration may have been another one.
+fn open_to_remove(config: &Config) -> Result<Option<Nfnetlink>, Error> {
+    Ok(masquerade::open_to_remove(config.ip_masq)?)
+}
+
 /// Removes the rules of an attachment, by its names alone.
 pub(crate) fn remove_rules(
     call: &Call<Config>,
     rules: &Nfnetlink,
     pod: Option<&Pod>,
 ) -> Result<(), Error> {
-    let others = |pod: &Pod| pod.addresses_beside(call.ifname().as_str());
-    let in_use = pod.map_or(Ok(Vec::new()), others)?;
-    Ok(masquerade::remove(rules, &call.network.name, call.container_id().as_str(), &in_use)?)
+    Ok(masquerade::remove(rules, &Owner::of(call), || Kept::of(call, pod))?)
 }

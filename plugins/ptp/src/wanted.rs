@@ -61,7 +61,7 @@ impl<'a> Wanted<'a> {
         self.node_side.make(node, &pair.host)?;
         if let Some(rules) = rules {
             undo.on_error("remove the rules", move || Ok(remove_rules(call, rules, Some(pod))?));
-            Masquerade::of(call, &self.result).add(rules)?;
+            self.masquerade().add(rules)?;
         }
         // Last, because it stays on once it is.
         forwarding::enable(self.node_side.has(Family::V4), self.node_side.has(Family::V6))?;
@@ -86,9 +86,13 @@ impl<'a> Wanted<'a> {
         self.pod_interface().compare(pod, &pair.inside)?;
         self.node_side.compare(node, &pair.host)?;
         if let Some(rules) = rules {
-            Masquerade::of(self.call, &self.result).check(rules)?;
+            self.masquerade().check(rules)?;
         }
         Ok(())
+    }
+
+    fn masquerade(&self) -> Masquerade {
+        Masquerade::of(self.call, self.call.config().ip_masq_backend, &self.result)
     }
 
     fn pod_interface(&self) -> PodInterface<'_> {

@@ -120,21 +120,79 @@ fn del_of_a_pod_that_the_reference_plugin_made() {
 
 #[test]
 fn interfaces_of_one_pod_go_one_by_one() {
-    on_a_node(|| {
-        let pod = Namespace::new();
-        let first = Call::new("c1", &pod);
-        let second = Call { ifname: "eth1", ..first.clone() };
-        first.run("ADD").unwrap();
-        second.run("ADD").unwrap();
-        first.run("DEL").unwrap();
-        let left = leftovers().join("\n");
-        assert!(
-            left.contains("ip saddr 10.88.0.4") && !left.contains("ip saddr 10.88.0.2"),
-            "{left}"
-        );
-        second.run("DEL").unwrap();
-        assert_eq!(leftovers(), Vec::<String>::new());
-    });
+    for backend in ["iptables", "nftables"] {
+        on_a_node(move || {
+            let pod = Namespace::new();
+            let (first, second) = two_interfaces(&pod, backend);
+            first.run("ADD").unwrap();
+            second.run("ADD").unwrap();
+            first.run("DEL").unwrap();
+            assert_eq!(masqueraded(), ["10.88.0.4"]);
+            second.run("DEL").unwrap();
+            assert_eq!(leftovers(), Vec::<String>::new());
+        });
+    }
+}
+
+/// The pod cannot be looked into, so the ends on the node and the result have to tell.
+#[test]
+fn interfaces_of_one_pod_go_by_their_names() {
+    for (backend, tells, left) in [
+        ("iptables", true, &["10.88.0.4"][..]),
+        ("iptables", false, &["10.88.0.2", "10.88.0.4"]),
+        ("nftables", true, &["10.88.0.4"]),
+        ("nftables", false, &["10.88.0.4"]),
+    ] {
+        on_a_node(move || {
+            let pod = Namespace::new();
+            let (first, second) = two_interfaces(&pod, backend);
+            let result = first.run("ADD").unwrap();
+            second.run("ADD").unwrap();
+            let first = if tells { first.with("prevResult", result) } else { first };
+            Call { netns: String::new(), ..first }.run("DEL").unwrap();
+            assert_eq!(masqueraded(), left, "{backend}, {tells}");
+            Call { netns: String::new(), ..second }.run("DEL").unwrap();
+            assert_eq!(leftovers(), Vec::<String>::new());
+        });
+    }
+}
+
+fn two_interfaces(pod: &Namespace, backend: &str) -> (Call, Call) {
+    let first = Call::new("c1", pod).with("ipMasqBackend", backend.into());
+    let second = Call { ifname: "eth1", ..first.clone() };
+    (first, second)
+}
+
+/// The IPv4 addresses whose packets rules of the node look for.
+fn masqueraded() -> Vec<String> {
+    let rules = leftovers();
+    let sources = rules.iter().filter_map(|line| line.split("ip saddr ").nth(1));
+    sources.filter_map(|rest| rest.split(' ').next()).map(str::to_owned).collect()
+}
+
+/// Keys of the configuration may have changed since ADD.
+#[test]
+fn del_and_gc_do_not_ask_what_masquerades_now() {
+    for (key, value) in [
+        ("ipMasqBackend", json!("iptables")),
+        ("ipMasqBackend", json!("nftables")),
+        ("ipMasq", json!(false)),
+    ] {
+        for command in ["DEL", "GC"] {
+            for backend in ["iptables", "nftables"] {
+                let value = value.clone();
+                on_a_node(move || {
+                    let pod = Namespace::new();
+                    let call = Call::new("c1", &pod);
+                    call.with("ipMasqBackend", backend.into()).run("ADD").unwrap();
+                    assert_eq!(masqueraded(), ["10.88.0.2"]);
+                    let now = call.with("cni.dev/valid-attachments", json!([]));
+                    now.with(key, value).run(command).unwrap();
+                    assert_eq!(leftovers(), Vec::<String>::new(), "{command}");
+                });
+            }
+        }
+    }
 }
 
 #[test]
@@ -167,10 +225,16 @@ fn check_finds_what_somebody_broke() {
         ("node", "ip -6 route del fd00:88::2", "route fd00:88::2/128 by veth"),
         ("node", "ip -6 addr flush to fd00:88::1", "fd00:88::1/128"),
         ("node", "iptables -t nat -F POSTROUTING", "-s 10.88.0.2"),
+        (
+            "nftables",
+            "nft flush chain inet cni_plugins_masquerade masq_checks",
+            "nft rule inet cni_plugins_masquerade masq_checks ip saddr 10.88.0.2",
+        ),
     ] {
         on_a_node(move || {
             let pod = Namespace::new();
-            let call = Call::new("c1", &pod);
+            let backend = if place == "nftables" { place } else { "iptables" };
+            let call = Call::new("c1", &pod).with("ipMasqBackend", backend.into());
             let result = call.run("ADD").unwrap();
             let check = call.with("prevResult", result);
             check.run("CHECK").unwrap();
@@ -189,7 +253,10 @@ fn check_finds_what_somebody_broke() {
 fn status() {
     on_a_node(|| {
         let call = Call::new("c1", &Namespace::new());
-        call.run("STATUS").unwrap();
+        for backend in ["iptables", "nftables"] {
+            call.with("ipMasqBackend", backend.into()).run("STATUS").unwrap();
+            assert_eq!(sh("nft list ruleset"), "");
+        }
         let error = call.with("ipam", json!({"type": "not-there"})).run("STATUS").unwrap_err();
         assert!(error["msg"].as_str().unwrap().contains("not-there"), "{error}");
         let error = call.with("ipam", Value::Null).run("STATUS").unwrap_err();

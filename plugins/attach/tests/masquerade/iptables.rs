@@ -1,33 +1,13 @@
-//! Masquerading seen by the real `iptables`. Needs root.
-
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+//! In the table `nat`.
 
 use std::net::IpAddr;
-use std::process::Command;
-use std::thread;
 
-use attach::{Masquerade, masquerade};
-use cni::{Cidr, NetworkName, ValidAttachments};
+use attach::masquerade::{self, Kept, Owner};
+use attach::{Masquerade, MasqueradeBackend};
+use cni::NetworkName;
 use kernel::Nfnetlink;
-use nix::sched::{CloneFlags, unshare};
 
-fn in_new_netns(test: impl FnOnce() + Send + 'static) {
-    let body = move || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("root is needed to make a network namespace");
-        test();
-    };
-    if let Err(panic) = thread::spawn(body).join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-#[track_caller]
-fn sh(command: &str) -> String {
-    let output = Command::new("sh").args(["-c", command]).output().expect("run sh");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command}: {errors}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
+use super::{collect_garbage, in_new_netns, sh};
 
 /// The rules and own chains of a table `nat`, one a line, without handles and policies.
 #[track_caller]
@@ -37,23 +17,20 @@ fn check(program: &str, expected: &[&str]) {
     assert_eq!(lines, expected);
 }
 
-fn network() -> NetworkName {
-    "testnet".parse().unwrap()
-}
-
 fn wanted(container_id: &str, addresses: &[&str]) -> Masquerade {
-    let addresses: Vec<Cidr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
-    Masquerade::wanted(&network(), container_id, addresses)
-}
-
-fn remove(container_id: &str, in_use: &[&str]) {
-    let in_use: Vec<IpAddr> = in_use.iter().map(|text| text.parse().unwrap()).collect();
-    let netlink = Nfnetlink::open().unwrap();
-    masquerade::remove(&netlink, &network(), container_id, &in_use).unwrap();
+    super::wanted(MasqueradeBackend::Iptables, (container_id, "eth0"), addresses)
 }
 
 fn add(container_id: &str, addresses: &[&str]) {
     wanted(container_id, addresses).add(&Nfnetlink::open().unwrap()).unwrap();
+}
+
+fn remove(container_id: &str, in_use: &[&str]) {
+    super::remove((container_id, "eth0"), &Kept::Only(parse(in_use)));
+}
+
+fn parse(addresses: &[&str]) -> Vec<IpAddr> {
+    addresses.iter().map(|text| text.parse().unwrap()).collect()
 }
 
 const CHAIN: &str = "CNI-9b8cc9dd5d53e36658bb083e";
@@ -156,14 +133,14 @@ fn garbage_is_what_belongs_to_no_valid_attachment_of_the_network() {
         add("pod-b", &["10.88.0.3/24"]);
         let other: NetworkName = "othernet".parse().unwrap();
         let netlink = Nfnetlink::open().unwrap();
-        let address = "10.99.0.2/24".parse().unwrap();
-        Masquerade::wanted(&other, "pod-a", vec![address]).add(&netlink).unwrap();
+        let owner = Owner { network: &other, container_id: "pod-a", ifname: "eth0" };
+        let addresses = vec!["10.99.0.2/24".parse().unwrap()];
+        let wanted = Masquerade::wanted(MasqueradeBackend::Iptables, &owner, addresses);
+        wanted.add(&netlink).unwrap();
         sh("iptables -t nat -N CNI-HOSTPORT-DNAT; iptables -t nat -A CNI-HOSTPORT-DNAT -j RETURN");
         let before = sh("iptables -t nat -S; ip6tables -t nat -S");
         add("pod-a", &["10.88.0.2/24", "fd00:88::2/64"]);
-        let valid: ValidAttachments =
-            [("pod-b".to_owned(), "eth0".to_owned())].into_iter().collect();
-        masquerade::collect_garbage(&netlink, &network(), &valid).unwrap();
+        collect_garbage(&[("pod-b", "eth0")]);
         assert_eq!(sh("iptables -t nat -S; ip6tables -t nat -S"), before);
     });
 }
@@ -175,30 +152,83 @@ fn garbage_of_containers_with_long_names() {
         add(&one, &["10.88.0.3/24"]);
         let before = sh("iptables -t nat -S");
         add(&other, &["10.88.0.2/24"]);
-        let valid: ValidAttachments = [(one, "eth0".to_owned())].into_iter().collect();
-        let netlink = Nfnetlink::open().unwrap();
-        masquerade::collect_garbage(&netlink, &network(), &valid).unwrap();
+        collect_garbage(&[(&one, "eth0")]);
         assert_eq!(sh("iptables -t nat -S"), before);
     });
 }
 
+/// The reference plugins let two containers share a chain.
 #[test]
 fn containers_whose_chains_have_one_name() {
     in_new_netns(|| {
         let netlink = Nfnetlink::open().unwrap();
         let of = |network: &str| network.parse::<NetworkName>().unwrap();
-        let add = |network: &str, id: &str, address: &str| {
+        let add = |network: &str, container_id: &str, address: &str| {
+            let owner = Owner { network: &of(network), container_id, ifname: "eth0" };
             let addresses = vec![address.parse().unwrap()];
-            Masquerade::wanted(&of(network), id, addresses).add(&netlink).unwrap();
+            Masquerade::wanted(MasqueradeBackend::Iptables, &owner, addresses).add(&netlink)
         };
-        add("net", "1abc", "10.88.0.2/24");
+        let remove = |network: &str, container_id: &str| {
+            let owner = Owner { network: &of(network), container_id, ifname: "eth0" };
+            masquerade::remove(&netlink, &owner, || Ok(Kept::Only(Vec::new()))).unwrap();
+        };
+        add("net", "1abc", "10.88.0.2/24").unwrap();
         let before = sh("iptables -t nat -S");
-        masquerade::remove(&netlink, &of("net1"), "abc", &[]).unwrap();
+        let refused = add("net1", "abc", "10.89.0.2/24").unwrap_err();
+        assert!(refused.to_string().contains("name: \"net\" id: \"1abc\""), "{refused}");
+        assert_eq!(cni::Error::from(refused).code, cni::Code::Conflict);
+        remove("net1", "abc");
         assert_eq!(sh("iptables -t nat -S"), before);
-        add("net1", "abc", "10.89.0.2/24");
-        masquerade::remove(&netlink, &of("net1"), "abc", &[]).unwrap();
+
+        let chain = attach::chain_name("", "net", "1abc");
+        let comment = "-m comment --comment 'name: \"net1\" id: \"abc\"'";
+        sh(&format!(
+            "iptables -t nat -I {chain} -d 10.89.0.0/24 {comment} -j ACCEPT
+             iptables -t nat -A POSTROUTING -s 10.89.0.2 {comment} -j {chain}"
+        ));
+        remove("net1", "abc");
         assert_eq!(sh("iptables -t nat -S"), before);
-        masquerade::remove(&netlink, &of("net"), "1abc", &[]).unwrap();
+        remove("net", "1abc");
+        check("iptables", &[]);
+    });
+}
+
+#[test]
+fn a_rule_that_is_left_no_packets_is_reported() {
+    in_new_netns(|| {
+        let addresses = ["10.88.0.2/24", "10.99.0.2/24"];
+        add("pod-a", &addresses);
+        let wanted = wanted("pod-a", &addresses);
+        let netlink = Nfnetlink::open().unwrap();
+        let comment = "-m comment --comment 'name: \"testnet\" id: \"pod-a\"'";
+        let moved = format!("-d 10.99.0.0/24 {comment} -j ACCEPT");
+        // The order of those that let packets pass does not matter, nor what others have added.
+        sh(&format!(
+            "iptables -t nat -D {CHAIN} {moved}
+             iptables -t nat -I {CHAIN} {moved}
+             iptables -t nat -I {CHAIN} -d 10.77.0.0/24 -j ACCEPT
+             iptables -t nat -I POSTROUTING -d 10.77.0.0/24 -j ACCEPT"
+        ));
+        wanted.check(&netlink).unwrap();
+        sh(&format!("iptables -t nat -D {CHAIN} {moved}; iptables -t nat -A {CHAIN} {moved}"));
+        let late = wanted.check(&netlink).unwrap_err().to_string();
+        assert!(late.contains("-d 10.99.0.0/24") && late.contains("comes too late"), "{late}");
+    });
+}
+
+#[test]
+fn what_a_sibling_needs_stays_though_its_addresses_are_not_known() {
+    in_new_netns(|| {
+        add("pod-a", &["10.88.0.2/24"]);
+        add("pod-a", &["10.88.0.3/24"]);
+        let remove = |own: &[&str]| {
+            super::remove(("pod-a", "eth0"), &Kept::AllBut(parse(own)));
+        };
+        remove(&[]);
+        check_v4(&[PASS, REST], &["10.88.0.2/32", "10.88.0.3/32"]);
+        remove(&["10.88.0.2"]);
+        check_v4(&[PASS, REST], &["10.88.0.3/32"]);
+        remove(&["10.88.0.3"]);
         check("iptables", &[]);
     });
 }

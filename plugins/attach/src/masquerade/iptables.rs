@@ -1,0 +1,317 @@
+//! Masquerading in the table `nat` of iptables.
+//!
+//! `POSTROUTING` sends packets from the pod's address to a chain of the container's own, which lets those to
+//! the pod's network and to multicast groups pass. Its rules are, to the letter, those of the reference
+//! plugins, and so is its name, which follows from the network's name and the container's ID. Interfaces
+//! that a container has in the same network share the chain; the address tells their rules apart.
+
+use cni::{Cidr, NetworkName, ValidAttachments};
+use ipnetwork::IpNetwork;
+use kernel::iptables::{COMMENT_MAX, Is, Nat, NatChain, Rule, Target};
+use kernel::nft::Place;
+use kernel::{Batch, Nfnetlink};
+
+use super::{Kept, Owner, lacking, multicast};
+use crate::chain_name;
+use crate::error::Error;
+
+/// The rules that one attachment should have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rules {
+    chain: String,
+    comment: String,
+    addresses: Vec<Cidr>,
+}
+
+/// How a rule can be missing.
+struct Missing {
+    nat: Nat,
+    chain: String,
+    rule: Rule,
+}
+
+const POSTROUTING: &str = "POSTROUTING";
+const FAMILIES: [Nat; 2] = [Nat::V4, Nat::V6];
+
+impl Rules {
+    pub(super) fn wanted(owner: &Owner<'_>, addresses: Vec<Cidr>) -> Self {
+        let Owner { network, container_id, .. } = owner;
+        Self {
+            chain: chain_name("", network.as_str(), container_id),
+            comment: comment(network.as_str(), container_id),
+            addresses,
+        }
+    }
+
+    pub(super) fn add(&self, netlink: &Nfnetlink) -> Result<(), Error> {
+        if self.addresses.is_empty() {
+            return Ok(());
+        }
+        match netlink.commit(&self.new_chains(false)) {
+            Err(error) if error.is_exists() => {}
+            Err(error) if error.is_not_found() => match netlink.commit(&self.new_chains(true)) {
+                Err(error) if error.is_exists() => {}
+                done => return Ok(done?),
+            },
+            done => return Ok(done?),
+        }
+        // Of another interface of the container, or of an ADD before this one.
+        netlink.transaction(|netlink| self.additions(netlink))
+    }
+
+    pub(super) fn check(&self, netlink: &Nfnetlink) -> Result<(), Error> {
+        for nat in self.families() {
+            for chain in [self.chain.as_str(), POSTROUTING] {
+                let there = rules_of(netlink, nat, chain)?;
+                let wanted = self.rules_in(nat, chain);
+                // In the chain of its own, the last rule takes all packets; among the jumps to it, none does.
+                let together = if chain == self.chain { wanted.len() } else { 1 };
+                for wanted in wanted.chunks(together) {
+                    if let Some((at, how)) = lacking(&there, wanted) {
+                        let program = if nat == Nat::V6 { "ip6tables" } else { "iptables" };
+                        let rule = format!("{program} rule -t nat -A {chain} {}", wanted[at]);
+                        return Err(Error::changed(rule, how));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A batch that fails with EEXIST if there are chains of the container already.
+    fn new_chains(&self, with_table: bool) -> Batch {
+        let mut batch = Batch::new();
+        for nat in self.families() {
+            if with_table {
+                nat.add_table(&mut batch);
+                nat.add_base_chain(&mut batch, NatChain::Postrouting);
+            }
+            batch.create_chain(nat.chain(&self.chain));
+            for (chain, rule) in self.rules(nat) {
+                nat.add_rule(&mut batch, &chain, Place::Last, &rule);
+            }
+        }
+        batch
+    }
+
+    /// What has to be added to chains that are there.
+    fn additions(&self, netlink: &Nfnetlink) -> Result<Batch, Error> {
+        let mut batch = Batch::new();
+        self.refuse_other_owner(netlink)?;
+        // What is there already is not added again: the kernel would take that for an update, whose
+        // disposal the closing of the socket waits for.
+        for nat in self.families() {
+            if !netlink.has_chain(nat.chain(POSTROUTING))? {
+                nat.add_table(&mut batch);
+                nat.add_base_chain(&mut batch, NatChain::Postrouting);
+            }
+            if !netlink.has_chain(nat.chain(&self.chain))? {
+                batch.add_chain(nat.chain(&self.chain));
+            }
+        }
+        for Missing { nat, chain, rule } in self.missing(netlink)? {
+            // A further network has to pass before the rule that masquerades the rest.
+            let passes = rule.target == Some(Target::Accept);
+            let place = if passes { Place::First } else { Place::Last };
+            nat.add_rule(&mut batch, &chain, place, &rule);
+        }
+        Ok(batch)
+    }
+
+    fn missing(&self, netlink: &Nfnetlink) -> Result<Vec<Missing>, kernel::Error> {
+        let mut missing = Vec::new();
+        for nat in self.families() {
+            for chain in [self.chain.as_str(), POSTROUTING] {
+                let there = rules_of(netlink, nat, chain)?;
+                let wanted = self.rules_in(nat, chain).into_iter();
+                let gone = wanted.filter(|rule| !there.contains(rule));
+                missing.extend(gone.map(|rule| Missing { nat, chain: chain.to_owned(), rule }));
+            }
+        }
+        Ok(missing)
+    }
+
+    /// Refuses a chain that is another container's too: its rules would let packets to that one's network
+    /// pass, and nobody could say whose they are.
+    fn refuse_other_owner(&self, netlink: &Nfnetlink) -> Result<(), Error> {
+        for nat in self.families() {
+            let jumps = rules_of(netlink, nat, POSTROUTING)?.into_iter();
+            let jumps = jumps.filter(|rule| rule.next_chain() == Some(&self.chain));
+            let mut all = jumps.chain(rules_of(netlink, nat, &self.chain)?);
+            if let Some(foreign) = all.find(|rule| is_foreign(rule, &self.comment)) {
+                let holder = foreign.comment_text().unwrap_or_default().to_owned();
+                return Err(Error::NameTaken { chain: self.chain.clone(), holder });
+            }
+        }
+        Ok(())
+    }
+
+    fn rules_in(&self, nat: Nat, chain: &str) -> Vec<Rule> {
+        let rules = self.rules(nat).into_iter().filter(|(of, _)| of == chain);
+        rules.map(|(_, rule)| rule).collect()
+    }
+
+    /// The rules of one family with their chains, in their order.
+    fn rules(&self, nat: Nat) -> Vec<(String, Rule)> {
+        let addresses = || self.addresses.iter().filter(|cidr| Nat::of(cidr.ip()) == nat);
+        let mut rules: Vec<(String, Rule)> = Vec::new();
+        let mut push = |chain: &str, rule: Rule| {
+            let rule = (chain.to_owned(), rule.comment(self.comment.clone()));
+            // Two addresses of one network need its rule but once.
+            if !rules.contains(&rule) {
+                rules.push(rule);
+            }
+        };
+        for cidr in addresses() {
+            let network = Is::equal(IpNetwork::from(cidr.network()));
+            push(&self.chain, Rule::to(Target::Accept).destination(network));
+        }
+        let masquerade = Rule::to(Target::Masquerade { random_fully: false });
+        push(&self.chain, masquerade.destination(Is::not(multicast(nat == Nat::V6))));
+        for cidr in addresses() {
+            let address = Is::equal(IpNetwork::from(cidr.ip()));
+            push(POSTROUTING, Rule::jump(self.chain.clone()).source(address));
+        }
+        rules
+    }
+
+    fn families(&self) -> impl Iterator<Item = Nat> {
+        let used = |nat: &Nat| self.addresses.iter().any(|cidr| Nat::of(cidr.ip()) == *nat);
+        FAMILIES.into_iter().filter(used)
+    }
+}
+
+/// Adds to a batch what removes an attachment's rules.
+pub(super) fn remove(
+    netlink: &Nfnetlink,
+    batch: &mut Batch,
+    owner: &Owner<'_>,
+    kept: impl Fn() -> Result<Kept, Error>,
+) -> Result<(), Error> {
+    let Owner { network, container_id, .. } = owner;
+    let chain = chain_name("", network.as_str(), container_id);
+    let comment = comment(network.as_str(), container_id);
+    let mut tables = Vec::new();
+    for nat in FAMILIES {
+        if netlink.has_chain(nat.chain(&chain))? {
+            tables.push(nat);
+        }
+    }
+    if tables.is_empty() {
+        return Ok(());
+    }
+    let kept = kept()?;
+    for nat in tables {
+        remove_chain(netlink, nat, batch, (&chain, &comment), &kept)?;
+    }
+    Ok(())
+}
+
+/// Adds to a batch what removes the rules of a network's containers that have no valid attachment.
+pub(super) fn collect_garbage(
+    netlink: &Nfnetlink,
+    batch: &mut Batch,
+    network: &NetworkName,
+    valid: &ValidAttachments,
+) -> Result<(), kernel::Error> {
+    let none = Kept::Only(Vec::new());
+    for nat in FAMILIES {
+        for chain in netlink.chain_names(nat.family(), "nat")? {
+            if !chain.starts_with("CNI-") {
+                continue;
+            }
+            if let Some(comment) = garbage(netlink, nat, &chain, network, valid)? {
+                remove_chain(netlink, nat, batch, (&chain, &comment), &none)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Adds to a batch what removes a chain and the rules that lead to it, save for those that are kept.
+///
+/// Its name is a hash with nothing between network and ID, so it can be another container's too, known by the
+/// comments on its rules: these stay, and the chain with them.
+fn remove_chain(
+    netlink: &Nfnetlink,
+    nat: Nat,
+    batch: &mut Batch,
+    (chain, comment): (&str, &str),
+    kept: &Kept,
+) -> Result<(), kernel::Error> {
+    let (mut still_needed, mut foreign) = (false, false);
+    for (handle, rule) in nat.rules(netlink, POSTROUTING)? {
+        if rule.next_chain() == Some(chain) {
+            if is_foreign(&rule, comment) {
+                foreign = true;
+            } else if rule.source.as_ref().is_some_and(|source| kept.has(source.value)) {
+                still_needed = true;
+            } else {
+                batch.delete_rule(nat.chain(POSTROUTING), handle);
+            }
+        }
+    }
+    if still_needed {
+        return Ok(());
+    }
+    if !foreign {
+        batch.flush_chain(nat.chain(chain));
+        batch.delete_chain(nat.chain(chain));
+        return Ok(());
+    }
+    for (handle, rule) in nat.rules(netlink, chain)? {
+        if !is_foreign(&rule, comment) {
+            batch.delete_rule(nat.chain(chain), handle);
+        }
+    }
+    Ok(())
+}
+
+/// Whether a rule is that of another container, by the comment on it.
+fn is_foreign(rule: &Rule, comment: &str) -> bool {
+    let text = rule.comment_text();
+    text.is_some_and(|text| text.starts_with("name: \"") && text != comment)
+}
+
+fn rules_of(netlink: &Nfnetlink, nat: Nat, chain: &str) -> Result<Vec<Rule>, kernel::Error> {
+    Ok(nat.rules(netlink, chain)?.map(|(_, rule)| rule).collect())
+}
+
+/// The comment on a chain's rules, if by that and its name it is the chain of a container of this network, and
+/// none of the container's attachments is valid.
+fn garbage(
+    netlink: &Nfnetlink,
+    nat: Nat,
+    chain: &str,
+    network: &NetworkName,
+    valid: &ValidAttachments,
+) -> Result<Option<String>, kernel::Error> {
+    let first = nat.rules(netlink, chain)?.next();
+    let Some(text) = first.and_then(|(_, rule)| rule.comment_text().map(str::to_owned)) else {
+        return Ok(None);
+    };
+    let is_chain_of = |id: &str| chain_name("", network.as_str(), id) == chain;
+    let is_garbage = owner_rest(&text, network.as_str()).is_some_and(|rest| {
+        match rest.strip_suffix('"') {
+            Some(id) => is_chain_of(id) && !valid.contains_container(id),
+            // What is left of a long ID is not enough to find the chain by; all others have to be excluded.
+            None => text.len() == COMMENT_MAX && !valid.iter().any(|(id, _)| is_chain_of(id)),
+        }
+    });
+    Ok(is_garbage.then_some(text))
+}
+
+/// As the reference plugins have it, as far as it fits.
+fn comment(network: &str, container_id: &str) -> String {
+    let mut text = format!("name: \"{network}\" id: \"{container_id}\"");
+    while text.len() > COMMENT_MAX {
+        text.pop();
+    }
+    text
+}
+
+/// What follows the network's name in a comment: the container's ID and a quotation mark, unless they were cut.
+fn owner_rest<'a>(text: &'a str, network: &str) -> Option<&'a str> {
+    let rest = text.strip_prefix("name: \"")?.strip_prefix(network)?;
+    rest.strip_prefix("\" id: \"")
+}

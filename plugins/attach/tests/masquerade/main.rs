@@ -1,0 +1,59 @@
+//! Masquerading seen by the real `iptables` and `nft`. Needs root.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod iptables;
+mod nftables;
+
+use std::process::Command;
+use std::thread;
+
+use attach::masquerade::{self, Kept, Owner};
+use attach::{Masquerade, MasqueradeBackend};
+use cni::{Cidr, NetworkName, ValidAttachments};
+use kernel::Nfnetlink;
+use nix::sched::{CloneFlags, unshare};
+
+fn in_new_netns(test: impl FnOnce() + Send + 'static) {
+    let body = move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("root is needed to make a network namespace");
+        test();
+    };
+    if let Err(panic) = thread::spawn(body).join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[track_caller]
+fn sh(command: &str) -> String {
+    let output = Command::new("sh").args(["-c", command]).output().expect("run sh");
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command}: {errors}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn network() -> NetworkName {
+    "testnet".parse().unwrap()
+}
+
+fn wanted(
+    backend: MasqueradeBackend,
+    (container_id, ifname): (&str, &str),
+    addresses: &[&str],
+) -> Masquerade {
+    let addresses: Vec<Cidr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
+    let owner = Owner { network: &network(), container_id, ifname };
+    Masquerade::wanted(backend, &owner, addresses)
+}
+
+fn remove((container_id, ifname): (&str, &str), kept: &Kept) {
+    let netlink = Nfnetlink::open().unwrap();
+    let owner = Owner { network: &network(), container_id, ifname };
+    masquerade::remove(&netlink, &owner, || Ok(kept.clone())).unwrap();
+}
+
+fn collect_garbage(valid: &[(&str, &str)]) {
+    let own = |(id, ifname): &(&str, &str)| ((*id).to_owned(), (*ifname).to_owned());
+    let valid: ValidAttachments = valid.iter().map(own).collect();
+    masquerade::collect_garbage(&Nfnetlink::open().unwrap(), &network(), &valid).unwrap();
+}
