@@ -61,6 +61,16 @@ pub fn kind(subnets: &[&str], backend: &str) -> [Value; 2] {
     [with(ptp(subnets), &json!({"ipMasq": false})), portmap_by(backend)]
 }
 
+/// bandwidth with limits for both directions, in Mbit/s.
+#[must_use]
+pub fn bandwidth(ingress: u64, egress: u64) -> Value {
+    let [ingress, egress] = [ingress, egress].map(|rate| rate * 1_000_000);
+    json!({
+        "type": "bandwidth", "ingressRate": ingress, "ingressBurst": 800_000,
+        "egressRate": egress, "egressBurst": 800_000,
+    })
+}
+
 /// `base` with some keys set.
 #[must_use]
 pub fn with(mut base: Value, more: &Value) -> Value {

@@ -9,7 +9,7 @@
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use tests::configs::{POD_SUBNET, bridge, host_local, port, ptp, with};
+use tests::configs::{POD_SUBNET, bandwidth, bridge, host_local, port, ptp, with};
 use tests::{NODE, Needs, Plugins, Pod, Suite, World, call_with, differences, netns_path};
 
 /// Codes of the specification, section "Error", and of this suite from 100 on.
@@ -23,7 +23,7 @@ const KERNEL: u64 = 100;
 const CONFLICT: u64 = 102;
 const DELEGATE: u64 = 103;
 
-const ALL: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "ptp"];
+const ALL: [&str; 6] = ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp"];
 
 /// One call that must be refused.
 #[derive(Clone)]
@@ -107,7 +107,7 @@ fn state(world: &World) -> Value {
 
 fn main() -> ExitCode {
     let mut suite = Suite::new();
-    let cases = [decoding(), environment(), bridges(), links(), leases(), ports()];
+    let cases = [decoding(), environment(), bridges(), links(), leases(), ports(), limits()];
     for (name, bad) in cases.into_iter().flatten() {
         let go_fails = bad.go_fails;
         let needs = |plugins: &Plugins| Needs::plugins(plugins, &ALL);
@@ -128,6 +128,10 @@ fn good(plugin: &str) -> Value {
             "prevResult": {"cniVersion": "1.0.0", "ips": [{"address": "10.88.0.2/24"}]},
             "runtimeConfig": {"portMappings": [port("tcp", 8080, 80)]},
         }),
+        "bandwidth" => with(
+            bandwidth(10, 10),
+            &json!({"prevResult": {"cniVersion": "1.0.0", "interfaces": [{"name": "eth0"}]}}),
+        ),
         _ => json!({}),
     };
     with(json!({"cniVersion": "1.0.0", "name": "testnet", "type": plugin}), &more)
@@ -395,6 +399,23 @@ fn ports() -> Cases {
                 "prevResult",
             ),
         ),
+    ];
+    cases.into_iter().map(|(name, bad)| (name.to_owned(), bad)).collect()
+}
+
+fn limits() -> Cases {
+    let bad = |more: &Value, mentions| {
+        Bad::new("bandwidth", &good_but("bandwidth", more), CONFIG, mentions)
+    };
+    let cases = [
+        ("bandwidth_rate_without_burst", bad(&json!({"egressBurst": 0}), "egressBurst")),
+        ("bandwidth_burst_without_rate", bad(&json!({"ingressRate": 0}), "ingressRate")),
+        ("bandwidth_rate_is_a_text", bad(&json!({"ingressRate": "10M"}), "ingressRate")),
+        ("bandwidth_rate_negative", bad(&json!({"ingressRate": -8}), "ingressRate")),
+        ("bandwidth_burst_of_4_gib", bad(&json!({"egressBurst": 1_u64 << 35}), "egressBurst")),
+        ("bandwidth_rate_below_a_byte", bad(&json!({"egressRate": 7}), "egressRate")),
+        ("bandwidth_no_previous_result", bad(&json!({"prevResult": null}), "prevResult")),
+        ("bandwidth_no_veth_pair", bad(&json!({}), "veth pair")),
     ];
     cases.into_iter().map(|(name, bad)| (name.to_owned(), bad)).collect()
 }

@@ -21,12 +21,12 @@ use std::thread;
 
 use serde_json::{Value, json};
 use tests::configs::{
-    MASQUERADE_BACKENDS, POD_SUBNET, POD_SUBNET6, PORTMAP_BACKENDS, bridge, port, portmap,
-    portmap_by, ptp, with,
+    MASQUERADE_BACKENDS, POD_SUBNET, POD_SUBNET6, PORTMAP_BACKENDS, bandwidth, bridge, port,
+    portmap, portmap_by, ptp, with,
 };
 use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, differences, panic_message};
 
-const ALL: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "ptp"];
+const ALL: [&str; 6] = ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp"];
 /// Where the plugins stand in a world: links, and a script for the one that is to die.
 const BIN: &str = "/run/bin";
 /// Where strace writes what it saw.
@@ -88,8 +88,10 @@ struct Victim {
 /// Each plugin with each kind of rules; bridge masquerades as ptp does, by the same code.
 fn victims() -> Vec<Victim> {
     let with = |plugin| move |&backend: &&'static str| Victim { plugin, backend };
-    let mut victims: Vec<_> =
-        ["bridge", "host-local", "loopback"].iter().map(|it| with(*it)(&"iptables")).collect();
+    let mut victims: Vec<_> = ["bandwidth", "bridge", "host-local", "loopback"]
+        .iter()
+        .map(|it| with(*it)(&"iptables"))
+        .collect();
     victims.extend(PORTMAP_BACKENDS.iter().map(with("portmap")));
     victims.extend(MASQUERADE_BACKENDS.iter().map(with("ptp")));
     victims
@@ -247,6 +249,7 @@ impl Node {
             "loopback" => vec![json!({"type": "loopback"})],
             "ptp" => vec![with(ptp(&subnets), &masquerading), portmap()],
             "portmap" => vec![ptp(&subnets), portmap_by(backend)],
+            "bandwidth" => vec![bridge(&subnets), portmap(), bandwidth(10, 10)],
             _ => vec![bridge(&subnets), portmap()],
         };
         let ports = json!([port("tcp", 8080, 80), port("udp", 5353, 53)]);

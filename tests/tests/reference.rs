@@ -13,7 +13,7 @@ use tests::reference::{Accepted, Case};
 use tests::{Needs, Plugins, Suite, workspace};
 
 /// What this project has; the rest of a chain is taken from the Go plugins.
-const OURS: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "ptp"];
+const OURS: [&str; 6] = ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp"];
 const OTHERS: [&str; 1] = ["static"];
 
 fn main() -> ExitCode {

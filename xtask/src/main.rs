@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod command;
+mod conformance;
 mod demo;
 mod deny;
 mod lint;

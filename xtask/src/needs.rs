@@ -28,6 +28,7 @@ const MODULES: [(&str, &str, &[&str]); 2] = [
             "plugins/main/bridge",
             "plugins/main/loopback",
             "plugins/main/ptp",
+            "plugins/meta/bandwidth",
             "plugins/meta/firewall",
             "plugins/meta/portmap",
             "plugins/meta/tuning",

@@ -163,6 +163,7 @@ static BANDWIDTH: &[Key] = &[
     Key::new("ingressBurst", BURST),
     Key::new("egressRate", BITS),
     Key::new("egressBurst", BURST),
+    Key::new("latency", Number(1, 10_000)),
 ];
 
 static HOST_LOCAL: &[Key] = &[

@@ -25,6 +25,12 @@ pub(crate) fn plugin(checker: &mut Checker<'_>, kind: &str, node: &Node, path: &
         "bandwidth" => {
             for (rate, burst) in [("ingressRate", "ingressBurst"), ("egressRate", "egressBurst")] {
                 both(checker, node, path, rate, burst);
+                for key in [rate, burst] {
+                    if matches!(number(node, key), Some(1..8)) {
+                        let why = "is neither 0 nor at least 8, the bits of one byte";
+                        contradiction(checker, node, path, key, why);
+                    }
+                }
             }
         }
         _ => {}

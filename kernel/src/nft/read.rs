@@ -57,6 +57,19 @@ impl Nfnetlink {
         Ok(names.collect())
     }
 
+    /// How many rules these tables of a family have together.
+    pub fn count_rules(&self, family: Family, tables: &[&str]) -> Result<usize> {
+        let message = NfTablesMessage::GetRule(RuleMessage { attributes: Vec::new() });
+        let what = || format!("list the rules of family {}", family.name());
+        let bodies = self.dump(family, message, what)?;
+        let is_counted = |body: &&Vec<u8>| {
+            let mut all = attributes(body);
+            let table = all.find(|(kind, _)| *kind == NFTA_RULE_TABLE);
+            table.is_some_and(|(_, name)| tables.contains(&string(name)))
+        };
+        Ok(bodies.iter().filter(is_counted).count())
+    }
+
     /// The rules of a table, each with the name of its chain; none if there is no such table.
     pub fn table_rules(&self, family: Family, table: &str) -> Result<Vec<(String, Listed)>> {
         let of = vec![RuleAttribute::Table(table.into())];

@@ -124,7 +124,8 @@ impl Batch {
     /// Lets an element vanish at the next tick of the clock. Nothing is deleted by that, so nobody waits for
     /// its disposal.
     ///
-    /// Kernels before 6.12 take no notice: look whether it [expires](Element::expires).
+    /// Kernels that cannot do that, before 6.12, refuse it or take no notice: look whether it
+    /// [expires](Element::expires).
     pub fn expire_element(&mut self, set: Set<'_>, element: &Element) {
         let mut attributes =
             vec![SetElementAttribute::Timeout(1), SetElementAttribute::Expiration(1)];

@@ -1,4 +1,4 @@
-//! Links: bridges, veth pairs, and what they are set to.
+//! Links: bridges, veth pairs, ifb devices, and what they are set to.
 
 mod read;
 
@@ -87,6 +87,16 @@ pub struct VethPeer<'a> {
     pub netns: &'a Netns,
 }
 
+/// An intermediate functional block to be made: what is redirected to it waits in its queue, and
+/// goes on from where it was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ifb<'a> {
+    /// Its name, at most 15 bytes.
+    pub name: &'a str,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+}
+
 /// What to set on a link; what is `None` stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkChange<'a> {
@@ -117,7 +127,8 @@ pub struct BridgePort {
 
 /// rtnetlink's multicast group of changes to links (`RTNLGRP_LINK`).
 const RTNLGRP_LINK: u32 = 1;
-/// Packets that wait for a veth's other end wait there; the node's end needs no queue.
+/// Packets that wait for a veth's other end wait there, so the node's end needs no queue; nor does
+/// an ifb device beside that of its queueing discipline.
 const NO_QUEUE: u32 = 0;
 /// The kernel's own default for Ethernet (`DEFAULT_TX_QUEUE_LEN`).
 const DEFAULT_QUEUE: u32 = 1000;
@@ -205,6 +216,13 @@ impl Rtnl {
         })
     }
 
+    /// Makes an ifb device, up.
+    ///
+    /// Errors: EEXIST if the name is taken, whatever by.
+    pub fn create_ifb(&self, ifb: &Ifb<'_>) -> Result<()> {
+        self.create(ifb_message(ifb), || format!("create ifb device {}", ifb.name))
+    }
+
     /// Changes a link.
     pub fn set_link(&self, index: u32, change: LinkChange<'_>) -> Result<()> {
         let message = change_message(index, change);
@@ -271,6 +289,16 @@ pub(super) fn veth_message(veth: &Veth<'_>) -> LinkMessage {
         LinkInfo::Kind(InfoKind::Veth),
         LinkInfo::Data(InfoData::Veth(InfoVeth::Peer(peer))),
     ]));
+    message
+}
+
+pub(super) fn ifb_message(ifb: &Ifb<'_>) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    set_flag(&mut message, LinkFlags::Up, true);
+    message.attributes.push(LinkAttribute::IfName(ifb.name.to_owned()));
+    message.attributes.push(LinkAttribute::Mtu(ifb.mtu));
+    message.attributes.push(LinkAttribute::TxQueueLen(NO_QUEUE));
+    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]));
     message
 }
 

@@ -84,6 +84,11 @@ impl Plan {
         Self { network: network.clone(), container_id: container_id.clone(), families }
     }
 
+    /// True if there is nothing to map, or nowhere to map it to.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.families.is_empty()
+    }
+
     pub(crate) fn families(&self) -> &[FamilyPlan] {
         &self.families
     }

@@ -185,3 +185,86 @@ fn udp_flows_to_elsewhere_are_left_alone() {
         assert!(!flows.contains("sport=4243") && !flows.contains("sport=4244"), "{flows}");
     });
 }
+
+#[test]
+fn conditions_are_those_of_one_container() {
+    with_both_backends(|backend| {
+        let (pod, outside) = (pod(), client());
+        let node = Netns::current().unwrap();
+        serve(&pod, "[::]:80", "some");
+        serve(&pod, "[::]:81", "others");
+        let mut config = of(backend, config(&json!([tcp(8080, 80)])));
+        let is_nft = backend == "nftables";
+        config["conditionsV4"] = if is_nft {
+            json!(["ip saddr", "192.0.2.0/28"])
+        } else {
+            json!(["-s", "192.0.2.0/28"])
+        };
+        config["conditionsV6"] = if is_nft { json!(["iifname lo"]) } else { json!(["-i", "lo"]) };
+        portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
+        portmap("CHECK", "pod-a", &pod.path(), &config).unwrap();
+        check(&outside.netns, "192.0.2.10:8080", "some 192.0.2.1");
+        assert_eq!(ask(&node, "127.0.0.1:8080"), None);
+        assert_eq!(ask(&outside.netns, "[2001:db8::10]:8080"), None);
+
+        // Who does not fulfil them goes on to the next that has the port.
+        let mut others = of(backend, common::config(&json!([tcp(8080, 81)])));
+        others["conditionsV4"] = if is_nft {
+            json!(["ip saddr != 198.51.100.0/24"])
+        } else {
+            json!(["!", "-s", "198.51.100.0/24"])
+        };
+        portmap("ADD", "pod-b", &pod.path(), &others).unwrap();
+        portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
+        portmap("DEL", "pod-b", "", &names()).unwrap();
+        check(&outside.netns, "192.0.2.10:8080", "some 192.0.2.1");
+        portmap("DEL", "pod-a", "", &names()).unwrap();
+        assert_eq!(ask(&outside.netns, "192.0.2.10:8080"), None);
+    });
+}
+
+#[test]
+fn a_node_changes_over() {
+    with_both_backends(|backend| {
+        let (pod, outside) = (pod(), client());
+        serve(&pod, "[::]:80", "old");
+        serve(&pod, "[::]:81", "new");
+        let before = if backend == "nftables" { "iptables" } else { "nftables" };
+        let mappings = json!([tcp(8080, 80), tcp(9090, 80)]);
+        portmap("ADD", "pod-a", &pod.path(), &of(before, config(&mappings))).unwrap();
+        check(&outside.netns, "192.0.2.10:8080", "old 192.0.2.1");
+        // The old pod crashed, say, and a new one gets its port.
+        portmap("ADD", "pod-b", &pod.path(), &of(backend, config(&json!([tcp(8080, 81)]))))
+            .unwrap();
+        check(&outside.netns, "192.0.2.10:8080", "new 192.0.2.1");
+        check(&outside.netns, "[2001:db8::10]:8080", "new 2001:db8::1");
+        check(&outside.netns, "192.0.2.10:9090", "old 192.0.2.1");
+        portmap("DEL", "pod-a", "", &names()).unwrap();
+        check(&outside.netns, "192.0.2.10:8080", "new 192.0.2.1");
+        assert_eq!(ask(&outside.netns, "192.0.2.10:9090"), None);
+        portmap("DEL", "pod-b", "", &names()).unwrap();
+        assert_eq!(ask(&outside.netns, "192.0.2.10:8080"), None);
+    });
+}
+
+#[test]
+fn the_newest_gets_all_addresses_that_it_asks_for() {
+    with_both_backends(|backend| {
+        let (pod, outside) = (pod(), client());
+        serve(&pod, "[::]:80", "one");
+        serve(&pod, "[::]:81", "all");
+        let one = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": "192.0.2.10"}]);
+        let one = of(backend, config(&one));
+        let all = of(backend, config(&json!([tcp(8080, 81)])));
+        portmap("ADD", "pod-a", &pod.path(), &all).unwrap();
+        portmap("ADD", "pod-b", &pod.path(), &one).unwrap();
+        check(&outside.netns, "192.0.2.10:8080", "one 192.0.2.1");
+        check(&outside.netns, "[2001:db8::10]:8080", "all 2001:db8::1");
+        portmap("DEL", "pod-a", "", &names()).unwrap();
+        let mut refused = all.clone();
+        refused["onConflict"] = "error".into();
+        assert_eq!(portmap("ADD", "pod-a", &pod.path(), &refused).unwrap_err()["code"], 102);
+        portmap("ADD", "pod-a", &pod.path(), &all).unwrap();
+        check(&outside.netns, "192.0.2.10:8080", "all 192.0.2.1");
+    });
+}

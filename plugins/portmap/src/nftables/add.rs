@@ -4,7 +4,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use cni::{ContainerId, NetworkName};
-use kernel::iptables::{Nat, Rule, Target};
+use kernel::iptables::{Changes, Iptables, Nat, Rule, Target};
 use kernel::nft::{Element, NewRule, Place as RulePlace};
 use kernel::{Batch, Nfnetlink};
 
@@ -29,21 +29,19 @@ pub(crate) fn add(
     names: (&NetworkName, &ContainerId),
     refuse_conflicts: bool,
 ) -> Result<Vec<End>, Error> {
+    let mut former = Vec::new();
+    remove::remove(netlink, names.0, names.1, &mut former)?;
+    take_from_iptables(netlink, plan, refuse_conflicts)?;
     let mut left = ATTEMPTS;
     loop {
-        let mut ends = Vec::new();
+        let mut ends = former.clone();
         let added = netlink.transaction(|netlink| -> Result<Batch, Error> {
             let mut batch = Batch::new();
-            ends.clear();
+            ends.truncate(former.len());
             for nat in FAMILIES {
                 let held = Held::read(netlink, nat)?;
                 let family = plan.families.iter().find(|family| family.nat == nat);
                 add_family(&mut batch, &held, family, &plan.owner, refuse_conflicts, &mut ends)?;
-                let stale = remove::find(netlink, nat, names.0.as_str(), names.1.as_str())?;
-                remove::removal(netlink, &mut batch, &stale, true, &mut ends)?;
-                let claims = family.map_or(&[][..], |family| &family.claims);
-                let own: Vec<&str> = stale.iter().map(|doomed| doomed.chain.as_str()).collect();
-                take_from_iptables(netlink, &mut batch, nat, claims, &own, refuse_conflicts)?;
             }
             Ok(batch)
         });
@@ -167,28 +165,41 @@ fn add_shared(batch: &mut Batch, held: &Held, family: &FamilyPlan) {
 /// crashed pod's leftovers would keep the port.
 fn take_from_iptables(
     netlink: &Nfnetlink,
-    batch: &mut Batch,
-    nat: Nat,
-    claims: &[Claim],
-    own: &[&str],
+    plan: &Plan,
     refuse_conflicts: bool,
 ) -> Result<(), Error> {
-    if claims.is_empty() || !netlink.has_chain(nat.chain(DNAT_CHAIN))? {
-        return Ok(());
+    for iptables in &Iptables::all(netlink)? {
+        iptables.transaction(|| -> Result<Changes, Error> {
+            let mut changes = Changes::new();
+            for FamilyPlan { nat, claims, .. } in &plan.families {
+                take_claims(iptables, &mut changes, *nat, claims, refuse_conflicts)?;
+            }
+            Ok(changes)
+        })?;
     }
+    Ok(())
+}
+
+fn take_claims(
+    iptables: &Iptables<'_>,
+    changes: &mut Changes,
+    nat: Nat,
+    claims: &[Claim],
+    refuse_conflicts: bool,
+) -> Result<(), Error> {
     let mut taken = Vec::new();
-    for (_, entry) in nat.rules(netlink, DNAT_CHAIN)? {
-        let Some(next) = entry.next_chain().filter(|next| !own.contains(next)) else { continue };
+    for (_, entry) in iptables.rules(nat, DNAT_CHAIN)? {
+        let Some(next) = entry.next_chain() else { continue };
         if !claims.iter().any(|claim| same_port(&claim.entry(), &entry)) {
             continue;
         }
-        for (handle, rule) in nat.rules(netlink, next)? {
+        for (handle, rule) in iptables.rules(nat, next)? {
             let Some(theirs) = claim_of(&rule) else { continue };
             if refuse_conflicts && claims.iter().any(|claim| claim.overlaps(&theirs)) {
                 return Err(theirs.taken(entry.comment_text().unwrap_or(next)));
             }
             if claims.iter().any(|claim| claim.covers(&theirs)) && !taken.contains(&handle) {
-                batch.delete_rule(nat.chain(next), handle);
+                changes.delete_rule(nat, next, handle);
                 taken.push(handle);
             }
         }

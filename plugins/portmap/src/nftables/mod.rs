@@ -19,3 +19,6 @@ pub(crate) use check::{check, status};
 pub(crate) use conditions::{Conditions, read as read_conditions};
 pub(crate) use plan::Plan;
 pub(crate) use remove::{collect_garbage, remove};
+
+#[cfg(test)]
+mod tests;

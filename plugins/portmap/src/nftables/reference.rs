@@ -19,6 +19,12 @@ pub(super) fn remove(
     container_id: &ContainerId,
     ends: &mut Vec<End>,
 ) -> Result<(), Error> {
+    let is_unused = |nat: Nat| -> Result<bool, kernel::Error> {
+        Ok(netlink.table_rules(nat.family(), TABLE)?.is_empty())
+    };
+    if is_unused(Nat::V4)? && is_unused(Nat::V6)? {
+        return Ok(());
+    }
     let before = ends.len();
     Ok(netlink.transaction(|netlink| -> Result<Batch, kernel::Error> {
         let mut batch = Batch::new();

@@ -64,6 +64,9 @@ fn remove_all(
     ends: &mut Vec<End>,
 ) -> Result<(), Error> {
     for nat in FAMILIES {
+        if netlink.set_names(nat.family(), table::TABLE)?.is_empty() {
+            continue;
+        }
         loop {
             let (mut dying, mut left) = (Vec::new(), false);
             let expired =
