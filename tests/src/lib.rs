@@ -22,6 +22,7 @@ mod normalise;
 mod observe;
 mod process;
 mod suite;
+mod visit;
 mod world;
 
 pub mod configs;
@@ -36,4 +37,5 @@ pub use echo::{Response, TcpEcho, UdpEcho, UdpStream, answers, fetch, fetch_udp,
 pub use normalise::Normaliser;
 pub use process::{Cmd, Output};
 pub use suite::{Needs, Suite, panic_message};
+pub use visit::{Mirror, while_visited};
 pub use world::{NODE, STATE_DIR, World, netns_path};

@@ -62,7 +62,7 @@ pub(crate) enum DemoError {
 
 const EXAMPLE: &str = "conflist/examples/node.conflist";
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 const LINK: &str = "uplink";
 const HOST_PORT: u16 = 8080;
 const POD_PORT: u16 = 80;
@@ -149,7 +149,7 @@ fn on<T: Send + 'static>(
 }
 
 /// A cable from the machine outside to the node, and what every machine has: `lo`, addresses.
-fn join(outside: &Machine, node: &Machine) -> Result<(), DemoError> {
+pub(crate) fn join(outside: &Machine, node: &Machine) -> Result<(), DemoError> {
     let up = LinkChange { up: Some(true), ..LinkChange::default() };
     let configure = move |name: &str, address: Ipv4Addr| -> Result<(), kernel::Error> {
         let rtnl = Rtnl::open()?;
