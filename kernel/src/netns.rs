@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process;
 
 use nix::fcntl::OFlag;
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{FsType, fstatfs};
 
 use crate::error::{Error, Result};
@@ -70,6 +70,16 @@ impl Netns {
         Ok(work())
     }
 
+    /// Does something inside a new namespace, which vanishes with what is made in it: to try out
+    /// what the kernel can. This thread is back where it was when this returns.
+    pub fn in_new<T>(work: impl FnOnce() -> T) -> Result<T> {
+        let outside = Self::current()?;
+        unshare(CloneFlags::CLONE_NEWNET)
+            .map_err(|errno| Error::new("make a network namespace", errno))?;
+        let _back = Return(&outside);
+        Ok(work())
+    }
+
     /// The path it was opened by.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -104,7 +114,6 @@ impl Drop for Return<'_> {
 #[cfg(test)]
 mod tests {
     use nix::errno::Errno;
-    use nix::sched::unshare;
 
     use super::*;
 
@@ -127,6 +136,9 @@ mod tests {
             assert!(!inside.is_same(&outside).unwrap());
             let seen = outside.enter(|| Netns::current().unwrap()).unwrap();
             assert!(seen.is_same(&outside).unwrap());
+            assert!(Netns::current().unwrap().is_same(&inside).unwrap());
+            let new = Netns::in_new(|| Netns::current().unwrap()).unwrap();
+            assert!(!new.is_same(&inside).unwrap() && !new.is_same(&outside).unwrap());
             assert!(Netns::current().unwrap().is_same(&inside).unwrap());
         })
         .join()

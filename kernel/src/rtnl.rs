@@ -1,14 +1,19 @@
-//! Links, addresses and routes, over rtnetlink(7).
+//! Links, addresses, routes and queueing disciplines, over rtnetlink(7).
 //!
 //! Each function is one message to the kernel unless it says otherwise.
 
 mod address;
+mod clock;
+mod filter;
 mod link;
+mod qdisc;
 mod route;
 mod vlan;
 
 pub use address::{Address, AddressOptions, wait_for_dad};
-pub use link::{Bridge, BridgePort, Link, LinkChange, Veth, VethPeer};
+pub use clock::Clock;
+pub use link::{Bridge, BridgePort, Ifb, Link, LinkChange, Veth, VethPeer};
+pub use qdisc::{Place, Qdisc, TokenBucket};
 pub use route::{Route, table};
 pub use vlan::{BridgeVlans, PortVlans, VlanRange};
 
@@ -19,7 +24,7 @@ use crate::error::{Cause, Error, Result};
 use crate::netlink::{Protocol, Socket};
 use crate::netns::Netns;
 
-/// The way to the links, addresses and routes of one namespace.
+/// The way to the links, addresses, routes and queueing disciplines of one namespace.
 #[derive(Debug)]
 pub struct Rtnl {
     socket: Socket,

@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use kernel::rtnl::{
-    AddressOptions, Bridge, BridgePort, Family, LinkChange, Route, Veth, VethPeer, wait_for_dad,
+    AddressOptions, Bridge, BridgePort, Family, Ifb, LinkChange, Place, Route, TokenBucket, Veth,
+    VethPeer, wait_for_dad,
 };
 use kernel::{Netns, Rtnl};
 use nix::errno::Errno;
@@ -43,8 +44,12 @@ fn in_namespaces(test: impl FnOnce(&Rtnl, &Netns) + Send + 'static) {
 }
 
 fn ip(arguments: &str) -> String {
-    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
-    assert!(output.status.success(), "ip {arguments}: {output:?}");
+    run("ip", arguments)
+}
+
+fn run(program: &str, arguments: &str) -> String {
+    let output = Command::new(program).args(arguments.split(' ')).output().unwrap();
+    assert!(output.status.success(), "{program} {arguments}: {output:?}");
     String::from_utf8(output.stdout).unwrap()
 }
 
@@ -94,6 +99,14 @@ fn a_bridge() {
         .unwrap();
         let seen = ip("link show cni0");
         assert!(seen.contains("mtu 1300") && !seen.contains("PROMISC"), "{seen}");
+
+        let change =
+            LinkChange { allmulti: Some(true), tx_queue_len: Some(333), ..LinkChange::default() };
+        rtnl.set_link(index, change).unwrap();
+        let seen = ip("link show cni0");
+        assert!(seen.contains("ALLMULTI") && seen.contains("qlen 333"), "{seen}");
+        let link = rtnl.link_by_index(index).unwrap().unwrap();
+        assert_eq!((link.allmulti, link.tx_queue_len, link.promisc), (true, 333, false));
     });
 }
 
@@ -291,5 +304,91 @@ fn long_lists_are_whole() {
             .unwrap();
         }
         assert_eq!(rtnl.links().unwrap().len(), 121);
+    });
+}
+
+#[test]
+fn queueing_disciplines() {
+    in_namespaces(|rtnl, pod| {
+        veth(rtnl, pod, None).unwrap();
+        rtnl.create_ifb(&Ifb { name: "bwp0", mtu: 1400 }).unwrap();
+        let index = |name| rtnl.link_by_name(name).unwrap().unwrap().index;
+        let (veth, ifb) = (index("veth0"), index("bwp0"));
+        let bucket = TokenBucket { rate: 375_000, limit: 109_375, buffer: 4_166_656, burst: None };
+        let fast = TokenBucket { rate: 5_000_000_000, limit: 126_000_000, ..bucket };
+        let set = |link| {
+            let all = rtnl.qdiscs(link).unwrap().into_iter();
+            all.map(|it| (it.kind, it.place, it.token_bucket)).collect::<Vec<_>>()
+        };
+        assert_eq!(set(veth), [("noqueue".to_owned(), Place::Root, None)]);
+        assert_eq!(rtnl.redirections(veth).unwrap(), Vec::<u32>::new());
+
+        rtnl.add_token_bucket(veth, &bucket).unwrap();
+        rtnl.add_token_bucket(ifb, &fast).unwrap();
+        rtnl.add_ingress(veth).unwrap();
+        rtnl.redirect(veth, ifb).unwrap();
+        let seen = run("tc", "-d qdisc show dev veth0");
+        assert!(seen.contains("qdisc tbf 1: root"), "{seen}");
+        assert!(seen.contains("rate 3Mbit burst 99999b/1 mpu 0b lat 25ms"), "{seen}");
+        let seen = run("tc", "-d qdisc show dev bwp0");
+        assert!(seen.contains("rate 40Gbit"), "{seen}");
+        let seen = run("tc", "filter show dev veth0 ingress");
+        assert!(seen.contains("Egress Redirect to device bwp0"), "{seen}");
+        let ingress = ("ingress".to_owned(), Place::Ingress, None);
+        assert_eq!(set(veth), [("tbf".to_owned(), Place::Root, Some(bucket)), ingress]);
+        assert_eq!(set(ifb), [("tbf".to_owned(), Place::Root, Some(fast))]);
+        assert_eq!(rtnl.redirections(veth).unwrap(), [ifb]);
+        for again in [rtnl.add_token_bucket(veth, &bucket), rtnl.add_ingress(veth)] {
+            assert!(again.unwrap_err().is_exists());
+        }
+
+        rtnl.delete_ingress(veth).unwrap();
+        rtnl.delete_root_qdisc(veth).unwrap();
+        assert_eq!(set(veth), [("noqueue".to_owned(), Place::Root, None)]);
+        for gone in [rtnl.delete_root_qdisc(veth), rtnl.delete_ingress(veth)] {
+            let errno = gone.unwrap_err().errno();
+            assert!(matches!(errno, Some(Errno::ENOENT | Errno::EINVAL)), "{errno:?}");
+        }
+    });
+}
+
+/// A bucket that lasts longer than ticks of 32 bits can tell: 429 seconds.
+#[test]
+fn a_large_bucket() {
+    in_namespaces(|rtnl, _| {
+        rtnl.create_ifb(&Ifb { name: "bwp0", mtu: 1500 }).unwrap();
+        let ifb = rtnl.link_by_name("bwp0").unwrap().unwrap().index;
+        let burst = Some(u32::MAX / 8);
+        let bucket = TokenBucket { rate: 1_250_000, limit: 600_000_000, buffer: 0, burst };
+        rtnl.add_token_bucket(ifb, &bucket).unwrap();
+        let found = rtnl.qdiscs(ifb).unwrap()[0].token_bucket.unwrap();
+        let ticks = u64::from(u32::MAX / 8) * 1_000_000_000 / 1_250_000 / 64;
+        let wrapped = i64::try_from(ticks % (1 << 32)).unwrap();
+        assert!((i64::from(found.buffer) - wrapped).abs() < 16, "{found:?}, not {wrapped}");
+    });
+}
+
+/// Queueing disciplines and filters of others are no reason to fail.
+#[test]
+fn what_others_queue_with() {
+    in_namespaces(|rtnl, pod| {
+        veth(rtnl, pod, None).unwrap();
+        let index = rtnl.link_by_name("veth0").unwrap().unwrap().index;
+        for kind in ["htb", "pfifo", "bfifo"] {
+            run("tc", &format!("qdisc add dev veth0 root handle 1: {kind}"));
+            let found = rtnl.qdiscs(index).unwrap();
+            assert!(kind.starts_with(&found[0].kind), "{found:?}");
+            run("tc", "qdisc del dev veth0 root");
+        }
+        run("tc", "qdisc add dev veth0 clsact");
+        for filter in [
+            "protocol all prio 1 u32 match u32 1 1 action mirred egress redirect dev lo",
+            "protocol ip prio 2 u32 match u32 0 0 action mirred egress redirect dev lo",
+            "protocol all prio 3 u32 match u32 0 0 action mirred egress mirror dev lo",
+            "protocol all prio 4 u32 match u32 0 0 flowid 1:1",
+        ] {
+            run("tc", &format!("filter add dev veth0 ingress {filter}"));
+        }
+        assert_eq!(rtnl.redirections(index).unwrap(), Vec::<u32>::new());
     });
 }

@@ -263,8 +263,9 @@ fn nft(eyes: &Eyes<'_>) -> Vec<String> {
     result
 }
 
+/// The queueing disciplines of each link, and the filters of those for what comes in.
 fn qdiscs(eyes: &Eyes<'_>) -> Value {
-    let mut result: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    let mut result: BTreeMap<String, Value> = BTreeMap::new();
     for mut qdisc in eyes.json("tc", &["qdisc", "show"]) {
         if ["noqueue", "pfifo_fast", "mq"].contains(&text(&qdisc, "kind")) {
             continue;
@@ -274,7 +275,12 @@ fn qdiscs(eyes: &Eyes<'_>) -> Value {
             fields.remove("refcnt");
             fields.remove("dev");
         }
-        result.entry(dev).or_default().push(qdisc);
+        let seen = result.entry(dev.clone()).or_insert_with(|| json!({"qdisc": []}));
+        if text(&qdisc, "kind") == "ingress" {
+            let filters = ["filter", "show", "dev", &dev, "ingress"];
+            seen["ingress-filter"] = json!(eyes.json("tc", &filters));
+        }
+        seen["qdisc"].as_array_mut().into_iter().for_each(|all| all.push(qdisc.clone()));
     }
     json!(result)
 }

@@ -8,12 +8,13 @@ use crate::build::target_dir;
 use crate::command::{command, run};
 
 /// Files that must be there, and the Debian package that has each.
-const TOOLS: [(&str, &str); 12] = [
+const TOOLS: [(&str, &str); 13] = [
     ("/usr/sbin/iptables", "iptables"),
     ("/usr/sbin/nft", "nftables"),
     ("/usr/sbin/conntrack", "conntrack"),
     ("/usr/sbin/ip", "iproute2"),
     ("/usr/sbin/tc", "iproute2"),
+    ("/usr/sbin/nginx", "nginx"),
     ("/usr/bin/ping", "iputils-ping"),
     ("/usr/bin/strace", "strace"),
     ("/usr/bin/git", "git"),
@@ -33,6 +34,7 @@ const MODULES: [(&str, &str, &[&str]); 2] = [
             "plugins/main/bridge",
             "plugins/main/loopback",
             "plugins/main/ptp",
+            "plugins/meta/bandwidth",
             "plugins/meta/firewall",
             "plugins/meta/portmap",
             "plugins/meta/tuning",

@@ -154,7 +154,7 @@ static TUNING: &[Key] = &[
     Key::new("mac", Form(Mac)),
     Key::new("promisc", Bool),
     Key::new("mtu", MTU),
-    Key::new("txQLen", Number(0, i32::MAX as i128)),
+    Key::new("txQLen", Number(0, u32::MAX as i128)),
     Key::new("allmulti", Bool),
 ];
 
@@ -163,6 +163,7 @@ static BANDWIDTH: &[Key] = &[
     Key::new("ingressBurst", BURST),
     Key::new("egressRate", BITS),
     Key::new("egressBurst", BURST),
+    Key::new("latency", Number(1, 10_000)),
 ];
 
 static HOST_LOCAL: &[Key] = &[

@@ -247,8 +247,9 @@ fn chained_plugins() {
 {"type": "bandwidth"},
 {"type": "firewall", "backend": "ufw", "ingressPolicy": "samebridge"},
 {"type": "tuning", "sysctl": {
-"net.core.somaxconn": 500, "kernel.x": "1", "net/../x": "2"}, "mac": "c2", "MTU": 67},
-{"type": "portmap", "runtimeConfig": {"portMappings": []}, "prevResult": {}}"#,
+"net.core.somaxconn": 500, "kernel.x": "1", "net/../x": "2", "net/ipv4/conf/IFNAME/arp_notify": "1"}, "mac": "c2", "MTU": 67},
+{"type": "portmap", "runtimeConfig": {"portMappings": []}, "prevResult": {}},
+{"type": "bandwidth", "egressRate": 7, "egressBurst": 34359738360, "latency": 0}"#,
         &expect![[r#"
             n.conflist:3: error: key "plugins[1].backend": "ip_tables" is not one of iptables, nftables; did you mean "iptables"?
             n.conflist:3: error: key "plugins[1].markMasqBit": 32 is not a whole number from 0 to 31
@@ -268,6 +269,9 @@ fn chained_plugins() {
             n.conflist:9: error: key "plugins[6].sysctl.net/../x": is not below net.: a container's network has no others
             n.conflist:10: warning: key "plugins[7].runtimeConfig": is written by the runtime, and has no place in a file
             n.conflist:10: warning: key "plugins[7].prevResult": is written by the runtime, and has no place in a file
+            n.conflist:11: error: key "plugins[8].egressBurst": 34359738360 is not a whole number from 0 to 34359738359
+            n.conflist:11: error: key "plugins[8].latency": 0 is not a whole number from 1 to 10000
+            n.conflist:11: error: key "plugins[8].egressRate": is neither 0 nor at least 8, the bits of one byte
         "#]],
     );
     check(

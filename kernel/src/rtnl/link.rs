@@ -1,4 +1,4 @@
-//! Links: bridges, veth pairs, and what they are set to.
+//! Links: bridges, veth pairs, ifb devices, and what they are set to.
 
 pub(super) mod read;
 
@@ -39,6 +39,10 @@ pub struct Link {
     pub operational: bool,
     /// Whether it was set promiscuous (`IFF_PROMISC`).
     pub promisc: bool,
+    /// Whether it was set to take all multicast packets (`IFF_ALLMULTI`).
+    pub allmulti: bool,
+    /// How many packets its queue takes.
+    pub tx_queue_len: u32,
     /// The index of the link that it is a port of.
     pub master: Option<u32>,
     /// The index of the other end, in the other end's namespace.
@@ -92,6 +96,16 @@ pub struct VethPeer<'a> {
     pub netns: &'a Netns,
 }
 
+/// An intermediate functional block to be made: what is redirected to it waits in its queue, and
+/// goes on from where it was taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ifb<'a> {
+    /// Its name, at most 15 bytes.
+    pub name: &'a str,
+    /// Its MTU in bytes.
+    pub mtu: u32,
+}
+
 /// What to set on a link; what is `None` stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LinkChange<'a> {
@@ -99,6 +113,10 @@ pub struct LinkChange<'a> {
     pub up: Option<bool>,
     /// Promiscuous or not.
     pub promisc: Option<bool>,
+    /// Whether it takes all multicast packets.
+    pub allmulti: Option<bool>,
+    /// How many packets its queue takes.
+    pub tx_queue_len: Option<u32>,
     /// The MTU in bytes.
     pub mtu: Option<u32>,
     /// The hardware address.
@@ -122,7 +140,8 @@ pub struct BridgePort {
 
 /// rtnetlink's multicast group of changes to links (`RTNLGRP_LINK`).
 const RTNLGRP_LINK: u32 = 1;
-/// Packets that wait for a veth's other end wait there; the node's end needs no queue.
+/// Packets that wait for a veth's other end wait there, so the node's end needs no queue; nor does
+/// an ifb device beside that of its queueing discipline.
 const NO_QUEUE: u32 = 0;
 /// The kernel's own default for Ethernet (`DEFAULT_TX_QUEUE_LEN`).
 const DEFAULT_QUEUE: u32 = 1000;
@@ -130,10 +149,12 @@ const DEFAULT_QUEUE: u32 = 1000;
 /// In words, each with a space before it: ` up mtu 1400`.
 impl fmt::Display for LinkChange<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { up, promisc, mtu, mac, master, port, alias } = self;
+        let Self { up, promisc, allmulti, tx_queue_len, mtu, mac, master, port, alias } = self;
         let on = |on: &bool| if *on { "on" } else { "off" };
         up.map_or(Ok(()), |up| f.write_str(if up { " up" } else { " down" }))?;
         promisc.map_or(Ok(()), |promisc| write!(f, " promisc {}", on(&promisc)))?;
+        allmulti.map_or(Ok(()), |allmulti| write!(f, " allmulticast {}", on(&allmulti)))?;
+        tx_queue_len.map_or(Ok(()), |length| write!(f, " txqueuelen {length}"))?;
         mtu.map_or(Ok(()), |mtu| write!(f, " mtu {mtu}"))?;
         mac.map_or(Ok(()), |mac| write!(f, " address {mac:02x?}"))?;
         master.map_or(Ok(()), |master| write!(f, " master {master}"))?;
@@ -210,6 +231,13 @@ impl Rtnl {
         })
     }
 
+    /// Makes an ifb device, up.
+    ///
+    /// Errors: EEXIST if the name is taken, whatever by.
+    pub fn create_ifb(&self, ifb: &Ifb<'_>) -> Result<()> {
+        self.create(ifb_message(ifb), || format!("create ifb device {}", ifb.name))
+    }
+
     /// Changes a link.
     pub fn set_link(&self, index: u32, change: LinkChange<'_>) -> Result<()> {
         let message = change_message(index, change);
@@ -280,6 +308,16 @@ pub(super) fn veth_message(veth: &Veth<'_>) -> LinkMessage {
     message
 }
 
+pub(super) fn ifb_message(ifb: &Ifb<'_>) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    set_flag(&mut message, LinkFlags::Up, true);
+    message.attributes.push(LinkAttribute::IfName(ifb.name.to_owned()));
+    message.attributes.push(LinkAttribute::Mtu(ifb.mtu));
+    message.attributes.push(LinkAttribute::TxQueueLen(NO_QUEUE));
+    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Ifb)]));
+    message
+}
+
 fn change_message(index: u32, change: LinkChange<'_>) -> LinkMessage {
     let mut message = with_index(index);
     if let Some(up) = change.up {
@@ -288,6 +326,10 @@ fn change_message(index: u32, change: LinkChange<'_>) -> LinkMessage {
     if let Some(promisc) = change.promisc {
         set_flag(&mut message, LinkFlags::Promisc, promisc);
     }
+    if let Some(allmulti) = change.allmulti {
+        set_flag(&mut message, LinkFlags::Allmulti, allmulti);
+    }
+    message.attributes.extend(change.tx_queue_len.map(LinkAttribute::TxQueueLen));
     message.attributes.extend(change.mtu.map(LinkAttribute::Mtu));
     message.attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
     message.attributes.extend(change.master.map(LinkAttribute::Controller));

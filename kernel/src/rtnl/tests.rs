@@ -1,6 +1,6 @@
 //! Requests compared with those that iproute2 6.1 sends for the same thing.
 //!
-//! The bytes are from `strace -e trace=sendmsg -e write=3 ip …`, the command stands with each. What
+//! The bytes are from `strace -e trace=sendmsg -e write=3 ip …` and `tc …`, the command stands with each. What
 //! is compared is the meaning: the order of attributes is free, and so is a text's final NUL.
 
 use std::fmt::Debug;
@@ -10,7 +10,9 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkInfo, LinkMessage};
 
 use super::address::new_address_message;
-use super::link::{bridge_message, veth_message};
+use super::filter::redirect_message;
+use super::link::{bridge_message, ifb_message, veth_message};
+use super::qdisc::{ingress_message, token_bucket_message};
 use super::route::route_message;
 use super::*;
 
@@ -36,6 +38,14 @@ fn meaning(bytes: &[u8]) -> String {
         RouteNetlinkMessage::NewRoute(mut route) => {
             sort(&mut route.attributes);
             format!("{route:#?}")
+        }
+        RouteNetlinkMessage::NewQueueDiscipline(mut qdisc) => {
+            sort(&mut qdisc.attributes);
+            format!("{qdisc:#?}")
+        }
+        RouteNetlinkMessage::NewTrafficFilter(mut filter) => {
+            sort(&mut filter.attributes);
+            format!("{filter:#?}")
         }
         other => panic!("not one of ours: {other:?}"),
     }
@@ -168,4 +178,92 @@ fn a_route() {
         ..Route::new("192.0.2.0/24".parse().unwrap(), 2)
     };
     same(RouteNetlinkMessage::NewRoute(route_message(&ours)), theirs);
+}
+
+#[test]
+fn an_ifb_device() {
+    // ip link add bwp0 mtu 1400 txqueuelen 0 up type ifb
+    let theirs = b"\
+        \x48\0\0\0\x10\0\x05\x06\xc8\x6e\x01\x6b\0\0\0\0\
+        \0\0\0\0\0\0\0\0\x01\0\0\0\x01\0\0\0\
+        \x08\0\x04\0\x78\x05\0\0\x08\0\x0d\0\0\0\0\0\
+        \x09\0\x03\0bwp0\0\0\0\0\x0c\0\x12\0\
+        \x07\0\x01\0ifb\0";
+    let ours = ifb_message(&Ifb { name: "bwp0", mtu: 1400 });
+    same(RouteNetlinkMessage::NewLink(ours), theirs);
+}
+
+/// What tc sends for a token bucket filter, up to its table of transmission times
+/// (`TCA_TBF_RTAB`), the last attribute: without that, and without what the rate says of it
+/// (`cell_log`, `cell_align`).
+fn without_table(theirs: &[u8]) -> Vec<u8> {
+    const TABLE: u16 = 4 + 1024;
+    let mut bytes = theirs.to_vec();
+    for length_at in [0, 0x2c] {
+        let length = u16::from_ne_bytes(bytes[length_at..length_at + 2].try_into().unwrap());
+        bytes[length_at..length_at + 2].copy_from_slice(&(length - TABLE).to_ne_bytes());
+    }
+    bytes[0x34] = 0;
+    bytes[0x38..0x3a].fill(0);
+    bytes
+}
+
+#[test]
+fn a_token_bucket() {
+    // tc qdisc add dev veth0 root handle 1: tbf rate 3mbit burst 100000 limit 109375
+    let theirs = b"\
+        \x64\x04\0\0\x24\0\x05\x06\xc9\x6e\x01\x6b\0\0\0\0\
+        \0\0\0\0\x03\0\0\0\0\0\x01\0\xff\xff\xff\xff\
+        \0\0\0\0\x08\0\x01\0tbf\0\x38\x04\x02\0\
+        \x28\0\x01\0\x03\x01\0\0\xff\xff\0\0\xd8\xb8\x05\0\
+        \0\0\0\0\0\0\0\0\0\0\0\0\x3f\xab\x01\0\
+        \0\x94\x3f\0\0\0\0\0\x08\0\x06\0\xa0\x86\x01\0";
+    let ticks = u32::try_from(Clock::read().unwrap().ticks(266_666)).unwrap();
+    let bucket = TokenBucket { rate: 375_000, limit: 109_375, buffer: ticks, burst: Some(100_000) };
+    let ours = token_bucket_message(3, &bucket);
+    same(RouteNetlinkMessage::NewQueueDiscipline(ours), &without_table(theirs));
+
+    // tc qdisc add dev ifb7 root handle 1: tbf rate 40gbit burst 1000000 limit 126000000
+    let theirs = b"\
+        \x70\x04\0\0\x24\0\x05\x06\xc9\x6e\x01\x6b\0\0\0\0\
+        \0\0\0\0\x05\0\0\0\0\0\x01\0\xff\xff\xff\xff\
+        \0\0\0\0\x08\0\x01\0tbf\0\x44\x04\x02\0\
+        \x28\0\x01\0\x03\x01\0\0\xff\xff\0\0\xff\xff\xff\xff\
+        \0\0\0\0\0\0\0\0\0\0\0\0\x80\x9b\x82\x07\
+        \x29\x0e\0\0\0\0\0\0\x08\0\x06\0\x40\x42\x0f\0\
+        \x0c\0\x04\0\0\xf2\x05\x2a\x01\0\0\0";
+    // These 232 microseconds are those at the highest rate of 32 bits; the kernel reads the burst.
+    let bucket = TokenBucket {
+        rate: 5_000_000_000,
+        limit: 126_000_000,
+        buffer: 0x0e29,
+        burst: Some(1_000_000),
+    };
+    let ours = token_bucket_message(5, &bucket);
+    same(RouteNetlinkMessage::NewQueueDiscipline(ours), &without_table(theirs));
+}
+
+#[test]
+fn what_comes_in_is_redirected() {
+    // tc qdisc add dev veth0 handle ffff: ingress
+    let theirs = b"\
+        \x30\0\0\0\x24\0\x05\x06\xc9\x6e\x01\x6b\0\0\0\0\
+        \0\0\0\0\x03\0\0\0\0\0\xff\xff\xf1\xff\xff\xff\
+        \0\0\0\0\x0c\0\x01\0ingress\0";
+    same(RouteNetlinkMessage::NewQueueDiscipline(ingress_message(3)), theirs);
+
+    // tc filter add dev veth0 parent ffff: protocol all prio 1 u32 match u32 0 0 flowid 1:1
+    //   action mirred egress redirect dev ifb7
+    let theirs = b"\
+        \x94\0\0\0\x2c\0\x05\x06\xc9\x6e\x01\x6b\0\0\0\0\
+        \0\0\0\0\x03\0\0\0\0\0\0\0\0\0\xff\xff\
+        \0\x03\x01\0\x08\0\x01\0u32\0\x68\0\x02\0\
+        \x08\0\x01\0\x01\0\x01\0\x38\0\x07\0\x34\0\x01\0\
+        \x0b\0\x01\0mirred\0\0\x24\0\x02\x80\
+        \x20\0\x02\0\0\0\0\0\0\0\0\0\x04\0\0\0\
+        \0\0\0\0\0\0\0\0\x01\0\0\0\x05\0\0\0\
+        \x24\0\x05\0\x01\0\x01\0\0\0\0\0\0\0\0\0\
+        \0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\
+        \0\0\0\0";
+    same(RouteNetlinkMessage::NewTrafficFilter(redirect_message(3, 5)), theirs);
 }

@@ -11,6 +11,7 @@ use kernel::Rtnl;
 use kernel::rtnl::Link;
 use sha2::{Digest, Sha512};
 
+use crate::alias;
 use crate::error::Error;
 use crate::pod::Pod;
 
@@ -26,8 +27,6 @@ pub struct HostEnd {
 
 const PREFIX: &str = "veth";
 const DIGITS: usize = 11;
-/// The kernel takes less than this many bytes (`IFALIASZ`). Longer names do without.
-const ALIAS_LIMIT: usize = 256;
 
 impl HostEnd {
     /// The node's end of this command's attachment.
@@ -37,14 +36,14 @@ impl HostEnd {
     }
 
     fn named(network: &NetworkName, container_id: &str, ifname: &str) -> Self {
-        let alias = format!("{network}/{container_id}/{ifname}");
+        let alias = alias::alias(network, container_id, ifname);
         Self { name: veth_name(&alias), alias, ifname: ifname.to_owned() }
     }
 
     /// The alias, if the kernel has room for it.
     #[must_use]
     pub fn alias_that_fits(&self) -> Option<&str> {
-        Some(self.alias.as_str()).filter(|alias| alias.len() < ALIAS_LIMIT)
+        alias::alias_that_fits(&self.alias)
     }
 
     /// The name of the pod's end.
@@ -120,16 +119,11 @@ impl HostEnd {
         valid: &ValidAttachments,
     ) -> Result<(), Error> {
         for link in node.links()? {
-            let mut parts = link.alias.split('/');
-            let (Some(of), Some(id), Some(ifname), None) =
-                (parts.next(), parts.next(), parts.next(), parts.next())
-            else {
+            let Some((id, ifname)) = alias::alias_owner(&link.alias, network) else {
                 continue;
             };
-            let derived = of == network.as_str()
-                && Self::named(network, id, ifname).name == link.name
-                && !valid.contains(id, ifname);
-            if derived {
+            let derived = Self::named(network, id, ifname).name == link.name;
+            if derived && !valid.contains(id, ifname) {
                 delete_veth(node, &link)?;
             }
         }

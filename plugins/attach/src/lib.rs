@@ -2,6 +2,7 @@
 //! veth pair and how its ends are found again, addresses and routes of an IPAM result, forwarding,
 //! masquerading.
 
+mod alias;
 mod chain_name;
 mod error;
 pub mod forwarding;
@@ -13,7 +14,8 @@ mod pod;
 mod pod_interface;
 mod veth_pair;
 
-pub use chain_name::chain_name;
+pub use alias::{alias, alias_owner, alias_that_fits};
+pub use chain_name::{chain_name, hashed_name};
 pub use error::Error;
 pub use host_end::{HostEnd, veth_name};
 pub use macspoof::MacSpoofCheck;

@@ -9,6 +9,7 @@ use kernel::rtnl::{Link, LinkChange, Veth, VethPeer};
 use kernel::{Netns, Rtnl};
 
 use crate::config::Config;
+use crate::connection::skip_dad;
 use crate::error::{Error, changed, missing};
 use crate::vlans::Vlans;
 
@@ -43,10 +44,12 @@ pub(crate) fn ensure<'a>(
             let (vlans, index) = (vlans.clone(), link.index);
             move || Ok(delete_unused(index, node, &vlans, &of_this_add)?)
         });
+        skip_dad(&name)?;
     }
     // Also if they were there: who made them may have been stopped halfway.
     ignore_router_advertisements(&name)?;
     if let Some(port) = &port {
+        ignore_router_advertisements(&port.name)?;
         vlans.give(node, port, bridge)?;
     }
     if !link.up {
@@ -86,11 +89,9 @@ fn create(name: &str, node: &Rtnl, bridge: &Link) -> Result<bool, Error> {
         peer: VethPeer { name, mac: None, netns: &netns },
     };
     match node.create_veth(&pair) {
-        Err(error) if error.is_exists() => return Ok(false),
-        created => created?,
+        Err(error) if error.is_exists() => Ok(false),
+        created => Ok(created.map(|()| true)?),
     }
-    ignore_router_advertisements(pair.name)?;
-    Ok(true)
 }
 
 /// The bridge's port that it is the other end of. None if somebody else has made it as something else.

@@ -1,0 +1,233 @@
+//! The configuration's keys, and what they come to.
+
+use cni::Error;
+use serde::Deserialize;
+
+/// The plugin's own keys.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Config {
+    /// How many bits a second enter the pod.
+    pub ingress_rate: Option<u64>,
+    /// How many bits may enter at once after a pause.
+    pub ingress_burst: Option<u64>,
+    /// How many bits a second leave the pod.
+    pub egress_rate: Option<u64>,
+    /// How many bits may leave at once after a pause.
+    pub egress_burst: Option<u64>,
+    /// How long packets wait at most, in milliseconds; 25 by default.
+    pub latency: Option<u32>,
+    /// What the runtime adds.
+    pub runtime_config: RuntimeConfig,
+}
+
+/// What the runtime adds to the configuration.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RuntimeConfig {
+    /// The limits of this container, where the configuration has none.
+    pub bandwidth: Option<Limits>,
+}
+
+/// Limits as a runtime sends them; 0 is the same as nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Limits {
+    /// As in the configuration.
+    pub ingress_rate: Option<u64>,
+    /// As in the configuration.
+    pub ingress_burst: Option<u64>,
+    /// As in the configuration.
+    pub egress_rate: Option<u64>,
+    /// As in the configuration.
+    pub egress_burst: Option<u64>,
+}
+
+/// The configuration, found to make sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// For what enters the pod.
+    pub(crate) ingress: Option<Limit>,
+    /// For what leaves the pod.
+    pub(crate) egress: Option<Limit>,
+    /// In milliseconds.
+    pub(crate) latency: u32,
+}
+
+/// The limit of one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Limit {
+    /// Bytes a second.
+    pub(crate) rate: u64,
+    /// Bytes.
+    pub(crate) burst: u32,
+}
+
+const DEFAULT_LATENCY: u32 = 25;
+const MAX_LATENCY: u32 = 10_000;
+/// The kernel counts bytes.
+const BITS: u64 = 8;
+
+impl Config {
+    /// Errors: code 7 for values that are wrong or do not go together.
+    pub(crate) fn settings(&self) -> Result<Settings, Error> {
+        let latency = self.latency.unwrap_or(DEFAULT_LATENCY);
+        if !(1..=MAX_LATENCY).contains(&latency) {
+            let why = format!("{latency} is no time to wait; use 1 to {MAX_LATENCY} milliseconds");
+            return Err(Error::invalid_key("latency", why));
+        }
+        let (limits, place) = self.limits();
+        let direction = |keys: [&str; 2], rate: Option<u64>, burst: Option<u64>| {
+            let keys = keys.map(|key| format!("{place}{key}"));
+            limit(&keys, rate.unwrap_or(0), burst.unwrap_or(0))
+        };
+        let Limits { ingress_rate, ingress_burst, egress_rate, egress_burst } = limits;
+        Ok(Settings {
+            ingress: direction(["ingressRate", "ingressBurst"], ingress_rate, ingress_burst)?,
+            egress: direction(["egressRate", "egressBurst"], egress_rate, egress_burst)?,
+            latency,
+        })
+    }
+
+    /// The limits that hold, and what stands before their keys. As soon as the configuration has
+    /// any, even 0, the runtime's do not count, not even for the other direction.
+    fn limits(&self) -> (Limits, &'static str) {
+        let own = Limits {
+            ingress_rate: self.ingress_rate,
+            ingress_burst: self.ingress_burst,
+            egress_rate: self.egress_rate,
+            egress_burst: self.egress_burst,
+        };
+        match self.runtime_config.bandwidth {
+            Some(limits) if own == Limits::default() => (limits, "runtimeConfig.bandwidth."),
+            _ => (own, ""),
+        }
+    }
+}
+
+impl Settings {
+    /// Whether nothing is limited.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ingress.is_none() && self.egress.is_none()
+    }
+}
+
+/// The limit that two keys, in bits, come to.
+fn limit(keys: &[String; 2], rate: u64, burst: u64) -> Result<Option<Limit>, Error> {
+    let [rate_key, burst_key] = keys;
+    if rate == 0 && burst == 0 {
+        return Ok(None);
+    }
+    let too_small = |key: &str, value: u64| {
+        let why = format!("{value} is less than a byte, which has 8 bits; use 0 for no limit");
+        Error::invalid_key(key, why)
+    };
+    let without = |key: &str, other: &str| {
+        Error::invalid_key(key, format!("is missing or 0, but {other:?} is set; set both"))
+    };
+    if burst == 0 {
+        return Err(without(burst_key, rate_key));
+    }
+    if rate == 0 {
+        return Err(without(rate_key, burst_key));
+    }
+    if rate < BITS {
+        return Err(too_small(rate_key, rate));
+    }
+    if burst < BITS {
+        return Err(too_small(burst_key, burst));
+    }
+    let bytes = u32::try_from(burst / BITS).ok().filter(|bytes| *bytes < u32::MAX);
+    let burst = bytes.ok_or_else(|| {
+        let most = u64::from(u32::MAX) * BITS - 1;
+        Error::invalid_key(burst_key, format!("{burst} is too much; use at most {most} bits"))
+    })?;
+    Ok(Some(Limit { rate: rate / BITS, burst }))
+}
+
+#[cfg(test)]
+mod tests {
+    use cni::Code;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn settings(config: &Value) -> Result<Settings, Error> {
+        cni::json::read::<Config>(config)?.settings()
+    }
+
+    #[track_caller]
+    fn refused(config: &Value, key: &str, expected: &str) {
+        let error = settings(config).unwrap_err();
+        assert_eq!(error.code, Code::InvalidConfig, "{error}");
+        for text in [format!("{key:?}"), expected.to_owned()] {
+            assert!(error.msg.contains(&text), "{config}: {error}");
+        }
+    }
+
+    #[test]
+    fn bits_become_bytes() {
+        let config = json!({
+            "ingressRate": 1_000_000, "ingressBurst": 800_000,
+            "egressRate": 2_000_007, "egressBurst": 15,
+        });
+        let expected = Settings {
+            ingress: Some(Limit { rate: 125_000, burst: 100_000 }),
+            egress: Some(Limit { rate: 250_000, burst: 1 }),
+            latency: 25,
+        };
+        assert_eq!(settings(&config).unwrap(), expected);
+        for none in [json!({}), json!({"ingressRate": 0, "egressBurst": 0, "latency": 50})] {
+            assert!(settings(&none).unwrap().is_empty());
+        }
+    }
+
+    /// As containerd sends them.
+    #[test]
+    fn runtimes_spell_keys_as_go_does() {
+        let limits = json!({
+            "IngressRate": 0, "IngressBurst": 0, "EgressRate": 8_000_000, "EgressBurst": u32::MAX,
+        });
+        let found = settings(&json!({"runtimeConfig": {"bandwidth": limits}})).unwrap();
+        assert_eq!(found.ingress, None);
+        assert_eq!(found.egress, Some(Limit { rate: 1_000_000, burst: 536_870_911 }));
+    }
+
+    #[test]
+    fn the_configuration_wins_as_a_whole() {
+        let runtime = json!({"bandwidth": {"egressRate": 8000, "egressBurst": 8000}});
+        let both = json!({
+            "ingressRate": 80, "ingressBurst": 80, "latency": 100, "runtimeConfig": runtime,
+        });
+        let found = settings(&both).unwrap();
+        assert_eq!(found.ingress, Some(Limit { rate: 10, burst: 10 }));
+        assert_eq!((found.egress, found.latency), (None, 100));
+        let none = json!({"ingressRate": 0, "runtimeConfig": runtime});
+        assert!(settings(&none).unwrap().is_empty());
+        let not_a_limit = json!({"latency": 100, "ingressRate": null, "runtimeConfig": runtime});
+        assert_eq!(settings(&not_a_limit).unwrap().egress, Some(Limit { rate: 1000, burst: 1000 }));
+    }
+
+    #[test]
+    fn wrong_values_are_named() {
+        refused(&json!({"ingressRate": 8000}), "ingressBurst", "\"ingressRate\" is set");
+        refused(&json!({"egressBurst": 8000}), "egressRate", "\"egressBurst\" is set");
+        refused(&json!({"egressRate": 7, "egressBurst": 8000}), "egressRate", "7 is less than");
+        refused(&json!({"egressRate": 8000, "egressBurst": 7}), "egressBurst", "7 is less than");
+        refused(&json!({"egressRate": "1M"}), "egressRate", "\"1M\"");
+        refused(&json!({"egressRate": -1}), "egressRate", "-1");
+        refused(&json!({"latency": 0}), "latency", "1 to 10000 milliseconds");
+        refused(&json!({"latency": 10_001}), "latency", "1 to 10000 milliseconds");
+        let runtime = json!({"runtimeConfig": {"bandwidth": {"IngressRate": 8000}}});
+        refused(&runtime, "runtimeConfig.bandwidth.ingressBurst", "set both");
+    }
+
+    #[test]
+    fn the_largest_burst() {
+        let config = |burst: u64| json!({"ingressRate": 8, "ingressBurst": burst});
+        let most = 8 * u64::from(u32::MAX) - 1;
+        let burst = settings(&config(most)).unwrap().ingress.map(|limit| limit.burst);
+        assert_eq!(burst, Some(u32::MAX - 1));
+        refused(&config(most + 1), "ingressBurst", "at most 34359738359 bits");
+    }
+}

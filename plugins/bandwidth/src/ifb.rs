@@ -1,0 +1,112 @@
+//! The ifb device of a pod: how it is called, and how it is found again.
+
+use attach::{alias, alias_owner, alias_that_fits, hashed_name};
+use cni::{Call, Failures, NetworkName, ValidAttachments};
+use kernel::Rtnl;
+use kernel::rtnl::{Ifb, Link, LinkChange};
+
+use crate::error::Error;
+
+/// The ifb device of one attachment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OwnIfb {
+    /// As the reference plugin calls it, so that either can remove what the other made. The
+    /// interface's name is no part of it.
+    pub(crate) name: String,
+    alias: String,
+}
+
+const PREFIX: &str = "bwp";
+/// What Linux has room for (`IFNAMSIZ` less the final zero).
+const NAME_MAX: usize = 15;
+const KIND: &str = "ifb";
+
+impl OwnIfb {
+    /// The ifb device of this command's attachment.
+    pub(crate) fn of<C>(call: &Call<C>) -> Self {
+        Self::named(&call.network.name, call.container_id().as_str(), call.ifname().as_str())
+    }
+
+    pub(crate) fn named(network: &NetworkName, container_id: &str, ifname: &str) -> Self {
+        let name = hashed_name(PREFIX, NAME_MAX, network.as_str(), container_id);
+        Self { name, alias: alias(network, container_id, ifname) }
+    }
+
+    /// Makes it, up, and notes whose it is.
+    pub(crate) fn create(&self, node: &Rtnl, mtu: u32) -> Result<(), Error> {
+        match node.create_ifb(&Ifb { name: &self.name, mtu }) {
+            Err(error) if error.is_exists() => {
+                let there = node.link_by_name(&self.name)?;
+                let owner = there.map(|link| link.alias).unwrap_or_default();
+                Err(Error::Attached { name: self.name.clone(), owner })
+            }
+            created => Ok(created?),
+        }
+    }
+
+    /// Finds it, and notes whose it is.
+    pub(crate) fn claim(&self, node: &Rtnl) -> Result<Link, Error> {
+        let link = self.find(node)?;
+        let change = LinkChange { alias: alias_that_fits(&self.alias), ..LinkChange::default() };
+        node.set_link(link.index, change)?;
+        Ok(link)
+    }
+
+    /// Finds it.
+    pub(crate) fn find(&self, node: &Rtnl) -> Result<Link, Error> {
+        let link = node.link_by_name(&self.name)?.filter(is_ifb);
+        Ok(link.ok_or_else(|| attach::Error::missing(format!("ifb device {}", self.name)))?)
+    }
+
+    /// Deletes it, unless it is noted to be that of another interface.
+    pub(crate) fn delete(&self, node: &Rtnl) -> Result<(), Error> {
+        let link = node.link_by_name(&self.name)?.filter(is_ifb);
+        let is_own = |link: &Link| link.alias.is_empty() || link.alias == self.alias;
+        link.filter(is_own).map_or(Ok(()), |link| delete(node, &link))
+    }
+}
+
+/// Deletes the ifb devices of a network's attachments that are not valid.
+pub(crate) fn collect_garbage(
+    node: &Rtnl,
+    network: &NetworkName,
+    valid: &ValidAttachments,
+) -> Result<(), cni::Error> {
+    let mut failures = Failures::new();
+    let links = node.links().map_err(Error::from)?;
+    for link in links.iter().filter(|link| is_ifb(link)) {
+        let Some((id, ifname)) = alias_owner(&link.alias, network) else { continue };
+        let derived = OwnIfb::named(network, id, ifname).name == link.name;
+        if derived && !valid.contains(id, ifname) {
+            failures.try_to(format!("delete {}", link.name), || delete(node, link));
+        }
+    }
+    failures.into_result()
+}
+
+fn is_ifb(link: &Link) -> bool {
+    link.kind.as_deref() == Some(KIND)
+}
+
+/// Deletes a link; one that vanishes meanwhile is no failure.
+fn delete(node: &Rtnl, link: &Link) -> Result<(), Error> {
+    match node.delete_link(link.index) {
+        Err(error) if !error.is_not_found() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_reference_plugin() {
+        let network = "testnet".parse().unwrap();
+        let one = OwnIfb::named(&network, "pod-a", "eth0");
+        assert_eq!(one.name, "bwp9b8cc9dd5d53");
+        assert_eq!(one.alias, "testnet/pod-a/eth0");
+        assert_eq!(OwnIfb::named(&network, "pod-a", "eth1").name, one.name);
+        assert_ne!(OwnIfb::named(&network, "pod-b", "eth0").name, one.name);
+    }
+}

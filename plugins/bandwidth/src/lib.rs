@@ -1,0 +1,104 @@
+//! Limits how fast packets enter and leave a pod that an earlier plugin of the chain attached.
+//!
+//! What enters the pod waits in a token bucket filter on the node's end of its veth pair. What
+//! leaves the pod comes in there, where nothing can wait: it is redirected to an ifb device of the
+//! pod's own, waits there, and goes on. ADD computes both queues as a plain value and CHECK
+//! compares the same value; DEL and GC find the ifb device by its name, and the rest goes with the
+//! veth pair.
+
+mod config;
+mod error;
+mod ifb;
+mod plan;
+mod shape;
+
+pub use config::{Config, Limits, RuntimeConfig};
+pub use error::Error;
+
+use attach::{Pod, VethPair, interfaces};
+use cni::{Call, Code, Network, Plugin, Success, Undo, ValidAttachments};
+use kernel::rtnl::{Clock, Link};
+use kernel::{Netns, Rtnl};
+
+use crate::ifb::OwnIfb;
+use crate::plan::Plan;
+
+/// The plugin.
+#[derive(Clone, Copy, Debug)]
+pub struct Bandwidth;
+
+impl Plugin for Bandwidth {
+    const NAME: &'static str = "bandwidth";
+    type Config = Config;
+
+    fn validate(&self, network: &Network<Config>) -> Result<(), cni::Error> {
+        network.config.settings().map(drop)
+    }
+
+    fn add(&self, call: &Call<Config>) -> Result<Success, cni::Error> {
+        let mut result = call.previous_result()?.clone();
+        let settings = call.config().settings()?;
+        if settings.is_empty() {
+            return Ok(result);
+        }
+        let plan = Plan::new(&settings, Clock::read().map_err(Error::from)?);
+        let node = Rtnl::open().map_err(Error::from)?;
+        let host = host_end(call, &node, &result).map_err(Error::at_add)?;
+        Undo::around(|undo| {
+            let ifb = shape::apply(&node, &host, &OwnIfb::of(call), &plan, undo)?;
+            result.interfaces.extend(ifb.map(|ifb| interfaces::describe(&ifb, None)));
+            Ok(result)
+        })
+    }
+
+    fn check(&self, call: &Call<Config>) -> Result<(), cni::Error> {
+        let result = call.previous_result()?;
+        let settings = call.config().settings()?;
+        if settings.is_empty() {
+            return Ok(());
+        }
+        let plan = Plan::new(&settings, Clock::read().map_err(Error::from)?);
+        let node = Rtnl::open().map_err(Error::from)?;
+        let host = host_end(call, &node, result)?;
+        Ok(shape::check(&node, &host, &OwnIfb::of(call), &plan, result)?)
+    }
+
+    fn del(&self, call: &Call<Config>) -> Result<(), cni::Error> {
+        Ok(OwnIfb::of(call).delete(&Rtnl::open().map_err(Error::from)?)?)
+    }
+
+    fn gc(&self, network: &Network<Config>, valid: &ValidAttachments) -> Result<(), cni::Error> {
+        let node = Rtnl::open().map_err(Error::from)?;
+        ifb::collect_garbage(&node, &network.name, valid)
+    }
+
+    fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
+        let tried = Netns::in_new(|| try_out(network))
+            .unwrap_or_else(|error| Err(Error::from(error).into()));
+        tried.map_err(|error| cni::Error { code: Code::NotAvailable, ..error })
+    }
+}
+
+/// The node's end of the pod's veth pair, which the result has to tell of if it tells of interfaces
+/// at all: those before 0.3.0 did not.
+fn host_end(call: &Call<Config>, node: &Rtnl, result: &Success) -> Result<Link, Error> {
+    let ifname = call.ifname().as_str();
+    let pod = Pod::open(call.require_netns()?)?;
+    let VethPair { host, .. } = VethPair::find(node, &pod, ifname)?;
+    let mut told = result.interfaces.iter();
+    if result.interfaces.is_empty() || told.any(|it| it.sandbox.is_empty() && it.name == host.name)
+    {
+        return Ok(host);
+    }
+    Err(Error::NotTold { name: host.name, ifname: ifname.to_owned() })
+}
+
+/// Does what an ADD does, to the loopback interface of a namespace that vanishes with it.
+fn try_out(network: &Network<Config>) -> Result<(), cni::Error> {
+    let plan = Plan::example(Clock::read().map_err(Error::from)?);
+    let node = Rtnl::open().map_err(Error::from)?;
+    let lo = node.link_by_name("lo").map_err(Error::from)?;
+    let lo = lo.ok_or_else(|| attach::Error::missing("link lo"))?;
+    let ifb = OwnIfb::named(&network.name, "status", &lo.name);
+    Undo::around(|undo| Ok(shape::apply(&node, &lo, &ifb, &plan, undo).map(drop)?))
+}

@@ -1,0 +1,7 @@
+//! The program `bandwidth`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cni::run(&bandwidth::Bandwidth)
+}
