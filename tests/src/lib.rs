@@ -31,6 +31,6 @@ pub use chain::{Chain, Pod, call, call_with};
 pub use compare::{Difference, differences, matches_pattern};
 pub use echo::{TcpEcho, UdpEcho, answers, fetch, fetch_udp};
 pub use normalise::Normaliser;
-pub use process::{Cmd, Output};
+pub use process::{Cmd, Output, search_path};
 pub use suite::{Needs, Suite, panic_message};
 pub use world::{NODE, STATE_DIR, World, netns_path};

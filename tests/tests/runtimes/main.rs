@@ -1,0 +1,30 @@
+//! Real runtimes: what containerd and podman make of the plugins, from the first call to nothing left.
+//!
+//! Each case has a node of its own ([`node::Node`]); a recorder stands in front of each plugin, so
+//! that a failing case prints what the runtime asked and what was answered.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+mod calls;
+mod containerd;
+mod cri;
+mod node;
+mod plugins;
+mod podman;
+mod remains;
+mod stage;
+
+use std::process::ExitCode;
+
+use tests::Plugins;
+
+fn main() -> ExitCode {
+    let borrowed = plugins::Mixture::of(&Plugins::ours()).borrowed();
+    if !borrowed.is_empty() {
+        println!("not ours yet, hence the Go plugins everywhere: {}", borrowed.join(", "));
+    }
+    let mut stage = stage::Stage::default();
+    containerd::cases(&mut stage);
+    podman::cases(&mut stage);
+    stage.run()
+}
