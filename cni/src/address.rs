@@ -136,6 +136,20 @@ impl fmt::Display for Mac {
     }
 }
 
+/// Reads an address, for `#[serde(deserialize_with)]`. Go's `net.IP` reads an empty text as no
+/// address, and configurations rely on it.
+pub fn address_or_nothing<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<IpAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let address = text.parse::<IpAddr>();
+    let address = address.map_err(|_| de::Error::custom(format!("{text:?} is no address")))?;
+    Ok(Some(address.to_canonical()))
+}
+
 macro_rules! as_text {
     ($($name:ident),*) => {$(
         impl Serialize for $name {

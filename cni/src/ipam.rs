@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::call::Network;
 use crate::environment::Command;
-use crate::error::Error;
+use crate::error::{Code, Error};
 use crate::exec::{self, Running};
 use crate::result::Success;
 
@@ -53,8 +53,13 @@ pub fn gc<C>(network: &Network<C>) -> Result<(), Error> {
 }
 
 /// Asks whether it could serve an ADD now.
+///
+/// Errors: code 50 also if it cannot be run at all; what it says of itself keeps its own code.
 pub fn status<C>(network: &Network<C>) -> Result<(), Error> {
-    delegate(network, Command::Status).map(drop)
+    delegate(network, Command::Status).map(drop).map_err(|error| match error.code {
+        Code::Delegate => Error { code: Code::NotAvailable, ..error },
+        _ => error,
+    })
 }
 
 fn delegate<C>(network: &Network<C>, command: Command) -> Result<Option<Value>, Error> {

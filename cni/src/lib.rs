@@ -23,7 +23,7 @@ pub mod result;
 pub mod undo;
 pub mod version;
 
-pub use address::{Cidr, Mac};
+pub use address::{Cidr, Mac, address_or_nothing};
 pub use args::Args;
 pub use call::{Call, Network, ValidAttachments};
 pub use environment::{Command, Environment};

@@ -3,7 +3,7 @@
 //! Inside, there is one form, the newest. On stdout and in `prevResult` stands the form of the
 //! configuration's version: an object with `ip4` and `ip6` up to 0.2.0, lists with the family
 //! beside each address up to 0.4.0, lists alone since 1.0.0. 1.1.0 added keys to interfaces and
-//! routes; the routes' ones have always been passed on in older versions too, and are here.
+//! routes; the routes' ones have always been passed on from 0.3.0 on, and are here.
 
 use std::net::IpAddr;
 
@@ -305,11 +305,8 @@ impl Oldest {
         let family = |v4: bool| {
             let ip = result.ips.iter().find(|ip| ip.address.is_ipv4() == v4)?;
             let routes = result.routes.iter().filter(|route| route.dst.is_ipv4() == v4);
-            Some(OldestIp {
-                ip: ip.address,
-                gateway: ip.gateway,
-                routes: routes.cloned().collect(),
-            })
+            let routes = routes.map(|route| Route { gw: route.gw, ..Route::to(route.dst) });
+            Some(OldestIp { ip: ip.address, gateway: ip.gateway, routes: routes.collect() })
         };
         Self {
             cni_version: Some(version),

@@ -194,27 +194,41 @@ fn boolean(object: &Map<String, Value>, key: &str) -> Result<bool, InvalidNetwor
     }
 }
 
-/// The newest of the versions that the configuration supports and this program knows.
+/// The newest of the versions that the configuration supports, but for those newer than all that
+/// are known here. As in libcni, one that is none, or unknown and the newest, is not passed over.
 fn version(list: &Map<String, Value>) -> Result<Version, InvalidNetwork> {
     let single = string(list, "cniVersion")?;
     let several = match list.get("cniVersions") {
-        None => Vec::new(),
+        None => return single.unwrap_or_default().parse().map_err(InvalidNetwork::Version),
         Some(Value::Array(versions)) => versions
             .iter()
             .map(|version| version.as_str().ok_or_else(|| wrong("cniVersions", "a list of texts")))
-            .collect::<Result<_, _>>()?,
+            .collect::<Result<Vec<_>, _>>()?,
         Some(_) => return Err(wrong("cniVersions", "a list of texts")),
     };
-    let known = several.iter().copied().chain(single).filter(|text| !text.is_empty());
-    match known.filter_map(|text| text.parse().ok()).max() {
-        Some(newest) => Ok(newest),
-        // Neither key: 0.1.0, which had none.
-        None => single
-            .or(several.first().copied())
-            .unwrap_or_default()
-            .parse()
-            .map_err(InvalidNetwork::Version),
+    let known = Version::ALL.iter().filter_map(|version| numbers(version.as_str())).max();
+    let mut chosen = None;
+    for text in several.iter().copied().chain(single).filter(|text| !text.is_empty()) {
+        let numbers = numbers(text).ok_or_else(|| wrong("cniVersions", "a list of versions"))?;
+        if Some(numbers) <= known {
+            chosen = chosen.max(Some((numbers, text)));
+        }
     }
+    let chosen = chosen.map(|(_, text)| text).or(single).or(several.first().copied());
+    chosen.unwrap_or_default().parse().map_err(InvalidNetwork::Version)
+}
+
+/// The numbers of a version; those that are left out are 0.
+fn numbers(version: &str) -> Option<[u32; 3]> {
+    let mut numbers = [0; 3];
+    let parts: Vec<&str> = version.split('.').collect();
+    if parts.len() > numbers.len() {
+        return None;
+    }
+    for (number, part) in numbers.iter_mut().zip(parts) {
+        *number = part.parse().ok()?;
+    }
+    Some(numbers)
 }
 
 fn missing(key: &str) -> InvalidNetwork {
@@ -244,6 +258,8 @@ mod tests {
             (json!("0.3.0"), json!(["2.0.0"]), Version::V0_3_0),
             (json!(null), json!(["1.0.0", "7.0.0"]), Version::V1_0_0),
             (json!(""), json!(["0.4.0"]), Version::V0_4_0),
+            (json!(null), json!(["0.9.0", "1.0.0"]), Version::V1_0_0),
+            (json!("1.0.0"), json!([]), Version::V1_0_0),
             (json!(""), json!(null), Version::V0_1_0),
             (json!(null), json!(null), Version::V0_1_0),
         ] {
@@ -255,8 +271,15 @@ mod tests {
             }
             assert_eq!(list(&network).unwrap().version, expected, "{network}");
         }
-        let unknown = json!({"name": "n", "cniVersions": ["2.0.0"], "plugins": [{"type": "t"}]});
-        assert!(matches!(list(&unknown), Err(InvalidNetwork::Version(_))));
+        for unknown in [json!(["2.0.0"]), json!(["0.4.0", "0.9.0"]), json!(["0.4.0", "1.0"])] {
+            let network = json!({"name": "n", "cniVersions": unknown, "plugins": [{"type": "t"}]});
+            assert!(matches!(list(&network), Err(InvalidNetwork::Version(_))), "{network}");
+        }
+        for wrong in ["one", "1.0.0.0", "1..0", "-1.0.0"] {
+            let network = json!({"name": "n", "cniVersion": "1.0.0", "cniVersions": [wrong]});
+            let expected = "key \"cniVersions\" is not a list of versions";
+            assert_eq!(list(&network).unwrap_err().to_string(), expected, "{network}");
+        }
     }
 
     #[test]

@@ -37,6 +37,19 @@ pub enum Cause {
     /// A reply did not fit: longer than any message that the kernel is known to send.
     #[error("the kernel's reply has {0} bytes, more than the buffer")]
     Truncated(usize),
+    /// A program failed: how it ended, and what it said.
+    #[error("{0}")]
+    Program(String),
+    /// A program did not get the lock that it needs, and said so.
+    #[error("{0}")]
+    Locked(String),
+    /// There are legacy iptables rules, and no program that could change them.
+    #[error(
+        "the legacy tables of iptables are in use here, and neither an iptables-legacy-restore is in PATH nor an \
+         iptables-restore that says (legacy) when it is asked for its --version; install the legacy programs of \
+         iptables, or move this node's rules to nf_tables"
+    )]
+    NoLegacyProgram,
     /// The objects kept changing while they were being listed.
     #[error("the list changed {0} times while it was being read")]
     Unstable(u32),
@@ -63,10 +76,33 @@ impl Error {
         matches!(self.errno(), Some(Errno::ENOENT | Errno::ENODEV | Errno::ESRCH))
     }
 
+    /// Whether the object of the operation is in use.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.errno() == Some(Errno::EBUSY)
+    }
+
     /// Whether there is such an object already.
     #[must_use]
     pub fn is_exists(&self) -> bool {
         self.errno() == Some(Errno::EEXIST)
+    }
+
+    /// Whether it may work when somebody else has given up a lock.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        matches!(self.cause, Cause::Locked(_))
+    }
+
+    /// Whether a program has to be installed first.
+    #[must_use]
+    pub fn needs_program(&self) -> bool {
+        matches!(self.cause, Cause::NoLegacyProgram)
+    }
+
+    /// Tells of a second failure beside the first, in its operation's text.
+    pub(crate) fn also(&mut self, text: &str) {
+        self.operation = format!("{}, {text}", self.operation);
     }
 }
 
@@ -77,7 +113,12 @@ impl Cause {
         match self {
             Self::Refused { errno, .. } => Some(*errno),
             Self::Io(error) => error.raw_os_error().map(Errno::from_raw),
-            Self::Decode(_) | Self::Truncated(_) | Self::Unstable(_) => None,
+            Self::Decode(_)
+            | Self::Truncated(_)
+            | Self::Program(_)
+            | Self::Locked(_)
+            | Self::NoLegacyProgram
+            | Self::Unstable(_) => None,
         }
     }
 }
@@ -125,7 +166,8 @@ mod tests {
             Some("Network is unreachable (Nexthop has invalid gateway)")
         );
         assert_eq!(error.errno(), Some(Errno::ENETUNREACH));
-        assert!(!error.is_not_found());
+        assert!(!error.is_not_found() && !error.is_busy());
+        assert!(Error::new("x", Errno::EBUSY).is_busy());
         assert!(Error::new("x", Errno::ENODEV).is_not_found());
         assert!(Error::new("x", io::Error::from_raw_os_error(17)).is_exists());
     }

@@ -25,10 +25,16 @@ pub fn write(name: &[&str], value: &str) -> Result<Option<String>> {
     if before == value {
         return Ok(None);
     }
-    let path = path(name);
-    fs::write(&path, value)
-        .map_err(|error| Error::new(format!("write {value} to {}", path.display()), error))?;
+    set(name, value)?;
     Ok(Some(before))
+}
+
+/// Writes a setting, whatever its value; some cannot be read.
+pub fn set(name: &[&str], value: &str) -> Result<()> {
+    let path = path(name);
+    // The line's end makes an empty value one that is written, too.
+    fs::write(&path, format!("{value}\n"))
+        .map_err(|error| Error::new(format!("write {value} to {}", path.display()), error))
 }
 
 /// As [`write()`], where the setting is there and can be written: a link may have no IPv6, and a
@@ -70,6 +76,12 @@ mod tests {
             assert_eq!(write(&name, "1").unwrap().as_deref(), Some("0"));
             assert_eq!(write(&name, "1").unwrap(), None);
             assert_eq!(read(&name).unwrap(), "1");
+
+            let ports = ["ipv4", "ip_local_reserved_ports"];
+            assert_eq!(write(&ports, "8080").unwrap().as_deref(), Some(""));
+            assert_eq!(write(&ports, "").unwrap().as_deref(), Some("8080"));
+            assert_eq!(read(&ports).unwrap(), "");
+            set(&["ipv4", "route", "flush"], "1").unwrap();
         })
         .join()
         .unwrap();

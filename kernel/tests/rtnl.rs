@@ -92,6 +92,14 @@ fn a_bridge() {
         .unwrap();
         let seen = ip("link show cni0");
         assert!(seen.contains("mtu 1300") && !seen.contains("PROMISC"), "{seen}");
+
+        let change =
+            LinkChange { allmulti: Some(true), tx_queue_len: Some(333), ..LinkChange::default() };
+        rtnl.set_link(index, change).unwrap();
+        let seen = ip("link show cni0");
+        assert!(seen.contains("ALLMULTI") && seen.contains("qlen 333"), "{seen}");
+        let link = rtnl.link_by_index(index).unwrap().unwrap();
+        assert_eq!((link.allmulti, link.tx_queue_len, link.promisc), (true, 333, false));
     });
 }
 

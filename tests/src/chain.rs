@@ -1,7 +1,7 @@
 //! A network's plugins, run as a container runtime runs them.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 
 use serde_json::{Map, Value, json};
 
@@ -27,6 +27,11 @@ impl Pod {
         Self { id: name.to_owned(), netns: netns_path(name), ifname: "eth0".to_owned() }
     }
 
+    /// In place of an attachment, for the commands on a network as a whole.
+    fn nobody() -> Self {
+        Self { id: String::new(), netns: String::new(), ifname: String::new() }
+    }
+
     /// The same attachment as a runtime names it when the namespace has gone.
     #[must_use]
     pub fn without_netns(&self) -> Self {
@@ -44,11 +49,12 @@ impl Pod {
 #[derive(Debug)]
 pub struct Chain<'a> {
     world: &'a World,
+    node: String,
     plugins: Plugins,
     conflist: Value,
     /// Values of the capabilities, by name (`portMappings`, …), for those that declare them.
     pub capabilities: Value,
-    results: RefCell<BTreeMap<(String, String), Value>>,
+    results: Mutex<BTreeMap<(String, String), Value>>,
 }
 
 impl<'a> Chain<'a> {
@@ -62,8 +68,29 @@ impl<'a> Chain<'a> {
     /// A chain given as a whole conflist.
     #[must_use]
     pub fn of(world: &'a World, plugins: &Plugins, conflist: Value) -> Self {
-        let plugins = plugins.clone();
-        Self { world, plugins, conflist, capabilities: json!({}), results: RefCell::default() }
+        Self {
+            world,
+            node: NODE.to_owned(),
+            plugins: plugins.clone(),
+            conflist,
+            capabilities: json!({}),
+            results: Mutex::default(),
+        }
+    }
+
+    /// Runs on another node than [`NODE`]: the name of its namespace.
+    #[must_use]
+    pub fn on(mut self, node: &str) -> Self {
+        node.clone_into(&mut self.node);
+        self
+    }
+
+    /// Sets the network's name and its `cniVersion`, which is 1.1.0 where GC and STATUS are.
+    #[must_use]
+    pub fn network(mut self, name: &str, version: &str) -> Self {
+        self.conflist["name"] = json!(name);
+        self.conflist["cniVersion"] = json!(version);
+        self
     }
 
     /// Sets the port mappings that ADD, CHECK and DEL pass on.
@@ -78,10 +105,11 @@ impl<'a> Chain<'a> {
     pub fn with(&self, plugins: &Plugins) -> Self {
         Self {
             world: self.world,
+            node: self.node.clone(),
             plugins: plugins.clone(),
             conflist: self.conflist.clone(),
             capabilities: self.capabilities.clone(),
-            results: self.results.clone(),
+            results: Mutex::new(self.results.lock().unwrap().clone()),
         }
     }
 
@@ -95,7 +123,7 @@ impl<'a> Chain<'a> {
             }
             result = output.json();
         }
-        self.results.borrow_mut().insert(key(pod), result.clone());
+        self.results.lock().unwrap().insert(key(pod), result.clone());
         Ok(result)
     }
 
@@ -132,29 +160,40 @@ impl<'a> Chain<'a> {
     /// DEL by a runtime that remembers nothing: no previous result, no capabilities.
     #[track_caller]
     pub fn del_by_names(&self, pod: &Pod) {
-        let bare = Self {
-            capabilities: json!({}),
-            results: RefCell::default(),
-            ..self.with(&self.plugins)
-        };
+        let bare =
+            Self { capabilities: json!({}), results: Mutex::default(), ..self.with(&self.plugins) };
         bare.del(pod);
     }
 
     /// The result that ADD left for a pod; null without one.
     #[must_use]
     pub fn result(&self, pod: &Pod) -> Value {
-        self.results.borrow().get(&key(pod)).cloned().unwrap_or_default()
+        self.results.lock().unwrap().get(&key(pod)).cloned().unwrap_or_default()
     }
 
-    /// GC of the whole chain with the attachments that are still valid.
-    #[track_caller]
-    pub fn gc(&self, valid: &[&Pod]) {
+    /// GC of the whole chain with the attachments that are still valid. As a runtime has to, it
+    /// goes on after a plugin that fails; the outputs of those that did.
+    pub fn try_gc(&self, valid: &[&Pod]) -> Result<(), Vec<Output>> {
         let valid: Vec<Value> =
             valid.iter().map(|p| json!({"containerID": p.id, "ifname": p.ifname})).collect();
         let more = json!({"cni.dev/valid-attachments": valid, "cni.dev/attachments": valid});
-        let nobody = Pod { id: String::new(), netns: String::new(), ifname: String::new() };
-        each(&self.configs(), |config| self.run("GC", &nobody, config, &Value::Null, &more))
-            .unwrap_or_else(|output| panic!("GC\n{output}"));
+        let run = |config: &Value| self.run("GC", &Pod::nobody(), config, &Value::Null, &more);
+        let outputs = self.configs().into_iter().map(|config| run(&config));
+        let failed: Vec<Output> = outputs.filter(|output| output.code() != 0).collect();
+        if failed.is_empty() { Ok(()) } else { Err(failed) }
+    }
+
+    /// GC, which must succeed.
+    #[track_caller]
+    pub fn gc(&self, valid: &[&Pod]) {
+        self.try_gc(valid).unwrap_or_else(|outputs| panic!("GC\n{}", outputs[0]));
+    }
+
+    /// STATUS; the output of the first plugin that is not ready.
+    pub fn try_status(&self) -> Result<(), Box<Output>> {
+        let run =
+            |config: &Value| self.run("STATUS", &Pod::nobody(), config, &Value::Null, &json!({}));
+        each(&self.configs(), run)
     }
 
     /// What plugin number `index` reads on stdin for ADD, `previous` being the result before it.
@@ -174,7 +213,7 @@ impl<'a> Chain<'a> {
     fn run(&self, command: &str, pod: &Pod, config: &Value, prev: &Value, more: &Value) -> Output {
         let plugin = config["type"].as_str().expect("a plugin has a type").to_owned();
         let stdin = self.request(config, prev, more).to_string();
-        self.world.run(NODE, &call_with(&self.plugins, &plugin, command, pod, &stdin))
+        self.world.run(&self.node, &call_with(&self.plugins, &plugin, command, pod, &stdin))
     }
 
     fn request(&self, config: &Value, previous: &Value, more: &Value) -> Value {

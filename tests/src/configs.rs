@@ -43,6 +43,34 @@ pub fn portmap() -> Value {
     json!({"type": "portmap", "capabilities": {"portMappings": true}})
 }
 
+/// tuning that changes a setting and attributes of the interface.
+#[must_use]
+pub fn tuning() -> Value {
+    json!({
+        "type": "tuning", "dataDir": format!("{STATE_DIR}/tuning"), "mtu": 1420,
+        "mac": "c2:11:22:33:44:55", "promisc": true, "allmulti": true,
+        "sysctl": {"net.core.somaxconn": "500"},
+    })
+}
+
+/// The backends that our portmap has; the Go one has both.
+pub const PORTMAP_BACKENDS: &[&str] = &["iptables", "nftables"];
+
+/// The backends that our ptp and bridge masquerade with; the Go ones have both.
+pub const MASQUERADE_BACKENDS: &[&str] = &["iptables", "nftables"];
+
+/// portmap with rules of the given backend.
+#[must_use]
+pub fn portmap_by(backend: &str) -> Value {
+    with(portmap(), &json!({"backend": backend}))
+}
+
+/// kind's chain: ptp without masquerading, and portmap with the given backend.
+#[must_use]
+pub fn kind(subnets: &[&str], backend: &str) -> [Value; 2] {
+    [with(ptp(subnets), &json!({"ipMasq": false})), portmap_by(backend)]
+}
+
 /// bandwidth with limits for both directions, in Mbit/s.
 #[must_use]
 pub fn bandwidth(ingress: u64, egress: u64) -> Value {

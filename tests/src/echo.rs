@@ -1,9 +1,12 @@
 //! Small servers inside a namespace, and clients that ask them: standard library only.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -67,7 +70,10 @@ fn answer(mut stream: TcpStream, name: &str, peer: SocketAddr) -> io::Result<()>
     stream.shutdown(Shutdown::Write)
 }
 
-/// A UDP server that answers each datagram with its own name and the client's address.
+/// What [`fetch_udp`] asks.
+const QUESTION: &str = "hello";
+
+/// A UDP server that answers each datagram with its own name, the client's address and the question.
 #[derive(Debug)]
 pub struct UdpEcho {
     socket: Arc<UdpSocket>,
@@ -84,8 +90,9 @@ impl UdpEcho {
         let thread = thread::spawn(move || {
             let mut datagram = [0; 512];
             // A datagram of no bytes is how the shutdown below shows.
-            while let Ok((1.., peer)) = receiving.recv_from(&mut datagram) {
-                let text = format!("{name} {}", peer.ip().to_canonical());
+            while let Ok((length @ 1.., peer)) = receiving.recv_from(&mut datagram) {
+                let question = String::from_utf8_lossy(&datagram[..length]);
+                let text = format!("{name} {} {question}", peer.ip().to_canonical());
                 let _ = receiving.send_to(text.as_bytes(), peer);
             }
         });
@@ -107,19 +114,33 @@ pub fn answers(world: &World, netns: &str, address: &str) -> bool {
     world.inside(netns, || TcpStream::connect_timeout(&address, IMPATIENCE).is_ok())
 }
 
+/// What an HTTP server answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response {
+    /// The status, such as 404.
+    pub status: u16,
+    /// The page.
+    pub body: String,
+}
+
 /// Asks for a page from namespace `netns`: "NAME CLIENT" as the server saw it.
 pub fn fetch(world: &World, netns: &str, address: &str) -> io::Result<String> {
+    request(world, netns, address, address).map(|response| response.body)
+}
+
+/// Asks for a page of `host` from namespace `netns`.
+pub fn request(world: &World, netns: &str, address: &str, host: &str) -> io::Result<Response> {
     let address: SocketAddr = address.parse().map_err(io::Error::other)?;
     world.inside(netns, || {
         let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
-        write!(stream, "GET / HTTP/1.1\r\nHost: {address}\r\n\r\n")?;
+        write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
         let mut response = String::new();
         stream.read_to_string(&mut response)?;
-        let (_, body) = response
-            .split_once("\r\n\r\n")
-            .ok_or_else(|| io::Error::other(format!("no HTTP response: {response:?}")))?;
-        Ok(body.to_owned())
+        let status = response.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let body = response.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+        let whole = status.zip(body).map(|(status, body)| Response { status, body });
+        whole.ok_or_else(|| io::Error::other(format!("no HTTP response: {response:?}")))
     })
 }
 
@@ -135,11 +156,90 @@ pub fn fetch_udp(world: &World, netns: &str, address: &str, port: u16) -> io::Re
         socket.connect(address)?;
         let mut answer = [0; 512];
         let mut ask = || {
-            socket.send(b"hello")?;
+            socket.send(QUESTION.as_bytes())?;
             socket.recv(&mut answer)
         };
         // The first datagram may be lost while the neighbour's address is being resolved.
         let length = ask().or_else(|_| ask())?;
-        Ok(String::from_utf8_lossy(&answer[..length]).into_owned())
+        let answer = String::from_utf8_lossy(&answer[..length]);
+        Ok(answer.trim_end_matches(QUESTION).trim_end().to_owned())
     })
+}
+
+/// A client that keeps sending numbered datagrams from one socket, whether or not they are answered.
+#[derive(Debug)]
+pub struct UdpStream {
+    sent: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<BTreeMap<usize, String>>>,
+}
+
+impl UdpStream {
+    /// Sends from namespace `netns` every other millisecond.
+    #[must_use]
+    pub fn start(world: &World, netns: &str, address: &str) -> Self {
+        let own = if address.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+        let socket = world.inside(netns, || {
+            let socket = UdpSocket::bind(own)?;
+            socket.set_nonblocking(true)?;
+            socket.connect(address).map(|()| socket)
+        });
+        let socket = socket.unwrap_or_else(|e| panic!("a socket for {address}: {e}"));
+        let (sent, stop) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (counter, end) = (Arc::clone(&sent), Arc::clone(&stop));
+        let thread = thread::spawn(move || {
+            let mut answers = BTreeMap::new();
+            while !end.load(Ordering::SeqCst) {
+                let number = counter.fetch_add(1, Ordering::SeqCst);
+                // Nobody listens for a while, and the kernel says so at each of these calls.
+                let _ = socket.send(number.to_string().as_bytes());
+                thread::sleep(Duration::from_millis(2));
+                collect(&socket, &mut answers);
+            }
+            // The last ones may be late on a busy machine.
+            let _ = socket.set_nonblocking(false);
+            let _ = socket.set_read_timeout(Some(IMPATIENCE));
+            collect(&socket, &mut answers);
+            answers
+        });
+        Self { sent, stop, thread: Some(thread) }
+    }
+
+    /// The number of the next datagram.
+    #[must_use]
+    pub fn next(&self) -> usize {
+        self.sent.load(Ordering::SeqCst)
+    }
+
+    /// Waits until so many more have been sent.
+    pub fn send_more(&self, count: usize) {
+        let last = self.next() + count;
+        while self.next() < last {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Ends the stream: who answered which datagram, "NAME CLIENT" by number.
+    #[must_use]
+    pub fn end(mut self) -> BTreeMap<usize, String> {
+        self.stop.store(true, Ordering::SeqCst);
+        let thread = self.thread.take().expect("the stream ends once");
+        thread.join().unwrap_or_else(|panic| resume_unwind(panic))
+    }
+}
+
+impl Drop for UdpStream {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Takes the answers that have come so far.
+fn collect(socket: &UdpSocket, answers: &mut BTreeMap<usize, String>) {
+    let mut datagram = [0; 512];
+    while let Ok(length) = socket.recv(&mut datagram) {
+        let text = String::from_utf8_lossy(&datagram[..length]);
+        let (who, number) = text.rsplit_once(' ').expect("an answer ends with its question");
+        answers.insert(number.parse().expect("the questions are numbers"), who.to_owned());
+    }
 }

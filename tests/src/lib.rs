@@ -16,21 +16,26 @@
 mod binaries;
 mod chain;
 mod compare;
+mod daemon;
 mod echo;
 mod normalise;
 mod observe;
 mod process;
 mod suite;
+mod visit;
 mod world;
 
 pub mod configs;
+pub mod kind;
 pub mod reference;
 
 pub use binaries::{Plugins, conflist_program, tool, workspace};
 pub use chain::{Chain, Pod, call, call_with};
 pub use compare::{Difference, differences, matches_pattern};
-pub use echo::{TcpEcho, UdpEcho, answers, fetch, fetch_udp};
+pub use daemon::Daemon;
+pub use echo::{Response, TcpEcho, UdpEcho, UdpStream, answers, fetch, fetch_udp, request};
 pub use normalise::Normaliser;
 pub use process::{Cmd, Output, search_path};
 pub use suite::{Needs, Suite, panic_message};
+pub use visit::{Mirror, while_visited};
 pub use world::{NODE, STATE_DIR, World, netns_path};

@@ -14,8 +14,8 @@ use tests::configs::port;
 use tests::{Cmd, NODE, Needs, Output, Plugins, Suite, TcpEcho, World};
 use tests::{conflist_program, differences, fetch, netns_path, tool, workspace};
 
-const OURS: [&str; 5] = ["bridge", "host-local", "loopback", "portmap", "ptp"];
-const OTHERS: [&str; 2] = ["firewall", "tuning"];
+const OURS: [&str; 6] = ["bridge", "host-local", "loopback", "portmap", "ptp", "tuning"];
+const OTHERS: [&str; 1] = ["firewall"];
 
 /// A program that runs a network's chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

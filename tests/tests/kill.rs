@@ -3,6 +3,7 @@
 //! ADD's plugin is killed, the pod's namespace vanishes, and a runtime that remembers nothing calls
 //! DEL with an empty `CNI_NETNS`. Then the next pod comes and goes; if the wreck has left anything
 //! behind or spoilt anything, the node is not as if that next pod had been the only one ever.
+//! After a GC that was killed it is another GC that has to make up for it.
 //!
 //! Not run with the Go plugins: their processes make thousands of system calls from many threads,
 //! in no fixed order, and they leave rules behind after most kills.
@@ -19,10 +20,14 @@ use std::sync::Mutex;
 use std::thread;
 
 use serde_json::{Value, json};
-use tests::configs::{POD_SUBNET, POD_SUBNET6, bandwidth, bridge, port, portmap, ptp, with};
+use tests::configs::{
+    MASQUERADE_BACKENDS, POD_SUBNET, POD_SUBNET6, PORTMAP_BACKENDS, bandwidth, bridge, port,
+    portmap, portmap_by, ptp, tuning, with,
+};
 use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, differences, panic_message};
 
-const ALL: [&str; 6] = ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp"];
+const ALL: [&str; 7] =
+    ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp", "tuning"];
 /// Where the plugins stand in a world: links, and a script for the one that is to die.
 const BIN: &str = "/run/bin";
 /// Where strace writes what it saw.
@@ -59,14 +64,38 @@ const AT_ONCE: usize = 4;
 fn main() -> ExitCode {
     let mut suite = Suite::new();
     let needs = Needs::plugins(&Plugins::ours(), &ALL).tools(&["strace", "iptables"]);
-    for plugin in ALL {
-        for command in ["ADD", "DEL"] {
-            suite.case(&format!("{plugin}_dies_in_{command}"), &needs, move || {
-                dies(plugin, command);
-            });
+    for victim in victims() {
+        for command in ["ADD", "DEL", "GC"] {
+            // loopback has nothing to collect.
+            if (victim.plugin, command) != ("loopback", "GC") {
+                let Victim { plugin, backend } = victim;
+                suite.case(&format!("{plugin}_{backend}_dies_in_{command}"), &needs, move || {
+                    dies(victim, command);
+                });
+            }
         }
     }
     suite.run()
+}
+
+/// Who is killed.
+#[derive(Clone, Copy, Debug)]
+struct Victim {
+    plugin: &'static str,
+    /// What its rules are written with.
+    backend: &'static str,
+}
+
+/// Each plugin with each kind of rules; bridge masquerades as ptp does, by the same code.
+fn victims() -> Vec<Victim> {
+    let with = |plugin| move |&backend: &&'static str| Victim { plugin, backend };
+    let mut victims: Vec<_> = ["bandwidth", "bridge", "host-local", "loopback", "tuning"]
+        .iter()
+        .map(|it| with(*it)(&"iptables"))
+        .collect();
+    victims.extend(PORTMAP_BACKENDS.iter().map(with("portmap")));
+    victims.extend(MASQUERADE_BACKENDS.iter().map(with("ptp")));
+    victims
 }
 
 /// A call of a system call: the `count`th of those named `name`.
@@ -76,15 +105,15 @@ struct Point {
     count: usize,
 }
 
-fn dies(plugin: &'static str, command: &str) {
-    let points = points(plugin, command);
-    assert!(points.len() > 5, "{plugin} makes hardly any system call: {points:?}");
-    let expected = undisturbed(plugin);
+fn dies(victim: Victim, command: &str) {
+    let points = points(victim, command);
+    assert!(points.len() > 5, "{victim:?} makes hardly any system call: {points:?}");
+    let expected = undisturbed(victim);
     let (queue, kills, wrecks) = (Mutex::new(points.iter()), Mutex::new(0), Mutex::default());
     let work = || {
         loop {
             let Some(point) = queue.lock().unwrap().next() else { return };
-            let outcome = catch_unwind(|| disturbed(plugin, command, point));
+            let outcome = catch_unwind(|| disturbed(victim, command, point));
             let trouble = match outcome {
                 Ok((was_killed, found)) => {
                     *kills.lock().unwrap() += usize::from(was_killed);
@@ -112,14 +141,15 @@ fn dies(plugin: &'static str, command: &str) {
 }
 
 /// The system calls of an undisturbed command.
-fn points(plugin: &'static str, command: &str) -> Vec<Point> {
-    let node = Node::new(plugin);
-    if command == "DEL" {
+fn points(victim: Victim, command: &str) -> Vec<Point> {
+    let node = Node::new(victim);
+    if command != "ADD" {
         node.chain().add(&node.pod);
     }
     node.place(Some("strace -qq -o /run/trace"));
     match command {
         "ADD" => drop(node.chain().add(&node.pod)),
+        "GC" => node.chain().gc(&[]),
         _ => node.chain().del_by_names(&node.pod),
     }
     let trace = node.world.files(|| fs::read_to_string(TRACE).unwrap());
@@ -137,17 +167,17 @@ fn points(plugin: &'static str, command: &str) -> Vec<Point> {
 }
 
 /// The node after a pod that nothing has happened to.
-fn undisturbed(plugin: &'static str) -> Value {
-    let node = Node::new(plugin);
+fn undisturbed(victim: Victim) -> Value {
+    let node = Node::new(victim);
     node.place(None);
     node.next_pod();
     node.state()
 }
 
-/// The node after a kill, a DEL and the next pod; and whether the kill took place.
-fn disturbed(plugin: &'static str, command: &str, point: &Point) -> (bool, Value) {
-    let node = Node::new(plugin);
-    if command == "DEL" {
+/// The node after a kill, what makes up for it, and the next pod; and whether the kill took place.
+fn disturbed(victim: Victim, command: &str, point: &Point) -> (bool, Value) {
+    let node = Node::new(victim);
+    if command != "ADD" {
         node.chain().add(&node.pod);
     }
     let Point { name, count } = point;
@@ -155,16 +185,22 @@ fn disturbed(plugin: &'static str, command: &str, point: &Point) -> (bool, Value
         "strace -qq -o {TRACE} -e trace={name} -e inject={name}:signal=SIGKILL:when={count}"
     )));
     let failure = match command {
-        "ADD" => node.chain().try_add(&node.pod).err(),
-        _ => node.chain().try_del(&node.pod).err(),
+        "ADD" => node.chain().try_add(&node.pod).err().map(|output| *output),
+        "GC" => node.chain().try_gc(&[]).err().map(|mut outputs| outputs.remove(0)),
+        _ => node.chain().try_del(&node.pod).err().map(|output| *output),
     };
     // Who delegated to the killed one lives and reports an error.
     let was_killed = failure.is_some_and(|output| {
-        output.status.signal() == Some(9) || (plugin == "host-local" && output.code() == 1)
+        output.status.signal() == Some(9) || (victim.plugin == "host-local" && output.code() == 1)
     });
     node.place(None);
-    node.world.remove_netns("pod-a");
-    node.chain().del_by_names(&node.pod.without_netns());
+    if command == "GC" {
+        // The pod's namespace stays: what is to be seen of GC is not the kernel's work.
+        node.chain().gc(&[]);
+    } else {
+        node.world.remove_netns("pod-a");
+        node.chain().del_by_names(&node.pod.without_netns());
+    }
     node.next_pod();
     (was_killed, node.state())
 }
@@ -172,21 +208,21 @@ fn disturbed(plugin: &'static str, command: &str, point: &Point) -> (bool, Value
 /// A node whose plugins are ours, one of them perhaps behind strace.
 struct Node {
     world: World,
-    plugin: &'static str,
+    victim: Victim,
     pod: Pod,
     next: Pod,
 }
 
 impl Node {
-    fn new(plugin: &'static str) -> Self {
-        let ifname = if plugin == "loopback" { "lo" } else { "eth0" };
+    fn new(victim: Victim) -> Self {
+        let ifname = if victim.plugin == "loopback" { "lo" } else { "eth0" };
         let [pod, next] = ["pod-a", "pod-b"].map(|name| Pod::new(name).ifname(ifname));
-        let node = Self { world: World::new(&["pod-a", "pod-b"]), plugin, pod, next };
+        let node = Self { world: World::new(&["pod-a", "pod-b"]), victim, pod, next };
         node.place(None);
         node
     }
 
-    /// Puts the plugins in their place, `plugin` with the words of `wrapper` before it.
+    /// Puts the plugins in their place, the victim with the words of `wrapper` before it.
     ///
     /// A shell does it: a script that this process writes could not be run as long as a child of
     /// another thread, not past its exec yet, has inherited the open file.
@@ -195,7 +231,7 @@ impl Node {
             let real = Plugins::ours().path(name);
             let real = real.display();
             match wrapper {
-                Some(words) if name == self.plugin => {
+                Some(words) if name == self.victim.plugin => {
                     format!("printf '#!/bin/sh\\nexec {words} {real}\\n' > {name}; chmod +x {name}")
                 }
                 _ => format!("ln -s '{real}' {name}"),
@@ -207,20 +243,19 @@ impl Node {
 
     fn chain(&self) -> Chain<'_> {
         let plugins = Plugins { label: "ours", dir: PathBuf::from(BIN) };
-        if self.plugin == "loopback" {
-            return Chain::new(&self.world, &plugins, &[json!({"type": "loopback"})]);
-        }
+        let Victim { plugin, backend } = self.victim;
         let subnets = [POD_SUBNET, POD_SUBNET6];
-        let first = match self.plugin {
-            "ptp" => with(ptp(&subnets), &json!({"ipMasqBackend": "nftables"})),
-            _ => bridge(&subnets),
+        let masquerading = json!({"ipMasqBackend": backend});
+        let configs = match plugin {
+            "loopback" => vec![json!({"type": "loopback"})],
+            "ptp" => vec![with(ptp(&subnets), &masquerading), portmap()],
+            "portmap" => vec![ptp(&subnets), portmap_by(backend)],
+            "bandwidth" => vec![bridge(&subnets), portmap(), bandwidth(10, 10)],
+            "tuning" => vec![bridge(&subnets), portmap(), tuning()],
+            _ => vec![bridge(&subnets), portmap()],
         };
-        let mut configs = vec![first, portmap()];
-        if self.plugin == "bandwidth" {
-            configs.push(bandwidth(10, 10));
-        }
         let ports = json!([port("tcp", 8080, 80), port("udp", 5353, 53)]);
-        Chain::new(&self.world, &plugins, &configs).ports(&ports)
+        Chain::new(&self.world, &plugins, &configs).network("testnet", "1.1.0").ports(&ports)
     }
 
     fn next_pod(&self) {

@@ -12,21 +12,19 @@ use std::sync::Arc;
 use tests::reference::{Accepted, Case};
 use tests::{Needs, Plugins, Suite, workspace};
 
-/// What this project has; the rest of a chain is taken from the Go plugins.
-const OURS: [&str; 6] = ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp"];
-const OTHERS: [&str; 1] = ["static"];
+const ALL: [&str; 8] =
+    ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp", "static", "tuning"];
 
 fn main() -> ExitCode {
     let dir = workspace().join("tests/reference");
     let cases = Case::load_all(&dir.join("cases"));
-    let (ours, go) = (Plugins::ours(), Plugins::go());
-    let runs = [(vec![ours, go.clone()], "differences.json"), (vec![go], "differences-go.json")];
+    let runs = [(Plugins::ours(), "differences.json"), (Plugins::go(), "differences-go.json")];
     let mut suite = Suite::new();
     let mut lists = Vec::new();
-    for (sources, list) in runs {
+    for (plugins, list) in runs {
         let accepted = Arc::new(Accepted::load(&dir.join(list)));
         for case in &cases {
-            add(&mut suite, case, &sources, &accepted);
+            add(&mut suite, case, &plugins, &accepted);
         }
         lists.push((list, accepted));
     }
@@ -39,16 +37,13 @@ fn main() -> ExitCode {
     })
 }
 
-fn add(suite: &mut Suite, case: &Case, sources: &[Plugins], accepted: &Arc<Vec<Accepted>>) {
+fn add(suite: &mut Suite, case: &Case, plugins: &Plugins, accepted: &Arc<Vec<Accepted>>) {
     let used = case.plugins();
-    let used = |names: &[&'static str]| -> Vec<&'static str> {
-        names.iter().copied().filter(|name| used.contains(*name)).collect()
-    };
-    let (first, last) = (&sources[0], &sources[sources.len() - 1]);
-    let needs = Needs::plugins(first, &used(&OURS)).and(last, &used(&OTHERS));
-    let (case, sources, accepted) = (case.clone(), sources.to_vec(), Arc::clone(accepted));
-    suite.case(&format!("{}::{}", first.label, case.name), &needs, move || {
-        let mut found = case.replay(&sources);
+    let used: Vec<&str> = ALL.into_iter().filter(|name| used.contains(*name)).collect();
+    let needs = Needs::plugins(plugins, &used);
+    let (case, plugins, accepted) = (case.clone(), plugins.clone(), Arc::clone(accepted));
+    suite.case(&format!("{}::{}", plugins.label, case.name), &needs, move || {
+        let mut found = case.replay(&plugins);
         found.retain(|difference| !accepted.iter().any(|a| a.accepts(&case.name, difference)));
         let report: Vec<String> = found.iter().map(ToString::to_string).collect();
         assert!(found.is_empty(), "{} differences:\n{}", found.len(), report.join("\n"));

@@ -10,9 +10,9 @@ use std::thread;
 
 use serde_json::{Value, json};
 use tests::configs::{
-    POD_SUBNET, POD_SUBNET6, bandwidth, bridge, host_local, port, portmap, ptp, with,
+    POD_SUBNET, POD_SUBNET6, bandwidth, bridge, host_local, port, portmap, ptp, tuning, with,
 };
-use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, call, differences};
+use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, call, differences, netns_path};
 
 const BOTH_FAMILIES: [&str; 2] = [POD_SUBNET, POD_SUBNET6];
 const ALL: [&str; 6] = ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp"];
@@ -31,39 +31,55 @@ fn main() -> ExitCode {
             attaching.iter().map(with_backend).collect::<Vec<_>>()
         };
         for first in backends.iter().flat_map(by) {
-            let mut case = |name: &str, test: fn(&Value, &Plugins, &Plugins)| {
-                let (first, ours, theirs) = (first.clone(), ours.clone(), theirs.clone());
-                let (kind, backend) = (&first["type"], &first["ipMasqBackend"]);
-                let name = format!("{}::{kind}::{backend}::{name}", theirs.label);
-                suite.case(&name.replace('"', ""), &needs, move || test(&first, &ours, &theirs));
+            let mut case_of = |backend: &str, name: &str, test: Test| {
+                let portmap = with(portmap(), &json!({"backend": backend}));
+                // Bursts of these last no whole number of microseconds, which the other has to make the same of.
+                let network = [first.clone(), portmap, bandwidth(3, 7)];
+                let (ours, theirs) = (ours.clone(), theirs.clone());
+                let (kind, masquerade) = (&first["type"], &first["ipMasqBackend"]);
+                let name = format!("{}::{kind}::{masquerade}::{backend}::{name}", theirs.label);
+                suite.case(&name.replace('"', ""), &needs, move || test(&network, &ours, &theirs));
             };
+            // Each has a table of its own; what is in theirs goes when its pod does.
+            if first["ipMasqBackend"] == "nftables" {
+                let mut case = |name, test| case_of("nftables", name, test);
+                case("we_delete_what_they_added", |it, ours, theirs| hand_over(it, theirs, ours));
+                case("we_delete_by_names_what_they_added", we_delete_by_names_what_they_added);
+            }
+            let mut case = |name, test| case_of("iptables", name, test);
             case("they_delete_what_we_added", hand_over);
             case("we_delete_what_they_added", |it, ours, theirs| hand_over(it, theirs, ours));
             case("they_check_what_we_added", check);
             case("we_check_what_they_added", |it, ours, theirs| check(it, theirs, ours));
             case("we_delete_by_names_what_they_added", we_delete_by_names_what_they_added);
         }
-        let ours = ours.clone();
-        suite.case(&format!("{}::both_share_a_directory", theirs.label), &needs, move || {
-            both_share_a_directory(&ours, &theirs);
-        });
+        let mut case = |name: &str, needs: &Needs, test: fn(&Plugins, &Plugins)| {
+            let (ours, theirs) = (ours.clone(), theirs.clone());
+            suite.case(&format!("{}::{name}", theirs.label), needs, move || test(&ours, &theirs));
+        };
+        case("both_share_a_directory", &needs, both_share_a_directory);
+        let needs = Needs::plugins(&ours, &["tuning"]).and(&theirs, &["tuning"]);
+        case("tuning::they_put_back_what_we_changed", &needs, put_back);
+        case("tuning::we_put_back_what_they_changed", &needs, |it, theirs| put_back(theirs, it));
+        case("tuning::we_forget_what_they_remember", &needs, forget);
     }
     suite.run()
 }
 
-fn chain<'a>(first: &Value, world: &'a World, plugins: &Plugins) -> Chain<'a> {
-    // Bursts of these last no whole number of microseconds, which the other has to make the same of.
-    let configs = [first.clone(), portmap(), bandwidth(3, 7)];
+/// A case for a network of three plugins, ours and theirs.
+type Test = fn(&[Value; 3], &Plugins, &Plugins);
+
+fn chain<'a>(network: &[Value; 3], world: &'a World, plugins: &Plugins) -> Chain<'a> {
     let ports = json!([port("tcp", 8080, 80), port("udp", 5353, 53)]);
-    Chain::new(world, plugins, &configs).ports(&ports)
+    Chain::new(world, plugins, network).ports(&ports)
 }
 
 /// One adds two pods and the other deletes one: the node is as if the first had done it.
-fn hand_over(first: &Value, adder: &Plugins, deleter: &Plugins) {
+fn hand_over(network: &[Value; 3], adder: &Plugins, deleter: &Plugins) {
     let (pod, other) = (Pod::new("pod-a"), Pod::new("pod-b"));
     let after_del_by = |deleter: &Plugins| {
         let world = World::new(&["pod-a", "pod-b"]);
-        let chain = chain(first, &world, adder);
+        let chain = chain(network, &world, adder);
         chain.add(&pod);
         chain.add(&other);
         chain.with(deleter).del(&pod);
@@ -76,12 +92,12 @@ fn hand_over(first: &Value, adder: &Plugins, deleter: &Plugins) {
 ///
 /// Without portmap if Debian's is to check: 1.1.1 misses the rules of its own pods, because it
 /// looks for those of both families in each of them.
-fn check(first: &Value, adder: &Plugins, checker: &Plugins) {
+fn check(network: &[Value; 3], adder: &Plugins, checker: &Plugins) {
     let world = World::new(&["pod-a"]);
     let chain = if checker == &Plugins::debian() {
-        Chain::new(&world, adder, std::slice::from_ref(first))
+        Chain::new(&world, adder, &network[..1])
     } else {
-        chain(first, &world, adder)
+        chain(network, &world, adder)
     };
     let pod = Pod::new("pod-a");
     chain.add(&pod);
@@ -92,16 +108,16 @@ fn check(first: &Value, adder: &Plugins, checker: &Plugins) {
 }
 
 /// They add a pod, its namespace vanishes, and we are told no more than the names.
-fn we_delete_by_names_what_they_added(first: &Value, ours: &Plugins, theirs: &Plugins) {
+fn we_delete_by_names_what_they_added(network: &[Value; 3], ours: &Plugins, theirs: &Plugins) {
     let (pod, other) = (Pod::new("pod-a"), Pod::new("pod-b"));
     let undisturbed = World::new(&["pod-a", "pod-b"]);
-    let chain_of_theirs = chain(first, &undisturbed, theirs);
+    let chain_of_theirs = chain(network, &undisturbed, theirs);
     chain_of_theirs.add(&pod);
     chain_of_theirs.add(&other);
     chain_of_theirs.del(&pod);
 
     let world = World::new(&["pod-a", "pod-b"]);
-    let chain = chain(first, &world, theirs);
+    let chain = chain(network, &world, theirs);
     chain.add(&pod);
     chain.add(&other);
     world.remove_netns("pod-a");
@@ -149,6 +165,54 @@ fn both_share_a_directory(ours: &Plugins, theirs: &Plugins) {
     let leases: Vec<_> =
         state["files"].as_object().unwrap().keys().filter(|f| f.contains("/10.88")).collect();
     assert!(leases.is_empty(), "leases are left: {leases:?}");
+}
+
+/// One changes an interface, the other finds it so and puts it back. Settings stay: the Go plugin
+/// neither writes down nor puts back what they were.
+fn put_back(adder: &Plugins, deleter: &Plugins) {
+    let (world, pod, config) = tuned();
+    let link = |world: &World| world.snapshot_of(&["pod-a"])["pod-a"]["links"].clone();
+    let untouched = link(&world);
+    let run = |plugins, command| {
+        world.run(NODE, &call(plugins, "tuning", command, &pod, &config)).success()
+    };
+    drop(run(adder, "ADD"));
+    assert_ne!(link(&world), untouched);
+    drop(run(deleter, "CHECK"));
+    drop(run(deleter, "DEL"));
+    assert_same(&untouched, &link(&world));
+    assert_same(&json!({}), &backups(&world));
+    assert_eq!(world.sh("pod-a", "cat /proc/sys/net/core/somaxconn"), "500\n");
+}
+
+/// They change an interface, and its namespace vanishes: they would keep the backup, we do not.
+fn forget(ours: &Plugins, theirs: &Plugins) {
+    let (world, pod, config) = tuned();
+    drop(world.run(NODE, &call(theirs, "tuning", "ADD", &pod, &config)).success());
+    assert_eq!(backups(&world).as_object().unwrap().len(), 1);
+    world.remove_netns("pod-a");
+    let pod = pod.without_netns();
+    drop(world.run(NODE, &call(ours, "tuning", "DEL", &pod, &config)).success());
+    assert_same(&json!({}), &backups(&world));
+}
+
+/// A pod with an interface, and what tuning is told of it.
+fn tuned() -> (World, Pod, Value) {
+    let world = World::new(&["pod-a"]);
+    world.sh("pod-a", "ip link add eth0 type veth peer name peer");
+    let interface = json!({"name": "eth0", "sandbox": netns_path("pod-a")});
+    let more = json!({
+        "cniVersion": "1.0.0", "name": "testnet",
+        "prevResult": {"cniVersion": "1.0.0", "interfaces": [interface]},
+    });
+    (world, Pod::new("pod-a"), with(tuning(), &more))
+}
+
+fn backups(world: &World) -> Value {
+    let mut state = world.snapshot_of(&[]);
+    let files = state["files"].as_object_mut().unwrap();
+    files.retain(|path, _| path.ends_with("_eth0.json"));
+    state["files"].take()
 }
 
 #[track_caller]

@@ -5,36 +5,54 @@
 //!         2001:db8::2   2001:db8::1      fd00:88::1     └── pod-b
 //! ```
 
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, port, portmap, ptp, with};
-use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, TcpEcho, UdpEcho, World};
+use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, TcpEcho, UdpEcho, UdpStream, World};
 use tests::{answers, fetch, fetch_udp};
 
 const ALL: [&str; 4] = ["bridge", "host-local", "portmap", "ptp"];
 
 fn main() -> ExitCode {
     let mut suite = Suite::new();
-    let mut both = |name, go_fails, test: fn(&Plugins)| {
-        let needs = |plugins: &Plugins| Needs::plugins(plugins, &ALL).tools(&["iptables"]);
-        suite.both(name, go_fails, needs, test);
-    };
-    both("host_port_answers_from_everywhere", None, host_port_answers_from_everywhere);
-    both("host_port_answers_over_ipv6", None, host_port_answers_over_ipv6);
-    both("host_port_on_one_address_only", None, host_port_on_one_address_only);
-    both("without_snat_only_others_are_served", None, without_snat_only_others_are_served);
-    both("kube_proxy_comes_first", None, kube_proxy_comes_first);
+    let needs = |plugins: &Plugins| Needs::plugins(plugins, &ALL).tools(&["iptables"]);
+    let cases: [(&str, Test, Option<&'static str>); 11] = [
+        ("host_port_answers_from_everywhere", host_port_answers_from_everywhere, None),
+        ("host_port_answers_over_ipv6", host_port_answers_over_ipv6, None),
+        ("host_port_answers_neighbours", host_port_answers_neighbours, Some(NEIGHBOURS)),
+        ("host_port_on_one_address_only", host_port_on_one_address_only, None),
+        ("without_snat_only_others_are_served", without_snat_only_others_are_served, None),
+        ("kube_proxy_comes_first", kube_proxy_comes_first, Some(LAST_COMES_FIRST)),
+        ("a_dead_pods_port_is_dead", a_dead_pods_port_is_dead, None),
+        ("a_successor_gets_the_port", a_successor_gets_the_port, None),
+        ("udp_flows_follow_to_the_successor", udp_flows_follow_to_the_successor, None),
+        ("a_udp_stream_follows_at_once", a_udp_stream_follows_at_once, None),
+        ("udp_flows_begun_too_early_are_served", udp_flows_begun_too_early_are_served, None),
+    ];
+    for (name, test, go_fails) in cases {
+        for backend in ["iptables", "nftables"] {
+            let go_fails = go_fails.filter(|_| backend == "nftables");
+            let test = move |plugins: &Plugins| test(plugins, backend);
+            suite.both(&format!("{name}::{backend}"), go_fails, needs, test);
+        }
+    }
+    let mut both = |name, go_fails, test: fn(&Plugins)| suite.both(name, go_fails, needs, test);
+    both("kube_proxys_table_comes_first", Some(LAST_COMES_FIRST), kube_proxys_table_comes_first);
     both("pods_speak_with_their_own_addresses", None, pods_speak_with_their_own_addresses);
     both("pods_are_masqueraded_outside", None, pods_are_masqueraded_outside);
-    both("a_dead_pods_port_is_dead", None, a_dead_pods_port_is_dead);
-    both("a_successor_gets_the_port", None, a_successor_gets_the_port);
-    both("udp_flows_follow_to_the_successor", None, udp_flows_follow_to_the_successor);
-    both("udp_flows_begun_too_early_are_served", None, udp_flows_begun_too_early_are_served);
     suite.run()
 }
+
+/// A case of portmap, for one of its backends.
+type Test = fn(&Plugins, &str);
+
+const NEIGHBOURS: &str = "only the pod's own packets get the node's address, not those of its \
+     neighbours on the bridge, which are answered directly";
+const LAST_COMES_FIRST: &str =
+    "its chains have the priority of kube-proxy's, so that the ones that were made last come first";
 
 fn world() -> World {
     let world = World::new(&["outside", "pod-a", "pod-b"]);
@@ -45,14 +63,16 @@ fn world() -> World {
     world
 }
 
-fn chain<'a>(world: &'a World, plugins: &Plugins, ports: &Value) -> Chain<'a> {
-    let configs = [bridge(&[POD_SUBNET, POD_SUBNET6]), portmap()];
+fn chain<'a>(world: &'a World, plugins: &Plugins, backend: &str, ports: &Value) -> Chain<'a> {
+    let portmap = with(portmap(), &json!({"backend": backend}));
+    let configs = [bridge(&[POD_SUBNET, POD_SUBNET6]), portmap];
     Chain::new(world, plugins, &configs).ports(ports)
 }
 
-fn host_port_answers_from_everywhere(plugins: &Plugins) {
+fn host_port_answers_from_everywhere(plugins: &Plugins, backend: &str) {
     let world = world();
-    let chain = chain(&world, plugins, &json!([port("tcp", 8080, 80), port("udp", 5353, 53)]));
+    let chain =
+        chain(&world, plugins, backend, &json!([port("tcp", 8080, 80), port("udp", 5353, 53)]));
     chain.add(&Pod::new("pod-a"));
     let _web = TcpEcho::start(&world, "pod-a", "[::]:80", "page");
     let _dns = UdpEcho::start(&world, "pod-a", "[::]:53", "name");
@@ -69,9 +89,10 @@ fn host_port_answers_from_everywhere(plugins: &Plugins) {
     assert!(!answers(&world, "outside", "192.0.2.1:80"), "port 80 is the pod's, not the node's");
 }
 
-fn host_port_answers_over_ipv6(plugins: &Plugins) {
+fn host_port_answers_over_ipv6(plugins: &Plugins, backend: &str) {
     let world = world();
-    let chain = chain(&world, plugins, &json!([port("tcp", 8080, 80), port("udp", 5353, 53)]));
+    let chain =
+        chain(&world, plugins, backend, &json!([port("tcp", 8080, 80), port("udp", 5353, 53)]));
     chain.add(&Pod::new("pod-a"));
     let _web = TcpEcho::start(&world, "pod-a", "[::]:80", "page");
     let _dns = UdpEcho::start(&world, "pod-a", "[::]:53", "name");
@@ -82,10 +103,24 @@ fn host_port_answers_over_ipv6(plugins: &Plugins) {
     assert_eq!(answer.unwrap(), "name 2001:db8::2");
 }
 
-fn host_port_on_one_address_only(plugins: &Plugins) {
+fn host_port_answers_neighbours(plugins: &Plugins, backend: &str) {
+    let world = world();
+    // With it, a node tracks what goes from pod to pod, as Kubernetes asks for; not all do.
+    world.sh(NODE, "sysctl -qw net.bridge.bridge-nf-call-iptables=0 2>/dev/null || :");
+    let ports = json!([port("tcp", 8080, 80)]);
+    chain(&world, plugins, backend, &ports).add(&Pod::new("pod-a"));
+    chain(&world, plugins, backend, &json!([])).add(&Pod::new("pod-b"));
+    let _web = TcpEcho::start(&world, "pod-a", "[::]:80", "page");
+
+    assert_eq!(fetch(&world, "pod-b", "192.0.2.1:8080").unwrap(), "page 10.88.0.1");
+    assert_eq!(fetch(&world, "pod-b", "[2001:db8::1]:8080").unwrap(), "page fd00:88::1");
+    assert_eq!(fetch(&world, "pod-b", "10.88.0.2:80").unwrap(), "page 10.88.0.3");
+}
+
+fn host_port_on_one_address_only(plugins: &Plugins, backend: &str) {
     let world = world();
     let mapping = with(port("tcp", 8080, 80), &json!({"hostIP": "192.0.2.10"}));
-    chain(&world, plugins, &json!([mapping])).add(&Pod::new("pod-a"));
+    chain(&world, plugins, backend, &json!([mapping])).add(&Pod::new("pod-a"));
     let _web = TcpEcho::start(&world, "pod-a", "[::]:80", "page");
 
     assert_eq!(fetch(&world, "outside", "192.0.2.10:8080").unwrap(), "page 192.0.2.2");
@@ -93,9 +128,9 @@ fn host_port_on_one_address_only(plugins: &Plugins) {
     assert!(!answers(&world, NODE, "127.0.0.1:8080"));
 }
 
-fn without_snat_only_others_are_served(plugins: &Plugins) {
+fn without_snat_only_others_are_served(plugins: &Plugins, backend: &str) {
     let world = world();
-    let portmap = with(portmap(), &json!({"snat": false}));
+    let portmap = with(portmap(), &json!({"backend": backend, "snat": false}));
     let chain = Chain::new(&world, plugins, &[bridge(&[POD_SUBNET]), portmap]);
     chain.ports(&json!([port("tcp", 8080, 80)])).add(&Pod::new("pod-a"));
     let _web = TcpEcho::start(&world, "pod-a", "0.0.0.0:80", "page");
@@ -104,9 +139,9 @@ fn without_snat_only_others_are_served(plugins: &Plugins) {
     assert!(!answers(&world, NODE, "127.0.0.1:8080"), "needs its source address changed");
 }
 
-fn kube_proxy_comes_first(plugins: &Plugins) {
+fn kube_proxy_comes_first(plugins: &Plugins, backend: &str) {
     let world = world();
-    let chain = chain(&world, plugins, &json!([port("tcp", 8080, 80)]));
+    let chain = chain(&world, plugins, backend, &json!([port("tcp", 8080, 80)]));
     let service = Chain::new(&world, plugins, &[bridge(&[POD_SUBNET, POD_SUBNET6])]);
     let result = service.add(&Pod::new("pod-b"));
     let address = result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap();
@@ -127,6 +162,31 @@ fn kube_proxy_comes_first(plugins: &Plugins) {
     assert_eq!(fetch(&world, "outside", "192.0.2.1:8080").unwrap(), "service 192.0.2.2");
     chain.del(&Pod::new("pod-a"));
     assert_eq!(fetch(&world, "outside", "192.0.2.1:8080").unwrap(), "service 192.0.2.2");
+}
+
+fn kube_proxys_table_comes_first(plugins: &Plugins) {
+    let world = world();
+    let chain = chain(&world, plugins, "nftables", &json!([port("tcp", 8080, 80)]));
+    let service = Chain::new(&world, plugins, &[bridge(&[POD_SUBNET, POD_SUBNET6])]);
+    let result = service.add(&Pod::new("pod-b"));
+    let address = result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap();
+    // As kube-proxy's mode `nftables` does, with a node port.
+    world.sh(
+        NODE,
+        &format!(
+            "nft add table ip kube-proxy
+             for hook in prerouting output; do
+                 nft \"add chain ip kube-proxy nat-$hook {{ type nat hook $hook priority -100; }}\"
+                 nft add rule ip kube-proxy nat-$hook fib daddr type local tcp dport 8080 dnat to {address}:80
+             done"
+        ),
+    );
+    chain.add(&Pod::new("pod-a"));
+    let _pod = TcpEcho::start(&world, "pod-a", "[::]:80", "host port");
+    let _service = TcpEcho::start(&world, "pod-b", "[::]:80", "service");
+
+    assert_eq!(fetch(&world, "outside", "192.0.2.1:8080").unwrap(), "service 192.0.2.2");
+    assert_eq!(fetch(&world, NODE, "192.0.2.1:8080").unwrap(), "service 192.0.2.1");
 }
 
 fn pods_speak_with_their_own_addresses(plugins: &Plugins) {
@@ -160,9 +220,9 @@ fn pods_are_masqueraded_outside(plugins: &Plugins) {
     }
 }
 
-fn a_dead_pods_port_is_dead(plugins: &Plugins) {
+fn a_dead_pods_port_is_dead(plugins: &Plugins, backend: &str) {
     let world = world();
-    let chain = chain(&world, plugins, &json!([port("tcp", 8080, 80)]));
+    let chain = chain(&world, plugins, backend, &json!([port("tcp", 8080, 80)]));
     chain.add(&Pod::new("pod-a"));
     let web = TcpEcho::start(&world, "pod-a", "[::]:80", "page");
     assert!(answers(&world, "outside", "192.0.2.1:8080"));
@@ -177,9 +237,9 @@ fn a_dead_pods_port_is_dead(plugins: &Plugins) {
     }
 }
 
-fn a_successor_gets_the_port(plugins: &Plugins) {
+fn a_successor_gets_the_port(plugins: &Plugins, backend: &str) {
     let world = world();
-    let chain = chain(&world, plugins, &json!([port("tcp", 8080, 80)]));
+    let chain = chain(&world, plugins, backend, &json!([port("tcp", 8080, 80)]));
     chain.add(&Pod::new("pod-a"));
     world.remove_netns("pod-a");
     chain.del(&Pod::new("pod-a").without_netns());
@@ -190,9 +250,9 @@ fn a_successor_gets_the_port(plugins: &Plugins) {
     assert_eq!(fetch(&world, NODE, "127.0.0.1:8080").unwrap(), "successor 10.88.0.1");
 }
 
-fn udp_flows_follow_to_the_successor(plugins: &Plugins) {
+fn udp_flows_follow_to_the_successor(plugins: &Plugins, backend: &str) {
     let world = world();
-    let chain = chain(&world, plugins, &json!([port("udp", 5353, 53)]));
+    let chain = chain(&world, plugins, backend, &json!([port("udp", 5353, 53)]));
     chain.add(&Pod::new("pod-a"));
     let old = UdpEcho::start(&world, "pod-a", "[::]:53", "old");
     assert_eq!(fetch_udp(&world, "outside", "192.0.2.1:5353", 4000).unwrap(), "old 192.0.2.2");
@@ -204,13 +264,40 @@ fn udp_flows_follow_to_the_successor(plugins: &Plugins) {
     assert_eq!(fetch_udp(&world, "outside", "192.0.2.1:5353", 4000).unwrap(), "new 192.0.2.2");
 }
 
-fn udp_flows_begun_too_early_are_served(plugins: &Plugins) {
+/// A client that does not stop sending keeps its flow from ever timing out.
+fn a_udp_stream_follows_at_once(plugins: &Plugins, backend: &str) {
+    const FIRST_PACKETS: usize = 3;
+    let world = world();
+    let chain = chain(&world, plugins, backend, &json!([port("udp", 5353, 53)]));
+    chain.add(&Pod::new("pod-a"));
+    let old = UdpEcho::start(&world, "pod-a", "[::]:53", "old");
+    let _new = UdpEcho::start(&world, "pod-b", "[::]:53", "new");
+    let stream = UdpStream::start(&world, "outside", "192.0.2.1:5353");
+    stream.send_more(20);
+
+    chain.del(&Pod::new("pod-a"));
+    drop(old);
+    stream.send_more(20);
+    chain.add(&Pod::new("pod-b"));
+    let added = stream.next();
+    stream.send_more(50);
+    let answers = stream.end();
+
+    assert_eq!(answers.values().next().map(String::as_str), Some("old 192.0.2.2"));
+    let first = answers.iter().find(|(_, who)| *who == "new 192.0.2.2").map(|(number, _)| *number);
+    let first = first.unwrap_or_else(|| panic!("the new pod is never asked: {answers:?}"));
+    assert!(first < added + FIRST_PACKETS, "ADD ended at {added}, first answer to {first}");
+    let lost = (added + FIRST_PACKETS..added + 40).find(|n| !answers.contains_key(n));
+    assert_eq!(lost, None, "a datagram got no answer, and ADD ended at {added}");
+}
+
+fn udp_flows_begun_too_early_are_served(plugins: &Plugins, backend: &str) {
     let world = world();
     // A rule that needs connection tracking, as every node has one.
     world.sh(NODE, "iptables -t nat -A POSTROUTING -s 203.0.113.1 -j MASQUERADE");
     assert!(fetch_udp(&world, "outside", "192.0.2.1:5353", 4000).is_err());
 
-    let chain = chain(&world, plugins, &json!([port("udp", 5353, 53)]));
+    let chain = chain(&world, plugins, backend, &json!([port("udp", 5353, 53)]));
     chain.add(&Pod::new("pod-a"));
     let _dns = UdpEcho::start(&world, "pod-a", "[::]:53", "name");
     assert_eq!(fetch_udp(&world, "outside", "192.0.2.1:5353", 4000).unwrap(), "name 192.0.2.2");

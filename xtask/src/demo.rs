@@ -2,9 +2,11 @@
 //!
 //! Three machines are played by network namespaces: one outside, a node, and a pod on it. The
 //! node runs an example network's chain through the built programs, as a container runtime does.
-//! Nothing of this machine is touched, and nothing is needed of it but its kernel.
+//! Nothing of this machine is touched, and nothing is needed of it but its kernel. With `--kind`,
+//! more of a cluster is acted out ([`kind`]).
 
 mod evidence;
+mod kind;
 pub(crate) mod machine;
 mod page;
 
@@ -46,7 +48,13 @@ pub(crate) enum DemoError {
     Example(String),
     /// The page did not come, or came from somewhere else.
     #[error("{0}: {1}")]
-    Page(&'static str, String),
+    Page(String, String),
+    /// A program of the machine is needed and not there.
+    #[error("--kind needs the program {0}: apt-get install {1}")]
+    Program(&'static str, &'static str),
+    /// A program of the machine could not be run, or did not do its work.
+    #[error("run {0}: {1}")]
+    Run(&'static str, String),
     /// Something is there that should not be, or is missing.
     #[error("{0}")]
     Evidence(String),
@@ -54,33 +62,43 @@ pub(crate) enum DemoError {
 
 const EXAMPLE: &str = "conflist/examples/node.conflist";
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
+pub(crate) const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 const LINK: &str = "uplink";
 const HOST_PORT: u16 = 8080;
 const POD_PORT: u16 = 80;
+const PAGE: &str = "hello from the pod";
 
-/// The task.
-pub(crate) fn run() -> Result<(), Failure> {
-    println!("Building the plugins");
-    build::build_all()?;
-    Ok(demonstrate()?)
+/// What can be chosen on the command line.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Act out a kind cluster instead: localhost:8080 of Docker's host, an ingress controller's
+    /// hostPort, kube-proxy's rules beside it. Besides Rust and the kernel this needs the programs
+    /// iptables-nft-restore (package iptables), nginx (package nginx) and setpriv (util-linux)
+    #[arg(long)]
+    kind: bool,
 }
 
-fn demonstrate() -> Result<(), DemoError> {
+/// The task.
+pub(crate) fn run(options: &Options) -> Result<(), Failure> {
+    if options.kind {
+        kind::programs::find_all()?;
+    }
+    println!("Building the plugins");
+    build::build_all()?;
     machine::become_root()?;
     let workplace = Workplace::new()?;
+    Ok(if options.kind { kind::demonstrate(&workplace) } else { demonstrate(&workplace) }?)
+}
+
+fn demonstrate(workplace: &Workplace) -> Result<(), DemoError> {
     let (outside, node, pod) =
         (Machine::new("outside")?, Machine::new("node")?, Machine::new("pod")?);
     join(&outside, &node)?;
-    let evidence = Evidence::collect(&node, &pod, &workplace)?;
+    let evidence = Evidence::collect(&node, &pod, workplace)?;
 
-    let runtime = Runtime {
-        net_dir: workplace.path().to_owned(),
-        plugin_path: vec![root().join("dist/bin")],
-        cache_dir: workplace.path().join("cache"),
-    };
-    let network = example(&workplace)?;
-    let attachment = attachment(&pod);
+    let runtime = runtime(workplace);
+    let network = example(EXAMPLE, |ipam| ipam["dataDir"] = json!(workplace.leases()))?;
+    let attachment = attachment("demo-pod", &pod, &[(HOST_PORT, POD_PORT)]);
 
     println!("\nADD: the chain {}, hostPort {HOST_PORT} -> {POD_PORT}", chain_of(&network));
     let chain = (&runtime, &network, &attachment);
@@ -89,17 +107,17 @@ fn demonstrate() -> Result<(), DemoError> {
     on(&node, chain, "CHECK", Runtime::check)?;
 
     println!("\nThe page, fetched through the hostPort:");
-    page::serve(&pod, POD_PORT)?;
+    page::serve(&pod, POD_PORT, PAGE)?;
     let by_node: SocketAddr = (NODE, HOST_PORT).into();
     let by_loopback: SocketAddr = (Ipv4Addr::LOCALHOST, HOST_PORT).into();
     timed("from outside, by the node's address", || {
-        page::fetch(&outside, by_node, "from outside the node")
+        page::fetch(&outside, by_node, PAGE, "from outside the node")
     })?;
     timed("from the node, by 127.0.0.1", || {
-        page::fetch(&node, by_loopback, "from the node through 127.0.0.1")
+        page::fetch(&node, by_loopback, PAGE, "from the node through 127.0.0.1")
     })?;
     timed("from the pod, by its own hostPort", || {
-        page::fetch(&pod, by_node, "from the pod through its own hostPort")
+        page::fetch(&pod, by_node, PAGE, "from the pod through its own hostPort")
     })?;
 
     println!("\nThe chains the packet takes, as the kernel has them:");
@@ -111,7 +129,7 @@ fn demonstrate() -> Result<(), DemoError> {
     page::no_answer(&outside, by_node)?;
     page::no_answer(&node, by_loopback)?;
     println!("  port {HOST_PORT} of the node no longer answers");
-    evidence.nothing_is_left(&node, &pod, &workplace, &addresses)?;
+    evidence.nothing_is_left(&node, &pod, workplace, &addresses)?;
     println!("\nAll of this was seen to hold.");
     Ok(())
 }
@@ -131,7 +149,7 @@ fn on<T: Send + 'static>(
 }
 
 /// A cable from the machine outside to the node, and what every machine has: `lo`, addresses.
-fn join(outside: &Machine, node: &Machine) -> Result<(), DemoError> {
+pub(crate) fn join(outside: &Machine, node: &Machine) -> Result<(), DemoError> {
     let up = LinkChange { up: Some(true), ..LinkChange::default() };
     let configure = move |name: &str, address: Ipv4Addr| -> Result<(), kernel::Error> {
         let rtnl = Rtnl::open()?;
@@ -157,27 +175,34 @@ fn join(outside: &Machine, node: &Machine) -> Result<(), DemoError> {
     Ok(node.run(move || configure(LINK, NODE))?)
 }
 
-/// The example network, keeping its leases in the workplace instead of `/var/lib/cni`.
-fn example(workplace: &Workplace) -> Result<Network, DemoError> {
-    let path = root().join(EXAMPLE);
+/// The runtime of a node, whose memory is the workplace.
+fn runtime(workplace: &Workplace) -> Runtime {
+    Runtime {
+        net_dir: workplace.path().to_owned(),
+        plugin_path: vec![root().join("dist/bin")],
+        cache_dir: workplace.path().join("cache"),
+    }
+}
+
+/// An example network with its IPAM section changed: leases go to the workplace and not to `/var`.
+fn example(path: &str, change: impl Fn(&mut Value)) -> Result<Network, DemoError> {
+    let path = root().join(path);
     let text = fs::read(&path).map_err(|error| DemoError::File("read", path, error))?;
     let mut list: Value =
         serde_json::from_slice(&text).map_err(|error| DemoError::Example(error.to_string()))?;
     for plugin in list["plugins"].as_array_mut().into_iter().flatten() {
-        if let Some(ipam) = plugin.get_mut("ipam") {
-            ipam["dataDir"] = json!(workplace.leases());
-        }
+        plugin.get_mut("ipam").map(&change);
     }
     Network::from_list(list.to_string().as_bytes())
         .map_err(|error| DemoError::Example(error.to_string()))
 }
 
-fn attachment(pod: &Machine) -> Attachment {
-    let mappings = json!([
-        {"hostPort": HOST_PORT, "containerPort": POD_PORT, "protocol": "tcp"}
-    ]);
-    let (id, ifname) = (machine::identifier("demo-pod"), machine::identifier("eth0"));
+/// A pod with ports of the node that lead to its own.
+fn attachment(id: &'static str, pod: &Machine, ports: &[(u16, u16)]) -> Attachment {
+    let mapping = |(host, own): &(u16, u16)| json!({"hostPort": host, "containerPort": own, "protocol": "tcp"});
+    let (id, ifname) = (machine::identifier(id), machine::identifier("eth0"));
     let mut attachment = Attachment::new(id, ifname, Some(pod.netns()));
+    let mappings = ports.iter().map(mapping).collect();
     attachment.capability_args.insert("portMappings".to_owned(), mappings);
     attachment
 }

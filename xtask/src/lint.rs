@@ -1,6 +1,7 @@
 //! `cargo xtask lint`: everything that can be said about the tree without running a plugin.
 
 use crate::command::{self, Failure, cargo, read};
+use crate::conformance;
 use crate::deny::{self, Advisories};
 use crate::report::Counts;
 use crate::tidy;
@@ -29,6 +30,13 @@ pub(crate) fn check_all() -> Counts {
     check("dependencies", deny::dependencies());
     for (rule, offences) in tidy::rules() {
         check(rule, offences.and_then(|offences| tidy::verdict(&offences)));
+    }
+    if let Some(reason) = conformance::missing() {
+        println!("lint: go format, go vet: skipped: {reason}");
+        counts.skipped += 2;
+    } else {
+        check("go format", conformance::format());
+        check("go vet", conformance::vet());
     }
     match deny::advisories() {
         Ok(Advisories::Unknown(reason)) => {

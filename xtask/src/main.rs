@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod command;
+mod conformance;
 mod demo;
 mod deny;
 mod lint;
@@ -32,7 +33,7 @@ enum Task {
     /// Build static release binaries into dist/bin, a folder to copy to /opt/cni/bin
     Build,
     /// Make a node and a pod out of namespaces, and watch a hostPort work and vanish
-    Demo,
+    Demo(demo::Options),
     /// Check format, lints, documentation, dependencies and the tree's own rules
     Lint,
     /// Lint, then run unit, property and end-to-end tests, fetching what they need
@@ -53,7 +54,7 @@ fn run(task: &Task) -> Result<(), Failure> {
     match task {
         Task::Bench(options) => bench::run(options),
         Task::Build => build::run(),
-        Task::Demo => demo::run(),
+        Task::Demo(options) => demo::run(options),
         Task::Lint => lint::run(),
         Task::Test => test::run(),
     }

@@ -7,12 +7,13 @@ use crate::build::target_dir;
 use crate::command::{command, run};
 
 /// Files that must be there, and the Debian package that has each.
-const TOOLS: [(&str, &str); 9] = [
+const TOOLS: [(&str, &str); 10] = [
     ("/usr/sbin/iptables", "iptables"),
     ("/usr/sbin/nft", "nftables"),
     ("/usr/sbin/conntrack", "conntrack"),
     ("/usr/sbin/ip", "iproute2"),
     ("/usr/sbin/tc", "iproute2"),
+    ("/usr/sbin/nginx", "nginx"),
     ("/usr/bin/ping", "iputils-ping"),
     ("/usr/bin/strace", "strace"),
     ("/usr/bin/git", "git"),

@@ -45,7 +45,7 @@ fn forms() {
     check(
         Version::V0_2_0,
         &expect![[
-            r#"{"cniVersion":"0.2.0","dns":{"nameservers":["10.1.1.1"]},"ip4":{"gateway":"10.1.2.1","ip":"10.1.2.3/24","routes":[{"dst":"0.0.0.0/0","mtu":1300}]},"ip6":{"ip":"fd00::3/64","routes":[{"dst":"::/0","gw":"fd00::1","mtu":1300}]}}"#
+            r#"{"cniVersion":"0.2.0","dns":{"nameservers":["10.1.1.1"]},"ip4":{"gateway":"10.1.2.1","ip":"10.1.2.3/24","routes":[{"dst":"0.0.0.0/0"}]},"ip6":{"ip":"fd00::3/64","routes":[{"dst":"::/0","gw":"fd00::1"}]}}"#
         ]],
     );
     check(

@@ -154,7 +154,7 @@ static TUNING: &[Key] = &[
     Key::new("mac", Form(Mac)),
     Key::new("promisc", Bool),
     Key::new("mtu", MTU),
-    Key::new("txQLen", Number(0, i32::MAX as i128)),
+    Key::new("txQLen", Number(0, u32::MAX as i128)),
     Key::new("allmulti", Bool),
 ];
 

@@ -96,8 +96,9 @@ fn portmap(checker: &mut Checker<'_>, node: &Node, path: &str) {
 fn sysctl(checker: &mut Checker<'_>, node: &Node, path: &str) {
     let Some(sysctl) = node.get("sysctl") else { return };
     for member in sysctl.value.members() {
-        let in_net = member.key.starts_with("net.") || member.key.starts_with("net/");
-        if !in_net || member.key.contains("..") {
+        let mut parts = member.key.split(['.', '/']);
+        let in_net = parts.next() == Some("net") && parts.clone().next().is_some();
+        if !in_net || parts.any(str::is_empty) {
             let why = "is not below net.: a container's network has no others";
             let key = join(&join(path, "sysctl"), &member.key);
             checker.error(member.line, &key, Problem::Contradiction(why.into()));

@@ -247,7 +247,7 @@ fn chained_plugins() {
 {"type": "bandwidth"},
 {"type": "firewall", "backend": "ufw", "ingressPolicy": "samebridge"},
 {"type": "tuning", "sysctl": {
-"net.core.somaxconn": 500, "kernel.x": "1", "net/../x": "2"}, "mac": "c2", "MTU": 67},
+"net.core.somaxconn": 500, "kernel.x": "1", "net/../x": "2", "net/ipv4/conf/IFNAME/arp_notify": "1"}, "mac": "c2", "MTU": 67},
 {"type": "portmap", "runtimeConfig": {"portMappings": []}, "prevResult": {}},
 {"type": "bandwidth", "egressRate": 7, "egressBurst": 34359738360, "latency": 0}"#,
         &expect![[r#"

@@ -56,11 +56,11 @@ struct Keys {
 #[serde(rename_all = "camelCase", default)]
 struct IpamKeys {
     subnet: Option<Cidr>,
-    #[serde(deserialize_with = "address_or_nothing")]
+    #[serde(deserialize_with = "cni::address_or_nothing")]
     range_start: Option<IpAddr>,
-    #[serde(deserialize_with = "address_or_nothing")]
+    #[serde(deserialize_with = "cni::address_or_nothing")]
     range_end: Option<IpAddr>,
-    #[serde(deserialize_with = "address_or_nothing")]
+    #[serde(deserialize_with = "cni::address_or_nothing")]
     gateway: Option<IpAddr>,
     ranges: Vec<Vec<RangeKeys>>,
     routes: Vec<Route>,
@@ -72,11 +72,11 @@ struct IpamKeys {
 #[serde(rename_all = "camelCase")]
 struct RangeKeys {
     subnet: Cidr,
-    #[serde(default, deserialize_with = "address_or_nothing")]
+    #[serde(default, deserialize_with = "cni::address_or_nothing")]
     range_start: Option<IpAddr>,
-    #[serde(default, deserialize_with = "address_or_nothing")]
+    #[serde(default, deserialize_with = "cni::address_or_nothing")]
     range_end: Option<IpAddr>,
-    #[serde(default, deserialize_with = "address_or_nothing")]
+    #[serde(default, deserialize_with = "cni::address_or_nothing")]
     gateway: Option<IpAddr>,
 }
 
@@ -272,19 +272,6 @@ impl<'de> Deserialize<'de> for RequestedAddress {
         };
         requested_address(&text).map(Self).ok_or_else(wrong)
     }
-}
-
-/// Go's `net.IP` reads an empty text as no address, and configurations rely on it.
-fn address_or_nothing<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<IpAddr>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let address = text.parse::<IpAddr>();
-    let address = address.map_err(|_| de::Error::custom(format!("{text:?} is no address")))?;
-    Ok(Some(address.to_canonical()))
 }
 
 #[cfg(test)]

@@ -221,7 +221,7 @@ fn states(value: &str) -> Option<u16> {
     })
 }
 
-fn mark(value: &str) -> Option<Bits> {
+pub(super) fn mark(value: &str) -> Option<Bits> {
     let (value, mask) = match value.split_once('/') {
         Some((value, mask)) => (number(value)?, number(mask)?),
         None => (number(value)?, u32::MAX),
@@ -241,7 +241,7 @@ fn number(text: &str) -> Option<u32> {
 }
 
 /// A number without a sign, which the library would take.
-fn digits(text: &str, radix: u32) -> Option<u32> {
+pub(super) fn digits(text: &str, radix: u32) -> Option<u32> {
     let plain = text.chars().all(|character| character.is_digit(radix));
     plain.then(|| u32::from_str_radix(text, radix).ok())?
 }
@@ -289,7 +289,7 @@ mod tests {
         check("-m mark --mark 0", "-m mark --mark 0x0");
         check("-i + -o +", "");
         check("-m conntrack --ctstate NEW,DNAT", "-m conntrack --ctstate NEW,DNAT");
-        check("-m comment --comment web", "-m comment --comment \"web\"");
+        check("-m comment --comment web", "-m comment --comment web");
         assert_eq!(parse(Family::Ipv6, "-s 2001:db8::/32").as_deref(), Ok("-s 2001:db8::/32"));
     }
 

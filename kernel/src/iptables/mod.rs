@@ -1,17 +1,22 @@
 //! iptables rules without iptables: the kernel's `nf_tables` API carries the
 //! same rules, and what is written here is what `iptables` 1.8.9 (`nf_tables`)
-//! itself would write, so that `iptables -S`, `-C` and `-D` work on it.
+//! itself would write, so that `iptables -S`, `-C` and `-D` work on it. Only a
+//! node that uses the legacy variant needs its programs, see [`Iptables`].
 //!
 //! Never put a native `dnat`, `masquerade`, `fib` or map rule into a table
 //! that iptables knows: one of them makes `iptables -S` fail for the table.
 
 mod arguments;
+mod changes;
 mod decode;
 mod encode;
+mod legacy;
 mod show;
 mod table;
 #[cfg(test)]
 mod tests;
+mod variant;
+mod words;
 mod xt;
 
 use std::net::IpAddr;
@@ -21,7 +26,9 @@ use ipnetwork::IpNetwork;
 use crate::nft::Expr;
 
 pub use arguments::{ArgumentError, parse_matches};
+pub use changes::Changes;
 pub use table::{Nat, NatChain};
+pub use variant::Iptables;
 
 /// `IPPROTO_TCP`.
 pub const TCP: u8 = 6;

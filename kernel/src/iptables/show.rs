@@ -1,4 +1,4 @@
-//! Rules in the words of `iptables -S`, for messages to people.
+//! Rules in the words of `iptables -S`, for messages to people and for `iptables-restore`.
 
 use std::fmt::{Display, Formatter, Result};
 use std::net::IpAddr;
@@ -20,10 +20,10 @@ impl Display for Rule {
             option("-d", is.negated, is.value.to_string());
         }
         if let Some(is) = &self.in_interface {
-            option("-i", is.negated, is.value.clone());
+            option("-i", is.negated, word(&is.value));
         }
         if let Some(is) = &self.out_interface {
-            option("-o", is.negated, is.value.clone());
+            option("-o", is.negated, word(&is.value));
         }
         if let Some(is) = &self.protocol {
             option("-p", is.negated, protocol_name(is.value));
@@ -62,7 +62,7 @@ fn show_match(one: &Match, protocol: &str) -> String {
             format!("-m addrtype{source}{}", side("--dst-type", destination).unwrap_or_default())
         }
         Match::Mark(is) => format!("-m mark {}--mark {}", not(is), bits(is.value)),
-        Match::Comment(text) => format!("-m comment --comment {text:?}"),
+        Match::Comment(text) => format!("-m comment --comment {}", comment(text)),
         Match::ConntrackState(is) => {
             format!("-m conntrack {}--ctstate {}", not(is), conntrack_states(is.value))
         }
@@ -72,8 +72,8 @@ fn show_match(one: &Match, protocol: &str) -> String {
 
 fn show_target(target: &Target) -> String {
     match target {
-        Target::Jump(chain) => format!("-j {chain}"),
-        Target::Goto(chain) => format!("-g {chain}"),
+        Target::Jump(chain) => format!("-j {}", word(chain)),
+        Target::Goto(chain) => format!("-g {}", word(chain)),
         Target::Accept => "-j ACCEPT".into(),
         Target::Drop => "-j DROP".into(),
         Target::Return => "-j RETURN".into(),
@@ -85,6 +85,29 @@ fn show_target(target: &Target) -> String {
         Target::Mark(value) => format!("-j MARK --set-xmark {:#x}/{:#x}", value.value, value.mask),
         Target::Other(expression) => format!("-j [{expression:?}]"),
     }
+}
+
+/// Quoted as iptables does it: unless there is nothing in it but letters, digits, `_` and `-`.
+fn comment(text: &str) -> String {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "_-".contains(character);
+    if !text.is_empty() && text.chars().all(is_plain) { text.to_owned() } else { quoted(text) }
+}
+
+/// A name, which is quoted only if it would not be read as one word otherwise.
+pub(super) fn word(name: &str) -> String {
+    let splits = |character: char| character.is_whitespace() || "\"\\".contains(character);
+    if name.contains(splits) { quoted(name) } else { name.to_owned() }
+}
+
+fn quoted(text: &str) -> String {
+    let mut quoted = String::from("\"");
+    for character in text.chars() {
+        if "\"\\'".contains(character) {
+            quoted.push('\\');
+        }
+        quoted.push(character);
+    }
+    quoted + "\""
 }
 
 fn not<T>(is: &Is<T>) -> &'static str {

@@ -8,7 +8,7 @@ use crate::nft::{BaseChain, Chain, Family, Hook, Listed, NewRule, Place};
 
 /// The table `nat` of one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Nat(Family);
+pub struct Nat(pub(super) Family);
 
 /// A base chain of the table `nat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,6 +37,12 @@ impl Nat {
     #[must_use]
     pub fn family(self) -> Family {
         self.0
+    }
+
+    /// The program that people know the table by.
+    #[must_use]
+    pub fn program(self) -> &'static str {
+        if self == Self::V6 { "ip6tables" } else { "iptables" }
     }
 
     /// The chain of this name in this table.

@@ -9,9 +9,10 @@
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables as wire;
 
+use super::Family;
 use super::attribute::{attributes, be_u32, be_u64, string};
 
-/// One step of a rule. Steps hand a value on in register 1, the only one used here.
+/// One step of a rule. Steps hand a value on in register 1, save for those [`At`](Expr::At) another one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Expr {
@@ -60,6 +61,28 @@ pub enum Expr {
     Masquerade,
     /// End the rule with a verdict.
     Verdict(Verdict),
+    /// Load not into the first 4-byte word of the registers but into this one: of two values side by side.
+    At(u8, Box<Expr>),
+    /// Load a constant.
+    Immediate(Vec<u8>),
+    /// Load the kind of the packet's destination, in host byte order: `RTN_LOCAL` and its like.
+    DestinationType,
+    /// Set a property of the packet to the loaded value: `enum nft_meta_keys`.
+    SetMeta(u32),
+    /// Look the loaded value up in a set or map of the table.
+    Lookup {
+        /// Its name.
+        set: String,
+        /// What follows from finding it; without that, the rule ends.
+        found: Found,
+    },
+    /// Give the packet another destination: address and port are loaded.
+    Dnat {
+        /// The address's family.
+        family: Family,
+        /// The word of the registers where the port is; the address is in the first.
+        port: u8,
+    },
     /// A match of `x_tables`.
     Match(Xt),
     /// A target of `x_tables`.
@@ -100,6 +123,17 @@ pub enum Verdict {
     Goto(String),
 }
 
+/// What follows from finding a value in a set or map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Found {
+    /// The rule goes on.
+    Continue,
+    /// The map's data is loaded in its stead.
+    Load,
+    /// The map's data is the verdict.
+    Verdict,
+}
+
 /// An extension of `x_tables` as `nft_compat` carries it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Xt {
@@ -126,6 +160,7 @@ pub mod meta {
 }
 
 const NFT_REG_1: u32 = 1;
+const NFT_REG32_00: u32 = 8;
 const NFT_CMP_EQ: u32 = 0;
 const NFT_CMP_NEQ: u32 = 1;
 const NF_DROP: u32 = 0;
@@ -133,6 +168,9 @@ const NF_ACCEPT: u32 = 1;
 const NFT_JUMP: u32 = u32::MAX - 2;
 const NFT_GOTO: u32 = u32::MAX - 3;
 const NFT_RETURN: u32 = u32::MAX - 4;
+const NFTA_FIB_F_DADDR: u32 = 2;
+const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
+const NFT_NAT_DNAT: u32 = 1;
 
 impl Expr {
     /// A counter as a new rule has it.
@@ -140,7 +178,12 @@ impl Expr {
 
     /// The expression as the kernel wants it sent.
     pub(super) fn to_wire(&self) -> wire::ListAttribute<wire::ExpressionAttribute> {
-        let register = wire::Register::Reg1;
+        self.to_wire_at(0)
+    }
+
+    fn to_wire_at(&self, word: u8) -> wire::ListAttribute<wire::ExpressionAttribute> {
+        let register = wire::Register::from(register(word));
+        let number = |kind, number: u32| DefaultNla::new(kind, number.to_be_bytes().to_vec());
         let value = |bytes: &[u8]| wire::DataAttribute::Value(bytes.to_vec());
         match self {
             Expr::Meta(key) => wire::Expressions::Meta(vec![
@@ -172,8 +215,8 @@ impl Expr {
             Expr::Range { negated, from, to } => other(
                 "range",
                 vec![
-                    DefaultNla::new(1, NFT_REG_1.to_be_bytes().to_vec()),
-                    DefaultNla::new(2, operator(*negated).to_be_bytes().to_vec()),
+                    number(1, NFT_REG_1),
+                    number(2, operator(*negated)),
                     DefaultNla::new(3 | NESTED, data_value(from)),
                     DefaultNla::new(4 | NESTED, data_value(to)),
                 ],
@@ -183,6 +226,39 @@ impl Expr {
                 vec![
                     DefaultNla::new(1, bytes.to_be_bytes().to_vec()),
                     DefaultNla::new(2, packets.to_be_bytes().to_vec()),
+                ],
+            ),
+            Expr::At(word, load) => return load.to_wire_at(*word),
+            Expr::Immediate(bytes) => wire::Expressions::Immediate(vec![
+                wire::Immediate::DestinationRegister(register),
+                wire::Immediate::Data(value(bytes)),
+            ]),
+            Expr::DestinationType => other(
+                "fib",
+                vec![
+                    number(3, NFTA_FIB_F_DADDR),
+                    number(2, NFT_FIB_RESULT_ADDRTYPE),
+                    number(1, NFT_REG_1),
+                ],
+            ),
+            Expr::SetMeta(key) => other("meta", vec![number(2, *key), number(3, NFT_REG_1)]),
+            Expr::Lookup { set, found } => {
+                let mut attributes = vec![number(2, NFT_REG_1)];
+                match found {
+                    Found::Continue => {}
+                    Found::Load => attributes.push(number(3, NFT_REG_1)),
+                    Found::Verdict => attributes.push(number(3, 0)),
+                }
+                attributes.push(DefaultNla::new(1, [set.as_bytes(), &[0]].concat()));
+                other("lookup", attributes)
+            }
+            Expr::Dnat { family, port } => other(
+                "nat",
+                vec![
+                    number(1, NFT_NAT_DNAT),
+                    number(2, family.number().into()),
+                    number(3, NFT_REG_1),
+                    number(5, self::register(*port)),
                 ],
             ),
             Expr::Masquerade => other("masq", Vec::new()),
@@ -223,15 +299,19 @@ impl Expr {
             NFT_CMP_NEQ => Some(true),
             _ => None,
         };
+        let at = |wanted, load| match word(number(wanted)?)? {
+            0 => Some(load),
+            word => Some(Expr::At(word, Box::new(load))),
+        };
         Some(match name {
-            "meta" => {
-                in_register_1(1)?;
-                Expr::Meta(number(2)?)
+            "meta" if attribute(3).is_some() => {
+                in_register_1(3)?;
+                Expr::SetMeta(number(2)?)
             }
+            "meta" => at(1, Expr::Meta(number(2)?))?,
             "payload" => {
-                in_register_1(1)?;
                 let base = Base::from_number(number(2)?)?;
-                Expr::Payload { base, offset: number(3)?, len: number(4)? }
+                at(1, Expr::Payload { base, offset: number(3)?, len: number(4)? })?
             }
             "bitwise" => {
                 in_register_1(1)?;
@@ -250,6 +330,30 @@ impl Expr {
                 Expr::Counter { bytes: be_u64(attribute(1)?)?, packets: be_u64(attribute(2)?)? }
             }
             "immediate" if number(1)? == 0 => Expr::Verdict(Verdict::parse(attribute(2)?)?),
+            "immediate" => at(1, Expr::Immediate(bytes(2)?))?,
+            "fib" => {
+                in_register_1(1)?;
+                let is_type =
+                    (number(3)?, number(2)?) == (NFTA_FIB_F_DADDR, NFT_FIB_RESULT_ADDRTYPE);
+                is_type.then_some(Expr::DestinationType)?
+            }
+            "lookup" => {
+                in_register_1(2)?;
+                // Flags: the other way round.
+                if number(5).is_some_and(|flags| flags != 0) {
+                    return None;
+                }
+                let found = match number(3) {
+                    None => Found::Continue,
+                    Some(0) => Found::Verdict,
+                    Some(_) => in_register_1(3).map(|()| Found::Load)?,
+                };
+                Expr::Lookup { set: string(attribute(1)?).to_owned(), found }
+            }
+            "nat" if number(1)? == NFT_NAT_DNAT => {
+                in_register_1(3)?;
+                Expr::Dnat { family: Family::from_number(number(2)?)?, port: word(number(5)?)? }
+            }
             "masq" if data.is_empty() => Expr::Masquerade,
             "match" => Expr::Match(Xt::parse(data)?),
             "target" => Expr::Target(Xt::parse(data)?),
@@ -273,7 +377,7 @@ impl Base {
 }
 
 impl Verdict {
-    fn to_wire(&self) -> wire::DataAttribute {
+    pub(super) fn to_wire(&self) -> wire::DataAttribute {
         let code = |code: u32| wire::VerdictAttribute::Code(code.into());
         let chain = |name: &str| wire::VerdictAttribute::Chain(name.into());
         wire::DataAttribute::Verdict(match self {
@@ -285,8 +389,8 @@ impl Verdict {
         })
     }
 
-    /// Reads an `NFTA_IMMEDIATE_DATA`.
-    fn parse(data: &[u8]) -> Option<Self> {
+    /// Reads an `NFTA_IMMEDIATE_DATA` or `NFTA_SET_ELEM_DATA`.
+    pub(super) fn parse(data: &[u8]) -> Option<Self> {
         let (_, verdict) = attributes(data).find(|(kind, _)| *kind == 2)?;
         let (mut code, mut chain) = (None, "");
         for (kind, value) in attributes(verdict) {
@@ -331,6 +435,17 @@ impl Xt {
 }
 
 const NESTED: u16 = netlink_packet_core::NLA_F_NESTED;
+
+/// The register that begins at a 4-byte word: the old ones of 16 bytes have numbers of their own.
+fn register(word: u8) -> u32 {
+    let word = u32::from(word);
+    if word % 4 == 0 { NFT_REG_1 + word / 4 } else { NFT_REG32_00 + word }
+}
+
+/// The word that a register begins at.
+fn word(register: u32) -> Option<u8> {
+    (0..16).find(|word| self::register(*word) == register)
+}
 
 fn operator(negated: bool) -> u32 {
     if negated { NFT_CMP_NEQ } else { NFT_CMP_EQ }

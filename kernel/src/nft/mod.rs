@@ -1,16 +1,20 @@
-//! `nf_tables`: tables, chains and rules, written in batches and read chain by
+//! `nf_tables`: tables, chains, rules, sets and maps, written in batches and read chain by
 //! chain (`include/uapi/linux/netfilter/`nf_tables`.h`).
 
 pub(crate) mod attribute;
 mod expr;
+#[cfg(test)]
+mod map_tests;
 mod read;
+mod set;
 #[cfg(test)]
 mod tests;
 
 mod write;
 
-pub use expr::{Base, Expr, Verdict, Xt, meta};
+pub use expr::{Base, Expr, Found, Verdict, Xt, meta};
 pub use read::Listed;
+pub use set::{Data, Element, Set, SetType, Type};
 
 /// The packets a table sees (`NFPROTO_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -93,6 +97,11 @@ impl Family {
             Family::Bridge => 7,
             Family::Ipv6 => 10,
         }
+    }
+
+    pub(crate) fn from_number(number: u32) -> Option<Self> {
+        let all = [Family::Inet, Family::Ipv4, Family::Bridge, Family::Ipv6];
+        all.into_iter().find(|family| u32::from(family.number()) == number)
     }
 
     /// The name that the program `nft` has for it.

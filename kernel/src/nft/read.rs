@@ -57,6 +57,33 @@ impl Nfnetlink {
         Ok(names.collect())
     }
 
+    /// How many rules these tables of a family have together.
+    pub fn count_rules(&self, family: Family, tables: &[&str]) -> Result<usize> {
+        let message = NfTablesMessage::GetRule(RuleMessage { attributes: Vec::new() });
+        let what = || format!("list the rules of family {}", family.name());
+        let bodies = self.dump(family, message, what)?;
+        let is_counted = |body: &&Vec<u8>| {
+            let mut all = attributes(body);
+            let table = all.find(|(kind, _)| *kind == NFTA_RULE_TABLE);
+            table.is_some_and(|(_, name)| tables.contains(&string(name)))
+        };
+        Ok(bodies.iter().filter(is_counted).count())
+    }
+
+    /// The rules of a table, each with the name of its chain; none if there is no such table.
+    pub fn table_rules(&self, family: Family, table: &str) -> Result<Vec<(String, Listed)>> {
+        let of = vec![RuleAttribute::Table(table.into())];
+        let message = NfTablesMessage::GetRule(RuleMessage { attributes: of });
+        let what = || format!("list the rules of table {} {table}", family.name());
+        let bodies = self.dump(family, message, what)?;
+        let rules = bodies.iter().filter_map(|body| {
+            let (_, name) = attributes(body).find(|(kind, _)| *kind == NFTA_RULE_CHAIN)?;
+            let name = string(name);
+            Some((name.to_owned(), Listed::parse(body, Chain { family, table, name })?))
+        });
+        Ok(rules.collect())
+    }
+
     /// The rules of a chain in their order, decoded one by one; none if there is no such chain.
     pub fn rules(&self, chain: Chain<'_>) -> Result<impl Iterator<Item = Listed>> {
         let message = NfTablesMessage::GetRule(RuleMessage {
@@ -92,7 +119,7 @@ impl Listed {
 }
 
 /// The comment among the program nft's own data: entries of type, length, value.
-fn comment(mut udata: &[u8]) -> Option<String> {
+pub(super) fn comment(mut udata: &[u8]) -> Option<String> {
     while let [kind, len, rest @ ..] = udata {
         let (value, after) = rest.split_at_checked((*len).into())?;
         if *kind == 0 {

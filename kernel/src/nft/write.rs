@@ -9,10 +9,12 @@ use netlink_packet_netfilter::nftables::{
 use super::{BaseChain, Chain, Family, NewRule, Place};
 use crate::nfnetlink::Batch;
 
-const NLM_F_EXCL: u16 = 0x200;
-const NLM_F_CREATE: u16 = 0x400;
+pub(super) const NLM_F_EXCL: u16 = 0x200;
+pub(super) const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_APPEND: u16 = 0x800;
 const NF_ACCEPT: u32 = 1;
+/// Longer ones are what `nft` does not take.
+const COMMENT_MAX: usize = 128;
 
 impl Batch {
     /// Makes a table unless it is there.
@@ -20,6 +22,13 @@ impl Batch {
         let attributes = vec![TableAttribute::Name(table.into())];
         let message = NfTablesMessage::NewTable(TableMessage { attributes });
         self.push(family, NLM_F_CREATE, message, || format!("add table {} {table}", family.name()));
+    }
+
+    /// Deletes a table with all that is in it; fails with ENOENT if it is not there.
+    pub fn delete_table(&mut self, family: Family, table: &str) {
+        let attributes = vec![TableAttribute::Name(table.into())];
+        let message = NfTablesMessage::DeleteTable(TableMessage { attributes });
+        self.push(family, 0, message, || format!("delete table {} {table}", family.name()));
     }
 
     /// As [`Batch::add_table`], with a comment as the program `nft` keeps it.
@@ -125,10 +134,10 @@ fn in_chain(chain: Chain<'_>) -> Vec<RuleAttribute> {
 }
 
 /// The program nft's own format (`include/udata.h` of libnftnl): type 0, length with the final zero, text.
-fn comment_udata(comment: &str) -> Vec<u8> {
+pub(super) fn comment_udata(comment: &str) -> Vec<u8> {
     const COMMENT: u8 = 0;
     let text = comment.as_bytes();
-    let text = &text[..text.len().min(128)];
+    let text = &text[..text.len().min(COMMENT_MAX)];
     let len = u8::try_from(text.len() + 1).unwrap_or(u8::MAX);
     [&[COMMENT, len], text, &[0]].concat()
 }

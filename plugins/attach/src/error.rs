@@ -65,6 +65,8 @@ impl From<Error> for cni::Error {
     fn from(error: Error) -> Self {
         let code = match &error {
             Error::Kernel(error) if error.is_exists() => Code::Conflict,
+            Error::Kernel(error) if error.is_locked() => Code::TryAgain,
+            Error::Kernel(error) if error.needs_program() => Code::NotAvailable,
             Error::Attached { .. } | Error::NameTaken { .. } => Code::Conflict,
             Error::Kernel(_) => Code::Kernel,
             Error::Netns { .. } => Code::InvalidNetns,

@@ -11,6 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use cni::{Call, Cidr, NetworkName, Success, ValidAttachments};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
+use kernel::iptables::{Changes, Iptables};
 use kernel::{Batch, Nfnetlink, Rtnl};
 use serde::Deserialize;
 
@@ -63,7 +64,7 @@ impl MasqueradeBackend {
     /// Finds out whether rules could be made now.
     pub fn status(self, netlink: &Nfnetlink) -> Result<(), Error> {
         match self {
-            Self::Iptables => Ok(netlink.generation().map(drop)?),
+            Self::Iptables => iptables::try_out(&Iptables::of_node(netlink)?),
             Self::Nftables => nftables::try_out(netlink),
         }
     }
@@ -130,7 +131,7 @@ impl Masquerade {
     /// Makes the rules. Nothing but additions, so that nobody has to wait for a disposal.
     pub fn add(&self, netlink: &Nfnetlink) -> Result<(), Error> {
         match &self.0 {
-            Rules::Iptables(rules) => rules.add(netlink),
+            Rules::Iptables(rules) => rules.add(&Iptables::of_node(netlink)?),
             Rules::Nftables(rules) => rules.add(netlink),
         }
     }
@@ -138,7 +139,7 @@ impl Masquerade {
     /// Finds a rule that is missing, or behind one that leaves it nothing to do.
     pub fn check(&self, netlink: &Nfnetlink) -> Result<(), Error> {
         match &self.0 {
-            Rules::Iptables(rules) => rules.check(netlink),
+            Rules::Iptables(rules) => rules.check(&Iptables::of_node(netlink)?),
             Rules::Nftables(rules) => rules.check(netlink),
         }
     }
@@ -161,12 +162,11 @@ pub fn remove(
     owner: &Owner<'_>,
     kept: impl Fn() -> Result<Kept, Error>,
 ) -> Result<(), Error> {
-    netlink.transaction(|netlink| {
-        let mut batch = Batch::new();
-        iptables::remove(netlink, &mut batch, owner, &kept)?;
-        nftables::remove(netlink, &mut batch, owner)?;
-        Ok(batch)
-    })
+    remove_all(
+        netlink,
+        |iptables| iptables::remove(iptables, owner, &kept),
+        |batch| Ok(nftables::remove(netlink, batch, owner)?),
+    )
 }
 
 /// Removes the rules of a network's attachments that are not valid.
@@ -175,12 +175,34 @@ pub fn collect_garbage(
     network: &NetworkName,
     valid: &ValidAttachments,
 ) -> Result<(), Error> {
-    netlink.transaction(|netlink| {
-        let mut batch = Batch::new();
-        iptables::collect_garbage(netlink, &mut batch, network, valid)?;
-        nftables::collect_garbage(netlink, &mut batch, network, valid)?;
-        Ok(batch)
-    })
+    remove_all(
+        netlink,
+        |iptables| Ok(iptables::collect_garbage(iptables, network, valid)?),
+        |batch| Ok(nftables::collect_garbage(netlink, batch, network, valid)?),
+    )
+}
+
+/// Removes what both backends have made: in `nf_tables` in one batch, and in the legacy tables too if there
+/// are some, because a node may have changed over.
+fn remove_all(
+    netlink: &Nfnetlink,
+    of_iptables: impl Fn(&Iptables<'_>) -> Result<Changes, Error>,
+    of_nftables: impl Fn(&mut Batch) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut result = Ok(());
+    for iptables in &Iptables::all(netlink)? {
+        let removed = if iptables.is_legacy() {
+            iptables.transaction(|| of_iptables(iptables))
+        } else {
+            netlink.transaction(|_| {
+                let mut batch = of_iptables(iptables)?.batch();
+                of_nftables(&mut batch)?;
+                Ok(batch)
+            })
+        };
+        result = result.and(removed);
+    }
+    result
 }
 
 /// Finds the first rule of `wanted` that is not in a chain, or behind the last one of `wanted`, which takes

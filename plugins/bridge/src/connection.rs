@@ -6,8 +6,8 @@ use std::io::Read;
 
 use attach::{HostEnd, Pod, VethOptions, VethPair, ignore_router_advertisements};
 use cni::{Call, Mac, Undo};
-use kernel::Rtnl;
 use kernel::rtnl::{self, BridgePort, Link, LinkChange};
+use kernel::{Rtnl, sysctl};
 
 use crate::config::Config;
 use crate::error::Error;
@@ -87,9 +87,19 @@ fn ensure_bridge<'a>(
         // Another pod's ADD was faster.
         Err(error) if error.is_exists() => {}
         Err(error) => return Err(error.into()),
-        Ok(()) => undo.on_error("delete the bridge", || Ok(delete_unused_bridge(node, name)?)),
+        Ok(()) => {
+            undo.on_error("delete the bridge", || Ok(delete_unused_bridge(node, name)?));
+            skip_dad(name)?;
+        }
     }
     find_bridge(node, name)?.ok_or_else(|| missing(config))
+}
+
+/// A router asks for its neighbours by its link-local address. Until that had been probed for
+/// duplicates, no pod could be reached by IPv6 from elsewhere, for a second or two. A new bridge
+/// has nobody yet who could have the same, and a random address.
+fn skip_dad(bridge: &str) -> Result<(), Error> {
+    Ok(sysctl::write_if_possible(&["ipv6", "conf", bridge, "accept_dad"], "0")?)
 }
 
 fn missing(config: &Config) -> Error {

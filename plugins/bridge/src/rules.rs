@@ -74,7 +74,7 @@ impl<'a> Rules<'a> {
         let (call, id) = (self.call, self.call.container_id().as_str());
         let mut failures = Failures::new();
         failures.try_to("rules of macspoofchk", || {
-            macspoof::remove(netlink, id, call.ifname().as_str())
+            unless_impossible(netlink, macspoof::remove(netlink, id, call.ifname().as_str()))
         });
         failures.try_to("rules of ipMasq", || {
             masquerade::remove(netlink, &Owner::of(call), || Kept::of(call, pod))
@@ -107,7 +107,7 @@ pub(crate) fn collect_garbage(
         let node = Rtnl::open()?;
         // One that cannot be looked up may be there.
         let exists = |name: &str| !matches!(node.link_by_name(name), Ok(None));
-        Ok(macspoof::collect_garbage(&netlink, exists)?)
+        unless_impossible(&netlink, macspoof::collect_garbage(&netlink, exists))
     });
     failures
         .try_to("rules of ipMasq", || masquerade::collect_garbage(&netlink, &network.name, valid));
@@ -124,6 +124,14 @@ pub(crate) fn status(network: &Network<Config>) -> Result<(), Error> {
         config.ip_masq_backend.status(&Nfnetlink::open()?)?;
     }
     Ok(())
+}
+
+/// The kernel of a node with legacy iptables may have no `nf_tables`, and then it has no rules in them.
+fn unless_impossible(netlink: &Nfnetlink, removed: Result<(), attach::Error>) -> Result<(), Error> {
+    match removed {
+        Err(_) if !netlink.has_nf_tables()? => Ok(()),
+        removed => Ok(removed?),
+    }
 }
 
 fn has_rules(config: &Config) -> bool {

@@ -1,8 +1,8 @@
 //! Making a plan's rules, and comparing them with those that are there.
 
-use kernel::iptables::{Match, Nat, Rule, Target};
+use kernel::Nfnetlink;
+use kernel::iptables::{Changes, Iptables, Match, Nat, Rule, Target};
 use kernel::nft::Place;
-use kernel::{Batch, Nfnetlink};
 
 use crate::config::{Mark, Settings};
 use crate::error::Error;
@@ -20,38 +20,45 @@ pub(crate) fn add(
 ) -> Result<Vec<End>, Error> {
     let mut ends = Vec::new();
     let ((network, id), comment) = (plan.owner(), plan.comment());
-    netlink.transaction(|netlink| -> Result<Batch, Error> {
-        let mut batch = Batch::new();
+    if plan.is_empty() {
+        // Which variant of iptables the node uses does not matter to such a pod.
+        remove::remove_of(netlink, (network, id), &mut ends)?;
+        return Ok(ends);
+    }
+    let iptables = &Iptables::of_node(netlink)?;
+    iptables.transaction(|| -> Result<Changes, Error> {
+        let mut changes = Changes::new();
         ends.clear();
         for nat in [Nat::V4, Nat::V6] {
             if let Some(family) = plan.families().iter().find(|family| family.nat == nat) {
-                add_family(netlink, &mut batch, family, &comment, refuse_conflicts)?;
+                add_family(iptables, &mut changes, family, &comment, refuse_conflicts)?;
             } else {
-                let stale = remove::find(netlink, nat, network, id)?;
-                remove::removal(netlink, &mut batch, &stale, true, &mut ends)?;
+                let stale = remove::find(iptables, nat, network, id)?;
+                remove::removal(iptables, &mut changes, &stale, true, &mut ends)?;
             }
         }
-        Ok(batch)
+        Ok(changes)
     })?;
     Ok(ends)
 }
 
 /// Finds a rule that is missing.
 pub(crate) fn check(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
+    let iptables = &Iptables::of_node(netlink)?;
     for family in plan.families() {
         let nat = family.nat;
         let missing = |chain: &str, rule: &Rule| Error::Missing {
-            program: program(nat),
+            program: nat.program(),
             chain: chain.to_owned(),
             rule: rule.to_string(),
         };
         for Shared { chain, rule, .. } in &family.shared {
-            if !has_rule(netlink, nat, chain, rule)? {
+            if !has_rule(iptables, nat, chain, rule)? {
                 return Err(missing(chain, rule));
             }
         }
         for (chain, wanted) in [(DNAT_CHAIN, &family.entries), (&family.own_chain, &family.rules)] {
-            let there: Vec<Rule> = nat.rules(netlink, chain)?.map(|(_, rule)| rule).collect();
+            let there: Vec<Rule> = iptables.rules(nat, chain)?.map(|(_, rule)| rule).collect();
             if let Some(rule) = wanted.iter().find(|rule| !there.contains(rule)) {
                 return Err(missing(chain, rule));
             }
@@ -63,25 +70,26 @@ pub(crate) fn check(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
 /// Whether rules could be made: netfilter answers, and somebody else's chain is there if it is needed.
 pub(crate) fn status(settings: &Settings) -> Result<(), Error> {
     let netlink = Nfnetlink::open()?;
-    netlink.has_chain(Nat::V4.chain(DNAT_CHAIN))?;
+    let iptables = Iptables::of_node(&netlink)?;
+    iptables.has_chain(Nat::V4, DNAT_CHAIN)?;
     match &settings.mark {
-        Some(Mark::External(chain)) => require_chain(&netlink, Nat::V4, chain),
+        Some(Mark::External(chain)) => require_chain(&iptables, Nat::V4, chain),
         _ => Ok(()),
     }
 }
 
 fn add_family(
-    netlink: &Nfnetlink,
-    batch: &mut Batch,
+    iptables: &Iptables<'_>,
+    changes: &mut Changes,
     family: &FamilyPlan,
     comment: &str,
     refuse_conflicts: bool,
 ) -> Result<(), Error> {
     let nat = family.nat;
     if let Some(chain) = &family.external_chain {
-        require_chain(netlink, nat, chain)?;
+        require_chain(iptables, nat, chain)?;
     }
-    let existing: Vec<(u64, Rule)> = nat.rules(netlink, DNAT_CHAIN)?.collect();
+    let existing: Vec<(u64, Rule)> = iptables.rules(nat, DNAT_CHAIN)?.collect();
     let (own, others): (Vec<_>, Vec<_>) =
         existing.into_iter().partition(|(_, rule)| rule.next_chain() == Some(&family.own_chain));
     if let Some((_, foreign)) = own.iter().find(|(_, rule)| is_foreign(rule, comment)) {
@@ -91,71 +99,71 @@ fn add_family(
         });
     }
     if refuse_conflicts {
-        find_holder(netlink, family, &others)?;
+        find_holder(iptables, family, &others)?;
     }
 
     // What is there already is not added again: the kernel would take that for an update, whose disposal
     // the closing of the socket waits for.
     let mut missing = Vec::new();
     for shared in &family.shared {
-        if !has_rule(netlink, nat, shared.chain, &shared.rule)? {
+        if !has_rule(iptables, nat, shared.chain, &shared.rule)? {
             missing.push(shared);
         }
     }
     if !missing.is_empty() {
-        add_shared(batch, nat, &missing);
+        add_shared(changes, nat, &missing);
     }
-    if netlink.has_chain(nat.chain(&family.own_chain))? {
+    if iptables.has_chain(nat, &family.own_chain)? {
         for (handle, _) in &own {
-            batch.delete_rule(nat.chain(DNAT_CHAIN), *handle);
+            changes.delete_rule(nat, DNAT_CHAIN, *handle);
         }
-        batch.flush_chain(nat.chain(&family.own_chain));
+        changes.flush_chain(nat, &family.own_chain);
     } else {
-        batch.add_chain(nat.chain(&family.own_chain));
+        changes.add_chain(nat, &family.own_chain);
     }
     for rule in &family.rules {
-        nat.add_rule(batch, &family.own_chain, Place::Last, rule);
+        changes.add_rule(nat, &family.own_chain, Place::Last, rule);
     }
     for entry in &family.entries {
         // Before whoever had one of the ports, so that a crashed pod's leftovers do not swallow packets.
         let older = others.iter().find(|(_, other)| same_port(entry, other));
         let place = older.map_or(Place::Last, |(handle, _)| Place::Before(*handle));
-        nat.add_rule(batch, DNAT_CHAIN, place, entry);
+        changes.add_rule(nat, DNAT_CHAIN, place, entry);
     }
     Ok(())
 }
 
-fn add_shared(batch: &mut Batch, nat: Nat, missing: &[&Shared]) {
-    nat.add_table(batch);
-    batch.add_chain(nat.chain(DNAT_CHAIN));
+fn add_shared(changes: &mut Changes, nat: Nat, missing: &[&Shared]) {
+    changes.add_table(nat);
+    changes.add_chain(nat, DNAT_CHAIN);
     for Shared { chain, base, place, rule } in missing {
         match base {
-            Some(base) => nat.add_base_chain(batch, *base),
-            None => batch.add_chain(nat.chain(chain)),
+            Some(base) => changes.add_base_chain(nat, *base),
+            None => changes.add_chain(nat, chain),
         }
-        nat.add_rule(batch, chain, *place, rule);
+        changes.add_rule(nat, chain, *place, rule);
     }
 }
 
 fn has_rule(
-    netlink: &Nfnetlink,
+    iptables: &Iptables<'_>,
     nat: Nat,
     chain: &str,
     rule: &Rule,
 ) -> Result<bool, kernel::Error> {
-    Ok(nat.rules(netlink, chain)?.any(|(_, there)| there == *rule))
+    Ok(iptables.rules(nat, chain)?.any(|(_, there)| there == *rule))
 }
 
-fn require_chain(netlink: &Nfnetlink, nat: Nat, chain: &str) -> Result<(), Error> {
-    if netlink.has_chain(nat.chain(chain))? {
+fn require_chain(iptables: &Iptables<'_>, nat: Nat, chain: &str) -> Result<(), Error> {
+    if iptables.has_chain(nat, chain)? {
         return Ok(());
     }
-    Err(Error::NoSetMarkChain { program: program(nat), chain: chain.to_owned() })
+    Err(Error::NoSetMarkChain { program: nat.program(), chain: chain.to_owned() })
 }
 
 /// Refuses a plan if one of its ports leads to another container already, at an address that both have.
 fn find_holder(
-    netlink: &Nfnetlink,
+    iptables: &Iptables<'_>,
     family: &FamilyPlan,
     others: &[(u64, Rule)],
 ) -> Result<(), Error> {
@@ -163,7 +171,7 @@ fn find_holder(
         |(_, other): &&(u64, Rule)| family.entries.iter().any(|entry| same_port(entry, other));
     for (_, other) in others.iter().filter(same) {
         let Some(chain) = other.next_chain() else { continue };
-        for (_, theirs) in family.nat.rules(netlink, chain)? {
+        for (_, theirs) in iptables.rules(family.nat, chain)? {
             let Some(ours) = family.rules.iter().find(|ours| same_place(ours, &theirs)) else {
                 continue;
             };
@@ -207,8 +215,4 @@ pub(crate) fn destination_port(rule: &Rule) -> Option<u16> {
         Match::DestinationPort(is) => Some(is.value.first),
         _ => None,
     })
-}
-
-fn program(nat: Nat) -> &'static str {
-    if nat == Nat::V6 { "ip6tables" } else { "iptables" }
 }

@@ -1,24 +1,25 @@
 //! The configuration's keys, and what they come to.
 
-use cni::{Code, Error};
+use cni::Error;
 use kernel::iptables::{ArgumentError, Bits, Nat, NatChain, Rule, parse_matches};
 use serde::Deserialize;
 
 use crate::mapping::{Entry, Mapping};
+use crate::nftables::{self, Conditions};
 use crate::plan::{CHAIN_PREFIX, SHARED_CHAINS};
 
 /// The plugin's own keys.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Config {
-    /// What the rules are written with: `iptables`, the default.
+    /// Whose rules are written: those of `iptables`, the default, or a table of our own, `nftables`.
     pub backend: Option<String>,
     /// Whether connections from the node itself, and from the pod to itself, get the node's address, without
     /// which they cannot work; true by default.
     pub snat: Option<bool>,
-    /// Further conditions on IPv4 packets, as arguments of `iptables`.
+    /// Further conditions on IPv4 packets, as arguments of `iptables` or matches of `nft`.
     pub conditions_v4: Vec<String>,
-    /// Further conditions on IPv6 packets, as arguments of `ip6tables`.
+    /// Further conditions on IPv6 packets, as arguments of `ip6tables` or matches of `nft`.
     pub conditions_v6: Vec<String>,
     /// Whether all connections get the node's address, not only those that need it.
     pub masq_all: bool,
@@ -54,6 +55,8 @@ pub struct RuntimeConfig {
 /// The configuration, found to make sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
+    /// What the ports are mapped with.
+    pub(crate) backend: Backend,
     /// How packets are marked that need the node's address; none if none do.
     pub(crate) mark: Option<Mark>,
     /// Whether all packets need it.
@@ -63,6 +66,16 @@ pub(crate) struct Settings {
     /// The ports to map.
     pub(crate) mappings: Vec<Mapping>,
     conditions: [Vec<String>; 2],
+    nft_conditions: [Conditions; 2],
+}
+
+/// What ports are mapped with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// Rules in the table `nat` of iptables.
+    Iptables,
+    /// A table of our own.
+    Nftables,
 }
 
 /// How packets are marked that need the node's address.
@@ -80,32 +93,44 @@ const CHAIN_NAME_MAX: usize = 28;
 const DEFAULT_MARK_BIT: i64 = 13;
 
 impl Config {
-    /// Errors: code 7 for values that are wrong or do not go together, 2 for what is not supported.
+    /// Errors: code 7 for values that are wrong or do not go together.
     pub(crate) fn settings(&self) -> Result<Settings, Error> {
-        self.check_backend()?;
-        let settings = Settings {
+        let backend = self.backend()?;
+        let conditions = [self.conditions_v4.clone(), self.conditions_v6.clone()];
+        let mut settings = Settings {
+            backend,
             mark: self.mark()?,
             mark_all: self.masq_all,
             refuse_conflicts: self.on_conflict == OnConflict::Error,
             mappings: Mapping::read_all(&self.runtime_config.port_mappings)?,
-            conditions: [self.conditions_v4.clone(), self.conditions_v6.clone()],
+            conditions,
+            nft_conditions: [Vec::new(), Vec::new()],
         };
         for (nat, key) in [(Nat::V4, "conditionsV4"), (Nat::V6, "conditionsV6")] {
-            let parsed = settings.with_conditions(nat, Rule::default());
-            parsed.map_err(|error| Error::invalid_key(key, error))?;
+            if backend == Backend::Nftables {
+                let texts = &settings.conditions[usize::from(nat == Nat::V6)];
+                let parsed = nftables::read_conditions(nat, texts);
+                let parsed = parsed.map_err(|why| Error::invalid_key(key, why))?;
+                settings.nft_conditions[usize::from(nat == Nat::V6)] = parsed;
+            } else {
+                let parsed = settings.with_conditions(nat, Rule::default());
+                parsed.map_err(|error| Error::invalid_key(key, error))?;
+            }
         }
         Ok(settings)
     }
 
-    fn check_backend(&self) -> Result<(), Error> {
+    fn backend(&self) -> Result<Backend, Error> {
         match self.backend.as_deref() {
-            None | Some("iptables") => Ok(()),
-            Some("nftables") => Err(Error::new(
-                Code::UnsupportedField,
-                "backend \"nftables\" is not supported by this version; use \"iptables\"",
-            )),
+            None | Some("iptables") => Ok(Backend::Iptables),
+            Some("nftables") if self.external_set_mark_chain.is_some() => {
+                let why =
+                    "chains of iptables cannot be used with backend \"nftables\"; leave it out";
+                Err(Error::invalid_key("externalSetMarkChain", why))
+            }
+            Some("nftables") => Ok(Backend::Nftables),
             Some(other) => {
-                let why = format!("{other:?} is unknown; use \"iptables\"");
+                let why = format!("{other:?} is unknown; use \"iptables\" or \"nftables\"");
                 Err(Error::invalid_key("backend", why))
             }
         }
@@ -155,6 +180,11 @@ impl Settings {
         self.mark.is_some()
     }
 
+    /// The conditions of a family, for backend `nftables`.
+    pub(crate) fn nft_conditions(&self, nat: Nat) -> &Conditions {
+        &self.nft_conditions[usize::from(nat == Nat::V6)]
+    }
+
     /// Adds the conditions of a family to a rule.
     pub(crate) fn with_conditions(&self, nat: Nat, rule: Rule) -> Result<Rule, ArgumentError> {
         let [v4, v6] = &self.conditions;
@@ -164,6 +194,7 @@ impl Settings {
 
 #[cfg(test)]
 mod tests {
+    use cni::Code;
     use serde_json::{Value, json};
 
     use super::*;
@@ -208,7 +239,11 @@ mod tests {
     fn wrong_values_are_named() {
         let invalid = Code::InvalidConfig;
         refused(&json!({"backend": "ipvs"}), invalid, "\"backend\"");
-        refused(&json!({"backend": "nftables"}), Code::UnsupportedField, "nftables");
+        let chain = json!({"backend": "nftables", "externalSetMarkChain": "X"});
+        refused(&chain, invalid, "\"externalSetMarkChain\"");
+        let of_iptables = json!({"backend": "nftables", "conditionsV4": ["-s", "192.0.2.1"]});
+        refused(&of_iptables, invalid, "\"conditionsV4\"");
+        refused(&of_iptables, invalid, "\"-s\" is not supported");
         refused(&json!({"markMasqBit": 32}), invalid, "\"markMasqBit\"");
         refused(&json!({"markMasqBit": -1}), invalid, "\"markMasqBit\"");
         let both = json!({"markMasqBit": 5, "externalSetMarkChain": "X"});

@@ -63,15 +63,25 @@ pub enum Error {
         /// The rule, as `iptables -S` would show it.
         rule: String,
     },
+    /// CHECK found that something is not in the table of the backend `nftables`.
+    #[error("{what} is missing: nft {command}")]
+    MissingInTable {
+        /// What kind of thing.
+        what: &'static str,
+        /// How the program `nft` would add it.
+        command: String,
+    },
 }
 
 impl From<Error> for cni::Error {
     fn from(error: Error) -> Self {
         let code = match &error {
+            Error::Kernel(error) if error.is_locked() => Code::TryAgain,
+            Error::Kernel(error) if error.needs_program() => Code::NotAvailable,
             Error::Kernel(_) | Error::StillUsed { .. } => Code::Kernel,
             Error::Taken { .. } | Error::NameTaken { .. } => Code::Conflict,
             Error::NoSetMarkChain { .. } => Code::InvalidConfig,
-            Error::Missing { .. } => Code::Changed,
+            Error::Missing { .. } | Error::MissingInTable { .. } => Code::Changed,
         };
         Self::from_source(code, &error)
     }

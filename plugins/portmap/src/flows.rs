@@ -1,6 +1,7 @@
 //! Connections that the kernel remembers and that the rules would not reach any more: a tracked connection
 //! keeps the destination that its first packet was given.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use cni::Cidr;
@@ -48,20 +49,19 @@ pub(crate) fn forget_udp(
 
 /// Forgets the flows of every protocol that end where removed rules led to, at a pod that is gone.
 pub(crate) fn forget_ends(netlink: &Nfnetlink, ends: &[End]) -> Result<(), Error> {
-    let mut done: Vec<IpAddr> = Vec::new();
-    for End { nat, address, .. } in ends {
-        if done.contains(address) {
-            continue;
-        }
-        done.push(*address);
-        let filter = Filter { reply_source: Some(*address), ..Filter::default() };
-        for flow in netlink.flows(nat.family(), &filter)? {
-            let ended = ends.iter().any(|end| {
+    for nat in [Nat::V4, Nat::V6] {
+        let of_family = ends.iter().filter(|end| end.nat == nat);
+        let addresses: HashSet<IpAddr> = of_family.map(|end| end.address).collect();
+        let Some(address) = addresses.iter().next() else { continue };
+        // Each question makes the kernel look at all that it tracks: one for a GC's many pods.
+        let reply_source = (addresses.len() == 1).then_some(*address);
+        for flow in netlink.flows(nat.family(), &Filter { reply_source, ..Filter::default() })? {
+            let is_end = |end: &End| {
                 end.address == flow.reply.source
                     && end.protocol == flow.reply.protocol
                     && end.port.is_none_or(|port| port == flow.reply.source_port)
-            });
-            if ended {
+            };
+            if addresses.contains(&flow.reply.source) && ends.iter().any(is_end) {
                 netlink.delete_flow(nat.family(), &flow)?;
             }
         }

@@ -1,14 +1,16 @@
 //! Leads ports of the node (`hostPort`) to the pod that an earlier plugin of the chain attached.
 //!
 //! ADD computes the rules as a plain value and adds them in one batch, for a new container nothing but additions; CHECK compares
-//! the same value with what the kernel holds. DEL and GC find a container's chain by its name, so they need
-//! neither namespace nor result nor mappings.
+//! the same value with what the kernel holds. DEL and GC find what is a container's by its name, so they need
+//! neither namespace nor result nor mappings; and they look for what either backend leaves, because a node may
+//! change over.
 
 mod apply;
 mod config;
 mod error;
 mod flows;
 mod mapping;
+mod nftables;
 mod plan;
 mod remove;
 
@@ -16,11 +18,16 @@ pub use config::{Config, OnConflict};
 pub use error::Error;
 pub use mapping::{Entry, Mapping};
 
-use cni::{Call, Cidr, Code, Failures, Network, Plugin, Success, Undo, ValidAttachments};
+use cni::{
+    Call, Cidr, Code, ContainerId, Failures, Network, NetworkName, Plugin, Success, Undo,
+    ValidAttachments,
+};
 use kernel::iptables::Nat;
 use kernel::{Nfnetlink, Rtnl, sysctl};
 
+use crate::config::{Backend, Settings};
 use crate::plan::Plan;
+use crate::remove::End;
 
 /// The plugin.
 #[derive(Clone, Copy, Debug)]
@@ -38,19 +45,23 @@ impl Plugin for Portmap {
         let result = call.previous_result()?;
         let settings = call.config().settings()?;
         let pod = addresses(call, result);
-        let plan = Plan::new(&call.network.name, call.container_id(), &settings, &pod);
+        let is_mapped = !settings.mappings.is_empty() && !pod.is_empty();
         let netlink = Nfnetlink::open().map_err(Error::from)?;
-        if plan.is_empty() && !netlink.has_nf_tables().map_err(Error::from)? {
+        if !is_mapped && !netlink.has_nf_tables().map_err(Error::from)? {
             return Ok(result.clone());
         }
+        let names = (&call.network.name, call.container_id());
         Undo::around(|undo| {
-            let replaced = apply::add(&netlink, &plan, settings.refuse_conflicts)?;
+            let mut replaced = add_rules(&netlink, names, &settings, &pod)?;
             undo.on_error("remove the rules", || {
-                let names = (&call.network.name, call.container_id());
-                Ok(remove::remove(&netlink, names.0, names.1, &mut Vec::new())?)
+                remove::remove(&netlink, names.0, names.1, &mut Vec::new())?;
+                Ok(nftables::remove(&netlink, names.0, names.1, &mut Vec::new())?)
             });
+            if settings.backend == Backend::Iptables {
+                nftables::remove(&netlink, names.0, names.1, &mut replaced)?;
+            }
             flows::forget_ends(&netlink, &replaced)?;
-            if settings.masquerades() && !plan.is_empty() {
+            if settings.masquerades() && is_mapped {
                 for cidr in pod.iter().filter(|cidr| cidr.is_ipv4()) {
                     route_loopback_to(*cidr)?;
                 }
@@ -64,38 +75,82 @@ impl Plugin for Portmap {
         let result = call.previous_result()?;
         let settings = call.config().settings()?;
         let pod = addresses(call, result);
-        let plan = Plan::new(&call.network.name, call.container_id(), &settings, &pod);
-        if plan.is_empty() {
+        if settings.mappings.is_empty() || pod.is_empty() {
             return Ok(());
         }
-        Ok(apply::check(&Nfnetlink::open().map_err(Error::from)?, &plan)?)
+        let netlink = Nfnetlink::open().map_err(Error::from)?;
+        let names = (&call.network.name, call.container_id());
+        match settings.backend {
+            Backend::Iptables => {
+                apply::check(&netlink, &Plan::new(names.0, names.1, &settings, &pod))?;
+            }
+            Backend::Nftables => {
+                nftables::check(&netlink, &nftables::Plan::new(names.0, names.1, &settings, &pod))?;
+            }
+        }
+        Ok(())
     }
 
     fn del(&self, call: &Call<Config>) -> Result<(), cni::Error> {
         let netlink = Nfnetlink::open().map_err(Error::from)?;
-        forget_after(&netlink, |ends| {
-            remove::remove(&netlink, &call.network.name, call.container_id(), ends)
+        let names = (&call.network.name, call.container_id());
+        forget_after(&netlink, |failures, ends| {
+            let remove_rules = || remove::remove(&netlink, names.0, names.1, ends);
+            failures.try_to("remove rules", remove_rules);
+            let remove_elements = || nftables::remove(&netlink, names.0, names.1, ends);
+            failures.try_to("remove elements", remove_elements);
         })
     }
 
     fn gc(&self, network: &Network<Config>, valid: &ValidAttachments) -> Result<(), cni::Error> {
         let netlink = Nfnetlink::open().map_err(Error::from)?;
-        forget_after(&netlink, |ends| remove::collect_garbage(&netlink, &network.name, valid, ends))
+        let name = &network.name;
+        forget_after(&netlink, |failures, ends| {
+            let remove_rules = || remove::collect_garbage(&netlink, name, valid, ends);
+            failures.try_to("remove rules", remove_rules);
+            let remove_elements = || nftables::collect_garbage(&netlink, name, valid, ends);
+            failures.try_to("remove elements", remove_elements);
+        })
     }
 
     fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
-        apply::status(&network.config.settings()?)
-            .map_err(|error| cni::Error { code: Code::NotAvailable, ..error.into() })
+        let settings = network.config.settings()?;
+        let status = match settings.backend {
+            Backend::Iptables => apply::status(&settings),
+            Backend::Nftables => nftables::status(),
+        };
+        status.map_err(|error| cni::Error { code: Code::NotAvailable, ..error.into() })
     }
 }
 
-/// Removes rules, and forgets the connections that ended where they led to, however far the removal came.
+/// Maps the ports with the backend of the configuration, and removes what the container has in that from an ADD
+/// before; gives the ends that this led to.
+fn add_rules(
+    netlink: &Nfnetlink,
+    (network, container_id): (&NetworkName, &ContainerId),
+    settings: &Settings,
+    pod: &[Cidr],
+) -> Result<Vec<End>, Error> {
+    let elements = nftables::Plan::new(network, container_id, settings, pod);
+    if settings.backend == Backend::Nftables {
+        let names = (network, container_id);
+        return nftables::add(netlink, &elements, names, settings.refuse_conflicts);
+    }
+    if settings.refuse_conflicts {
+        nftables::find_holder(netlink, &elements)?;
+    }
+    let plan = Plan::new(network, container_id, settings, pod);
+    apply::add(netlink, &plan, settings.refuse_conflicts)
+}
+
+/// Removes what is left of a container or of many, and forgets the connections that ended where it led to,
+/// however far the removal came.
 fn forget_after(
     netlink: &Nfnetlink,
-    remove: impl FnOnce(&mut Vec<remove::End>) -> Result<(), Error>,
+    remove: impl FnOnce(&mut Failures, &mut Vec<End>),
 ) -> Result<(), cni::Error> {
     let (mut failures, mut ends) = (Failures::new(), Vec::new());
-    failures.try_to("remove rules", || remove(&mut ends));
+    remove(&mut failures, &mut ends);
     failures.try_to("forget connections", || flows::forget_ends(netlink, &ends));
     failures.into_result()
 }

@@ -4,9 +4,8 @@ use std::net::IpAddr;
 
 use attach::chain_name;
 use cni::{ContainerId, NetworkName, ValidAttachments};
-use kernel::iptables::{Nat, Rule, Target};
-use kernel::{Batch, Nfnetlink};
-use nix::errno::Errno;
+use kernel::Nfnetlink;
+use kernel::iptables::{Changes, Iptables, Nat, Rule, Target};
 
 use crate::apply::same_port;
 use crate::error::Error;
@@ -53,12 +52,23 @@ pub(crate) fn remove(
     container_id: &ContainerId,
     ends: &mut Vec<End>,
 ) -> Result<(), Error> {
-    remove_all(netlink, ends, |netlink| {
-        let mut all = Vec::new();
-        for nat in FAMILIES {
-            all.extend(find(netlink, nat, network.as_str(), container_id.as_str())?);
-        }
-        Ok(all)
+    remove_of(netlink, (network.as_str(), container_id.as_str()), ends)
+}
+
+/// As [`remove`], by the names that a plan has.
+pub(crate) fn remove_of(
+    netlink: &Nfnetlink,
+    (network, container_id): (&str, &str),
+    ends: &mut Vec<End>,
+) -> Result<(), Error> {
+    everywhere(netlink, |iptables| {
+        remove_all(iptables, ends, || {
+            let mut all = Vec::new();
+            for nat in FAMILIES {
+                all.extend(find(iptables, nat, network, container_id)?);
+            }
+            Ok(all)
+        })
     })
 }
 
@@ -70,11 +80,32 @@ pub(crate) fn collect_garbage(
     valid: &ValidAttachments,
     ends: &mut Vec<End>,
 ) -> Result<(), Error> {
+    everywhere(netlink, |iptables| collect_from(iptables, network, valid, ends))
+}
+
+/// In `nf_tables`, and in the legacy tables if there are some: the node may have changed over.
+fn everywhere(
+    netlink: &Nfnetlink,
+    mut remove: impl FnMut(&Iptables<'_>) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut result = Ok(());
+    for iptables in &Iptables::all(netlink)? {
+        result = result.and(remove(iptables));
+    }
+    result
+}
+
+fn collect_from(
+    iptables: &Iptables<'_>,
+    network: &NetworkName,
+    valid: &ValidAttachments,
+    ends: &mut Vec<End>,
+) -> Result<(), Error> {
     let mut result = Ok(());
     loop {
         let mut left = false;
-        let removed = remove_all(netlink, ends, |netlink| {
-            let mut all = find_garbage(netlink, network.as_str(), valid)?;
+        let removed = remove_all(iptables, ends, || {
+            let mut all = find_garbage(iptables, network.as_str(), valid)?;
             left = all.len() > PIECE;
             all.truncate(PIECE);
             Ok(all)
@@ -91,7 +122,7 @@ pub(crate) fn collect_garbage(
 
 /// The chains that a container has in one family.
 pub(crate) fn find(
-    netlink: &Nfnetlink,
+    iptables: &Iptables<'_>,
     nat: Nat,
     network: &str,
     id: &str,
@@ -100,18 +131,18 @@ pub(crate) fn find(
         [(DNAT_CHAIN, own_chain(network, id)), (OLD_SNAT_CHAIN, chain_name("SN-", network, id))];
     let mut found = Vec::new();
     for (entry_chain, chain) in chains {
-        if netlink.has_chain(nat.chain(&chain))? {
+        if iptables.has_chain(nat, &chain)? {
             found.push(Doomed { nat, entry_chain, chain, comment: comment(network, id) });
         }
     }
     Ok(found)
 }
 
-/// Adds to a batch what takes chains and the entries that lead to them away. The chains themselves stay,
+/// Adds what takes chains and the entries that lead to them away. The chains themselves stay,
 /// without their rules, unless `delete_chains`.
 pub(crate) fn removal(
-    netlink: &Nfnetlink,
-    batch: &mut Batch,
+    iptables: &Iptables<'_>,
+    changes: &mut Changes,
     doomed: &[Doomed],
     delete_chains: bool,
     ends: &mut Vec<End>,
@@ -120,11 +151,11 @@ pub(crate) fn removal(
     for one in doomed {
         let of = (one.nat, one.entry_chain);
         if !lists.iter().any(|list| list.of == of) {
-            let rules = one.nat.rules(netlink, one.entry_chain)?.collect();
+            let rules = iptables.rules(one.nat, one.entry_chain)?.collect();
             lists.push(Entries { of, rules });
         }
         for list in lists.iter().filter(|list| list.of == of) {
-            remove_chain(netlink, batch, &list.rules, one, delete_chains, ends)?;
+            remove_chain(iptables, changes, &list.rules, one, delete_chains, ends)?;
         }
     }
     Ok(())
@@ -133,29 +164,29 @@ pub(crate) fn removal(
 /// Removes what `find` finds. A chain that rules of others lead to cannot be deleted; it loses its rules, the
 /// other chains go all the same, and it is the error.
 fn remove_all(
-    netlink: &Nfnetlink,
+    iptables: &Iptables<'_>,
     ends: &mut Vec<End>,
-    mut find: impl FnMut(&Nfnetlink) -> Result<Vec<Doomed>, kernel::Error>,
+    mut find: impl FnMut() -> Result<Vec<Doomed>, kernel::Error>,
 ) -> Result<(), Error> {
     let (before, mut doomed) = (ends.len(), Vec::new());
     let mut attempt = |delete_chains| {
-        netlink.transaction(|netlink| -> Result<Batch, kernel::Error> {
-            let mut batch = Batch::new();
+        iptables.transaction(|| -> Result<Changes, kernel::Error> {
+            let mut changes = Changes::new();
             ends.truncate(before);
-            doomed = find(netlink)?;
-            removal(netlink, &mut batch, &doomed, delete_chains, ends)?;
-            Ok(batch)
+            doomed = find()?;
+            removal(iptables, &mut changes, &doomed, delete_chains, ends)?;
+            Ok(changes)
         })
     };
     match attempt(true) {
-        Err(error) if error.errno() == Some(Errno::EBUSY) => attempt(false)?,
+        Err(error) if error.is_busy() => attempt(false)?,
         done => return Ok(done?),
     }
     let mut result = Ok(());
     for Doomed { nat, chain, .. } in doomed {
-        let mut batch = Batch::new();
-        batch.delete_chain(nat.chain(&chain));
-        match netlink.commit(&batch) {
+        let mut changes = Changes::new();
+        changes.delete_chain(nat, &chain);
+        match iptables.commit(&changes) {
             Err(error) if error.is_not_found() => {}
             Err(source) => result = Err(Error::StillUsed { chain, source }),
             Ok(()) => {}
@@ -165,8 +196,8 @@ fn remove_all(
 }
 
 fn remove_chain(
-    netlink: &Nfnetlink,
-    batch: &mut Batch,
+    iptables: &Iptables<'_>,
+    changes: &mut Changes,
     entries: &[(u64, Rule)],
     doomed: &Doomed,
     delete_chain: bool,
@@ -178,7 +209,7 @@ fn remove_chain(
     let (foreign, own): (Vec<_>, Vec<_>) =
         to_chain.into_iter().partition(|(_, entry)| is_foreign(entry, comment));
     for (handle, _) in &own {
-        batch.delete_rule(nat.chain(entry_chain), *handle);
+        changes.delete_rule(*nat, entry_chain, *handle);
     }
     if !foreign.is_empty() {
         return Ok(());
@@ -186,27 +217,27 @@ fn remove_chain(
     let mut shared = Vec::new();
     for (_, other) in &others {
         if own.iter().any(|(_, entry)| same_port(entry, other)) {
-            let rules = other.next_chain().map(|next| nat.rules(netlink, next)).transpose()?;
+            let rules = other.next_chain().map(|next| iptables.rules(*nat, next)).transpose()?;
             shared.extend(rules.into_iter().flatten().filter_map(|(_, rule)| end(*nat, &rule)));
         }
     }
-    let led_to = nat.rules(netlink, chain)?.filter_map(|(_, rule)| end(*nat, &rule));
+    let led_to = iptables.rules(*nat, chain)?.filter_map(|(_, rule)| end(*nat, &rule));
     ends.extend(led_to.filter(|end| !shared.contains(end)));
-    batch.flush_chain(nat.chain(chain));
+    changes.flush_chain(*nat, chain);
     if delete_chain {
-        batch.delete_chain(nat.chain(chain));
+        changes.delete_chain(*nat, chain);
     }
     Ok(())
 }
 
 fn find_garbage(
-    netlink: &Nfnetlink,
+    iptables: &Iptables<'_>,
     network: &str,
     valid: &ValidAttachments,
 ) -> Result<Vec<Doomed>, kernel::Error> {
     let mut garbage: Vec<Doomed> = Vec::new();
     for nat in FAMILIES {
-        for (_, entry) in nat.rules(netlink, DNAT_CHAIN)? {
+        for (_, entry) in iptables.rules(nat, DNAT_CHAIN)? {
             let (Some(chain), Some(text)) = (entry.next_chain(), entry.comment_text()) else {
                 continue;
             };

@@ -23,15 +23,7 @@ pub(super) struct Evidence {
 /// What a node keeps after its first pod, for the next one: the bridge, and the chains that every
 /// hostPort shares.
 const BRIDGE: &str = "podwire0";
-const SHARED_CHAINS: [&str; 7] = [
-    "PREROUTING",
-    "INPUT",
-    "OUTPUT",
-    "POSTROUTING",
-    "CNI-HOSTPORT-DNAT",
-    "CNI-HOSTPORT-SETMARK",
-    "CNI-HOSTPORT-MASQ",
-];
+const SHARED_CHAINS: [&str; 3] = ["CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-SETMARK", "CNI-HOSTPORT-MASQ"];
 
 impl Evidence {
     /// Looks at everything before the pod is there.
@@ -58,13 +50,14 @@ impl Evidence {
         same("leases", &self.files, &leases(workplace)?)?;
 
         let addresses = addresses.to_vec();
-        let (chains, rules, flows) = node.run(move || rules_and_flows(&addresses))?;
-        let shared = SHARED_CHAINS.map(str::to_owned).into();
-        let own: BTreeSet<String> = chains.difference(&shared).cloned().collect();
+        let (chains, rules, flows) = node.run(move || -> Result<_, kernel::Error> {
+            Ok((chains()?, rules_naming(&addresses)?, flows_of(&addresses)?))
+        })?;
+        let (kept, own): (Texts, Texts) =
+            chains.into_iter().partition(|chain| SHARED_CHAINS.contains(&chain.as_str()));
         same("chains of the pod", &BTreeSet::new(), &own)?;
         same("rules of the nat tables that name the pod", &BTreeSet::new(), &rules)?;
         same("tracked connections of the pod", &BTreeSet::new(), &flows)?;
-        let kept = chains.into_iter().filter(|chain| chain.starts_with("CNI-"));
         let kept: Vec<String> = bridge.into_iter().chain(kept).collect();
         println!("  left on the node, for the next pod: {}", kept.join(", "));
         Ok(())
@@ -105,22 +98,39 @@ fn follow(host_port: u16) -> Result<Vec<(String, Rule)>, kernel::Error> {
     Ok(path)
 }
 
-type Texts = BTreeSet<String>;
+pub(super) type Texts = BTreeSet<String>;
 
-/// Names of all chains of the table nat; its rules and the tracked connections with one of the
-/// pod's addresses.
-fn rules_and_flows(addresses: &[IpAddr]) -> Result<(Texts, Texts, Texts), kernel::Error> {
+/// Names of the chains of CNI plugins in the tables nat.
+pub(super) fn chains() -> Result<Texts, kernel::Error> {
     let netlink = Nfnetlink::open()?;
-    let (mut chains, mut rules, mut flows) = (Texts::new(), Texts::new(), Texts::new());
+    let mut chains = Texts::new();
     for nat in [Nat::V4, Nat::V6] {
-        for chain in netlink.chain_names(nat.family(), "nat")? {
+        let all = netlink.chain_names(nat.family(), "nat")?.into_iter();
+        chains.extend(all.filter(|chain| chain.starts_with("CNI-")));
+    }
+    Ok(chains)
+}
+
+/// Rules of the tables nat with one of these addresses. Those of kube-proxy are its own business.
+pub(super) fn rules_naming(addresses: &[IpAddr]) -> Result<Texts, kernel::Error> {
+    let netlink = Nfnetlink::open()?;
+    let mut rules = Texts::new();
+    for nat in [Nat::V4, Nat::V6] {
+        let chains = netlink.chain_names(nat.family(), "nat")?.into_iter();
+        for chain in chains.filter(|chain| !chain.starts_with("KUBE-")) {
             let texts = nat.rules(&netlink, &chain)?.map(|(_, rule)| rule.to_string());
             let named =
                 texts.filter(|rule| addresses.iter().any(|ip| rule.contains(&ip.to_string())));
             rules.extend(named);
-            chains.insert(chain);
         }
     }
+    Ok(rules)
+}
+
+/// The tracked connections that began or ended at one of these addresses.
+fn flows_of(addresses: &[IpAddr]) -> Result<Texts, kernel::Error> {
+    let netlink = Nfnetlink::open()?;
+    let mut flows = Texts::new();
     for &address in addresses {
         let family = Nat::of(address).family();
         let from = Filter { original_source: Some(address), ..Filter::default() };
@@ -129,16 +139,16 @@ fn rules_and_flows(addresses: &[IpAddr]) -> Result<(Texts, Texts, Texts), kernel
             flows.extend(netlink.flows(family, &filter)?.iter().map(|flow| format!("{flow:?}")));
         }
     }
-    Ok((chains, rules, flows))
+    Ok(flows)
 }
 
-fn links(machine: &Machine) -> Result<Texts, DemoError> {
+pub(super) fn links(machine: &Machine) -> Result<Texts, DemoError> {
     let links = machine.run(|| Rtnl::open()?.links())?;
     Ok(links.into_iter().map(|link| link.name).collect())
 }
 
 /// Names of files that are addresses; the counter and the lock beside them stay.
-fn leases(workplace: &Workplace) -> Result<Texts, DemoError> {
+pub(super) fn leases(workplace: &Workplace) -> Result<Texts, DemoError> {
     let mut found = Texts::new();
     let mut directories = vec![workplace.path().to_owned()];
     while let Some(directory) = directories.pop() {

@@ -17,6 +17,7 @@ type Job = Box<dyn FnOnce() + Send>;
 /// A namespace, which vanishes with its thread when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Machine {
+    name: &'static str,
     jobs: Sender<Job>,
     netns: PathBuf,
 }
@@ -37,7 +38,12 @@ impl Machine {
         let thread = ready_in.recv().unwrap_or(Err(nix::Error::ESRCH));
         let thread = thread.map_err(|errno| DemoError::Namespace(name, errno))?;
         let netns = PathBuf::from(format!("/proc/{}/task/{thread}/ns/net", process::id()));
-        Ok(Self { jobs, netns })
+        Ok(Self { name, jobs, netns })
+    }
+
+    /// What it was called when it was made.
+    pub(crate) fn name(&self) -> &'static str {
+        self.name
     }
 
     /// The path of its namespace.

@@ -8,49 +8,69 @@ use std::time::Duration;
 use super::DemoError;
 use super::machine::Machine;
 
-const TEXT: &str = "hello from the pod";
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Serves the page on the machine until this program ends.
-pub(super) fn serve(pod: &Machine, port: u16) -> Result<(), DemoError> {
+/// What a server answers.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) status: u16,
+    pub(super) text: String,
+}
+
+/// Serves a page on the machine until this program ends.
+pub(super) fn serve(pod: &Machine, port: u16, text: &'static str) -> Result<(), DemoError> {
     let served = pod.run(move || -> io::Result<()> {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
         // The thread is born in the pod's namespace, and stays there.
         thread::spawn(move || {
             for connection in listener.incoming().flatten() {
                 // Whoever fetches says what went wrong.
-                let _ = answer(&connection);
+                let _ = answer(&connection, text);
             }
         });
         Ok(())
     });
-    served.map_err(|error| DemoError::Page("serve the page", error.to_string()))
+    served.map_err(|error| DemoError::Page("serve the page".to_owned(), error.to_string()))
 }
 
 /// Fetches the page and compares it.
 pub(super) fn fetch(
     from: &Machine,
     address: SocketAddr,
-    what: &'static str,
+    expected: &str,
+    what: &str,
 ) -> Result<(), DemoError> {
-    let page = from
-        .run(move || get(address))
-        .map_err(|error| DemoError::Page(what, format!("fetch http://{address}/: {error}")))?;
-    if page.ends_with(TEXT) {
+    let page = get(from, address, &address.ip().to_string(), what)?;
+    if page.text == expected {
         return Ok(());
     }
-    Err(DemoError::Page(what, format!("http://{address}/ has another page: {page:?}")))
+    Err(DemoError::Page(what.to_owned(), format!("http://{address}/ has another page: {page:?}")))
+}
+
+/// Asks for the page of a host.
+pub(super) fn get(
+    from: &Machine,
+    address: SocketAddr,
+    host: &str,
+    what: &str,
+) -> Result<Page, DemoError> {
+    let host = host.to_owned();
+    from.run(move || request(address, &host)).map_err(|error| {
+        DemoError::Page(what.to_owned(), format!("fetch http://{address}/: {error}"))
+    })
 }
 
 /// Makes sure that nobody answers.
 pub(super) fn no_answer(from: &Machine, address: SocketAddr) -> Result<(), DemoError> {
     match from.run(move || TcpStream::connect_timeout(&address, PATIENCE)) {
         Err(_) => Ok(()),
-        Ok(_) => Err(DemoError::Page("after DEL", format!("http://{address}/ still answers"))),
+        Ok(_) => {
+            Err(DemoError::Page("after DEL".to_owned(), format!("http://{address}/ still answers")))
+        }
     }
 }
 
-fn answer(mut connection: &TcpStream) -> io::Result<()> {
+fn answer(mut connection: &TcpStream, text: &str) -> io::Result<()> {
     connection.set_read_timeout(Some(PATIENCE))?;
     // Closing before the whole request is read would cut the answer short.
     for line in BufReader::new(connection).lines() {
@@ -58,17 +78,19 @@ fn answer(mut connection: &TcpStream) -> io::Result<()> {
             break;
         }
     }
-    let length = TEXT.len();
-    let page = format!("HTTP/1.0 200 OK\r\nContent-Length: {length}\r\n\r\n{TEXT}");
+    let length = text.len();
+    let page = format!("HTTP/1.0 200 OK\r\nContent-Length: {length}\r\n\r\n{text}");
     connection.write_all(page.as_bytes())
 }
 
-fn get(address: SocketAddr) -> io::Result<String> {
+fn request(address: SocketAddr, host: &str) -> io::Result<Page> {
     let mut connection = TcpStream::connect_timeout(&address, PATIENCE)?;
     connection.set_read_timeout(Some(PATIENCE))?;
-    let request = format!("GET / HTTP/1.0\r\nHost: {}\r\n\r\n", address.ip());
-    connection.write_all(request.as_bytes())?;
-    let mut page = String::new();
-    connection.read_to_string(&mut page)?;
-    Ok(page)
+    connection.write_all(format!("GET / HTTP/1.0\r\nHost: {host}\r\n\r\n").as_bytes())?;
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer)?;
+    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let text = answer.split_once("\r\n\r\n").map(|(_, text)| text.to_owned());
+    let page = status.zip(text).map(|(status, text)| Page { status, text });
+    page.ok_or_else(|| io::Error::other(format!("no page: {answer:?}")))
 }

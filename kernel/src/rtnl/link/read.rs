@@ -16,6 +16,7 @@ const IFINFOMSG: usize = 16;
 
 const IFF_UP: u32 = 1;
 const IFF_PROMISC: u32 = 0x100;
+const IFF_ALLMULTI: u32 = 0x200;
 
 /// `IF_OPER_UP` of RFC 2863.
 const IF_OPER_UP: u8 = 6;
@@ -25,6 +26,7 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
+const IFLA_TXQLEN: u16 = 13;
 const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
@@ -52,6 +54,8 @@ impl NetlinkDeserializable for Link {
             up: flags & IFF_UP != 0,
             operational: false,
             promisc: flags & IFF_PROMISC != 0,
+            allmulti: flags & IFF_ALLMULTI != 0,
+            tx_queue_len: 0,
             master: None,
             peer: None,
             port: None,
@@ -66,6 +70,7 @@ impl NetlinkDeserializable for Link {
                 IFLA_MTU => link.mtu = number(value),
                 IFLA_LINK => link.peer = Some(number(value)),
                 IFLA_MASTER => link.master = Some(number(value)),
+                IFLA_TXQLEN => link.tx_queue_len = number(value),
                 IFLA_OPERSTATE => link.operational = value == [IF_OPER_UP],
                 IFLA_IFALIAS => text(value).clone_into(&mut link.alias),
                 IFLA_LINKINFO => (link.kind, link.port) = link_info(value)?,

@@ -7,9 +7,8 @@
 
 use cni::{Cidr, NetworkName, ValidAttachments};
 use ipnetwork::IpNetwork;
-use kernel::iptables::{COMMENT_MAX, Is, Nat, NatChain, Rule, Target};
+use kernel::iptables::{COMMENT_MAX, Changes, Iptables, Is, Nat, NatChain, Rule, Target};
 use kernel::nft::Place;
-use kernel::{Batch, Nfnetlink};
 
 use super::{Kept, Owner, lacking, multicast};
 use crate::chain_name;
@@ -43,33 +42,33 @@ impl Rules {
         }
     }
 
-    pub(super) fn add(&self, netlink: &Nfnetlink) -> Result<(), Error> {
+    pub(super) fn add(&self, iptables: &Iptables<'_>) -> Result<(), Error> {
         if self.addresses.is_empty() {
             return Ok(());
         }
-        match netlink.commit(&self.new_chains(false)) {
+        match iptables.commit(&self.new_chains(false)) {
             Err(error) if error.is_exists() => {}
-            Err(error) if error.is_not_found() => match netlink.commit(&self.new_chains(true)) {
+            Err(error) if error.is_not_found() => match iptables.commit(&self.new_chains(true)) {
                 Err(error) if error.is_exists() => {}
                 done => return Ok(done?),
             },
             done => return Ok(done?),
         }
         // Of another interface of the container, or of an ADD before this one.
-        netlink.transaction(|netlink| self.additions(netlink))
+        iptables.transaction(|| self.additions(iptables))
     }
 
-    pub(super) fn check(&self, netlink: &Nfnetlink) -> Result<(), Error> {
+    pub(super) fn check(&self, iptables: &Iptables<'_>) -> Result<(), Error> {
         for nat in self.families() {
             for chain in [self.chain.as_str(), POSTROUTING] {
-                let there = rules_of(netlink, nat, chain)?;
+                let there = rules_of(iptables, nat, chain)?;
                 let wanted = self.rules_in(nat, chain);
                 // In the chain of its own, the last rule takes all packets; among the jumps to it, none does.
                 let together = if chain == self.chain { wanted.len() } else { 1 };
                 for wanted in wanted.chunks(together) {
                     if let Some((at, how)) = lacking(&there, wanted) {
-                        let program = if nat == Nat::V6 { "ip6tables" } else { "iptables" };
-                        let rule = format!("{program} rule -t nat -A {chain} {}", wanted[at]);
+                        let rule =
+                            format!("{} rule -t nat -A {chain} {}", nat.program(), wanted[at]);
                         return Err(Error::changed(rule, how));
                     }
                 }
@@ -78,51 +77,51 @@ impl Rules {
         Ok(())
     }
 
-    /// A batch that fails with EEXIST if there are chains of the container already.
-    fn new_chains(&self, with_table: bool) -> Batch {
-        let mut batch = Batch::new();
+    /// Changes that fail with EEXIST if there are chains of the container already.
+    fn new_chains(&self, with_table: bool) -> Changes {
+        let mut changes = Changes::new();
         for nat in self.families() {
             if with_table {
-                nat.add_table(&mut batch);
-                nat.add_base_chain(&mut batch, NatChain::Postrouting);
+                changes.add_table(nat);
+                changes.add_base_chain(nat, NatChain::Postrouting);
             }
-            batch.create_chain(nat.chain(&self.chain));
+            changes.create_chain(nat, &self.chain);
             for (chain, rule) in self.rules(nat) {
-                nat.add_rule(&mut batch, &chain, Place::Last, &rule);
+                changes.add_rule(nat, &chain, Place::Last, &rule);
             }
         }
-        batch
+        changes
     }
 
     /// What has to be added to chains that are there.
-    fn additions(&self, netlink: &Nfnetlink) -> Result<Batch, Error> {
-        let mut batch = Batch::new();
-        self.refuse_other_owner(netlink)?;
+    fn additions(&self, iptables: &Iptables<'_>) -> Result<Changes, Error> {
+        let mut changes = Changes::new();
+        self.refuse_other_owner(iptables)?;
         // What is there already is not added again: the kernel would take that for an update, whose
         // disposal the closing of the socket waits for.
         for nat in self.families() {
-            if !netlink.has_chain(nat.chain(POSTROUTING))? {
-                nat.add_table(&mut batch);
-                nat.add_base_chain(&mut batch, NatChain::Postrouting);
+            if !iptables.has_chain(nat, POSTROUTING)? {
+                changes.add_table(nat);
+                changes.add_base_chain(nat, NatChain::Postrouting);
             }
-            if !netlink.has_chain(nat.chain(&self.chain))? {
-                batch.add_chain(nat.chain(&self.chain));
+            if !iptables.has_chain(nat, &self.chain)? {
+                changes.add_chain(nat, &self.chain);
             }
         }
-        for Missing { nat, chain, rule } in self.missing(netlink)? {
+        for Missing { nat, chain, rule } in self.missing(iptables)? {
             // A further network has to pass before the rule that masquerades the rest.
             let passes = rule.target == Some(Target::Accept);
             let place = if passes { Place::First } else { Place::Last };
-            nat.add_rule(&mut batch, &chain, place, &rule);
+            changes.add_rule(nat, &chain, place, &rule);
         }
-        Ok(batch)
+        Ok(changes)
     }
 
-    fn missing(&self, netlink: &Nfnetlink) -> Result<Vec<Missing>, kernel::Error> {
+    fn missing(&self, iptables: &Iptables<'_>) -> Result<Vec<Missing>, kernel::Error> {
         let mut missing = Vec::new();
         for nat in self.families() {
             for chain in [self.chain.as_str(), POSTROUTING] {
-                let there = rules_of(netlink, nat, chain)?;
+                let there = rules_of(iptables, nat, chain)?;
                 let wanted = self.rules_in(nat, chain).into_iter();
                 let gone = wanted.filter(|rule| !there.contains(rule));
                 missing.extend(gone.map(|rule| Missing { nat, chain: chain.to_owned(), rule }));
@@ -133,11 +132,11 @@ impl Rules {
 
     /// Refuses a chain that is another container's too: its rules would let packets to that one's network
     /// pass, and nobody could say whose they are.
-    fn refuse_other_owner(&self, netlink: &Nfnetlink) -> Result<(), Error> {
+    fn refuse_other_owner(&self, iptables: &Iptables<'_>) -> Result<(), Error> {
         for nat in self.families() {
-            let jumps = rules_of(netlink, nat, POSTROUTING)?.into_iter();
+            let jumps = rules_of(iptables, nat, POSTROUTING)?.into_iter();
             let jumps = jumps.filter(|rule| rule.next_chain() == Some(&self.chain));
-            let mut all = jumps.chain(rules_of(netlink, nat, &self.chain)?);
+            let mut all = jumps.chain(rules_of(iptables, nat, &self.chain)?);
             if let Some(foreign) = all.find(|rule| is_foreign(rule, &self.comment)) {
                 let holder = foreign.comment_text().unwrap_or_default().to_owned();
                 return Err(Error::NameTaken { chain: self.chain.clone(), holder });
@@ -181,73 +180,78 @@ impl Rules {
     }
 }
 
-/// Adds to a batch what removes an attachment's rules.
+/// Finds out whether rules could be made now.
+pub(super) fn try_out(iptables: &Iptables<'_>) -> Result<(), Error> {
+    Ok(iptables.has_chain(Nat::V4, POSTROUTING).map(drop)?)
+}
+
+/// What removes an attachment's rules.
 pub(super) fn remove(
-    netlink: &Nfnetlink,
-    batch: &mut Batch,
+    iptables: &Iptables<'_>,
     owner: &Owner<'_>,
     kept: impl Fn() -> Result<Kept, Error>,
-) -> Result<(), Error> {
+) -> Result<Changes, Error> {
     let Owner { network, container_id, .. } = owner;
     let chain = chain_name("", network.as_str(), container_id);
     let comment = comment(network.as_str(), container_id);
     let mut tables = Vec::new();
     for nat in FAMILIES {
-        if netlink.has_chain(nat.chain(&chain))? {
+        if iptables.has_chain(nat, &chain)? {
             tables.push(nat);
         }
     }
+    let mut changes = Changes::new();
     if tables.is_empty() {
-        return Ok(());
+        return Ok(changes);
     }
     let kept = kept()?;
     for nat in tables {
-        remove_chain(netlink, nat, batch, (&chain, &comment), &kept)?;
+        remove_chain(iptables, nat, &mut changes, (&chain, &comment), &kept)?;
     }
-    Ok(())
+    Ok(changes)
 }
 
-/// Adds to a batch what removes the rules of a network's containers that have no valid attachment.
+/// What removes the rules of a network's containers that have no valid attachment.
 pub(super) fn collect_garbage(
-    netlink: &Nfnetlink,
-    batch: &mut Batch,
+    iptables: &Iptables<'_>,
     network: &NetworkName,
     valid: &ValidAttachments,
-) -> Result<(), kernel::Error> {
+) -> Result<Changes, kernel::Error> {
+    let mut changes = Changes::new();
     let none = Kept::Only(Vec::new());
     for nat in FAMILIES {
-        for chain in netlink.chain_names(nat.family(), "nat")? {
+        for chain in iptables.chain_names(nat)? {
             if !chain.starts_with("CNI-") {
                 continue;
             }
-            if let Some(comment) = garbage(netlink, nat, &chain, network, valid)? {
-                remove_chain(netlink, nat, batch, (&chain, &comment), &none)?;
+            if let Some(comment) = garbage(iptables, nat, &chain, network, valid)? {
+                remove_chain(iptables, nat, &mut changes, (&chain, &comment), &none)?;
             }
         }
     }
-    Ok(())
+    Ok(changes)
 }
 
-/// Adds to a batch what removes a chain and the rules that lead to it, save for those that are kept.
+/// Adds what removes a chain and the rules that lead to it, save for those that are kept.
 ///
 /// Its name is a hash with nothing between network and ID, so it can be another container's too, known by the
 /// comments on its rules: these stay, and the chain with them.
 fn remove_chain(
-    netlink: &Nfnetlink,
+    iptables: &Iptables<'_>,
     nat: Nat,
-    batch: &mut Batch,
+    changes: &mut Changes,
     (chain, comment): (&str, &str),
     kept: &Kept,
 ) -> Result<(), kernel::Error> {
     let (mut still_needed, mut foreign) = (false, false);
-    for (handle, rule) in nat.rules(netlink, POSTROUTING)? {
+    for (handle, rule) in iptables.rules(nat, POSTROUTING)? {
         if rule.next_chain() == Some(chain) {
             if is_foreign(&rule, comment) {
                 foreign = true;
             } else if rule.source.as_ref().is_some_and(|source| kept.has(source.value)) {
                 still_needed = true;
             } else {
-                batch.delete_rule(nat.chain(POSTROUTING), handle);
+                changes.delete_rule(nat, POSTROUTING, handle);
             }
         }
     }
@@ -255,13 +259,13 @@ fn remove_chain(
         return Ok(());
     }
     if !foreign {
-        batch.flush_chain(nat.chain(chain));
-        batch.delete_chain(nat.chain(chain));
+        changes.flush_chain(nat, chain);
+        changes.delete_chain(nat, chain);
         return Ok(());
     }
-    for (handle, rule) in nat.rules(netlink, chain)? {
+    for (handle, rule) in iptables.rules(nat, chain)? {
         if !is_foreign(&rule, comment) {
-            batch.delete_rule(nat.chain(chain), handle);
+            changes.delete_rule(nat, chain, handle);
         }
     }
     Ok(())
@@ -273,20 +277,20 @@ fn is_foreign(rule: &Rule, comment: &str) -> bool {
     text.is_some_and(|text| text.starts_with("name: \"") && text != comment)
 }
 
-fn rules_of(netlink: &Nfnetlink, nat: Nat, chain: &str) -> Result<Vec<Rule>, kernel::Error> {
-    Ok(nat.rules(netlink, chain)?.map(|(_, rule)| rule).collect())
+fn rules_of(iptables: &Iptables<'_>, nat: Nat, chain: &str) -> Result<Vec<Rule>, kernel::Error> {
+    Ok(iptables.rules(nat, chain)?.map(|(_, rule)| rule).collect())
 }
 
 /// The comment on a chain's rules, if by that and its name it is the chain of a container of this network, and
 /// none of the container's attachments is valid.
 fn garbage(
-    netlink: &Nfnetlink,
+    iptables: &Iptables<'_>,
     nat: Nat,
     chain: &str,
     network: &NetworkName,
     valid: &ValidAttachments,
 ) -> Result<Option<String>, kernel::Error> {
-    let first = nat.rules(netlink, chain)?.next();
+    let first = iptables.rules(nat, chain)?.next();
     let Some(text) = first.and_then(|(_, rule)| rule.comment_text().map(str::to_owned)) else {
         return Ok(None);
     };

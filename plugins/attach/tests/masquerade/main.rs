@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 mod iptables;
+mod legacy;
 mod nftables;
 
 use std::process::Command;

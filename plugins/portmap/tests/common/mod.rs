@@ -61,6 +61,13 @@ pub(crate) fn on_a_node(test: impl FnOnce() + Send + 'static) {
     }
 }
 
+/// Runs a test with either backend, each time on a new node.
+pub(crate) fn with_both_backends(test: fn(&'static str)) {
+    for backend in ["iptables", "nftables"] {
+        on_a_node(move || test(backend));
+    }
+}
+
 /// A pod behind a veth pair: 10.88.0.2 and `fd00:88::2`, routed by the node.
 pub(crate) fn pod() -> Namespace {
     neighbour("vethpod", "10.88.0", "fd00:88")
@@ -101,13 +108,75 @@ pub(crate) type Ended = Result<Value, Value>;
 /// Runs the plugin, for a container of this ID.
 #[track_caller]
 pub(crate) fn portmap(command: &str, container_id: &str, netns: &str, config: &Value) -> Ended {
-    run(env!("CARGO_BIN_EXE_portmap"), command, container_id, netns, config)
+    run(&[], command, container_id, netns, config)
+}
+
+/// Runs the plugin with these programs and no others in its reach.
+#[track_caller]
+pub(crate) fn portmap_with(
+    programs: &Programs,
+    command: &str,
+    container_id: &str,
+    netns: &str,
+    config: &Value,
+) -> Ended {
+    run(&[("PATH", &programs.path())], command, container_id, netns, config)
+}
+
+/// A directory of programs, which goes with the value.
+pub(crate) struct Programs(std::path::PathBuf);
+
+impl Programs {
+    /// An empty directory.
+    pub(crate) fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("portmap-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> String {
+        self.0.to_str().unwrap().to_owned()
+    }
+
+    /// The machine's own program, by another name if there are two.
+    pub(crate) fn link(self, program: &str, name: &str) -> Self {
+        let program = sh(&format!("readlink -f $(command -v {program})"));
+        std::os::unix::fs::symlink(program.trim(), self.0.join(name)).unwrap();
+        self
+    }
+
+    /// A program that says something and fails.
+    pub(crate) fn failing(self, name: &str, text: &str, status: u8) -> Self {
+        self.script(name, &format!("echo '{text}' >&2; exit {status}"))
+    }
+
+    /// A program for the shell.
+    pub(crate) fn script(self, name: &str, body: &str) -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.0.join(name);
+        std::fs::write(&path, format!("#!/bin/sh\n{body}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        self
+    }
+}
+
+impl Drop for Programs {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
 }
 
 #[track_caller]
-fn run(program: &str, command: &str, container_id: &str, netns: &str, config: &Value) -> Ended {
-    let mut child = Command::new(program)
+fn run(
+    environment: &[(&str, &str)],
+    command: &str,
+    container_id: &str,
+    netns: &str,
+    config: &Value,
+) -> Ended {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_portmap"))
         .env_clear()
+        .envs(environment.iter().copied())
         .envs([("CNI_COMMAND", command), ("CNI_CONTAINERID", container_id), ("CNI_NETNS", netns)])
         .envs([("CNI_IFNAME", "eth0"), ("CNI_PATH", "/nowhere")])
         .stdin(Stdio::piped())
@@ -133,6 +202,12 @@ pub(crate) fn config(mappings: &Value) -> Value {
             ],
         },
     })
+}
+
+/// The same configuration for a backend.
+pub(crate) fn of(backend: &str, mut config: Value) -> Value {
+    config["backend"] = backend.into();
+    config
 }
 
 /// The names alone, as in a DEL after everything else has been lost.

@@ -6,6 +6,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod ipam;
+mod tuning;
+
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
@@ -23,7 +26,10 @@ const KERNEL: u64 = 100;
 const CONFLICT: u64 = 102;
 const DELEGATE: u64 = 103;
 
-const ALL: [&str; 6] = ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp"];
+const ALL: [&str; 8] =
+    ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp", "static", "tuning"];
+/// An interface of the pod.
+const ETH0: &str = "nsenter --net=/run/netns/pod-a ip link add eth0 type veth peer name other";
 
 /// One call that must be refused.
 #[derive(Clone)]
@@ -107,7 +113,17 @@ fn state(world: &World) -> Value {
 
 fn main() -> ExitCode {
     let mut suite = Suite::new();
-    let cases = [decoding(), environment(), bridges(), links(), leases(), ports(), limits()];
+    let cases = [
+        decoding(),
+        environment(),
+        bridges(),
+        links(),
+        ipam::leases(),
+        ipam::addresses(),
+        ports(),
+        tuning::settings(),
+        limits(),
+    ];
     for (name, bad) in cases.into_iter().flatten() {
         let go_fails = bad.go_fails;
         let needs = |plugins: &Plugins| Needs::plugins(plugins, &ALL);
@@ -128,6 +144,8 @@ fn good(plugin: &str) -> Value {
             "prevResult": {"cniVersion": "1.0.0", "ips": [{"address": "10.88.0.2/24"}]},
             "runtimeConfig": {"portMappings": [port("tcp", 8080, 80)]},
         }),
+        "static" => json!({"ipam": {"type": "static", "addresses": [{"address": "10.88.0.5/24"}]}}),
+        "tuning" => json!({"prevResult": {"cniVersion": "1.0.0"}, "mtu": 1400}),
         "bandwidth" => with(
             bandwidth(10, 10),
             &json!({"prevResult": {"cniVersion": "1.0.0", "interfaces": [{"name": "eth0"}]}}),
@@ -184,15 +202,16 @@ fn environment() -> Cases {
         case("no_netns", variable("CNI_NETNS", "", ENVIRONMENT));
     }
     let of_the_node = [
-        ("bridge", "keeps the lease: host-local printed a result and then an error"),
-        ("ptp", "keeps the lease: host-local printed a result and then an error"),
-        ("loopback", "prints a result and then an error"),
+        ("bridge", Some("keeps the lease: host-local printed a result and then an error")),
+        ("ptp", Some("keeps the lease: host-local printed a result and then an error")),
+        ("loopback", Some("prints a result and then an error")),
+        ("tuning", None),
     ];
     for (plugin, go_fails) in of_the_node {
         let netns =
             |path: &str| Bad::new(plugin, &good(plugin), NETNS, "CNI_NETNS").env("CNI_NETNS", path);
         let mut case = |name: &str, bad: Bad| cases.push((format!("{plugin}_{name}"), bad));
-        case("netns_of_the_node", netns(&netns_path(NODE)).go_fails(go_fails));
+        case("netns_of_the_node", Bad { go_fails, ..netns(&netns_path(NODE)) });
         let file = netns("/run/file").before("echo > /run/file");
         let missing = netns("/run/netns/nobody");
         let early = match plugin {
@@ -256,7 +275,7 @@ fn bridges() -> Cases {
         ),
         (
             "bridge_interface_exists",
-            bad(&json!({}), CONFLICT, "eth0").before("nsenter --net=/run/netns/pod-a ip link add eth0 type veth peer name other"),
+            bad(&json!({}), CONFLICT, "eth0").before(ETH0),
         ),
     ];
     let leaves_traces = [
@@ -283,9 +302,7 @@ fn links() -> Cases {
         ("ptp_without_ipam", bad(&json!({"ipam": null}), CONFIG, "ipam")),
         (
             "ptp_interface_exists",
-            bad(&json!({}), CONFLICT, "eth0")
-                .before("nsenter --net=/run/netns/pod-a ip link add eth0 type veth peer name other")
-                .go_fails(leaves_traces),
+            bad(&json!({}), CONFLICT, "eth0").before(ETH0).go_fails(leaves_traces),
         ),
         (
             "ptp_route_to_nowhere",
@@ -298,50 +315,6 @@ fn links() -> Cases {
                 "198.51.100.1",
             )
             .go_fails(leaves_traces),
-        ),
-    ];
-    cases.into_iter().map(|(name, bad)| (name.to_owned(), bad)).collect()
-}
-
-fn leases() -> Cases {
-    let bad = |more: &Value, code, mentions| {
-        let config = json!({"ipam": with(host_local(&[POD_SUBNET]), more)});
-        Bad::new("host-local", &good_but("host-local", &config), code, mentions)
-    };
-    let range = |range: &Value, mentions| bad(&json!({"ranges": [[range]]}), CONFIG, mentions);
-    let cases = [
-        ("host-local_no_ranges", bad(&json!({"ranges": []}), CONFIG, "range")),
-        ("host-local_subnet_is_no_subnet", range(&json!({"subnet": "10.88.0.0/33"}), "subnet")),
-        ("host-local_subnet_without_prefix", range(&json!({"subnet": "10.88.0.0"}), "subnet")),
-        ("host-local_subnet_too_small", range(&json!({"subnet": "10.88.0.0/32"}), "10.88.0.0/32")),
-        (
-            "host-local_start_outside",
-            range(&json!({"subnet": "10.88.0.0/24", "rangeStart": "10.99.0.1"}), "10.99.0.1"),
-        ),
-        (
-            "host-local_end_before_start",
-            range(
-                &json!({"subnet": "10.88.0.0/24", "rangeStart": "10.88.0.9", "rangeEnd": "10.88.0.5"}),
-                "10.88.0",
-            ),
-        ),
-        (
-            "host-local_gateway_is_no_address",
-            range(&json!({"subnet": "10.88.0.0/24", "gateway": "10.88.0"}), "gateway"),
-        ),
-        ("host-local_ranges_is_a_text", bad(&json!({"ranges": "10.88.0.0/24"}), CONFIG, "ranges")),
-        ("host-local_route_is_no_subnet", bad(&json!({"routes": [{"dst": "all"}]}), CONFIG, "dst")),
-        (
-            "host-local_requested_elsewhere",
-            bad(&json!({}), CONFIG, "10.99.0.7").env("CNI_ARGS", "IgnoreUnknown=1;IP=10.99.0.7"),
-        ),
-        (
-            "host-local_requested_is_no_address",
-            bad(&json!({}), ENVIRONMENT, "IP").env("CNI_ARGS", "IP=10.88"),
-        ),
-        (
-            "host-local_args_without_value",
-            bad(&json!({}), ENVIRONMENT, "CNI_ARGS").env("CNI_ARGS", "IP"),
         ),
     ];
     cases.into_iter().map(|(name, bad)| (name.to_owned(), bad)).collect()

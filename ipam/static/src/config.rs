@@ -1,0 +1,172 @@
+//! The `ipam` section of a network's configuration, and what a command makes of it.
+
+use std::net::IpAddr;
+
+use cni::{Args, Cidr, Code, Dns, Error, IpConfig, Route, Version};
+use serde::Deserialize;
+
+/// The keys that are read.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Config {
+    ipam: Option<IpamKeys>,
+    runtime_config: Requested,
+    args: ArgsKeys,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct IpamKeys {
+    addresses: Vec<AddressKeys>,
+    routes: Vec<Route>,
+    dns: Dns,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct AddressKeys {
+    address: Cidr,
+    #[serde(default, deserialize_with = "cni::address_or_nothing")]
+    gateway: Option<IpAddr>,
+}
+
+/// What a runtime asks for.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct Requested {
+    ips: Vec<Cidr>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct ArgsKeys {
+    cni: Requested,
+}
+
+/// What an ADD gives out, everything validated.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The addresses.
+    pub addresses: Vec<Address>,
+    /// The routes, as they stand in the configuration.
+    pub routes: Vec<Route>,
+    /// Name resolution, as it stands there.
+    pub dns: Dns,
+}
+
+/// An address to give out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Where it comes from, for messages: `ipam.addresses[0]`.
+    pub key: String,
+    /// The address and the length of its network's prefix.
+    pub address: Cidr,
+    /// Its gateway, if it is said.
+    pub gateway: Option<IpAddr>,
+}
+
+impl Address {
+    /// What a result says of it.
+    #[must_use]
+    pub fn ip_config(&self) -> IpConfig {
+        IpConfig { interface: None, address: self.address, gateway: self.gateway }
+    }
+}
+
+impl Config {
+    /// Which addresses to give out: those of `runtimeConfig` if there are any, else those of
+    /// `args.cni`, else those of the configuration and those of `CNI_ARGS`.
+    ///
+    /// Errors: code 7, naming the key; code 4 for `CNI_ARGS`.
+    pub fn plan(&self, version: Version, args: &Args) -> Result<Plan, Error> {
+        let ipam = self.ipam.clone().ok_or_else(|| Error::invalid_key("ipam", "is missing"))?;
+        let mut addresses = configured(&ipam.addresses)?;
+        addresses.extend(of_args(args)?);
+        for (key, ips) in
+            [("args.cni.ips", &self.args.cni.ips), ("runtimeConfig.ips", &self.runtime_config.ips)]
+        {
+            if !ips.is_empty() {
+                addresses = requested(key, ips);
+            }
+        }
+        refuse_twice(&addresses)?;
+        room_in_result(&addresses, version)?;
+        Ok(Plan { addresses, routes: ipam.routes, dns: ipam.dns })
+    }
+}
+
+fn configured(keys: &[AddressKeys]) -> Result<Vec<Address>, Error> {
+    let address = |(at, keys): (usize, &AddressKeys)| {
+        let &AddressKeys { address, gateway } = keys;
+        let key = format!("ipam.addresses[{at}]");
+        match gateway {
+            Some(gateway) if gateway.is_ipv4() != address.is_ipv4() => Err(Error::invalid_key(
+                &format!("{key}.gateway"),
+                format!("{gateway} is of another family than {address}"),
+            )),
+            _ => Ok(Address { key, address, gateway }),
+        }
+    };
+    keys.iter().enumerate().map(address).collect()
+}
+
+fn requested(key: &str, ips: &[Cidr]) -> Vec<Address> {
+    let address = |(at, ip): (usize, &Cidr)| {
+        let key = format!("{key}[{at}]");
+        Address { key, address: *ip, gateway: None }
+    };
+    ips.iter().enumerate().map(address).collect()
+}
+
+/// `IP` and `GATEWAY`, several of each between commas. A gateway is that of the addresses whose
+/// network it is in.
+fn of_args(args: &Args) -> Result<Vec<Address>, Error> {
+    args.allow(&["IP", "GATEWAY"])?;
+    let wrong = |why: String| Error::new(Code::InvalidEnvironment, format!("CNI_ARGS: {why}"));
+    let list = |name| {
+        let text = args.get(name).unwrap_or_default();
+        let items = text.split(',').filter(|_| !text.is_empty());
+        items.map(|item| item.trim().to_owned()).collect::<Vec<_>>()
+    };
+    let mut addresses = Vec::new();
+    for text in list("IP") {
+        let address = text.parse().map_err(|error| wrong(format!("IP: {error}")))?;
+        addresses.push(Address { key: "IP of CNI_ARGS".into(), address, gateway: None });
+    }
+    for text in list("GATEWAY") {
+        let gateway: IpAddr =
+            text.parse().map_err(|_| wrong(format!("GATEWAY: {text:?} is no address")))?;
+        let mut of_network =
+            addresses.iter_mut().filter(|it| it.address.contains(gateway)).peekable();
+        if of_network.peek().is_none() {
+            return Err(wrong(format!("GATEWAY: {gateway} is in the network of no address of IP")));
+        }
+        of_network.for_each(|it| it.gateway = Some(gateway));
+    }
+    Ok(addresses)
+}
+
+/// An interface cannot have an address twice.
+fn refuse_twice(addresses: &[Address]) -> Result<(), Error> {
+    for (at, one) in addresses.iter().enumerate() {
+        let same = |other: &&Address| other.address.ip() == one.address.ip();
+        if let Some(other) = addresses.iter().take(at).find(same) {
+            let why = format!("{} is given twice, the other one is {}", one.address, other.key);
+            return Err(Error::invalid_key(&one.key, why));
+        }
+    }
+    Ok(())
+}
+
+/// A result of 0.1.0 or 0.2.0 holds one address of each family.
+fn room_in_result(addresses: &[Address], version: Version) -> Result<(), Error> {
+    for (v4, family) in [(true, "IPv4"), (false, "IPv6")] {
+        let mut others = addresses.iter().filter(|it| it.address.is_ipv4() == v4).skip(1);
+        if let (true, Some(second)) = (version < Version::V0_3_0, others.next()) {
+            let why = format!(
+                "a second {family} address needs cniVersion 0.3.0 or later, this is {version}"
+            );
+            return Err(Error::invalid_key(&second.key, why));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,64 @@
+//! IPAM without a memory: the addresses stand in the configuration, or the runtime names them.
+//!
+//! ADD says which they are, CHECK finds them in the result of the whole chain. Nothing is kept, so
+//! DEL and GC have nothing to do.
+
+mod config;
+
+pub use config::{Address, Config, Plan};
+
+use cni::{Args, Call, Code, Error, Network, Plugin, Success, ValidAttachments};
+
+/// The plugin.
+#[derive(Clone, Copy, Debug)]
+pub struct Static;
+
+impl Plugin for Static {
+    const NAME: &'static str = "static";
+    type Config = Config;
+
+    /// Without `CNI_ARGS`, which not every command has; with them, ADD and CHECK look again.
+    fn validate(&self, network: &Network<Config>) -> Result<(), Error> {
+        network.config.plan(network.version, &Args::default()).map(drop)
+    }
+
+    fn add(&self, call: &Call<Config>) -> Result<Success, Error> {
+        let plan = call.config().plan(call.network.version, &call.environment.args)?;
+        let ips = plan.addresses.iter().map(Address::ip_config).collect();
+        Ok(Success { ips, routes: plan.routes, dns: plan.dns, ..Success::default() })
+    }
+
+    fn check(&self, call: &Call<Config>) -> Result<(), Error> {
+        let plan = call.config().plan(call.network.version, &call.environment.args)?;
+        let result = call.previous_result()?;
+        for wanted in &plan.addresses {
+            let Address { key, address, gateway } = wanted;
+            let why = match result.ips.iter().find(|ip| ip.address == *address) {
+                None => format!("address {address} ({key}) is not in the result of the ADD"),
+                Some(ip) if gateway.is_some() && ip.gateway != *gateway => {
+                    let theirs = ip.gateway.map_or("none".to_owned(), |ip| ip.to_string());
+                    format!("the gateway of {address} ({key}) is {theirs} in the result of the ADD")
+                }
+                Some(_) => continue,
+            };
+            return Err(Error::new(Code::Changed, why));
+        }
+        Ok(())
+    }
+
+    fn del(&self, _: &Call<Config>) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn gc(&self, _: &Network<Config>, _: &ValidAttachments) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// What [`Plugin::validate`] takes can be given out.
+    fn status(&self, _: &Network<Config>) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

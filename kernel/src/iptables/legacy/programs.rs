@@ -1,0 +1,120 @@
+//! The programs of the legacy variant: the only ones that are ever run.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::{env, fs};
+
+use crate::error::{Cause, Error, Result};
+use crate::iptables::Nat;
+
+/// Where they are, and how they are called.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Programs {
+    directory: PathBuf,
+    /// What stands between `iptables` and `-restore`.
+    infix: &'static str,
+}
+
+/// Where to look if `PATH` says nothing.
+const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// Seconds to wait for others who change the tables.
+const WAIT: &str = "10";
+
+/// `RESOURCE_PROBLEM` of `xtables.h`: somebody else had the lock all that time.
+const RESOURCE_PROBLEM: i32 = 4;
+
+impl Programs {
+    /// Those named `-legacy`; else those without, if they say that they are legacy ones.
+    pub(super) fn find() -> Result<Option<Self>> {
+        let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+        let directories: Vec<PathBuf> = env::split_paths(&path).collect();
+        let first = |infix| {
+            let has_both = |programs: &Self| {
+                let is_there = |action| programs.path(Nat::V4, action).is_file();
+                is_there("save") && is_there("restore")
+            };
+            let all =
+                directories.iter().map(|directory| Self { directory: directory.clone(), infix });
+            all.into_iter().find(has_both)
+        };
+        if let Some(named) = first("-legacy") {
+            return Ok(Some(named));
+        }
+        let Some(plain) = first("") else { return Ok(None) };
+        let version = run(&plain.path(Nat::V4, "restore"), &["--version"], "")?;
+        Ok(version.contains("(legacy)").then_some(plain))
+    }
+
+    /// All tables that are in use. Reading makes none, because none is named.
+    pub(super) fn save(&self, nat: Nat) -> Result<String> {
+        run(&self.path(nat, "save"), &[], "")
+    }
+
+    /// Makes all changes of a text, or none.
+    pub(super) fn restore(&self, nat: Nat, text: &str) -> Result<()> {
+        let arguments = ["--noflush", "--wait", WAIT];
+        run(&self.path(nat, "restore"), &arguments, text).map(drop)
+    }
+
+    fn path(&self, nat: Nat, action: &str) -> PathBuf {
+        self.directory.join(format!("{}{}-{action}", nat.program(), self.infix))
+    }
+}
+
+/// Runs a program to its end and gives what it printed.
+fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String> {
+    let failed = |cause: Cause| Error::new(format!("run {}", program.display()), cause);
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| failed(error.into()))?;
+    // A program that does not read to the end says why by its exit status.
+    let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
+    let output = child.wait_with_output().map_err(|error| failed(error.into()))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let mut words =
+        stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>();
+    words.extend(failed_line(&stderr, input));
+    let text = format!("{}: {}", output.status, words.join("; "));
+    Err(failed(match output.status.code() {
+        Some(RESOURCE_PROBLEM) => Cause::Locked(text),
+        _ => Cause::Program(text),
+    }))
+}
+
+/// The line of the input that the program names by its number.
+fn failed_line<'a>(stderr: &str, input: &'a str) -> Option<&'a str> {
+    let (_, after) = stderr.split_once("line")?;
+    let number =
+        after.trim_start_matches([':', ' ']).split(|c: char| !c.is_ascii_digit()).next()?;
+    input.lines().nth(number.parse::<usize>().ok()?.checked_sub(1)?)
+}
+
+/// The names of the legacy tables that this network namespace has, one a line: of those that somebody has looked
+/// at or, on older kernels, whose module is loaded. That costs no more than reading a file.
+pub(super) fn table_names(nat: Nat) -> Result<String> {
+    let file = if nat == Nat::V6 { "ip6_tables_names" } else { "ip_tables_names" };
+    let path = Path::new("/proc/thread-self/net").join(file);
+    match fs::read_to_string(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        read => read.map_err(|error| Error::new(format!("read {}", path.display()), error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_that_failed_is_shown() {
+        let input = "*nat\n-N CNI-X\n-A CNI-X -j NOPE\nCOMMIT\n";
+        assert_eq!(failed_line("iptables-restore: line 2 failed\n", input), Some("-N CNI-X"));
+        let text = "iptables-restore v1.8.9 (legacy): x\nError occurred at line: 3\nTry -h\n";
+        assert_eq!(failed_line(text, input), Some("-A CNI-X -j NOPE"));
+        assert_eq!(failed_line("Another app is currently holding the xtables lock", input), None);
+    }
+}

@@ -1,0 +1,146 @@
+//! What `iptables-legacy-restore --noflush` is told.
+//!
+//! Chains are made with `-N`, because `:CHAIN` would empty one that somebody else has made meanwhile, and rules
+//! are deleted by what they say: what has changed since it was read makes the whole text fail.
+
+use nix::errno::Errno;
+
+use super::save::{Line, SavedChain, Table};
+use crate::error::{Error, Result};
+use crate::iptables::changes::Change;
+use crate::iptables::show::word;
+use crate::iptables::{Nat, Rule};
+use crate::nft::Place;
+
+/// Changes of one table, on their way to the program.
+#[derive(Debug)]
+pub(super) struct Script {
+    table: Table,
+    lines: Vec<String>,
+    /// What takes the lines back, the last one first.
+    undo: Vec<String>,
+}
+
+impl Script {
+    /// The changes that are meant for the table.
+    ///
+    /// Errors: those that `nf_tables` has for the same changes: EEXIST, ENOENT, EBUSY.
+    pub(super) fn new(table: &Table, changes: &[Change]) -> Result<Self> {
+        let (lines, undo) = (Vec::new(), Vec::new());
+        let mut script = Self { table: table.clone(), lines, undo };
+        for change in changes.iter().filter(|change| change.nat().family() == table.family) {
+            script.apply(change).map_err(|errno| Error::new(change.to_string(), errno))?;
+        }
+        Ok(script)
+    }
+
+    pub(super) fn nat(&self) -> Nat {
+        Nat(self.table.family)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lines.is_empty()
+    }
+
+    /// The text that makes the changes.
+    pub(super) fn text(&self) -> String {
+        text(self.lines.iter())
+    }
+
+    /// The text that takes them back.
+    pub(super) fn undo_text(&self) -> String {
+        text(self.undo.iter().rev())
+    }
+
+    fn apply(&mut self, change: &Change) -> std::result::Result<(), Errno> {
+        match change {
+            // The kernel makes the table with its base chains for who uses it first.
+            Change::AddTable { .. } | Change::AddBaseChain { .. } => {}
+            Change::AddChain { chain, .. } if self.table.has_chain(chain) => {}
+            Change::CreateChain { chain, .. } if self.table.has_chain(chain) => {
+                return Err(Errno::EEXIST);
+            }
+            Change::AddChain { chain, .. } | Change::CreateChain { chain, .. } => {
+                self.table.chains.push(SavedChain { name: chain.clone(), lines: Vec::new() });
+                self.push(format!("-N {}", word(chain)), format!("-X {}", word(chain)));
+            }
+            Change::FlushChain { chain, .. } => {
+                let gone = std::mem::take(&mut self.chain(chain)?.lines);
+                self.lines.push(format!("-F {}", word(chain)));
+                let append = |line: &Line| format!("-A {} {}", word(chain), line.text);
+                self.undo.extend(gone.iter().rev().map(append));
+            }
+            Change::DeleteChain { chain, .. } => {
+                if !self.chain(chain)?.lines.is_empty() || self.is_used(chain) {
+                    return Err(Errno::EBUSY);
+                }
+                self.table.chains.retain(|one| one.name != *chain);
+                self.push(format!("-X {}", word(chain)), format!("-N {}", word(chain)));
+            }
+            Change::AddRule { chain, place, rule, .. } => self.add_rule(chain, *place, rule)?,
+            Change::DeleteRule { chain, handle, .. } => {
+                let lines = &mut self.chain(chain)?.lines;
+                let at = position(lines, *handle)?;
+                let text = lines.remove(at).text;
+                let undo = format!("-I {} {} {text}", word(chain), at + 1);
+                self.push(format!("-D {} {text}", word(chain)), undo);
+            }
+        }
+        Ok(())
+    }
+
+    fn add_rule(
+        &mut self,
+        chain: &str,
+        place: Place,
+        rule: &Rule,
+    ) -> std::result::Result<(), Errno> {
+        let text = rule.to_string();
+        if text.contains(['\n', '\0']) {
+            return Err(Errno::EINVAL);
+        }
+        let lines = &mut self.chain(chain)?.lines;
+        let at = match place {
+            Place::First => 0,
+            Place::Last => lines.len(),
+            Place::Before(handle) => position(lines, handle)?,
+        };
+        // What is new has no handle that anybody knows.
+        lines.insert(at, Line { handle: 0, text: text.clone(), rule: rule.clone() });
+        let name = word(chain);
+        let line = match place {
+            Place::Last => format!("-A {name} {text}"),
+            Place::First | Place::Before(_) => format!("-I {name} {} {text}", at + 1),
+        };
+        self.push(line, format!("-D {name} {text}"));
+        Ok(())
+    }
+
+    fn push(&mut self, line: String, undo: String) {
+        self.lines.push(line);
+        self.undo.push(undo);
+    }
+
+    fn chain(&mut self, name: &str) -> std::result::Result<&mut SavedChain, Errno> {
+        let found = self.table.chains.iter_mut().find(|chain| chain.name == name);
+        found.ok_or(Errno::ENOENT)
+    }
+
+    fn is_used(&self, chain: &str) -> bool {
+        let mut lines = self.table.chains.iter().flat_map(|chain| &chain.lines);
+        lines.any(|line| line.rule.next_chain() == Some(chain))
+    }
+}
+
+fn position(lines: &[Line], handle: u64) -> std::result::Result<usize, Errno> {
+    lines.iter().position(|line| line.handle == handle).ok_or(Errno::ENOENT)
+}
+
+fn text<'a>(lines: impl Iterator<Item = &'a String>) -> String {
+    let mut text = String::from("*nat\n");
+    for line in lines {
+        text.push_str(line);
+        text.push('\n');
+    }
+    text + "COMMIT\n"
+}

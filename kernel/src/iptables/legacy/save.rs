@@ -1,0 +1,109 @@
+//! What `iptables-legacy-save` prints.
+
+use crate::iptables::{NatChain, Rule};
+use crate::nft::Family;
+
+/// The legacy tables of one family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Saved {
+    /// Whether the kubelet has left its hint here.
+    pub(crate) has_hint: bool,
+    /// How many rules there are in all tables.
+    pub(crate) rules: usize,
+    /// The table `nat`.
+    pub(crate) nat: Table,
+}
+
+/// A table as it was read, or as it will be after some changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Table {
+    pub(super) family: Family,
+    pub(super) chains: Vec<SavedChain>,
+}
+
+/// A chain of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct SavedChain {
+    pub(super) name: String,
+    pub(super) lines: Vec<Line>,
+}
+
+/// A rule of a chain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Line {
+    /// Stands for the rule as long as the table is not read again.
+    pub(super) handle: u64,
+    /// What follows `-A CHAIN`, as it was printed.
+    pub(super) text: String,
+    /// What that means.
+    pub(super) rule: Rule,
+}
+
+/// The table where the kubelet leaves a chain in the variant that the node uses.
+pub(crate) const HINT_TABLE: &str = "mangle";
+/// The chain; the second is that of kubelets before 1.24.
+pub(crate) const HINTS: [&str; 2] = ["KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"];
+
+impl Saved {
+    /// Reads the text of all tables; what is no table, chain or rule says nothing.
+    pub(crate) fn parse(family: Family, text: &str) -> Self {
+        let mut saved = Self { has_hint: false, rules: 0, nat: Table::new(family) };
+        let (mut table, mut handle) = ("", 0);
+        for line in text.lines() {
+            if let Some(name) = line.strip_prefix('*') {
+                table = name;
+            } else if let Some(chain) = line.strip_prefix(':') {
+                let name = chain.split(' ').next().unwrap_or_default();
+                saved.has_hint |= table == HINT_TABLE && HINTS.contains(&name);
+                if table == "nat" && saved.nat.chain(name).is_none() {
+                    saved.nat.chains.push(SavedChain { name: name.to_owned(), lines: Vec::new() });
+                }
+            } else if let Some(rule) = line.strip_prefix("-A ") {
+                saved.rules += 1;
+                if table == "nat" {
+                    handle += 1;
+                    saved.nat.append(handle, rule);
+                }
+            }
+        }
+        saved
+    }
+}
+
+impl Table {
+    /// The table `nat` as it is before anybody has used it.
+    pub(crate) fn new(family: Family) -> Self {
+        let bases = [NatChain::Prerouting, NatChain::Output, NatChain::Postrouting];
+        let chain = |name: &str| SavedChain { name: name.to_owned(), lines: Vec::new() };
+        Self { family, chains: bases.iter().map(|base| chain(base.name())).collect() }
+    }
+
+    /// The chain's rules with their handles, in their order; none if there is no such chain.
+    pub(crate) fn rules(&self, chain: &str) -> Vec<(u64, Rule)> {
+        let lines = self.chain(chain).map(|chain| chain.lines.as_slice()).unwrap_or_default();
+        lines.iter().map(|line| (line.handle, line.rule.clone())).collect()
+    }
+
+    /// The names of all chains.
+    pub(crate) fn chain_names(&self) -> Vec<String> {
+        self.chains.iter().map(|chain| chain.name.clone()).collect()
+    }
+
+    pub(crate) fn has_chain(&self, name: &str) -> bool {
+        self.chain(name).is_some()
+    }
+
+    pub(super) fn chain(&self, name: &str) -> Option<&SavedChain> {
+        self.chains.iter().find(|chain| chain.name == name)
+    }
+
+    /// A rule as `-A` has it: the chain, a space, the rule.
+    fn append(&mut self, handle: u64, rule: &str) {
+        let (name, text) = rule.split_once(' ').unwrap_or((rule, ""));
+        let family = self.family;
+        if let Some(chain) = self.chains.iter_mut().find(|chain| chain.name == name) {
+            let rule = Rule::parse(family, text);
+            chain.lines.push(Line { handle, text: text.to_owned(), rule });
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! Which of its two variants of iptables a node uses.
+//!
+//! A kernel can hold both, in `nf_tables` and in the legacy `x_tables`, and packets go through both; but what
+//! kube-proxy and others do is seen, and kept in its order, only in the variant that they use.
+
+use super::changes::Changes;
+use super::legacy::{HINT_TABLE, HINTS, Legacy};
+use super::{Nat, Rule};
+use crate::error::{Cause, Error, Result};
+use crate::nfnetlink::Nfnetlink;
+use crate::nft::{Chain, Family};
+
+/// The tables `nat` of iptables and ip6tables, in one of the variants.
+#[derive(Debug)]
+pub struct Iptables<'n> {
+    netlink: &'n Nfnetlink,
+    /// None for `nf_tables`.
+    legacy: Option<Legacy>,
+}
+
+/// The tables that iptables has.
+const TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
+
+const FAMILIES: [Nat; 2] = [Nat::V4, Nat::V6];
+
+impl<'n> Iptables<'n> {
+    /// The variant that this node uses, one for both families: the one where the kubelet has left its hint, else
+    /// the one that holds more rules, else `nf_tables`.
+    ///
+    /// Other processes that ask for the legacy variant wait until this one is done with it.
+    ///
+    /// Errors: `Cause::NoLegacyProgram` if the legacy variant seems to be in use, and nothing is there to change
+    /// it with.
+    pub fn of_node(netlink: &'n Nfnetlink) -> Result<Self> {
+        let nf_tables = Self { netlink, legacy: None };
+        if !Legacy::is_possible()? {
+            return Ok(nf_tables);
+        }
+        let has_nf_tables = netlink.has_nf_tables()?;
+        if has_nf_tables && nf_tables.has_hint()? {
+            return Ok(nf_tables);
+        }
+        let count = || if has_nf_tables { nf_tables.count_rules() } else { Ok(0) };
+        let Some(legacy) = Legacy::open()? else {
+            // Whoever writes rules on this node cannot write others than these.
+            if count()? > 0 {
+                return Ok(nf_tables);
+            }
+            let operation = "find the program that changes legacy iptables rules";
+            return Err(Error::new(operation, Cause::NoLegacyProgram));
+        };
+        if !has_nf_tables || legacy.has_hint()? || legacy.count_rules()? > count()? {
+            return Ok(Self { netlink, legacy: Some(legacy) });
+        }
+        Ok(nf_tables)
+    }
+
+    /// Every variant that can hold rules, for those who remove some: a node may have changed over.
+    pub fn all(netlink: &'n Nfnetlink) -> Result<Vec<Self>> {
+        let nf_tables = Self { netlink, legacy: None };
+        if !Legacy::is_possible()? {
+            return Ok(vec![nf_tables]);
+        }
+        let mut all = Vec::new();
+        if netlink.has_nf_tables()? {
+            all.push(nf_tables);
+        }
+        if Legacy::has_nat()? {
+            // Without the programs, nobody has written any.
+            let legacy = Legacy::open()?;
+            all.extend(legacy.map(|legacy| Self { netlink, legacy: Some(legacy) }));
+        }
+        Ok(all)
+    }
+
+    /// Whether these are the tables of the legacy variant.
+    #[must_use]
+    pub fn is_legacy(&self) -> bool {
+        self.legacy.is_some()
+    }
+
+    /// Whether there is such a chain.
+    pub fn has_chain(&self, nat: Nat, chain: &str) -> Result<bool> {
+        match &self.legacy {
+            None => self.netlink.has_chain(nat.chain(chain)),
+            Some(legacy) => legacy.has_chain(nat, chain),
+        }
+    }
+
+    /// The names of all chains; for GC, not for ADD.
+    pub fn chain_names(&self, nat: Nat) -> Result<Vec<String>> {
+        match &self.legacy {
+            None => self.netlink.chain_names(nat.family(), "nat"),
+            Some(legacy) => legacy.chain_names(nat),
+        }
+    }
+
+    /// The rules of a chain with their handles, in their order; none if there is no such chain.
+    pub fn rules(&self, nat: Nat, chain: &str) -> Result<impl Iterator<Item = (u64, Rule)>> {
+        let (nf_tables, legacy) = match &self.legacy {
+            None => (Some(nat.rules(self.netlink, chain)?), Vec::new()),
+            Some(legacy) => (None, legacy.rules(nat, chain)?),
+        };
+        Ok(nf_tables.into_iter().flatten().chain(legacy))
+    }
+
+    /// Makes all the changes, or none of them, whatever the tables look like.
+    pub fn commit(&self, changes: &Changes) -> Result<()> {
+        match &self.legacy {
+            None => self.netlink.commit(&changes.batch()),
+            Some(legacy) => legacy.transaction(|| Ok(changes.clone())),
+        }
+    }
+
+    /// Makes the changes that `build` computes from what it reads; builds again if that is not so any more.
+    pub fn transaction<E: From<Error>>(
+        &self,
+        mut build: impl FnMut() -> std::result::Result<Changes, E>,
+    ) -> std::result::Result<(), E> {
+        match &self.legacy {
+            None => self.netlink.transaction(|_| Ok(build()?.batch())),
+            Some(legacy) => legacy.transaction(build),
+        }
+    }
+
+    /// Of `nf_tables`.
+    fn has_hint(&self) -> Result<bool> {
+        for family in [Family::Ipv4, Family::Ipv6] {
+            for name in HINTS {
+                if self.netlink.has_chain(Chain { family, table: HINT_TABLE, name })? {
+                    return Ok(true);
+                }
+            }
+        }
+        Ok(false)
+    }
+
+    /// Of `nf_tables`.
+    fn count_rules(&self) -> Result<usize> {
+        FAMILIES
+            .iter()
+            .try_fold(0, |sum, nat| Ok(sum + self.netlink.count_rules(nat.family(), &TABLES)?))
+    }
+}

@@ -1,0 +1,271 @@
+//! Sets and maps: values that a rule finds at once, however many there are.
+
+use std::fmt;
+
+use netlink_packet_netfilter::nftables::{
+    DataAttribute, ListAttribute, NfTablesMessage, SetAttribute, SetElementAttribute,
+    SetElementList, SetElementMessage, SetFlags, SetMessage,
+};
+
+use super::attribute::{attributes, be_u32, string};
+use super::read::comment;
+use super::write::{NLM_F_CREATE, NLM_F_EXCL, comment_udata};
+use super::{Family, Verdict};
+use crate::error::Result;
+use crate::nfnetlink::{Batch, Nfnetlink};
+
+/// A set or map by its full name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Set<'a> {
+    /// Family of its table.
+    pub family: Family,
+    /// Name of its table.
+    pub table: &'a str,
+    /// Its own name.
+    pub name: &'a str,
+}
+
+/// What is in a set or map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SetType {
+    /// The parts of its keys.
+    pub key: Vec<Type>,
+    /// The parts of what a map's keys lead to; none for a set.
+    pub data: Vec<Type>,
+    /// Whether its elements can expire.
+    pub expires: bool,
+}
+
+/// A type of values, as the program `nft` knows them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Type {
+    /// `ipv4_addr`.
+    Ipv4,
+    /// `ipv6_addr`.
+    Ipv6,
+    /// `inet_proto`: the protocol above IP.
+    Protocol,
+    /// `inet_service`: a port.
+    Port,
+    /// `verdict`: what becomes of the packet.
+    Verdict,
+}
+
+/// An element of a set or map.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Element {
+    /// Its key: the parts, each padded to 4 bytes.
+    pub key: Vec<u8>,
+    /// What a map's key leads to; none in a set.
+    pub data: Option<Data>,
+    /// A comment as the program `nft` keeps it, at most 128 bytes.
+    pub comment: Option<String>,
+    /// Whether it will vanish by itself; not for new ones, see [`Batch::expire_element`].
+    pub expires: bool,
+}
+
+/// What a map's key leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Data {
+    /// A value: the parts, each padded to 4 bytes.
+    Value(Vec<u8>),
+    /// A verdict.
+    Verdict(Verdict),
+}
+
+const NFTA_SET_TABLE: u16 = 1;
+const NFTA_SET_NAME: u16 = 2;
+const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
+const NFTA_SET_ELEM_KEY: u16 = 1;
+const NFTA_SET_ELEM_DATA: u16 = 2;
+const NFTA_SET_ELEM_FLAGS: u16 = 3;
+const NFTA_SET_ELEM_EXPIRATION: u16 = 5;
+const NFTA_SET_ELEM_USERDATA: u16 = 6;
+const NFTA_DATA_VALUE: u16 = 1;
+/// Bits of one part in the number of a type that has several; nft's own, the kernel just keeps it.
+const TYPE_BITS: u32 = 6;
+
+impl Batch {
+    /// Makes a set or map unless it is there.
+    pub fn add_set(&mut self, set: Set<'_>, of: &SetType) {
+        let mut flags = SetFlags::empty();
+        flags.set(SetFlags::Map, !of.data.is_empty());
+        flags.set(SetFlags::Timeout, of.expires);
+        let mut all = vec![
+            SetAttribute::Table(set.table.into()),
+            SetAttribute::Name(set.name.into()),
+            SetAttribute::Flags(flags),
+            SetAttribute::KeyType(type_number(&of.key)),
+            SetAttribute::KeyLen(length(&of.key)),
+        ];
+        if !of.data.is_empty() {
+            all.push(SetAttribute::DataType(type_number(&of.data)));
+            all.push(SetAttribute::DataLen(length(&of.data)));
+        }
+        // Rules refer to it by name, but the kernel insists on a number.
+        all.push(SetAttribute::Id(1));
+        let message = NfTablesMessage::NewSet(SetMessage { attributes: all });
+        self.push(set.family, NLM_F_CREATE, message, || format!("add set {set}"));
+    }
+
+    /// Adds an element unless it is there.
+    pub fn add_element(&mut self, set: Set<'_>, element: &Element) {
+        let message = NfTablesMessage::NewSetElement(list(set, element.to_wire()));
+        self.push(set.family, NLM_F_CREATE, message, || format!("add element to {set}"));
+    }
+
+    /// Adds an element; the whole batch fails with EEXIST if its key is there.
+    pub fn create_element(&mut self, set: Set<'_>, element: &Element) {
+        let message = NfTablesMessage::NewSetElement(list(set, element.to_wire()));
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        self.push(set.family, flags, message, || format!("create element of {set}"));
+    }
+
+    /// Lets an element vanish at the next tick of the clock. Nothing is deleted by that, so nobody waits for
+    /// its disposal.
+    ///
+    /// Kernels that cannot do that, before 6.12, refuse it or take no notice: look whether it
+    /// [expires](Element::expires).
+    pub fn expire_element(&mut self, set: Set<'_>, element: &Element) {
+        let mut attributes =
+            vec![SetElementAttribute::Timeout(1), SetElementAttribute::Expiration(1)];
+        attributes.extend(Element { comment: None, ..element.clone() }.to_wire());
+        let message = NfTablesMessage::NewSetElement(list(set, attributes));
+        self.push(set.family, NLM_F_CREATE, message, || format!("let element of {set} expire"));
+    }
+
+    /// Deletes an element; fails with ENOENT if it is not there.
+    pub fn delete_element(&mut self, set: Set<'_>, key: &[u8]) {
+        let message = NfTablesMessage::DeleteSetElement(list(set, wire_key(key)));
+        self.push(set.family, 0, message, || format!("delete element of {set}"));
+    }
+}
+
+impl Nfnetlink {
+    /// The names of a table's sets and maps; none if there is no such table.
+    pub fn set_names(&self, family: Family, table: &str) -> Result<Vec<String>> {
+        let of = vec![SetAttribute::Table(table.into())];
+        let message = NfTablesMessage::GetSet(SetMessage { attributes: of });
+        let what = || format!("list the sets of table {} {table}", family.name());
+        let bodies = unless_missing(self.dump(family, message, what))?;
+        let names = bodies.iter().filter_map(|body| {
+            let attribute = |wanted| attributes(body).find(|(kind, _)| *kind == wanted);
+            let name = string(attribute(NFTA_SET_NAME)?.1);
+            (string(attribute(NFTA_SET_TABLE)?.1) == table).then(|| name.to_owned())
+        });
+        Ok(names.collect())
+    }
+
+    /// The elements of a set or map that have not expired; none if there is no such set.
+    pub fn elements(&self, set: Set<'_>) -> Result<Vec<Element>> {
+        let message = NfTablesMessage::GetSetElement(list(set, Vec::new()));
+        let what = || format!("list the elements of {set}");
+        let bodies = unless_missing(self.dump(set.family, message, what))?;
+        Ok(bodies.iter().flat_map(|body| Element::parse_all(body)).collect())
+    }
+
+    /// The element with this key, unless it has expired; none if there is no such set.
+    pub fn element(&self, set: Set<'_>, key: &[u8]) -> Result<Option<Element>> {
+        let message = NfTablesMessage::GetSetElement(list(set, wire_key(key)));
+        let body = self.get(set.family, message, || format!("look for an element of {set}"))?;
+        Ok(body.and_then(|body| Element::parse_all(&body).next()))
+    }
+}
+
+impl Element {
+    fn to_wire(&self) -> Vec<SetElementAttribute> {
+        let mut all = wire_key(&self.key);
+        all.extend(self.data.as_ref().map(|data| {
+            SetElementAttribute::Data(match data {
+                Data::Value(bytes) => DataAttribute::Value(bytes.clone()),
+                Data::Verdict(verdict) => verdict.to_wire(),
+            })
+        }));
+        let text = self.comment.as_deref();
+        all.extend(text.map(|text| SetElementAttribute::UserData(comment_udata(text))));
+        all
+    }
+
+    /// Reads an `NFT_MSG_NEWSETELEM` behind its nfgenmsg.
+    pub(crate) fn parse_all(body: &[u8]) -> impl Iterator<Item = Self> {
+        let lists = attributes(body).filter(|(kind, _)| *kind == NFTA_SET_ELEM_LIST_ELEMENTS);
+        lists.flat_map(|(_, list)| attributes(list)).filter_map(|(_, element)| Self::parse(element))
+    }
+
+    fn parse(attribute: &[u8]) -> Option<Self> {
+        let mut element = Self { key: Vec::new(), data: None, comment: None, expires: false };
+        for (kind, value) in attributes(attribute) {
+            match kind {
+                NFTA_SET_ELEM_KEY => element.key = data_value(value)?.to_vec(),
+                NFTA_SET_ELEM_DATA => element.data = Data::parse(value),
+                // The one behind the last, which catches all others, has no key.
+                NFTA_SET_ELEM_FLAGS if be_u32(value)? != 0 => return None,
+                NFTA_SET_ELEM_EXPIRATION => element.expires = true,
+                NFTA_SET_ELEM_USERDATA => element.comment = comment(value),
+                _ => {}
+            }
+        }
+        Some(element)
+    }
+}
+
+impl Data {
+    fn parse(data: &[u8]) -> Option<Self> {
+        data_value(data)
+            .map(|value| Self::Value(value.to_vec()))
+            .or_else(|| Verdict::parse(data).map(Self::Verdict))
+    }
+}
+
+impl Type {
+    /// The number that nft has for it (`enum datatypes`), and how many bytes it has.
+    fn number_and_length(self) -> (u32, u32) {
+        match self {
+            Type::Ipv4 => (7, 4),
+            Type::Ipv6 => (8, 16),
+            Type::Protocol => (12, 1),
+            Type::Port => (13, 2),
+            Type::Verdict => (0xffff_ff00, 0),
+        }
+    }
+}
+
+impl fmt::Display for Set<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.family.name(), self.table, self.name)
+    }
+}
+
+fn type_number(parts: &[Type]) -> u32 {
+    parts.iter().fold(0, |number, part| number << TYPE_BITS | part.number_and_length().0)
+}
+
+fn length(parts: &[Type]) -> u32 {
+    parts.iter().map(|part| part.number_and_length().1.next_multiple_of(4)).sum()
+}
+
+fn wire_key(key: &[u8]) -> Vec<SetElementAttribute> {
+    vec![SetElementAttribute::Key(DataAttribute::Value(key.into()))]
+}
+
+/// One element of a set, or none: the set alone.
+fn list(set: Set<'_>, element: Vec<SetElementAttribute>) -> SetElementMessage {
+    let mut all =
+        vec![SetElementList::Table(set.table.into()), SetElementList::Set(set.name.into())];
+    if !element.is_empty() {
+        all.push(SetElementList::Elements(vec![ListAttribute::Element(element)]));
+    }
+    SetElementMessage { attributes: all }
+}
+
+fn data_value(data: &[u8]) -> Option<&[u8]> {
+    let (_, value) = attributes(data).find(|(kind, _)| *kind == NFTA_DATA_VALUE)?;
+    Some(value)
+}
+
+fn unless_missing(listed: Result<Vec<Vec<u8>>>) -> Result<Vec<Vec<u8>>> {
+    match listed {
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        listed => listed,
+    }
+}

@@ -1,0 +1,146 @@
+//! Removing what containers have in the tables, by their names alone.
+
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use cni::{ContainerId, NetworkName, ValidAttachments};
+use kernel::iptables::Nat;
+use kernel::nft::Element;
+use kernel::{Batch, Nfnetlink};
+
+use super::held::{FAMILIES, Held, Holding, Place, Way};
+use super::plan::{owner, owner_prefix};
+use super::{reference, table};
+use crate::error::Error;
+use crate::remove::End;
+
+/// An element that was made to expire.
+struct Dying {
+    nat: Nat,
+    set: String,
+    element: Element,
+}
+
+/// So much is removed at a time: a batch has to fit into the socket's buffer.
+const PIECE: usize = 500;
+
+/// An element that should vanish at the clock's next tick, which comes after 10 ms at most, is deleted if it
+/// has not by then.
+const PATIENCE: Duration = Duration::from_millis(100);
+const NAP: Duration = Duration::from_micros(200);
+
+/// Removes all that a container has, of the reference plugins' backend of this name too. Adds to `ends` what
+/// it led to, even if there is an error.
+pub(crate) fn remove(
+    netlink: &Nfnetlink,
+    network: &NetworkName,
+    container_id: &ContainerId,
+    ends: &mut Vec<End>,
+) -> Result<(), Error> {
+    let owner = owner(network.as_str(), container_id.as_str());
+    remove_all(netlink, |other| other == owner, ends)?;
+    reference::remove(netlink, container_id, ends)
+}
+
+/// Removes what the network's containers have that have no valid attachment.
+pub(crate) fn collect_garbage(
+    netlink: &Nfnetlink,
+    network: &NetworkName,
+    valid: &ValidAttachments,
+    ends: &mut Vec<End>,
+) -> Result<(), Error> {
+    let of_network = owner_prefix(network.as_str());
+    let valid: Vec<String> = valid.iter().map(|(id, _)| owner(network.as_str(), id)).collect();
+    let is_garbage =
+        |other: &str| other.starts_with(&of_network) && !valid.iter().any(|owner| owner == other);
+    remove_all(netlink, is_garbage, ends)
+}
+
+/// Lets elements expire, and waits until no packet finds them any more; deletes them if the kernel cannot do
+/// that.
+fn remove_all(
+    netlink: &Nfnetlink,
+    is_doomed: impl Fn(&str) -> bool,
+    ends: &mut Vec<End>,
+) -> Result<(), Error> {
+    for nat in FAMILIES {
+        if netlink.set_names(nat.family(), table::TABLE)?.is_empty() {
+            continue;
+        }
+        loop {
+            let (mut dying, mut left) = (Vec::new(), false);
+            let expired =
+                remove_piece(netlink, nat, &is_doomed, Way::Expire, ends, |doomed, more| {
+                    left = more;
+                    dying = doomed.iter().filter_map(Dying::new).collect();
+                });
+            if expired.is_err() || !all_gone(netlink, &dying)? {
+                remove_piece(netlink, nat, &is_doomed, Way::Delete, ends, |_, more| left = more)?;
+            }
+            if !left {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Removes some of what is doomed, and tells `report` what, and whether there is more.
+fn remove_piece(
+    netlink: &Nfnetlink,
+    nat: Nat,
+    is_doomed: impl Fn(&str) -> bool,
+    way: Way,
+    ends: &mut Vec<End>,
+    mut report: impl FnMut(&[Holding<'_>], bool),
+) -> Result<(), kernel::Error> {
+    let before = ends.len();
+    netlink.transaction(|netlink| -> Result<Batch, kernel::Error> {
+        let mut batch = Batch::new();
+        ends.truncate(before);
+        let held = Held::read(netlink, nat)?;
+        let mut doomed: Vec<_> =
+            held.holdings().filter(|holding| is_doomed(holding.owner)).collect();
+        report(&doomed[..doomed.len().min(PIECE)], doomed.len() > PIECE);
+        doomed.truncate(PIECE);
+        let stay = |end: &End| {
+            held.holdings().any(|other| !is_doomed(other.owner) && other.end() == Some(*end))
+        };
+        ends.extend(doomed.iter().filter_map(Holding::end).filter(|end| !stay(end)));
+        // Another DEL is at it already.
+        doomed.retain(|holding| way == Way::Delete || !holding.expires());
+        held.remove(&mut batch, &doomed, way);
+        Ok(batch)
+    })
+}
+
+/// Waits until elements have expired; false if they do not.
+fn all_gone(netlink: &Nfnetlink, dying: &[Dying]) -> Result<bool, kernel::Error> {
+    let deadline = Instant::now() + PATIENCE;
+    for Dying { nat, set, element } in dying {
+        loop {
+            match netlink.element(table::set(*nat, set), &element.key)? {
+                Some(now) if now.comment == element.comment => {
+                    if !now.expires || Instant::now() > deadline {
+                        return Ok(false);
+                    }
+                    sleep(NAP);
+                }
+                // None, or the successor's.
+                _ => break,
+            }
+        }
+    }
+    Ok(true)
+}
+
+impl Dying {
+    fn new(holding: &Holding<'_>) -> Option<Self> {
+        match holding.place {
+            Place::Element(set, element) => {
+                Some(Self { nat: holding.nat(), set: set.to_owned(), element: element.clone() })
+            }
+            Place::Rule(..) => None,
+        }
+    }
+}

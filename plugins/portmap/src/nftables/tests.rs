@@ -1,0 +1,133 @@
+//! What mappings come to, without a kernel.
+
+use kernel::iptables::Nat;
+use serde_json::{Value, json};
+
+use super::plan::{FamilyPlan, Plan, owner, owner_prefix, show};
+use super::read_conditions;
+
+fn plan(config: &Value, pod: &[&str]) -> Plan {
+    let settings = cni::json::read::<crate::Config>(config).unwrap().settings().unwrap();
+    let pod: Vec<_> = pod.iter().map(|address| address.parse().unwrap()).collect();
+    Plan::new(&"testnet".parse().unwrap(), &"pod-a".parse().unwrap(), &settings, &pod)
+}
+
+fn shown(family: &FamilyPlan) -> Vec<String> {
+    let elements = family.elements.iter().map(|(set, element)| show(family.nat, set, element));
+    let rules = family.rules.iter().map(|rule| format!("{} {}", rule.chain, rule.text));
+    elements.chain(rules).map(|text| text.replace(" podwire_hostport", "")).collect()
+}
+
+#[test]
+fn both_families_and_host_addresses() {
+    let mappings = json!([
+        {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+        {"hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "192.0.2.10"},
+        {"hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "::"},
+    ]);
+    let config = json!({"backend": "nftables", "runtimeConfig": {"portMappings": mappings}});
+    let plan = plan(&config, &["10.88.0.2/16", "fd00:88::2/64"]);
+    assert_eq!(
+        shown(&plan.families[0]),
+        [
+            "add element ip host_ports { tcp . 8080 : 10.88.0.2 . 80 }",
+            "add element ip host_ip_ports { 192.0.2.10 . udp . 53 : 10.88.0.2 . 5353 }",
+            "add element ip masquerade_16 { 10.88.0.0 . 10.88.0.2 }",
+            "add element ip masquerade_32 { 127.0.0.1 . 10.88.0.2 }",
+        ]
+    );
+    assert_eq!(
+        shown(&plan.families[1]),
+        [
+            "add element ip6 host_ports { tcp . 8080 : fd00:88::2 . 80 }",
+            "add element ip6 host_ports { udp . 53 : fd00:88::2 . 5353 }",
+            "add element ip6 masquerade_64 { fd00:88:: . fd00:88::2 }",
+        ]
+    );
+    let comments = plan.families.iter().flat_map(|family| &family.elements);
+    let owner = Some("dnat name: testnet id: pod-a");
+    assert!(comments.into_iter().all(|(_, element)| element.comment.as_deref() == owner));
+}
+
+#[test]
+fn mappings_with_conditions_have_rules() {
+    let mappings = json!([
+        {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+        {"hostPort": 8080, "containerPort": 81, "protocol": "tcp", "hostIP": "192.0.2.10"},
+    ]);
+    let config = json!({
+        "backend": "nftables", "snat": false, "conditionsV4": ["iifname", "eth*", "meta mark 0x10"],
+        "runtimeConfig": {"portMappings": mappings},
+    });
+    let plan = plan(&config, &["10.88.0.2/24"]);
+    // Each goes before those that are there, so the one with an address comes last.
+    assert_eq!(
+        shown(&plan.families[0]),
+        [
+            "tcp_8080 tcp dport 8080 iifname eth* meta mark 0x10 dnat to 10.88.0.2:80",
+            "tcp_8080 tcp dport 8080 ip daddr 192.0.2.10 iifname eth* meta mark 0x10 dnat to 10.88.0.2:81",
+        ]
+    );
+}
+
+#[test]
+fn all_is_masqueraded() {
+    let mapping = json!({"hostPort": 80, "containerPort": 80, "protocol": "tcp"});
+    let config = json!({
+        "backend": "nftables", "masqAll": true, "runtimeConfig": {"portMappings": [mapping]},
+    });
+    let plan = plan(&config, &["fd00:88::2/64"]);
+    assert_eq!(shown(&plan.families[0])[1], "add element ip6 masquerade_0 { :: . fd00:88::2 }");
+}
+
+#[test]
+fn owners_fit_and_differ() {
+    let long = |letter: &str| letter.repeat(240);
+    assert_eq!(owner("testnet", "pod-a"), "dnat name: testnet id: pod-a");
+    let all = [
+        owner(&long("n"), &long("a")),
+        owner(&long("n"), &long("b")),
+        owner(&long("m"), &long("a")),
+        owner(&"n".repeat(39), &"a".repeat(73)),
+        owner(&"n".repeat(39), &"a".repeat(74)),
+        owner(&"n".repeat(40), &"a".repeat(73)),
+    ];
+    for (index, one) in all.iter().enumerate() {
+        assert!(one.len() <= 128 && !one.contains('"'), "{one}");
+        assert!(!all[..index].contains(one), "{one}");
+    }
+    assert!(all[0].starts_with(&owner_prefix(&long("n"))));
+    assert!(!owner("testnet2", "x").starts_with(&owner_prefix("testnet")));
+}
+
+#[test]
+fn conditions() {
+    let accepted = |nat, texts: &[&str]| {
+        let texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
+        read_conditions(nat, &texts)
+    };
+    for texts in [
+        &["ip", "saddr", "192.0.2.0/24"][..],
+        &["ip saddr != 192.0.2.1", "ip daddr == 192.0.2.128/25"],
+        &["iifname", "!=", "\"eth0\""],
+        &["meta oifname lo", "meta mark != 0x10"],
+    ] {
+        assert!(!accepted(Nat::V4, texts).unwrap().is_empty());
+    }
+    for (texts, expected) in [
+        (&["ip6", "saddr", "::1"][..], "\"ip6\" is of the other family"),
+        (&["ip saddr ::1"], "\"ip saddr ::1\": an address or network of this family expected"),
+        (&["ip saddr { 192.0.2.1 }"], "\"ip saddr {\": an address or network expected"),
+        (&["ip", "saddr"], "\"ip saddr\" lacks its end"),
+        (&["ip", "saddr", "!="], "\"ip saddr !=\" lacks its end"),
+        (&["ip ttl 3"], "\"ttl\" is not supported; supported are"),
+        (&["iifname abcdefghijklmnop"], "the name of an interface expected"),
+        (&["iifname *"], "the name of an interface expected"),
+        (&["meta mark 0x100000000"], "a number of 32 bits expected"),
+        (&["tcp sport 1024"], "\"tcp\" is not supported"),
+        (&["ip saddr 192.0.2.1 accept"], "\"accept\" is not supported"),
+    ] {
+        let why = accepted(Nat::V4, texts).unwrap_err();
+        assert!(why.contains(expected), "{why}");
+    }
+}

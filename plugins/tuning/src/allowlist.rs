@@ -1,0 +1,89 @@
+//! The file by which an administrator limits the sysctls that networks may set: regular expressions,
+//! one a line, of which one has to match somewhere in a name as it stands in the configuration.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use regex_lite::Regex;
+
+use crate::error::Error;
+use crate::sysctl::Sysctl;
+
+/// Where the file is.
+pub const DEFAULT: &str = "/etc/cni/tuning/allowlist.conf";
+
+/// Refuses settings that the file does not allow. Without the file, all are allowed; without
+/// settings, it is not looked for.
+pub fn check<'a>(file: &Path, sysctls: impl Iterator<Item = &'a Sysctl>) -> Result<(), Error> {
+    let mut sysctls = sysctls.peekable();
+    if sysctls.peek().is_none() {
+        return Ok(());
+    }
+    let text = match fs::read_to_string(file) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        text => text.map_err(Error::file("read the allowlist", file))?,
+    };
+    sysctls.try_for_each(|Sysctl { key, .. }| {
+        if allows(file, &text, key)? {
+            return Ok(());
+        }
+        Err(Error::NotAllowed { key: key.clone(), file: file.to_owned() })
+    })
+}
+
+/// Whether a line matches. Those behind it are not read any more, as in the reference plugin.
+fn allows(file: &Path, text: &str, key: &str) -> Result<bool, Error> {
+    let lines = text.lines().map(str::trim).zip(1..).filter(|(line, _)| !line.is_empty());
+    for (text, line) in lines {
+        let pattern = Regex::new(text).map_err(|source| Error::Pattern {
+            file: file.to_owned(),
+            line,
+            text: text.to_owned(),
+            source,
+        })?;
+        if pattern.is_match(key) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "/etc/cni/tuning/allowlist.conf";
+
+    #[track_caller]
+    fn allowed(text: &str, key: &str) -> bool {
+        allows(Path::new(FILE), text, key).unwrap()
+    }
+
+    #[test]
+    fn a_line_matches_anywhere_in_a_name() {
+        assert!(allowed("net.core.somaxconn", "net.core.somaxconn"));
+        assert!(allowed("\n  somax \r\n", "net.core.somaxconn"));
+        assert!(allowed("^net\\.ipv4\n^net\\.core\\.[a-z]+$", "net.core.somaxconn"));
+        assert!(allowed("(?i)SOMAX|\\Atcp", "net.core.somaxconn"));
+        assert!(!allowed("^net\\.ipv4\\.", "net.core.somaxconn"));
+        assert!(!allowed("core$", "net.core.somaxconn"));
+        assert!(!allowed("", "net.core.somaxconn"));
+        assert!(allowed("arp_notify$", "net.ipv4.conf.IFNAME.arp_notify"));
+    }
+
+    #[test]
+    fn a_broken_line_is_told_if_it_comes_to_that() {
+        let text = "net.core\n\nnet.(ipv4";
+        assert!(allowed(text, "net.core.somaxconn"));
+        let error = allows(Path::new(FILE), text, "net.ipv4.tcp_syncookies").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "/etc/cni/tuning/allowlist.conf, line 3: \"net.(ipv4\" is no regular expression"
+        );
+        // What Go has and we have not, as the README says.
+        for text in ["\\Qnet.core\\E", "\\pL"] {
+            assert!(allows(Path::new(FILE), text, "net.core.somaxconn").is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! How everything was before an ADD, in files of the reference plugin's place and format:
+//! `dataDir/CONTAINER_IFNAME.json`, an object with an interface's attributes.
+//!
+//! The key `podwire`, which the reference plugin ignores, names the network and the attachment, by
+//! which GC knows whose a file is, and holds the settings. A file without that key is the
+//! reference plugin's: DEL restores it, GC leaves it alone.
+
+use std::collections::BTreeMap;
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use cni::{Call, json};
+use nix::errno::Errno;
+use nix::unistd::{AccessFlags, access};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::error::Error;
+use crate::sysctl::Name;
+use crate::wanted::{Before, Changed, LinkSettings};
+
+/// Where backups are kept if `dataDir` does not say: gone after a reboot, as the pods are.
+pub const DEFAULT_DIR: &str = "/run/cni/tuning";
+
+/// What ends the name of a file that is being written.
+const FRESH: &str = ".new";
+
+/// The backup of one attachment.
+#[derive(Debug)]
+pub struct Backup<'a> {
+    dir: &'a Path,
+    owner: Owner,
+}
+
+/// Whose a backup is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The network's name.
+    pub network: String,
+    /// The container's ID.
+    #[serde(rename = "containerID")]
+    pub container_id: String,
+    /// The interface's name inside the container.
+    pub ifname: String,
+}
+
+/// What a file holds.
+#[derive(Serialize)]
+struct Content<'a> {
+    #[serde(flatten)]
+    link: LinkSettings,
+    podwire: OwnContent<&'a Owner, &'a BTreeMap<Name, Changed>>,
+}
+
+/// What only we write.
+#[derive(Serialize, Deserialize)]
+struct OwnContent<O, S> {
+    owner: O,
+    sysctl: S,
+}
+
+impl<'a> Backup<'a> {
+    /// That of the attachment which a command is about.
+    #[must_use]
+    pub fn of(call: &'a Call<Config>) -> Self {
+        let owner = Owner {
+            network: call.network.name.to_string(),
+            container_id: call.container_id().to_string(),
+            ifname: call.ifname().to_string(),
+        };
+        Self { dir: call.config().data_dir(), owner }
+    }
+
+    /// Reads what a DEL has to put back: ours or the reference plugin's, but not that of another
+    /// network, which has given the interface to the container meanwhile.
+    pub fn load(&self) -> Result<Option<Before>, Error> {
+        let found = read(&self.file())?;
+        Ok(found.filter(|(_, owner)| self.may_be_ours(owner.as_ref())).map(|(before, _)| before))
+    }
+
+    /// Reads what an earlier ADD of this plugin has left for the same attachment.
+    pub fn load_own(&self) -> Result<Option<Before>, Error> {
+        let found = read(&self.file())?;
+        Ok(found.filter(|(_, owner)| owner.as_ref() == Some(&self.owner)).map(|(before, _)| before))
+    }
+
+    /// Writes it, whole or not at all.
+    pub fn save(&self, before: &Before) -> Result<(), Error> {
+        let content = Content {
+            link: before.link,
+            podwire: OwnContent { owner: &self.owner, sysctl: &before.sysctl },
+        };
+        let (fresh, file) = (self.fresh(), self.file());
+        let write = || {
+            make_dir(self.dir)?;
+            let options = &mut OpenOptions::new();
+            let options = options.write(true).create(true).truncate(true).mode(0o600);
+            options.open(&fresh)?.write_all(&text(&content)?)?;
+            fs::rename(&fresh, &file)
+        };
+        write().map_err(|source| {
+            // The write's error says more than one of the removal.
+            let _ = fs::remove_file(&fresh);
+            Error::File { what: "write the backup", path: file.clone(), source }
+        })
+    }
+
+    /// Goes back to what an earlier ADD has written, or to none.
+    pub fn replace_by(&self, earlier: Option<&Before>) -> Result<(), Error> {
+        earlier.map_or_else(|| self.remove(), |earlier| self.save(earlier))
+    }
+
+    /// Removes it, and what of it was being written when something died.
+    pub fn remove(&self) -> Result<(), Error> {
+        remove_file(&self.fresh())?;
+        match read(&self.file())? {
+            Some((_, owner)) if self.may_be_ours(owner.as_ref()) => remove_file(&self.file()),
+            _ => Ok(()),
+        }
+    }
+
+    fn may_be_ours(&self, owner: Option<&Owner>) -> bool {
+        owner.is_none_or(|owner| *owner == self.owner)
+    }
+
+    fn file(&self) -> PathBuf {
+        let Owner { container_id, ifname, .. } = &self.owner;
+        self.dir.join(format!("{container_id}_{ifname}.json"))
+    }
+
+    /// No part can hold the colons between them.
+    fn fresh(&self) -> PathBuf {
+        let Owner { network, container_id, ifname } = &self.owner;
+        self.dir.join(format!(".{network}:{container_id}:{ifname}{FRESH}"))
+    }
+}
+
+/// The files of a directory, which need not be there.
+pub fn files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let failed = || Error::file("list the backups in", dir);
+    let entries = match fs::read_dir(dir) {
+        Err(error) if is_gone(&error) => return Ok(Vec::new()),
+        entries => entries.map_err(failed())?,
+    };
+    entries.map(|entry| Ok(entry.map_err(failed())?.path())).collect()
+}
+
+/// Whether files can be made in a directory, or else in what is there of the way to it.
+pub fn is_writable(dir: &Path) -> Result<(), Error> {
+    for part in dir.ancestors() {
+        match access(part, AccessFlags::W_OK | AccessFlags::X_OK) {
+            Err(Errno::ENOENT) => {}
+            other => return other.map_err(|no| Error::file("write backups in", dir)(no.into())),
+        }
+    }
+    Ok(())
+}
+
+/// Removes a file, if it is there.
+pub fn remove_file(file: &Path) -> Result<(), Error> {
+    match fs::remove_file(file) {
+        Err(error) if is_gone(&error) => Ok(()),
+        removed => removed.map_err(Error::file("remove the backup", file)),
+    }
+}
+
+/// Whose a file is, by its content, or by its name if it is being written; `None` if that cannot be
+/// told.
+pub fn owner(file: &Path) -> Result<Option<Owner>, Error> {
+    let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if let Some(names) = name.strip_prefix('.').and_then(|name| name.strip_suffix(FRESH)) {
+        let names: Vec<&str> = names.split(':').collect();
+        let [network, container_id, ifname] = names[..] else { return Ok(None) };
+        return Ok(Some(Owner {
+            network: network.to_owned(),
+            container_id: container_id.to_owned(),
+            ifname: ifname.to_owned(),
+        }));
+    }
+    if Path::new(name).extension().is_none_or(|extension| extension != "json") {
+        return Ok(None);
+    }
+    Ok(read(file)?.and_then(|(_, owner)| owner))
+}
+
+/// Reads a file; `None` if it is not there. What makes no sense in it is left out: half a file
+/// is better than a DEL that fails.
+fn read(file: &Path) -> Result<Option<(Before, Option<Owner>)>, Error> {
+    let text = match fs::read(file) {
+        Err(error) if is_gone(&error) => return Ok(None),
+        text => text.map_err(Error::file("read the backup", file))?,
+    };
+    let value: Value = serde_json::from_slice(&text).unwrap_or_default();
+    let link = json::read_what_is_right(&value).unwrap_or_default();
+    let own = json::get(&value, "podwire").and_then(|own| json::read(own).ok());
+    let OwnContent { owner, sysctl } =
+        own.unwrap_or(OwnContent { owner: None, sysctl: BTreeMap::new() });
+    Ok(Some((Before { link, sysctl }, owner)))
+}
+
+/// Whether there is no such file, nor a directory to hold one.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+}
+
+/// As the reference plugin indents it.
+fn text(content: &Content<'_>) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    let indent = serde_json::ser::PrettyFormatter::with_indent(b" ");
+    content.serialize(&mut serde_json::Serializer::with_formatter(&mut text, indent))?;
+    Ok(text)
+}
+
+/// The reference plugin makes it without the right to enter it, which only root can do without.
+fn make_dir(dir: &Path) -> io::Result<()> {
+    if let Some(parent) = dir.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    match DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        made => made,
+    }
+}
+
+#[cfg(test)]
+mod tests;

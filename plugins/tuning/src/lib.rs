@@ -1,0 +1,125 @@
+//! Changes sysctls of the pod's namespace and attributes of the interface that an earlier plugin of
+//! the chain made.
+//!
+//! ADD reads how everything is that it will change, writes that down in a [`backup`], and changes it.
+//! CHECK compares what is [`Wanted`] with what the kernel says. DEL puts everything back as the backup
+//! has it and removes the backup; if the namespace has gone, the backup only. GC finds backups by the
+//! attachment that is written inside.
+
+pub mod allowlist;
+pub mod backup;
+mod config;
+mod error;
+pub mod sysctl;
+pub mod wanted;
+
+pub use config::Config;
+pub use error::Error;
+
+use std::path::PathBuf;
+
+use attach::Pod;
+use cni::{Args, Call, Code, Failures, Network, Plugin, Success, Undo, ValidAttachments};
+
+use crate::backup::{Backup, Owner};
+use crate::wanted::Wanted;
+
+/// The plugin.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// The file with the names of sysctls that may be set.
+    pub allowlist: PathBuf,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self { allowlist: allowlist::DEFAULT.into() }
+    }
+}
+
+impl Plugin for Tuning {
+    const NAME: &'static str = "tuning";
+    type Config = Config;
+
+    /// Without `CNI_ARGS` and the interface's name, which not every command has; with them, ADD and
+    /// CHECK look again.
+    fn validate(&self, network: &Network<Config>) -> Result<(), cni::Error> {
+        config::refuse_names_given_twice(&network.stdin)?;
+        network.config.wanted(&Args::default(), sysctl::PLACEHOLDER).map(drop)
+    }
+
+    fn add(&self, call: &Call<Config>) -> Result<Success, cni::Error> {
+        let result = call.previous_result()?.clone();
+        let wanted = wanted(call)?;
+        allowlist::check(&self.allowlist, wanted.sysctls())?;
+        if wanted.is_empty() {
+            return Ok(result);
+        }
+        let ifname = call.ifname().as_str();
+        let pod = Pod::open(call.require_netns()?)?;
+        let before = wanted.before(&pod, ifname)?;
+        let backup = Backup::of(call);
+        // Of an earlier tuning of the same chain, or of an ADD that no DEL followed: what it says
+        // was before that.
+        let earlier = backup.load_own()?;
+        Undo::around(|undo| {
+            undo.on_error("put the values back", || {
+                before.restore(&pod, ifname)?;
+                Ok(backup.replace_by(earlier.as_ref())?)
+            });
+            if !before.is_empty() {
+                backup.save(&before.after(earlier.as_ref()))?;
+            }
+            wanted.apply(&pod, ifname)?;
+            Ok(wanted.told(result, ifname))
+        })
+    }
+
+    fn check(&self, call: &Call<Config>) -> Result<(), cni::Error> {
+        call.previous_result()?;
+        let wanted = wanted(call)?;
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        Ok(wanted.compare(&Pod::open(call.require_netns()?)?, call.ifname().as_str())?)
+    }
+
+    fn del(&self, call: &Call<Config>) -> Result<(), cni::Error> {
+        let backup = Backup::of(call);
+        if let Some(before) = backup.load()?
+            && let Some(pod) = Pod::open_if_there(call.netns())?
+        {
+            before.restore(&pod, call.ifname().as_str())?;
+        }
+        Ok(backup.remove()?)
+    }
+
+    fn gc(&self, network: &Network<Config>, valid: &ValidAttachments) -> Result<(), cni::Error> {
+        let is_garbage = |owner: &Owner| {
+            owner.network == network.name.as_str()
+                && !valid.contains(&owner.container_id, &owner.ifname)
+        };
+        let mut failures = Failures::new();
+        for file in backup::files(network.config.data_dir())? {
+            failures.try_to("collect garbage", || match backup::owner(&file)? {
+                Some(owner) if is_garbage(&owner) => backup::remove_file(&file),
+                _ => Ok(()),
+            });
+        }
+        failures.into_result()
+    }
+
+    fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
+        let wanted = network.config.wanted(&Args::default(), sysctl::PLACEHOLDER)?;
+        allowlist::check(&self.allowlist, wanted.sysctls())?;
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        backup::is_writable(network.config.data_dir())
+            .map_err(|error| cni::Error { code: Code::NotAvailable, ..error.into() })
+    }
+}
+
+fn wanted(call: &Call<Config>) -> Result<Wanted, cni::Error> {
+    call.config().wanted(&call.environment.args, call.ifname().as_str())
+}

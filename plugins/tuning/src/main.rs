@@ -1,0 +1,7 @@
+//! The program `tuning`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cni::run(&tuning::Tuning::default())
+}

@@ -1,0 +1,198 @@
+//! What DEL and GC remove when not all of a pod is there any more, and what STATUS says. Needs root.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::thread;
+
+use cni::{Args, Call, Command, Environment, Network, Plugin, Version};
+use common::Pod;
+use nix::sched::{CloneFlags, unshare};
+use serde_json::{Value, json};
+use tuning::Tuning;
+
+#[test]
+fn del_without_a_namespace_removes_the_backup() {
+    let pod = Pod::new();
+    let call = pod.call().with("mtu", 1420);
+    for netns in ["", "/run/netns/tuning-nobody", "/proc/self/status"] {
+        call.run("ADD").unwrap();
+        assert_eq!(pod.files(), ["c1_eth0.json"]);
+        let del = common::Call { netns: netns.into(), ..pod.call() };
+        del.run("DEL").unwrap();
+        assert!(pod.files().is_empty(), "{netns}");
+        del.run("DEL").unwrap();
+    }
+}
+
+#[test]
+fn del_after_the_interface_has_gone() {
+    let pod = Pod::new();
+    let sysctl = json!({"net.core.somaxconn": "500", "net.ipv4.conf.IFNAME.arp_notify": "1"});
+    let call = pod.call().with("mtu", 1420).with("sysctl", sysctl);
+    call.run("ADD").unwrap();
+    pod.sh("ip link del eth0");
+    call.run("DEL").unwrap();
+    assert_eq!(pod.sh("cat /proc/sys/net/core/somaxconn"), "4096");
+    assert!(pod.files().is_empty());
+}
+
+/// An ADD died between the backup and the change, or amid the changes.
+#[test]
+fn del_after_half_an_add() {
+    let pod = Pod::new();
+    let call = pod.call().with("mtu", 1420).with("sysctl", json!({"net.core.somaxconn": "500"}));
+    call.run("ADD").unwrap();
+    pod.sh("ip link set eth0 mtu 1500");
+    fs::write(pod.dir.join(".n:c1:eth0.new"), "{").unwrap();
+    call.run("DEL").unwrap();
+    assert_eq!(pod.link(), "02:00:00:00:00:01 mtu 1500 qlen 1000");
+    assert_eq!(pod.sh("cat /proc/sys/net/core/somaxconn"), "4096");
+    assert!(pod.files().is_empty());
+}
+
+/// A backup from which nothing can be put back, though the pod is there, waits for the next DEL.
+#[test]
+fn del_that_fails_keeps_the_backup() {
+    let pod = Pod::new();
+    pod.call().with("mtu", 1420).run("ADD").unwrap();
+    let file = pod.dir.join("c1_eth0.json");
+    let good = fs::read_to_string(&file).unwrap();
+    fs::write(&file, good.replace("1500", "7")).unwrap();
+    pod.call().refused("DEL", 100, "change interface eth0");
+    assert_eq!(pod.files(), ["c1_eth0.json"]);
+    fs::write(&file, good).unwrap();
+    pod.call().run("DEL").unwrap();
+    assert!(pod.files().is_empty());
+}
+
+#[test]
+fn the_directory_is_for_root_alone() {
+    let pod = Pod::new();
+    pod.call().with("mtu", 1420).run("ADD").unwrap();
+    let mode = |path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(pod.dir.clone()), 0o700);
+    assert_eq!(mode(pod.dir.join("c1_eth0.json")), 0o600);
+}
+
+#[test]
+fn gc_removes_what_is_known_to_be_garbage() {
+    let pod = Pod::new();
+    for (network, container_id) in [("n", "dead"), ("n", "live"), ("other", "their-own")] {
+        let call = common::Call { container_id, ..pod.call().with("mtu", 1420) };
+        call.with("name", network).run("ADD").unwrap();
+        pod.sh("ip link set eth0 mtu 1500");
+    }
+    // Being written when something died; the reference plugin's; nobody's.
+    for (name, text) in [
+        (".n:dead:eth0.new", ""),
+        (".n:live:eth0.new", ""),
+        (".other:dead:eth0.new", ""),
+        ("go_eth0.json", "{\n \"mtu\": 1500\n}"),
+        ("broken.json", "{"),
+        ("README", "hands off"),
+    ] {
+        fs::write(pod.dir.join(name), text).unwrap();
+    }
+    fs::create_dir(pod.dir.join("dir.json")).unwrap();
+    let valid = json!([{"containerID": "live", "ifname": "eth0"}]);
+    let gc = pod.call().with("cni.dev/valid-attachments", valid);
+    // A directory with the name of a backup cannot be read, and is no reason to stop.
+    gc.refused("GC", 5, "dir.json");
+    assert_eq!(
+        pod.files(),
+        [
+            ".n:live:eth0.new",
+            ".other:dead:eth0.new",
+            "README",
+            "broken.json",
+            "dir.json",
+            "go_eth0.json",
+            "live_eth0.json",
+            "their-own_eth0.json",
+        ]
+    );
+    fs::remove_dir(pod.dir.join("dir.json")).unwrap();
+    gc.run("GC").unwrap();
+    let nowhere = gc.with("dataDir", "/run/tuning-nowhere");
+    nowhere.run("GC").unwrap();
+}
+
+/// The interface has been given to another network since, and its DEL came late.
+#[test]
+fn del_leaves_another_networks_backup() {
+    let pod = Pod::new();
+    pod.call().with("mtu", 1420).with("name", "other").run("ADD").unwrap();
+    pod.call().run("DEL").unwrap();
+    assert_eq!(pod.link(), "02:00:00:00:00:01 mtu 1420 qlen 1000");
+    pod.call().with("name", "other").run("DEL").unwrap();
+    assert_eq!(pod.link(), "02:00:00:00:00:01 mtu 1500 qlen 1000");
+    assert!(pod.files().is_empty());
+}
+
+#[test]
+fn status_looks_at_the_directory() {
+    let pod = Pod::new();
+    let call = pod.call().with("mtu", 1420);
+    call.run("STATUS").unwrap();
+    call.with("dataDir", "/proc/sys/tuning").refused("STATUS", 50, "/proc/sys/tuning");
+    pod.call().with("dataDir", "/proc/sys/tuning").run("STATUS").unwrap();
+    call.with("mtu", 5).refused("STATUS", 7, "mtu");
+}
+
+/// Through the library, which can be told another file than the machine's.
+#[test]
+fn the_allowlist() {
+    let pod = Pod::new();
+    fs::create_dir(&pod.dir).unwrap();
+    let tuning = Tuning { allowlist: pod.dir.join("allowlist.conf") };
+    let sysctl = json!({"net.core.somaxconn": "500"});
+    let run = |keys: Value, what: fn(&Tuning, &Call<tuning::Config>) -> Result<(), cni::Error>| {
+        let mut configuration = pod.call().network;
+        configuration.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
+        let stdin = configuration.to_string().into_bytes();
+        let network = Network::read(Command::Add, stdin, Version::V1_1_0, Vec::new()).unwrap();
+        let environment = Environment {
+            container_id: "c1".parse().unwrap(),
+            ifname: "eth0".parse().unwrap(),
+            netns: Some(pod.path().into()),
+            args: Args::default(),
+        };
+        let (tuning, call) = (tuning.clone(), Call { network, environment });
+        // The descriptors of a namespace are this process's, and so are its threads' namespaces.
+        thread::spawn(move || {
+            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+            what(&tuning, &call)
+        })
+        .join()
+        .unwrap()
+    };
+    let add = |tuning: &Tuning, call: &Call<_>| tuning.add(call).map(drop);
+    let status = |tuning: &Tuning, call: &Call<_>| tuning.status(&call.network);
+    let write = |text: &str| fs::write(&tuning.allowlist, text).unwrap();
+
+    write("^net\\.ipv4\\.\n");
+    for what in [add, status] {
+        let error = run(json!({"sysctl": sysctl}), what).unwrap_err();
+        assert_eq!(u32::from(error.code), 7, "{error}");
+        assert!(error.msg.contains("\"sysctl.net.core.somaxconn\""), "{error}");
+        run(json!({"sysctl": {}}), what).unwrap();
+    }
+    assert_eq!(pod.sh("cat /proc/sys/net/core/somaxconn"), "4096");
+    // What was allowed when it was set is no matter for CHECK.
+    pod.sh("echo 500 > /proc/sys/net/core/somaxconn");
+    run(json!({"sysctl": sysctl}), Plugin::check).unwrap();
+    pod.sh("echo 4096 > /proc/sys/net/core/somaxconn");
+
+    write("net.ipv4.(\n");
+    let error = run(json!({"sysctl": sysctl}), add).unwrap_err();
+    assert!(error.to_string().contains("line 1"), "{error}");
+    run(json!({"sysctl": {}}), add).unwrap();
+
+    write("^net\\.ipv4\\.\n^net\\.core\\.somax\n");
+    run(json!({"sysctl": sysctl}), add).unwrap();
+    assert_eq!(pod.sh("cat /proc/sys/net/core/somaxconn"), "500");
+}

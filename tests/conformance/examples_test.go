@@ -1,0 +1,103 @@
+package conformance
+
+import (
+	"context"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/version"
+)
+
+// A chapter is a part of the life of pods on a network.
+type chapter struct {
+	name string
+	// The first version of the specification in which there is something to tell.
+	since string
+	// The plugins of the reference with which it ends badly, and why.
+	fails map[string]string
+	tell  func(*network) error
+}
+
+var chapters = []chapter{
+	{"add-check-del", "0.1.0", nil, (*network).attachesAndDetaches},
+	{"damage", "0.4.0", nil, (*network).noticesDamage},
+	{"status", "1.1.0", nil, (*network).missesIPAM},
+	{"gc", "0.1.0", nil, (*network).collectsTheStale},
+	{"change-of-hands", "0.1.0", nil, (*network).changesHands},
+	{"vanished", "0.1.0", map[string]string{
+		"bridge": "bridge finds masquerading by the addresses of the interface, which vanish with it",
+	}, (*network).detachesTheVanished},
+	{"lost-cache", "1.1.0", map[string]string{
+		"host-local": "host-local keeps the address: it has no GC",
+		"firewall":   "firewall keeps the rules: it has no GC",
+	}, (*network).collectsTheForgotten},
+}
+
+// Every example, in every version of the specification.
+func TestExamples(t *testing.T) {
+	onSides(t, func(t *testing.T, s side) {
+		for _, file := range examples() {
+			name := strings.TrimSuffix(filepath.Base(file), ".conflist")
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				for _, version := range version.All.SupportedVersions() {
+					conflist := ofVersion([]byte(content(file)), version)
+					t.Run(version, func(t *testing.T) { s.example(t, conflist, version) })
+				}
+			})
+		}
+	})
+}
+
+func (s side) example(t *testing.T, conflist []byte, version string) {
+	needs := append(plugins(conflist), "conflist")
+	on := func(tell func(*network) error) func(*node) error {
+		return func(n *node) error {
+			w, err := n.network(conflist)
+			if err != nil {
+				return err
+			}
+			return tell(w)
+		}
+	}
+	s.run(t, "versions", needs, "", on((*network).tellsVersions))
+	if kind := s.tooNew(needs, version); kind != "" {
+		s.run(t, "refusal", needs, "", on(func(w *network) error { return w.isRefused(kind) }))
+		return
+	}
+	for _, it := range chapters {
+		if version >= it.since {
+			s.run(t, it.name, needs, s.blames(it.fails, needs), on(it.tell))
+		}
+	}
+}
+
+// Why a case with these plugins is to fail: one that is known to is taken from the reference.
+func (s side) blames(fails map[string]string, kinds []string) string {
+	for _, kind := range kinds {
+		if where(s.path, kind) == filepath.Join(referenceDir(), kind) && fails[kind] != "" {
+			return fails[kind]
+		}
+	}
+	return ""
+}
+
+// The plugins that came with a later version of the specification than the first.
+var sinces = map[string]string{"firewall": "0.4.0"}
+
+// The plugin that is newer than the network's version, and says so.
+func (s side) tooNew(kinds []string, version string) string {
+	for _, kind := range kinds {
+		if version >= sinces[kind] {
+			continue
+		}
+		info, err := libcni.NewCNIConfig(s.path, nil).GetVersionInfo(context.Background(), kind)
+		if err == nil && !slices.Contains(info.SupportedVersions(), version) {
+			return kind
+		}
+	}
+	return ""
+}

@@ -1,0 +1,183 @@
+package conformance
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// Namespaces belong to threads. The first thread stays in the machine's own, since `/proc/self`
+// is that one's.
+func init() { runtime.LockOSThread() }
+
+func TestMain(m *testing.M) {
+	for _, kind := range everyPlugin() {
+		fmt.Printf("ours: %s is %s\n", kind, where(ours().path, kind))
+	}
+	status := m.Run()
+	counts.print()
+	os.Exit(status)
+}
+
+// A side is whose plugins a case runs.
+type side struct {
+	label string
+	// Where a runtime looks for plugins, in order.
+	path []string
+}
+
+// The binaries under test. What the project does not ship is taken from the reference suite.
+func ours() side {
+	return side{"ours", []string{ourDir(), referenceDir()}}
+}
+
+// The plugins of containernetworking.
+func reference() side {
+	return side{"go", []string{referenceDir()}}
+}
+
+// Runs a test with either side's plugins.
+func onSides(t *testing.T, test func(*testing.T, side)) {
+	t.Parallel()
+	for _, s := range []side{ours(), reference()} {
+		t.Run(s.label, func(t *testing.T) {
+			t.Parallel()
+			test(t, s)
+		})
+	}
+}
+
+func ourDir() string {
+	return directory("PODWIRE_BIN", "dist/bin")
+}
+
+func referenceDir() string {
+	return directory("GO_PLUGINS", "target/reference/bin")
+}
+
+// A directory that the environment names, or the workspace has.
+func directory(variable, fallback string) string {
+	dir := os.Getenv(variable)
+	if dir == "" {
+		dir = filepath.Join("../..", fallback)
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		panic(err)
+	}
+	return dir
+}
+
+// The file that a runtime would run, or "missing".
+func where(path []string, program string) string {
+	for _, dir := range path {
+		file := filepath.Join(dir, program)
+		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() {
+			return file
+		}
+	}
+	return "missing"
+}
+
+// What the cases need besides, to make nodes and to look at them.
+func unfit() string {
+	if os.Geteuid() != 0 {
+		return "not root"
+	}
+	for _, tool := range []string{"ip", "tc", "iptables-save", "ip6tables-save", "nft"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			return err.Error()
+		}
+	}
+	return ""
+}
+
+// The first of these programs that a runtime would not find.
+func missing(path []string, programs []string) string {
+	for _, program := range programs {
+		if program == "conflist" {
+			path = []string{ourDir()}
+		}
+		if where(path, program) == "missing" {
+			return fmt.Sprintf("no %s in %s", program, strings.Join(path, " or "))
+		}
+	}
+	return ""
+}
+
+// A tally is how many cases went which way.
+type tally struct {
+	sync.Mutex
+	passed, failed, skipped int
+}
+
+var counts tally
+
+// Adds the outcome of a case, and says it.
+func (c *tally) add(t *testing.T) {
+	c.Lock()
+	defer c.Unlock()
+	outcome := "ok"
+	switch {
+	case t.Failed():
+		outcome = "FAILED"
+		c.failed++
+	case t.Skipped():
+		outcome = "ignored"
+		c.skipped++
+	default:
+		c.passed++
+	}
+	fmt.Printf("test %s ... %s\n", t.Name(), outcome)
+}
+
+// Closes with the line that the project's other test programs close with.
+func (c *tally) print() {
+	outcome := "ok"
+	if c.failed > 0 {
+		outcome = "FAILED"
+	}
+	fmt.Printf("test result: %s. %d passed; %d failed; %d ignored\n", outcome, c.passed, c.failed, c.skipped)
+}
+
+// Runs a case on a node of its own, beside the other cases.
+//
+// Where plugins of the reference are known not to do what it asks for, fails says why: then it
+// must fail, so that a reason which no longer holds is noticed.
+func (s side) run(t *testing.T, name string, needs []string, fails string, do func(*node) error) {
+	t.Run(name, func(t *testing.T) {
+		t.Parallel()
+		t.Cleanup(func() { counts.add(t) })
+		for _, reason := range []string{unfit(), missing(s.path, needs)} {
+			if reason != "" {
+				unable(t, reason)
+			}
+		}
+		err := onNode(s, do)
+		switch {
+		case fails == "" && err != nil:
+			t.Error(err)
+		case fails != "" && err == nil:
+			t.Errorf("the reference passes now, but we say: %s", fails)
+		}
+	})
+}
+
+// Ends a case that cannot run on this machine: a reason to skip it, but not in CI.
+func unable(t *testing.T, reason string) {
+	if os.Getenv("CI") == "true" {
+		t.Fatalf("cannot run: %s", reason)
+	}
+	skip(t, reason)
+}
+
+// Skips a case, with a reason that the project's other test programs would print.
+func skip(t *testing.T, reason string) {
+	fmt.Printf("skipped: %s: %s\n", t.Name(), reason)
+	t.Skip(reason)
+}

@@ -1,0 +1,165 @@
+package conformance
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const referenceModule = "github.com/containernetworking/plugins/"
+
+// A suite is a package of the reference whose own tests look plugins up by name, as a runtime does,
+// and so run whoever's come first.
+type suite struct {
+	pkg string
+	// What the specs that do so have in their names; the others call the package's functions.
+	focus string
+	// The plugins that all of these run.
+	plugins []string
+	// One that those specs run besides which have it in their names.
+	more string
+}
+
+var suites = []suite{
+	{"plugins/meta/portmap", "portmap integration tests", []string{"portmap", "ptp", "host-local"}, ""},
+	{"plugins/meta/firewall", "firewall integration tests", []string{"firewall", "bridge", "host-local"}, ""},
+	{"integration", "using cnitool", []string{"bridge", "ptp", "host-local"}, "bandwidth"},
+}
+
+// The reference suite's own integration tests, unmodified. They run alone: some look at the clock.
+func TestReferenceSuite(t *testing.T) {
+	programs := t.TempDir()
+	for _, s := range []side{ours(), reference()} {
+		t.Run(s.label, func(t *testing.T) {
+			for _, it := range suites {
+				t.Run(filepath.Base(it.pkg), func(t *testing.T) { s.suite(t, it, programs) })
+			}
+		})
+	}
+}
+
+func (s side) suite(t *testing.T, it suite, programs string) {
+	var specs []spec
+	t.Cleanup(func() {
+		if specs == nil {
+			counts.add(t)
+		}
+	})
+	// Plugins of the other side's are no substitute here.
+	own := s.path[:1]
+	if reason := missing(own, it.plugins); reason != "" {
+		skip(t, reason)
+	}
+	if reason := unfit(); reason != "" {
+		unable(t, reason)
+	}
+	program, home, err := it.compile(programs)
+	if err != nil {
+		unable(t, err.Error())
+	}
+	err = onNode(s, func(n *node) (err error) {
+		specs, err = it.run(n, program, home)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, spec := range specs {
+		t.Run(spec.Name, func(t *testing.T) {
+			t.Cleanup(func() { counts.add(t) })
+			switch spec.State {
+			case "passed":
+			case "skipped":
+				skip(t, missing(own, []string{it.more}))
+			default:
+				t.Errorf("%s: %s\n%s", spec.State, spec.Failure.Message, spec.Output)
+			}
+		})
+	}
+}
+
+// A spec and how it went, as Ginkgo reports it.
+type spec struct {
+	Containers []string `json:"ContainerHierarchyTexts"`
+	Name       string   `json:"LeafNodeText"`
+	Kind       string   `json:"LeafNodeType"`
+	State      string   `json:"State"`
+	Output     string   `json:"CapturedGinkgoWriterOutput"`
+	Failure    struct{ Message string }
+}
+
+// Compiles the package's tests unless they are there: it needs modules, and so the machine's own
+// network. The program, and the package's directory.
+func (it suite) compile(programs string) (program, home string, err error) {
+	program = filepath.Join(programs, filepath.Base(it.pkg))
+	if _, err := os.Stat(program); err != nil {
+		compile := exec.Command("go", "test", "-c", "-o", program, referenceModule+it.pkg)
+		if _, err := output(compile); err != nil {
+			return "", "", err
+		}
+	}
+	home, err = output(exec.Command("go", "list", "-f", "{{.Dir}}", referenceModule+it.pkg))
+	return program, strings.TrimSpace(home), err
+}
+
+// Runs the tests on a node that has an address of the outside's.
+func (it suite) run(n *node, program, home string) ([]spec, error) {
+	const root = "/run/suite"
+	module, err := os.Getwd()
+	if err != nil {
+		return nil, err
+	}
+	script := "mkdir -p " + root + "/bin; cd " + root + "\n"
+	for _, dir := range slices.Backward(n.side.path) {
+		script += "ln -sf " + dir + "/* bin\n"
+	}
+	// integration/ has its data beside it, and wants the plugins in ../bin.
+	script += "ln -s " + home + " tests\n" +
+		// They build programs of the module wherever they are.
+		"echo 'go 1.24.2\nuse " + module + "' >go.work\n" +
+		// They have files of fixed names in /tmp.
+		"mkdir upper work; mount -t overlay -o lowerdir=/tmp,upperdir=upper,workdir=work overlay /tmp\n" +
+		"ip link add uplink type veth peer outside; ip address add 192.0.2.2/24 dev uplink\n" +
+		"ip link set uplink up; ip link set outside up"
+	if _, err := n.sh(script); err != nil {
+		return nil, err
+	}
+	report := root + "/report.json"
+	args := []string{"-ginkgo.json-report=" + report, "-ginkgo.focus=" + it.focus}
+	if it.more != "" && missing(n.side.path[:1], []string{it.more}) != "" {
+		args = append(args, "-ginkgo.skip="+it.more)
+	}
+	tests := exec.Command(program, args...)
+	tests.Dir = root + "/tests"
+	tests.Env = append(os.Environ(), "PWD="+tests.Dir, "GOWORK="+root+"/go.work",
+		"PATH="+root+"/bin:"+os.Getenv("PATH"))
+	said, _ := tests.CombinedOutput()
+	return it.read(report, said)
+}
+
+// The specs of a report that run plugins.
+func (it suite) read(report string, said []byte) ([]spec, error) {
+	var reports []struct{ SpecReports []spec }
+	if err := json.Unmarshal([]byte(content(report)), &reports); err != nil {
+		return nil, fmt.Errorf("%s made no report: %w\n%s", it.pkg, err, said)
+	}
+	var specs []spec
+	for _, found := range reports[0].SpecReports {
+		name := strings.Join(append(found.Containers, found.Name), " ")
+		switch {
+		case found.Kind != "It" && found.State != "passed":
+			return nil, fmt.Errorf("%s: %s: %s\n%s", it.pkg, found.Kind, found.Failure.Message, said)
+		case found.Kind == "It" && strings.Contains(name, it.focus):
+			specs = append(specs, found)
+		}
+	}
+	if len(specs) == 0 {
+		return nil, fmt.Errorf("%s has no spec with %q in its name", it.pkg, it.focus)
+	}
+	return specs, nil
+}

@@ -1,0 +1,109 @@
+//! Traffic that must not stop while something is done to the node.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::sys::socket::{Shutdown as Both, shutdown};
+
+use crate::world::World;
+
+/// How long an answer may take before the traffic is said to have stopped.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// A server that sends back what it receives, on as many connections as there are.
+#[derive(Debug)]
+pub struct Mirror {
+    listener: Arc<TcpListener>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Mirror {
+    /// Serves in namespace `netns` until dropped.
+    #[must_use]
+    pub fn start(world: &World, netns: &str, address: &str) -> Self {
+        let listener = world.inside(netns, || TcpListener::bind(address));
+        let listener = Arc::new(listener.unwrap_or_else(|e| panic!("listen on {address}: {e}")));
+        let accepting = Arc::clone(&listener);
+        let thread = thread::spawn(move || {
+            while let Ok((stream, _)) = accepting.accept() {
+                // It ends when the client goes.
+                thread::spawn(move || io::copy(&mut &stream, &mut &stream));
+            }
+        });
+        Self { listener, thread: Some(thread) }
+    }
+}
+
+impl Drop for Mirror {
+    fn drop(&mut self) {
+        let _ = shutdown(self.listener.as_raw_fd(), Both::Both);
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// Does `work` while a client in namespace `netns` talks to a [`Mirror`] without a pause, over one
+/// connection that lasts and over new ones; none of them may break.
+#[track_caller]
+pub fn while_visited<T>(world: &World, netns: &str, address: &str, work: impl FnOnce() -> T) -> T {
+    let address: SocketAddr = address.parse().expect("an address and a port");
+    let stop = AtomicBool::new(false);
+    let (begun, first_visit) = channel();
+    let (outcome, visits) = thread::scope(|scope| {
+        let client = scope.spawn(|| world.inside(netns, || visit(address, &stop, &begun)));
+        let stop = StopAtEnd(&stop);
+        // A client that cannot even begin has its say below.
+        let outcome = first_visit.recv_timeout(PATIENCE * 2).ok().map(|()| work());
+        drop(stop);
+        (outcome, client.join().expect("the client does not panic"))
+    });
+    visits.unwrap_or_else(|error| panic!("traffic from {netns} to {address} stopped: {error}"));
+    outcome.expect("the client has begun, for it has no error")
+}
+
+/// Whatever becomes of the work, the client has to end.
+struct StopAtEnd<'a>(&'a AtomicBool);
+
+impl Drop for StopAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+fn visit(address: SocketAddr, stop: &AtomicBool, begun: &Sender<()>) -> io::Result<()> {
+    let lasting = connect(address)?;
+    loop {
+        // Looked at first: the last visits are made when the work is done.
+        let is_last = stop.load(Ordering::SeqCst);
+        talk(&lasting).map_err(|e| io::Error::other(format!("the lasting connection: {e}")))?;
+        let another = connect(address).and_then(|stream| {
+            talk(&stream)?;
+            stream.shutdown(Shutdown::Both)
+        });
+        another.map_err(|e| io::Error::other(format!("a new connection: {e}")))?;
+        let _ = begun.send(());
+        if is_last {
+            return Ok(());
+        }
+    }
+}
+
+fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+fn talk(mut stream: &TcpStream) -> io::Result<()> {
+    const WORD: &[u8] = b"still there?";
+    let mut answer = [0; WORD.len()];
+    stream.write_all(WORD)?;
+    stream.read_exact(&mut answer)?;
+    if answer == WORD { Ok(()) } else { Err(io::Error::other("another answer")) }
+}

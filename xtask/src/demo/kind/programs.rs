@@ -1,0 +1,48 @@
+//! The programs of this machine that play kube-proxy and the ingress controller.
+
+use std::env;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use crate::demo::DemoError;
+use crate::demo::machine::Machine;
+
+/// Writes rules in iptables' own words; for `nf_tables`, whatever the machine's default is.
+const RESTORE: (&str, &str) = ("iptables-nft-restore", "iptables");
+/// The ingress controller.
+pub(super) const NGINX: (&str, &str) = ("nginx", "nginx");
+/// Ends a program when the one ends that started it.
+pub(super) const SETPRIV: (&str, &str) = ("setpriv", "util-linux");
+
+/// Makes sure that all of them are there.
+pub(crate) fn find_all() -> Result<(), DemoError> {
+    [RESTORE, NGINX, SETPRIV].into_iter().try_for_each(|program| find(program).map(drop))
+}
+
+/// Where a program is; an ordinary user's `PATH` leaves out some places.
+pub(super) fn find((name, package): (&'static str, &'static str)) -> Result<PathBuf, DemoError> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let places = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    let mut files = places.map(|place| place.join(name));
+    files.find(|file| file.is_file()).ok_or(DemoError::Program(name, package))
+}
+
+/// Adds rules to a node.
+pub(super) fn restore(node: &Machine, rules: String) -> Result<(), DemoError> {
+    let mut restore = Command::new(find(RESTORE)?);
+    restore.arg("--noflush").stdin(Stdio::piped()).stderr(Stdio::piped());
+    let output = node.run(move || {
+        let mut child = restore.spawn()?;
+        if let Some(mut stdin) = child.stdin.take() {
+            stdin.write_all(rules.as_bytes())?;
+        }
+        child.wait_with_output()
+    });
+    let output = output.map_err(|error| DemoError::Run(RESTORE.0, error.to_string()))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).trim_end().to_owned();
+    Err(DemoError::Run(RESTORE.0, said))
+}

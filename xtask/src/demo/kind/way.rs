@@ -1,0 +1,124 @@
+//! The way of a connection through the node's table `nat`, by the rules' counters.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use kernel::iptables::{Match, Nat, Rule, Target};
+use kernel::nfnetlink::Nfnetlink;
+use kernel::nft::Expr;
+
+use crate::demo::DemoError;
+use crate::demo::machine::Machine;
+
+/// A rule of the table `nat`, and how many connections it has taken.
+#[derive(Clone, Debug)]
+struct Counted {
+    chain: String,
+    handle: u64,
+    rule: Rule,
+    packets: u64,
+}
+
+impl Counted {
+    /// Whether a CNI plugin wrote it.
+    fn is_of_a_plugin(&self) -> bool {
+        let next = self.rule.next_chain().unwrap_or_default();
+        self.chain.starts_with("CNI-") || next.starts_with("CNI-")
+    }
+
+    /// The rule in words; others' without what they say to people.
+    fn told(&self) -> String {
+        let mut rule = self.rule.clone();
+        if !self.is_of_a_plugin() {
+            rule.matches.retain(|one| !matches!(one, Match::Comment(_) | Match::Other(_)));
+        }
+        rule.to_string()
+    }
+}
+
+/// The rules that some connections met: each counts their first packets.
+#[derive(Debug)]
+pub(super) struct Way(Vec<Counted>);
+
+impl Way {
+    /// Looks at the counters of the node before and after something.
+    pub(super) fn of<T>(
+        node: &Machine,
+        something: impl FnOnce() -> Result<T, DemoError>,
+    ) -> Result<(T, Self), DemoError> {
+        let before: BTreeMap<u64, u64> =
+            node.run(counted)?.into_iter().map(|one| (one.handle, one.packets)).collect();
+        let done = something()?;
+        let mut rules = node.run(counted)?;
+        for one in &mut rules {
+            one.packets -= before.get(&one.handle).copied().unwrap_or(0);
+        }
+        rules.retain(|one| one.packets > 0);
+        Ok((done, Self(rules)))
+    }
+
+    /// Prints the rules in the order of their chains.
+    pub(super) fn show(&self) {
+        let mut shown = BTreeSet::new();
+        for chain in ["PREROUTING", "OUTPUT", "POSTROUTING"] {
+            self.show_chain(chain, 1, &mut shown);
+        }
+    }
+
+    fn show_chain<'a>(&'a self, chain: &'a str, depth: usize, shown: &mut BTreeSet<&'a str>) {
+        if !shown.insert(chain) {
+            return;
+        }
+        for one in self.0.iter().filter(|one| one.chain == chain) {
+            println!("{:>4}{:depth$}-A {chain} {}", one.packets, "", one.told(), depth = 2 * depth);
+            if let Some(next) = one.rule.next_chain() {
+                self.show_chain(next, depth + 1, shown);
+            }
+        }
+    }
+
+    /// How many connections came by the hostPort to this pod.
+    pub(super) fn by_host_port(&self, pod: IpAddr) -> u64 {
+        self.count(|one| {
+            let target = one.rule.target.as_ref();
+            let leads_there =
+                matches!(target, Some(Target::Dnat { address, .. }) if *address == pod);
+            one.chain.starts_with("CNI-DN-") && leads_there
+        })
+    }
+
+    /// How many connections came by a node port.
+    pub(super) fn by_node_port(&self) -> u64 {
+        self.count(|one| one.chain == "KUBE-NODEPORTS")
+    }
+
+    fn count(&self, is_counted: impl Fn(&Counted) -> bool) -> u64 {
+        self.0.iter().filter(|one| is_counted(one)).map(|one| one.packets).sum()
+    }
+}
+
+/// All rules of CNI plugins, without what they have counted.
+pub(super) fn rules_of_plugins(node: &Machine) -> Result<Vec<String>, DemoError> {
+    let of_plugins = node.run(counted)?.into_iter().filter(Counted::is_of_a_plugin);
+    Ok(of_plugins.map(|one| format!("{} {}", one.chain, one.rule)).collect())
+}
+
+fn counted() -> Result<Vec<Counted>, kernel::Error> {
+    let netlink = Nfnetlink::open()?;
+    let mut all = Vec::new();
+    for chain in netlink.chain_names(Nat::V4.family(), "nat")? {
+        let packets = |expression: &Expr| match expression {
+            Expr::Counter { packets, .. } => Some(*packets),
+            _ => None,
+        };
+        let listed = netlink.rules(Nat::V4.chain(&chain))?;
+        let packets: BTreeMap<u64, u64> = listed
+            .filter_map(|one| Some((one.handle, one.expressions.iter().find_map(packets)?)))
+            .collect();
+        for (handle, rule) in Nat::V4.rules(&netlink, &chain)? {
+            let packets = packets.get(&handle).copied().unwrap_or(0);
+            all.push(Counted { chain: chain.clone(), handle, rule, packets });
+        }
+    }
+    Ok(all)
+}
