@@ -3,7 +3,7 @@
 use tests::{Needs, Plugins};
 
 /// All plugins that the suite's networks name.
-const ALL: [&str; 9] = [
+pub(crate) const ALL: [&str; 9] = [
     "bandwidth",
     "bridge",
     "firewall",

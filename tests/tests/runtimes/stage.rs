@@ -7,6 +7,7 @@ use tests::{Needs, Plugins, Suite, panic_message};
 
 use crate::node::Node;
 use crate::plugins::Mixture;
+use crate::table;
 
 /// A case: what happens on a node whose plugins these are.
 pub(crate) type Story = fn(&Node, &Plugins);
@@ -33,13 +34,19 @@ impl Stage {
             go_fails,
             |plugins| needs(runtime, plugins),
             move |plugins| {
-                tell(plugins, network, story);
+                tell(runtime, plugins, network, story);
             },
         );
     }
 
+    /// Adds a case that needs no node.
+    pub(crate) fn case(&mut self, name: &str, needs: &Needs, test: impl FnOnce() + Send + 'static) {
+        self.suite.case(name, needs, test);
+    }
+
+    /// Runs them, and compares what was seen with what the README says.
     pub(crate) fn run(self) -> ExitCode {
-        self.suite.run()
+        self.suite.run_then(|| table::complaints(&Mixture::of(&Plugins::ours())))
     }
 }
 
@@ -54,10 +61,13 @@ fn needs(runtime: &str, plugins: &Plugins) -> Needs {
 }
 
 /// Runs a case on a node of its own; a failure's report has the plugin calls.
-fn tell(plugins: &Plugins, network: &str, story: Story) {
+fn tell(runtime: &'static str, plugins: &Plugins, network: &str, story: Story) {
     let node = Node::new(&Mixture::of(plugins), network);
     let outcome = catch_unwind(AssertUnwindSafe(|| story(&node, plugins)));
     let calls = node.calls();
+    if plugins == &Plugins::ours() {
+        table::note(runtime, &calls);
+    }
     if let Err(panic) = outcome {
         let calls: Vec<_> = calls.iter().map(ToString::to_string).collect();
         let message = panic_message(panic.as_ref());
