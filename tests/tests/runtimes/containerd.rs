@@ -20,6 +20,9 @@ struct Containerd<'a> {
 }
 
 pub(crate) fn cases(stage: &mut Stage) {
+    let (kind, fixed) = ("conflist/examples/kind.conflist", "tests/runtimes/static.conflist");
+    stage.both("containerd", "a_pod_of_kind", None, kind, a_pod_serves);
+    stage.both("containerd", "a_pod_with_a_static_address", None, fixed, a_pod_serves);
     stage.both("containerd", "a_pod_lives_and_dies", None, FULL, a_pod_lives_and_dies);
     stage.both("containerd", "pods_come_and_go_together", None, FULL, pods_come_and_go_together);
     stage.both(
@@ -124,6 +127,18 @@ fn a_pod_lives_and_dies(node: &Node, _: &Plugins) {
     let found: Vec<_> =
         differences(&before, &state(node)).iter().map(ToString::to_string).collect();
     assert!(found.iter().all(|line| line.contains("last_reserved_ip")), "{}", found.join("\n"));
+}
+
+/// A pod of any network serves a page, and goes.
+fn a_pod_serves(node: &Node, _: &Plugins) {
+    let containerd = Containerd::start(node);
+    let pod = PodRequest::new("web").port(8080, 80);
+    let id = containerd.cri.run_pod(&pod).unwrap();
+    containerd.cri.serve(&id, &pod, IMAGE);
+    wait_until("the web server", || containerd.page(8080) == PAGE);
+    containerd.cri.stop_pod(&id);
+    containerd.cri.remove_pod(&id);
+    node.assert_nothing_is_left();
 }
 
 /// Three pods at a time are made, and removed.

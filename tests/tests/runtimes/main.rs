@@ -1,4 +1,5 @@
-//! Real runtimes: what containerd and podman make of the plugins, from the first call to nothing left.
+//! Runtimes: containerd and podman for real, nerdctl and CRI-O by their calls, from the first one
+//! to nothing left.
 //!
 //! Each case has a node of its own ([`node::Node`]); a recorder stands in front of each plugin, so
 //! that a failing case prints what the runtime asked and what was answered.
@@ -8,11 +9,16 @@
 mod calls;
 mod containerd;
 mod cri;
+mod crio;
+mod libcni;
+mod nerdctl;
 mod node;
 mod plugins;
 mod podman;
+mod recorded;
 mod remains;
 mod stage;
+mod table;
 
 use std::process::ExitCode;
 
@@ -26,5 +32,8 @@ fn main() -> ExitCode {
     let mut stage = stage::Stage::default();
     containerd::cases(&mut stage);
     podman::cases(&mut stage);
+    nerdctl::cases(&mut stage);
+    crio::cases(&mut stage);
+    recorded::cases(&mut stage);
     stage.run()
 }

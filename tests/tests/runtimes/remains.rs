@@ -36,10 +36,15 @@ impl Node {
         look("conntrack -L -p udp 2>/dev/null", &|line| of_a_pod.is_match(line));
         look("ls /run/netns", &|name| name != NODE && name != "outside");
         look("ls /var/lib/cni/results 2>/dev/null || true", &|_| true);
-        look("find /var/lib/cni/networks -type f 2>/dev/null || true", &|path| {
-            let name = path.rsplit('/').next().unwrap_or_default();
-            name != "lock" && !name.starts_with("last_reserved_ip.") && !name.ends_with(".conflist")
-        });
+        look(
+            "find /var/lib/cni/networks /run/cni-ipam-state -type f 2>/dev/null || true",
+            &|path| {
+                let name = path.rsplit('/').next().unwrap_or_default();
+                name != "lock"
+                    && !name.starts_with("last_reserved_ip.")
+                    && !name.ends_with(".conflist")
+            },
+        );
         remains
     }
 
