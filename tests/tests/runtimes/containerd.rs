@@ -25,6 +25,8 @@ pub(crate) fn cases(stage: &mut Stage) {
     stage.both("containerd", "a_pod_with_a_static_address", None, fixed, a_pod_serves);
     stage.both("containerd", "a_pod_lives_and_dies", None, FULL, a_pod_lives_and_dies);
     stage.both("containerd", "pods_come_and_go_together", None, FULL, pods_come_and_go_together);
+    let late = Some("its portmap forgets flows when the next pod comes, not when this one goes");
+    stage.both("containerd", "a_udp_flow_is_forgotten", late, FULL, a_udp_flow_is_forgotten);
     stage.both(
         "containerd",
         "an_add_fails",
@@ -137,6 +139,17 @@ fn a_pod_serves(node: &Node, _: &Plugins) {
     containerd.cri.serve(&id, &pod, IMAGE);
     wait_until("the web server", || containerd.page(8080) == PAGE);
     containerd.cri.stop_pod(&id);
+    containerd.cri.remove_pod(&id);
+    node.assert_nothing_is_left();
+}
+
+/// A datagram has been on its way to the pod: the node remembers the flow for half a minute.
+fn a_udp_flow_is_forgotten(node: &Node, _: &Plugins) {
+    let containerd = Containerd::start(node);
+    let id = containerd.cri.run_pod(&PodRequest::new("dns").udp_port(5353, 53)).unwrap();
+    node.world.sh("outside", "bash -c 'echo >/dev/udp/192.0.2.1/5353'");
+    let flows = node.world.conntrack();
+    assert!(flows.iter().any(|flow| flow.contains("dport=5353")), "no flow: {flows:?}");
     containerd.cri.remove_pod(&id);
     node.assert_nothing_is_left();
 }
