@@ -40,9 +40,14 @@ fn pod(node: &Node, name: &str) -> Attachment {
          K8S_POD_INFRA_CONTAINER_ID={id};K8S_POD_UID=uid-{name}"
     );
     let ports = r#"[{"hostPort":8080,"containerPort":80,"protocol":"tcp","hostIP":""}]"#;
-    let bandwidth = r#"{"egressBurst":4294967295,"egressRate":20000000,"ingressBurst":4294967295,"ingressRate":10000000}"#;
+    // A Go map, and hence sorted.
+    let unlimited = u32::MAX;
+    let bandwidth = json!({
+        "ingressRate": 10_000_000, "ingressBurst": unlimited,
+        "egressRate": 20_000_000, "egressBurst": unlimited,
+    });
     let capabilities = BTreeMap::from([
-        ("bandwidth", bandwidth.to_owned()),
+        ("bandwidth", bandwidth.to_string()),
         ("cgroupPath", r#""/kubepods/burstable/pod1""#.to_owned()),
         ("io.kubernetes.cri.pod-annotations", r#"{"who":"asks"}"#.to_owned()),
         ("portMappings", ports.to_owned()),
