@@ -15,6 +15,9 @@ pub(crate) const ALL: [&str; 9] = [
     "tuning",
 ];
 
+/// Those that we may not have yet: the Go ones stand in for them.
+const MAY_BE_MISSING: [&str; 1] = ["firewall"];
+
 /// A directory of plugins, filled up from the Go ones.
 #[derive(Clone, Debug)]
 pub(crate) struct Mixture {
@@ -41,15 +44,15 @@ impl Mixture {
 
     /// The names of those that are the Go ones for lack of our own.
     pub(crate) fn borrowed(&self) -> Vec<&'static str> {
-        ALL.into_iter().filter(|name| !self.first.path(name).is_file()).collect()
+        MAY_BE_MISSING.into_iter().filter(|name| !self.first.path(name).is_file()).collect()
     }
 
     /// A script that puts a recorder in front of each of them.
     pub(crate) fn install(&self) -> String {
         let recorder = env!("CARGO_BIN_EXE_recorder");
         let place = |name: &str| {
-            let own = self.first.path(name);
-            let real = if own.is_file() { own } else { Plugins::go().path(name) };
+            let from = if self.is_go(name) { &Plugins::go() } else { &self.first };
+            let real = from.path(name);
             format!("ln -s '{recorder}' bin/{name}; ln -s '{}' real/{name}\n", real.display())
         };
         let lines: String = ALL.into_iter().map(place).collect();
