@@ -1,8 +1,14 @@
 //! In the table `nat` of the legacy variant.
 
+use std::fs::File;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
 use attach::masquerade::Kept;
 use attach::{Masquerade, MasqueradeBackend};
 use kernel::Nfnetlink;
+use nix::fcntl::{Flock, FlockArg};
 
 use super::{collect_garbage, in_new_netns, sh};
 
@@ -67,6 +73,25 @@ fn rules_of_a_dual_stack_pod() {
         let after = sh("iptables-legacy-save -t nat; ip6tables-legacy -t nat -S");
         assert_eq!(without_time(after), without_time(before));
         assert_eq!(sh("nft list ruleset"), "");
+    });
+}
+
+/// Every process in a network namespace can lock its file.
+#[test]
+fn a_lock_on_the_namespace_keeps_nobody_waiting() {
+    in_new_netns(|| {
+        sh(HINT);
+        let namespace = File::open("/proc/thread-self/ns/net").unwrap();
+        let held = Flock::lock(namespace, FlockArg::LockExclusive).unwrap();
+        let (done, added) = mpsc::channel();
+        // In the same namespace; it ends with the test if it never comes to its end.
+        thread::spawn(move || {
+            add("pod-a", "eth0", &["10.88.0.2/24"]);
+            done.send(()).unwrap();
+        });
+        added.recv_timeout(Duration::from_secs(60)).expect("the ADD waits for the lock");
+        drop(held);
+        assert!(!listed("iptables-legacy").is_empty());
     });
 }
 
