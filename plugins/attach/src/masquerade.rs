@@ -139,7 +139,7 @@ impl Masquerade {
     /// Finds a rule that is missing, or behind one that leaves it nothing to do.
     pub fn check(&self, netlink: &Nfnetlink) -> Result<(), Error> {
         match &self.0 {
-            Rules::Iptables(rules) => rules.check(&Iptables::of_node(netlink)?),
+            Rules::Iptables(rules) => Iptables::check(netlink, |iptables| rules.check(iptables)),
             Rules::Nftables(rules) => rules.check(netlink),
         }
     }

@@ -78,7 +78,7 @@ impl Legacy {
         Ok(false)
     }
 
-    /// How many rules there are in the tables of both families.
+    /// How many rules of others there are in the tables of both families.
     pub(super) fn count_rules(&self) -> Result<usize> {
         FAMILIES.iter().try_fold(0, |sum, nat| Ok(sum + self.saved(*nat)?.rules))
     }
