@@ -8,7 +8,7 @@ use crate::build::target_dir;
 use crate::command::{command, run};
 
 /// Files that must be there, and the Debian package that has each.
-const TOOLS: [(&str, &str); 13] = [
+const TOOLS: [(&str, &str); 18] = [
     ("/usr/sbin/iptables", "iptables"),
     ("/usr/sbin/nft", "nftables"),
     ("/usr/sbin/conntrack", "conntrack"),
@@ -19,9 +19,15 @@ const TOOLS: [(&str, &str); 13] = [
     ("/usr/bin/strace", "strace"),
     ("/usr/bin/git", "git"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("/usr/bin/containerd", "containerd"),
+    ("/usr/sbin/runc", "runc"),
+    ("/usr/bin/podman", "podman"),
+    ("/usr/bin/conmon", "conmon"),
+    ("/usr/bin/curl", "curl"),
+    // The package busybox has the same file, but not a static one.
+    ("/usr/share/doc/busybox-static", "busybox-static"),
     // For tests/vm.
     ("/usr/bin/qemu-system-x86_64", "qemu-system-x86"),
-    ("/usr/bin/busybox", "busybox-static"),
     ("/usr/sbin/depmod", "kmod"),
 ];
 

@@ -1,5 +1,6 @@
 //! What `iptables-legacy-save` prints.
 
+use crate::iptables::variant::is_of_others;
 use crate::iptables::{NatChain, Rule};
 use crate::nft::Family;
 
@@ -8,7 +9,7 @@ use crate::nft::Family;
 pub(crate) struct Saved {
     /// Whether the kubelet has left its hint here.
     pub(crate) has_hint: bool,
-    /// How many rules there are in all tables.
+    /// How many rules of others there are in all tables.
     pub(crate) rules: usize,
     /// The table `nat`.
     pub(crate) nat: Table,
@@ -58,11 +59,13 @@ impl Saved {
                 if table == "nat" && saved.nat.chain(name).is_none() {
                     saved.nat.chains.push(SavedChain { name: name.to_owned(), lines: Vec::new() });
                 }
-            } else if let Some(rule) = line.strip_prefix("-A ") {
-                saved.rules += 1;
+            } else if let Some(line) = line.strip_prefix("-A ") {
+                let (chain, text) = line.split_once(' ').unwrap_or((line, ""));
+                let rule = Rule::parse(family, text);
+                saved.rules += usize::from(is_of_others(chain, rule.next_chain()));
                 if table == "nat" {
                     handle += 1;
-                    saved.nat.append(handle, rule);
+                    saved.nat.append(chain, Line { handle, text: text.to_owned(), rule });
                 }
             }
         }
@@ -97,13 +100,9 @@ impl Table {
         self.chains.iter().find(|chain| chain.name == name)
     }
 
-    /// A rule as `-A` has it: the chain, a space, the rule.
-    fn append(&mut self, handle: u64, rule: &str) {
-        let (name, text) = rule.split_once(' ').unwrap_or((rule, ""));
-        let family = self.family;
+    fn append(&mut self, name: &str, line: Line) {
         if let Some(chain) = self.chains.iter_mut().find(|chain| chain.name == name) {
-            let rule = Rule::parse(family, text);
-            chain.lines.push(Line { handle, text: text.to_owned(), rule });
+            chain.lines.push(line);
         }
     }
 }
