@@ -26,8 +26,8 @@ use tests::configs::{
 };
 use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, differences, panic_message};
 
-const ALL: [&str; 7] =
-    ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp", "tuning"];
+const ALL: [&str; 8] =
+    ["bandwidth", "bridge", "firewall", "host-local", "loopback", "portmap", "ptp", "tuning"];
 /// Where the plugins stand in a world: links, and a script for the one that is to die.
 const BIN: &str = "/run/bin";
 /// Where strace writes what it saw.
@@ -89,7 +89,7 @@ struct Victim {
 /// Each plugin with each kind of rules; bridge masquerades as ptp does, by the same code.
 fn victims() -> Vec<Victim> {
     let with = |plugin| move |&backend: &&'static str| Victim { plugin, backend };
-    let mut victims: Vec<_> = ["bandwidth", "bridge", "host-local", "loopback", "tuning"]
+    let mut victims: Vec<_> = ["bandwidth", "bridge", "firewall", "host-local", "loopback", "tuning"]
         .iter()
         .map(|it| with(*it)(&"iptables"))
         .collect();

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use tests::reference::{Accepted, Case};
 use tests::{Needs, Plugins, Suite, workspace};
 
-const ALL: [&str; 8] =
-    ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp", "static", "tuning"];
+const ALL: [&str; 9] =
+    ["bandwidth", "bridge", "firewall", "host-local", "loopback", "portmap", "ptp", "static", "tuning"];
 
 fn main() -> ExitCode {
     let dir = workspace().join("tests/reference");

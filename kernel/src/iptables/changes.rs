@@ -12,8 +12,9 @@ pub struct Changes {
     pub(super) all: Vec<Change>,
 }
 
-/// One of them.
+/// One of them; there are never many.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "most of them are rules")]
 pub(super) enum Change {
     AddTable { table: Table },
     AddBaseChain { table: Table, base: BaseChain },

@@ -100,8 +100,10 @@ impl Batch {
                 DefaultNla::new(2, flags.to_be_bytes().to_vec()),
             ]));
         }
-        let mut udata = rule.comment.as_deref().map(comment_udata).unwrap_or_default();
-        udata.extend(rule.owner.iter().flat_map(|owner| text_udata(OWNER, owner, OWNER_MAX)));
+        let mut udata = rule.comment.map(|text| comment_udata(&text)).unwrap_or_default();
+        if let Some(owner) = rule.owner {
+            udata.extend(text_udata(OWNER, &owner, OWNER_MAX));
+        }
         if !udata.is_empty() {
             attributes.push(RuleAttribute::UserData(udata));
         }
