@@ -89,10 +89,11 @@ struct Victim {
 /// Each plugin with each kind of rules; bridge masquerades as ptp does, by the same code.
 fn victims() -> Vec<Victim> {
     let with = |plugin| move |&backend: &&'static str| Victim { plugin, backend };
-    let mut victims: Vec<_> = ["bandwidth", "bridge", "firewall", "host-local", "loopback", "tuning"]
-        .iter()
-        .map(|it| with(*it)(&"iptables"))
-        .collect();
+    let mut victims: Vec<_> =
+        ["bandwidth", "bridge", "firewall", "host-local", "loopback", "tuning"]
+            .iter()
+            .map(|it| with(*it)(&"iptables"))
+            .collect();
     victims.extend(PORTMAP_BACKENDS.iter().map(with("portmap")));
     victims.extend(MASQUERADE_BACKENDS.iter().map(with("ptp")));
     victims

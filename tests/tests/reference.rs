@@ -12,8 +12,17 @@ use std::sync::Arc;
 use tests::reference::{Accepted, Case};
 use tests::{Needs, Plugins, Suite, workspace};
 
-const ALL: [&str; 9] =
-    ["bandwidth", "bridge", "firewall", "host-local", "loopback", "portmap", "ptp", "static", "tuning"];
+const ALL: [&str; 9] = [
+    "bandwidth",
+    "bridge",
+    "firewall",
+    "host-local",
+    "loopback",
+    "portmap",
+    "ptp",
+    "static",
+    "tuning",
+];
 
 fn main() -> ExitCode {
     let dir = workspace().join("tests/reference");

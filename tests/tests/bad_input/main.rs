@@ -26,8 +26,17 @@ const KERNEL: u64 = 100;
 const CONFLICT: u64 = 102;
 const DELEGATE: u64 = 103;
 
-const ALL: [&str; 9] =
-    ["bandwidth", "bridge", "firewall", "host-local", "loopback", "portmap", "ptp", "static", "tuning"];
+const ALL: [&str; 9] = [
+    "bandwidth",
+    "bridge",
+    "firewall",
+    "host-local",
+    "loopback",
+    "portmap",
+    "ptp",
+    "static",
+    "tuning",
+];
 /// An interface of the pod.
 const ETH0: &str = "nsenter --net=/run/netns/pod-a ip link add eth0 type veth peer name other";
 
