@@ -21,8 +21,8 @@ use std::thread;
 
 use serde_json::{Value, json};
 use tests::configs::{
-    MASQUERADE_BACKENDS, POD_SUBNET, POD_SUBNET6, PORTMAP_BACKENDS, bandwidth, bridge, port,
-    portmap, portmap_by, ptp, tuning, with,
+    MASQUERADE_BACKENDS, POD_SUBNET, POD_SUBNET6, PORTMAP_BACKENDS, bandwidth, bridge, firewall,
+    port, portmap, portmap_by, ptp, tuning, with,
 };
 use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, differences, panic_message};
 
@@ -252,6 +252,7 @@ impl Node {
             "ptp" => vec![with(ptp(&subnets), &masquerading), portmap()],
             "portmap" => vec![ptp(&subnets), portmap_by(backend)],
             "bandwidth" => vec![bridge(&subnets), portmap(), bandwidth(10, 10)],
+            "firewall" => vec![bridge(&subnets), portmap(), firewall()],
             "tuning" => vec![bridge(&subnets), portmap(), tuning()],
             _ => vec![bridge(&subnets), portmap()],
         };

@@ -10,12 +10,14 @@ use std::thread;
 
 use serde_json::{Value, json};
 use tests::configs::{
-    POD_SUBNET, POD_SUBNET6, bandwidth, bridge, host_local, port, portmap, ptp, tuning, with,
+    POD_SUBNET, POD_SUBNET6, bandwidth, bridge, firewall, host_local, port, portmap, ptp, tuning,
+    with,
 };
 use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, call, differences, netns_path};
 
 const BOTH_FAMILIES: [&str; 2] = [POD_SUBNET, POD_SUBNET6];
-const ALL: [&str; 6] = ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp"];
+const ALL: [&str; 7] =
+    ["bandwidth", "bridge", "firewall", "host-local", "loopback", "portmap", "ptp"];
 
 fn main() -> ExitCode {
     let ours = Plugins::ours();
@@ -45,6 +47,18 @@ fn main() -> ExitCode {
                 let mut case = |name, test| case_of("nftables", name, test);
                 case("we_delete_what_they_added", |it, ours, theirs| hand_over(it, theirs, ours));
                 case("we_delete_by_names_what_they_added", we_delete_by_names_what_they_added);
+            }
+            if first["type"] == "bridge" && first["ipMasqBackend"] == "iptables" {
+                let network = [first.clone(), portmap(), firewall()];
+                let mut case = |name: &str, test: Test| {
+                    let (network, ours, theirs) = (network.clone(), ours.clone(), theirs.clone());
+                    let name = format!("{}::firewall::{name}", theirs.label);
+                    suite.case(&name, &needs, move || test(&network, &ours, &theirs));
+                };
+                case("they_delete_what_we_added", hand_over);
+                case("we_delete_what_they_added", |it, ours, theirs| hand_over(it, theirs, ours));
+                case("they_check_what_we_added", check);
+                case("we_check_what_they_added", |it, ours, theirs| check(it, theirs, ours));
             }
             let mut case = |name, test| case_of("iptables", name, test);
             case("they_delete_what_we_added", hand_over);

@@ -1,6 +1,6 @@
 //! The configuration's keys, and what they come to.
 
-use cni::Error;
+use cni::{Code, Error};
 use serde::Deserialize;
 
 use crate::iptables::{BASE_CHAINS, OWN_CHAINS};
@@ -9,12 +9,10 @@ use crate::iptables::{BASE_CHAINS, OWN_CHAINS};
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Config {
-    /// Whose rules are written: `iptables`, `nftables` or `firewalld`; empty for what the node uses.
+    /// Whose rules are written: `iptables`; empty for the same, unless firewalld runs on the node.
     pub backend: Option<String>,
     /// The chain of the administrator's own rules, which packets of pods pass first; `CNI-ADMIN` by default.
     pub iptables_admin_chain_name: Option<String>,
-    /// The zone of firewalld that pods belong to; `trusted` by default.
-    pub firewalld_zone: Option<String>,
     /// Who may open connections to pods: `open`, the default, `same-bridge` or `isolated`.
     pub ingress_policy: Option<String>,
 }
@@ -22,22 +20,10 @@ pub struct Config {
 /// The configuration, found to make sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
-    /// None for what the node uses.
-    pub(crate) backend: Option<Backend>,
+    /// Whether iptables is asked for by name, and not just where firewalld does not run.
+    pub(crate) iptables_by_name: bool,
     pub(crate) admin_chain: String,
-    pub(crate) zone: String,
     pub(crate) isolation: Option<Isolation>,
-}
-
-/// Whose rules are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Backend {
-    /// Those in the table `filter` of iptables.
-    Iptables,
-    /// Those of a table of our own.
-    Nftables,
-    /// Sources of a zone of firewalld.
-    Firewalld,
 }
 
 /// What a bridge is kept apart from.
@@ -53,40 +39,36 @@ pub(crate) enum Isolation {
 const CHAIN_NAME_MAX: usize = 28;
 
 const DEFAULT_ADMIN_CHAIN: &str = "CNI-ADMIN";
-const DEFAULT_ZONE: &str = "trusted";
 
 impl Config {
-    /// Errors: code 7 for values that are wrong.
+    /// Errors: code 7 for values that are wrong, code 2 for a backend that is not supported.
     pub(crate) fn settings(&self) -> Result<Settings, Error> {
-        let or = |text: &Option<String>, default: &str| {
-            let given = text.as_deref().filter(|text| !text.is_empty());
-            given.unwrap_or(default).to_owned()
-        };
-        let admin_chain = or(&self.iptables_admin_chain_name, DEFAULT_ADMIN_CHAIN);
+        let given = self.iptables_admin_chain_name.as_deref().filter(|name| !name.is_empty());
+        let admin_chain = given.unwrap_or(DEFAULT_ADMIN_CHAIN).to_owned();
         if let Some(why) = wrong_admin_chain(&admin_chain) {
             return Err(Error::invalid_key("iptablesAdminChainName", why));
         }
-        let zone = or(&self.firewalld_zone, DEFAULT_ZONE);
-        if zone.contains('\0') {
-            return Err(Error::invalid_key("firewalldZone", "no zone has such a name"));
-        }
-        Ok(Settings { backend: self.backend()?, admin_chain, zone, isolation: self.isolation()? })
+        let (iptables_by_name, isolation) = (self.iptables_by_name()?, self.isolation()?);
+        Ok(Settings { iptables_by_name, admin_chain, isolation })
     }
 
-    fn backend(&self) -> Result<Option<Backend>, Error> {
-        Ok(Some(match self.backend.as_deref() {
-            None | Some("") => return Ok(None),
-            Some("iptables") => Backend::Iptables,
-            Some("nftables") => Backend::Nftables,
-            Some("firewalld") => Backend::Firewalld,
+    fn iptables_by_name(&self) -> Result<bool, Error> {
+        match self.backend.as_deref() {
+            None | Some("") => Ok(false),
+            Some("iptables") => Ok(true),
+            Some(other @ ("firewalld" | "nftables")) => Err(Error::new(
+                Code::UnsupportedField,
+                format!(
+                    "key \"backend\": {other:?} is not supported; use \"iptables\", on a node where firewalld runs \
+                     after the network's addresses have become a source of its zone trusted (firewall-cmd \
+                     --permanent --zone=trusted --add-source=NETWORK)"
+                ),
+            )),
             Some(other) => {
-                let why = format!(
-                    "{other:?} is unknown; use \"iptables\", \"nftables\" or \"firewalld\", or leave it out for \
-                     what the node uses"
-                );
-                return Err(Error::invalid_key("backend", why));
+                let why = format!("{other:?} is unknown; use \"iptables\", or leave it out");
+                Err(Error::invalid_key("backend", why))
             }
-        }))
+        }
     }
 
     fn isolation(&self) -> Result<Option<Isolation>, Error> {
@@ -140,29 +122,31 @@ mod tests {
     }
 
     #[test]
-    fn nothing_stands_for_the_defaults() {
-        let nothing = read(serde_json::json!({})).unwrap();
-        assert_eq!((nothing.backend, nothing.isolation), (None, None));
-        assert_eq!((nothing.admin_chain.as_str(), nothing.zone.as_str()), ("CNI-ADMIN", "trusted"));
-        let empty = serde_json::json!({
-            "backend": "", "iptablesAdminChainName": "", "firewalldZone": "", "ingressPolicy": "",
-        });
-        assert_eq!(read(empty).unwrap(), nothing);
+    fn values_are_read() {
+        let nothing =
+            Settings { iptables_by_name: false, admin_chain: "CNI-ADMIN".into(), isolation: None };
+        assert_eq!(read(serde_json::json!({})), Ok(nothing.clone()));
+        let empty =
+            serde_json::json!({"backend": "", "iptablesAdminChainName": "", "ingressPolicy": ""});
+        assert_eq!(read(empty), Ok(nothing));
+        let all = read(serde_json::json!({
+            "backend": "iptables", "iptablesAdminChainName": "SITE", "ingressPolicy": "isolated",
+        }));
+        let expected = Settings {
+            iptables_by_name: true,
+            admin_chain: "SITE".into(),
+            isolation: Some(Isolation::Isolated),
+        };
+        assert_eq!(all, Ok(expected));
     }
 
     #[test]
-    fn values_are_read() {
-        let all = read(serde_json::json!({
-            "backend": "nftables", "iptablesAdminChainName": "SITE", "firewalldZone": "public",
-            "ingressPolicy": "isolated",
-        }));
-        let expected = Settings {
-            backend: Some(Backend::Nftables),
-            admin_chain: "SITE".into(),
-            zone: "public".into(),
-            isolation: Some(Isolation::Isolated),
-        };
-        assert_eq!(all.unwrap(), expected);
+    fn a_backend_that_is_not_there_says_what_to_use() {
+        for backend in ["firewalld", "nftables"] {
+            let error = read(serde_json::json!({"backend": backend})).unwrap_err();
+            assert_eq!(error.code, Code::UnsupportedField);
+            assert!(error.msg.contains(backend) && error.msg.contains("\"iptables\""), "{error}");
+        }
     }
 
     #[test]

@@ -8,6 +8,13 @@ pub enum Error {
     /// The kernel refused something.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
+    /// What iptables accepts does not get through, and nobody said that it need not.
+    #[error(
+        "firewalld runs on this node, and rejects what iptables accepts; add the network's addresses to its zone \
+         trusted (firewall-cmd --permanent --zone=trusted --add-source=NETWORK && firewall-cmd --reload), and set \
+         \"backend\" to \"iptables\""
+    )]
+    Firewalld,
     /// The result names no bridge that could be kept apart from others.
     #[error(
         "key \"ingressPolicy\" is {policy:?}, but the first interface of \"prevResult\" is no interface of the node; \
@@ -35,6 +42,7 @@ impl From<Error> for cni::Error {
             Error::Kernel(error) if error.is_locked() => Code::TryAgain,
             Error::Kernel(error) if error.needs_program() => Code::NotAvailable,
             Error::Kernel(_) => Code::Kernel,
+            Error::Firewalld => Code::UnsupportedField,
             Error::NoBridge { .. } => Code::InvalidConfig,
             Error::Missing { .. } => Code::Changed,
         };

@@ -2,7 +2,7 @@
 //!
 //! ADD computes what is needed as a plain value and adds what is missing of it in one batch; CHECK compares the
 //! same value with what is there. What ADD makes carries the attachment's names, so DEL and GC find it without
-//! namespace and result; and they look for what any backend leaves, because a node may change over.
+//! namespace and result.
 
 mod config;
 mod error;
@@ -15,7 +15,9 @@ pub use error::Error;
 
 use cni::{Call, Code, Network, Plugin, Success, ValidAttachments};
 use kernel::Nfnetlink;
+use kernel::nft::{Chain, Family};
 
+use crate::config::Settings;
 use crate::owner::{Garbage, Owner};
 use crate::pod::Pod;
 
@@ -36,6 +38,7 @@ impl Plugin for Firewall {
         let settings = call.config().settings()?;
         let pod = Pod::of(call, result, &settings)?;
         let netlink = Nfnetlink::open().map_err(Error::from)?;
+        refuse_firewalld(&netlink, &settings)?;
         iptables::add(&netlink, &iptables::Plan::new(owner(call), &settings.admin_chain, &pod))?;
         Ok(result.clone())
     }
@@ -64,11 +67,20 @@ impl Plugin for Firewall {
     }
 
     fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
-        network.config.settings()?;
+        let settings = network.config.settings()?;
         let netlink = Nfnetlink::open().map_err(Error::from)?;
-        let status = iptables::status(&netlink);
+        let status =
+            refuse_firewalld(&netlink, &settings).and_then(|()| iptables::status(&netlink));
         status.map_err(|error| cni::Error { code: Code::NotAvailable, ..error.into() })
     }
+}
+
+/// Where firewalld runs, rules of iptables have to be asked for: its table has the last word.
+fn refuse_firewalld(netlink: &Nfnetlink, settings: &Settings) -> Result<(), Error> {
+    const VERDICTS: Chain<'_> =
+        Chain { family: Family::Inet, table: "firewalld", name: "filter_FORWARD" };
+    let runs = || Ok::<_, kernel::Error>(netlink.has_nf_tables()? && netlink.has_chain(VERDICTS)?);
+    if !settings.iptables_by_name && runs()? { Err(Error::Firewalld) } else { Ok(()) }
 }
 
 fn owner(call: &Call<Config>) -> Owner {
