@@ -143,6 +143,9 @@ impl<C> Call<C> {
 impl ValidAttachments {
     /// Reads `cni.dev/valid-attachments`, or the name that the key had in the first runtimes.
     ///
+    /// Null is the list of a runtime without attachments: libcni prints it so, and CRI-O, which
+    /// has none of this network when it starts, sends it.
+    ///
     /// Errors: code 7 if neither is there: without the list, a GC would remove every attachment.
     pub fn read(configuration: &Value) -> Result<Self, Error> {
         #[derive(Deserialize)]
@@ -152,14 +155,12 @@ impl ValidAttachments {
             ifname: String,
         }
         const KEY: &str = "cni.dev/valid-attachments";
-        let list = configuration
-            .get(KEY)
-            .filter(|list| !list.is_null())
-            .or_else(|| configuration.get("cni.dev/attachments").filter(|list| !list.is_null()))
-            .ok_or_else(|| Error::invalid_key(KEY, "is missing"))?;
-        let list: Vec<Attachment> =
+        let lists = [KEY, "cni.dev/attachments"].map(|key| configuration.get(key));
+        let list = lists.into_iter().flatten().min_by_key(|list| list.is_null());
+        let list = list.ok_or_else(|| Error::invalid_key(KEY, "is missing"))?;
+        let list: Option<Vec<Attachment>> =
             json::read(list).map_err(|error| error.context(format!("key {KEY:?}")))?;
-        Ok(Self(list.into_iter().map(|it| (it.container_id, it.ifname)).collect()))
+        Ok(Self(list.into_iter().flatten().map(|it| (it.container_id, it.ifname)).collect()))
     }
 
     /// Whether this attachment is to be left alone.
@@ -251,6 +252,12 @@ mod tests {
             assert!(valid.contains("c1", "eth0") && valid.contains_container("c1"));
             assert!(!valid.contains("c1", "eth1") && !valid.contains_container("c2"));
         }
+        for none in [json!(null), json!([])] {
+            let valid = ValidAttachments::read(&json!({"cni.dev/valid-attachments": none}));
+            assert_eq!(valid.unwrap().iter().count(), 0);
+        }
+        let both = json!({"cni.dev/valid-attachments": null, "cni.dev/attachments": one});
+        assert!(ValidAttachments::read(&both).unwrap().contains("c1", "eth0"));
         assert!(ValidAttachments::read(&json!({})).is_err());
         assert!(ValidAttachments::read(&json!({"cni.dev/valid-attachments": [{}]})).is_err());
         assert!(ValidAttachments::read(&json!({"cni.dev/valid-attachments": "x"})).is_err());

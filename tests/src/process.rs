@@ -197,8 +197,9 @@ impl fmt::Display for Output {
     }
 }
 
-/// An ordinary user's `PATH` has no `sbin`, where `ip`, `iptables` and `nft` are.
-fn search_path() -> String {
+/// The `PATH` of all commands: an ordinary user's has no `sbin`, where `ip` and `iptables` are.
+#[must_use]
+pub fn search_path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     format!("{path}:/usr/sbin:/sbin:/usr/bin:/bin")
 }

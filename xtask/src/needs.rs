@@ -7,7 +7,7 @@ use crate::build::target_dir;
 use crate::command::{command, run};
 
 /// Files that must be there, and the Debian package that has each.
-const TOOLS: [(&str, &str); 10] = [
+const TOOLS: [(&str, &str); 16] = [
     ("/usr/sbin/iptables", "iptables"),
     ("/usr/sbin/nft", "nftables"),
     ("/usr/sbin/conntrack", "conntrack"),
@@ -18,6 +18,13 @@ const TOOLS: [(&str, &str); 10] = [
     ("/usr/bin/strace", "strace"),
     ("/usr/bin/git", "git"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
+    ("/usr/bin/containerd", "containerd"),
+    ("/usr/sbin/runc", "runc"),
+    ("/usr/bin/podman", "podman"),
+    ("/usr/bin/conmon", "conmon"),
+    ("/usr/bin/curl", "curl"),
+    // The package busybox has the same file, but not a static one.
+    ("/usr/share/doc/busybox-static", "busybox-static"),
 ];
 
 /// Go modules of which programs are built, and these.

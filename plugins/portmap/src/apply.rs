@@ -42,9 +42,20 @@ pub(crate) fn add(
     Ok(ends)
 }
 
-/// Finds a rule that is missing.
+/// Finds a rule that is missing from all variants of iptables that the node has: which one its rules belong to may
+/// have changed since, by what others do.
 pub(crate) fn check(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
-    let iptables = &Iptables::of_node(netlink)?;
+    let mut result = Ok(());
+    for iptables in &Iptables::all(netlink)? {
+        result = check_in(iptables, plan);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
+fn check_in(iptables: &Iptables<'_>, plan: &Plan) -> Result<(), Error> {
     for family in plan.families() {
         let nat = family.nat;
         let missing = |chain: &str, rule: &Rule| Error::Missing {

@@ -52,20 +52,20 @@ impl Plugin for Portmap {
         }
         let names = (&call.network.name, call.container_id());
         Undo::around(|undo| {
-            let mut replaced = add_rules(&netlink, names, &settings, &pod)?;
-            undo.on_error("remove the rules", || {
-                remove::remove(&netlink, names.0, names.1, &mut Vec::new())?;
-                Ok(nftables::remove(&netlink, names.0, names.1, &mut Vec::new())?)
-            });
-            if settings.backend == Backend::Iptables {
-                nftables::remove(&netlink, names.0, names.1, &mut replaced)?;
-            }
-            flows::forget_ends(&netlink, &replaced)?;
             if settings.masquerades() && is_mapped {
                 for cidr in pod.iter().filter(|cidr| cidr.is_ipv4()) {
                     route_loopback_to(*cidr)?;
                 }
             }
+            let elements = nftables::Plan::new(names.0, names.1, &settings, &pod);
+            let mut replaced = add_rules(&netlink, names, &settings, &pod, &elements)?;
+            undo.on_error("remove the rules", || {
+                let rules = remove::remove(&netlink, names.0, names.1, &mut Vec::new());
+                nftables::remove(&netlink, names.0, names.1, &mut Vec::new())?;
+                Ok(rules?)
+            });
+            take_over(&netlink, names, settings.backend, &elements, &mut replaced)?;
+            flows::forget_ends(&netlink, &replaced)?;
             flows::forget_udp(&netlink, &settings.mappings, &pod)?;
             Ok(result.clone())
         })
@@ -130,17 +130,38 @@ fn add_rules(
     (network, container_id): (&NetworkName, &ContainerId),
     settings: &Settings,
     pod: &[Cidr],
+    elements: &nftables::Plan,
 ) -> Result<Vec<End>, Error> {
-    let elements = nftables::Plan::new(network, container_id, settings, pod);
     if settings.backend == Backend::Nftables {
-        let names = (network, container_id);
-        return nftables::add(netlink, &elements, names, settings.refuse_conflicts);
+        return nftables::add(netlink, elements, settings.refuse_conflicts);
     }
-    if settings.refuse_conflicts {
-        nftables::find_holder(netlink, &elements)?;
+    if settings.refuse_conflicts && netlink.has_nf_tables()? {
+        nftables::find_holder(netlink, elements)?;
     }
     let plan = Plan::new(network, container_id, settings, pod);
     apply::add(netlink, &plan, settings.refuse_conflicts)
+}
+
+/// Removes what the container has of another backend, the reference plugins' `nftables` included, and takes its
+/// ports from others there whose rules would come first.
+fn take_over(
+    netlink: &Nfnetlink,
+    (network, container_id): (&NetworkName, &ContainerId),
+    backend: Backend,
+    elements: &nftables::Plan,
+    ends: &mut Vec<End>,
+) -> Result<(), Error> {
+    match backend {
+        Backend::Iptables => nftables::remove(netlink, network, container_id, ends)?,
+        Backend::Nftables => {
+            remove::remove(netlink, network, container_id, ends)?;
+            nftables::take_from_iptables(netlink, elements)?;
+        }
+    }
+    if netlink.has_nf_tables()? {
+        nftables::take_from_reference(netlink, elements, ends)?;
+    }
+    Ok(())
 }
 
 /// Removes what is left of a container or of many, and forgets the connections that ended where it led to,

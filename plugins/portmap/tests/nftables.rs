@@ -134,7 +134,7 @@ fn check_names_what_is_missing() {
             ),
             (
                 format!("flush chain {v6} host_ports"),
-                format!("add rule {v6} host_ports meta mark set meta mark |"),
+                format!("add rule {v6} host_ports meta l4proto . th dport vmap"),
             ),
             (format!("delete table {v6}"), format!("map is missing: nft add map {v6} host_ports")),
         ] {
@@ -157,8 +157,8 @@ fn check_names_what_is_missing() {
         let listed = sh("nft -s list chain ip podwire_hostport host_ports");
         let at = |text| listed.find(text).unwrap();
         assert!(
-            at("mark |") < at("vmap")
-                && at("vmap") < at("@host_ports")
+            at("vmap") < at("mark |")
+                && at("mark |") < at("@host_ports")
                 && at("@host_ports") < at("mark &")
         );
     });
@@ -262,6 +262,7 @@ fn parallel_adds_and_dels() {
                 config["conditionsV4"] = json!(["iifname", "uplink"]);
             }
             config["prevResult"]["ips"][0]["address"] = format!("10.88.0.{number}/24").into();
+            config["prevResult"]["ips"][1]["address"] = format!("fd00:88::{number:x}/64").into();
             config
         };
         each(&|number| {
@@ -271,15 +272,22 @@ fn parallel_adds_and_dels() {
         let listed = sh("nft list table ip podwire_hostport");
         assert_eq!(listed.matches("jump host_ports").count(), 2, "{listed}");
         assert_eq!(listed.matches("@host_ports").count(), 1, "{listed}");
-        // Half of them go while the others come again.
+        // Half of them go while the others come again, and are the ones that are valid.
+        let stay = |number: u16| json!({"containerID": format!("pod-{number}"), "ifname": "eth0"});
+        let mut gc = names();
+        gc["cni.dev/valid-attachments"] = (1..=16).step_by(2).map(stay).collect();
         each(&|number| {
             let id = format!("pod-{number}");
             if number.is_multiple_of(2) {
                 portmap("DEL", &id, "", &names()).unwrap();
             } else {
                 portmap("ADD", &id, &pod.path(), &of_pod(number)).unwrap();
+                portmap("GC", "", "", &gc).unwrap();
             }
         });
+        for number in (1..=16).step_by(2) {
+            portmap("CHECK", &format!("pod-{number}"), &pod.path(), &of_pod(number)).unwrap();
+        }
         each(&|number| drop(portmap("DEL", &format!("pod-{number}"), "", &names()).unwrap()));
         let left = ruleset().to_string();
         assert!(!left.contains("id: pod-") && !left.contains("tcp_"), "{left}");
@@ -345,6 +353,80 @@ fn rules_of_the_reference_plugins_are_removed() {
         assert!(!listed.contains("10.88.0.2"), "{listed}");
         assert!(listed.contains("pod-b") && listed.contains("somebodys"), "{listed}");
         assert!(!sh("conntrack -L").contains("4242"));
+    });
+}
+
+#[test]
+fn ports_of_the_reference_plugins_are_taken() {
+    for backend in ["iptables", "nftables"] {
+        on_a_node(|| {
+            let pod = pod();
+            sh("nft -f - <<E
+                table ip cni_hostport {
+                    chain hostports {
+                        tcp dport 8080 dnat to 10.88.0.3:80 comment \"pod-b\"
+                        tcp dport 8081 dnat to 10.88.0.3:81 comment \"pod-b\"
+                        tcp dport 8082 dnat to 10.88.0.2:82 comment \"pod-a\"
+                    }
+                    chain hostip_hostports {
+                        ip daddr 192.0.2.10 tcp dport 8080 dnat to 10.88.0.3:80 comment \"pod-b\"
+                    }
+                }\nE");
+            let before = sh("nft list table ip cni_hostport");
+            let mut config = of(backend, config(&json!([tcp(8080, 80)])));
+            config["onConflict"] = "error".into();
+            let error = portmap("ADD", "pod-a", &pod.path(), &config).unwrap_err();
+            assert_eq!(error["code"], 102, "{error}");
+            assert_eq!(sh("nft list table ip cni_hostport"), before);
+
+            config["onConflict"] = "replace".into();
+            portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
+            let left = sh("nft list table ip cni_hostport");
+            assert!(!left.contains("8080") && !left.contains("pod-a"), "{left}");
+            assert!(left.contains("8081"), "{left}");
+        });
+    }
+}
+
+#[test]
+fn a_refused_add_loses_nothing() {
+    on_a_node(|| {
+        let pod = pod();
+        portmap("ADD", "pod-b", &pod.path(), &nft(&json!([tcp(8081, 80)]))).unwrap();
+        for backend in ["iptables", "nftables"] {
+            let first = of(backend, config(&json!([tcp(8080, 80)])));
+            portmap("ADD", "pod-a", &pod.path(), &first).unwrap();
+            let before = (sh("iptables -t nat -S"), ruleset());
+            let mut more = nft(&json!([tcp(8080, 80), tcp(8081, 81)]));
+            more["onConflict"] = "error".into();
+            let error = portmap("ADD", "pod-a", &pod.path(), &more).unwrap_err();
+            assert_eq!(error["code"], 102, "{error}");
+            assert_eq!((sh("iptables -t nat -S"), ruleset()), before);
+        }
+    });
+}
+
+#[test]
+fn conditional_rules_are_made_anew_in_their_order() {
+    on_a_node(|| {
+        let pod = pod();
+        let at_one = json!({"hostPort": 8080, "containerPort": 81, "protocol": "tcp", "hostIP": "192.0.2.10"});
+        let conditional = |mappings: &Value| {
+            let mut config = nft(mappings);
+            config["conditionsV4"] = json!(["iifname", "uplink"]);
+            config
+        };
+        portmap("ADD", "pod-a", &pod.path(), &conditional(&json!([at_one]))).unwrap();
+        let both = conditional(&json!([at_one, tcp(8080, 80)]));
+        portmap("ADD", "pod-a", &pod.path(), &both).unwrap();
+        let chain = sh("nft list chain ip podwire_hostport tcp_8080");
+        let place = |text: &str| chain.find(text).unwrap_or_else(|| panic!("{text}: {chain}"));
+        assert!(place("10.88.0.2:81") < place("10.88.0.2:80"), "{chain}");
+
+        sh("nft flush map ip podwire_hostport conditional_ports");
+        portmap("CHECK", "pod-a", &pod.path(), &both).unwrap_err();
+        portmap("ADD", "pod-a", &pod.path(), &both).unwrap();
+        portmap("CHECK", "pod-a", &pod.path(), &both).unwrap();
     });
 }
 

@@ -9,7 +9,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use common::{Namespace, client, config, names, of, pod, portmap, sh, tcp, with_both_backends};
+use common::{
+    Namespace, client, config, names, of, on_a_node, pod, portmap, sh, tcp, with_both_backends,
+};
 use kernel::Netns;
 use serde_json::json;
 
@@ -220,6 +222,27 @@ fn conditions_are_those_of_one_container() {
         check(&outside.netns, "192.0.2.10:8080", "some 192.0.2.1");
         portmap("DEL", "pod-a", "", &names()).unwrap();
         assert_eq!(ask(&outside.netns, "192.0.2.10:8080"), None);
+    });
+}
+
+#[test]
+fn conditions_are_about_the_mark_as_it_came() {
+    on_a_node(|| {
+        let (pod, outside) = (pod(), client());
+        serve(&pod, "[::]:80", "marked");
+        sh("nft -f - <<E
+            table ip marks {
+                chain prerouting {
+                    type filter hook prerouting priority -150;
+                    tcp dport 8080 meta mark set 0x1005
+                }
+            }\nE");
+        for (mark, answer) in [("0x1005", Some("marked 192.0.2.1")), ("0x5", None)] {
+            let mut config = of("nftables", config(&json!([tcp(8080, 80)])));
+            config["conditionsV4"] = json!(["meta mark", mark]);
+            portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
+            assert_eq!(ask(&outside.netns, "192.0.2.10:8080").as_deref(), answer, "{mark}");
+        }
     });
 }
 

@@ -75,7 +75,9 @@ pub(super) fn demonstrate(workplace: &Workplace) -> Result<(), DemoError> {
     let old = controller.address;
     cluster.detach(control_plane, controller)?;
     page::no_answer(&cluster.host, control_plane.at(80))?;
-    println!("  nobody answers, and nothing is left of {old}");
+    println!(
+        "  nobody answers; no link, lease, rule or connection by its hostPort is left of {old}"
+    );
     let controller = cluster.attach(control_plane, "ingress-nginx-2", HOST_PORTS)?;
     if controller.address == old {
         return Err(DemoError::Evidence(format!("{old} is given out again at once")));
@@ -92,7 +94,7 @@ pub(super) fn demonstrate(workplace: &Workplace) -> Result<(), DemoError> {
         cluster.detach(node, pod)?;
     }
     page::no_answer(&cluster.host, control_plane.at(80))?;
-    println!("  no link, lease, rule or connection is left of them");
+    println!("  no link, lease, rule or connection by a hostPort is left of them");
     println!("\nAll of this was seen to hold.");
     Ok(())
 }

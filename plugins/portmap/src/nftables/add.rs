@@ -3,41 +3,40 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use cni::{ContainerId, NetworkName};
-use kernel::iptables::{Changes, Iptables, Nat, Rule, Target};
+use kernel::iptables::{Changes, Iptables, Nat, Rule};
 use kernel::nft::{Element, NewRule, Place as RulePlace};
 use kernel::{Batch, Nfnetlink};
 
 use super::held::{FAMILIES, Held, Holding, Place, Way};
 use super::plan::{Claim, ConditionalRule, FamilyPlan, Plan};
+use super::reference;
 use super::table::{CONDITIONAL_PORTS, ENTRY_CHAIN, Shared, TABLE, chain, rules, set, sets};
 use crate::apply::{destination_port, same_port};
 use crate::error::Error;
 use crate::mapping::protocol_name;
 use crate::plan::DNAT_CHAIN;
-use crate::remove::{self, End};
+use crate::remove::End;
 
 /// ADD begins anew this often if elements vanish meanwhile: that is no change which the kernel would count.
 const ATTEMPTS: u32 = 50;
 const NAP: Duration = Duration::from_millis(1);
 
-/// Makes all of a plan or nothing, and removes what the container has from an ADD before, of this backend or
-/// the other; gives the ends that this led to. The newest ADD gets a port, unless conflicts are refused.
+/// Makes all of a plan or nothing, and removes what the container has in the tables from an ADD before; gives the
+/// ends that this led to. The newest ADD gets a port, unless conflicts are refused.
 pub(crate) fn add(
     netlink: &Nfnetlink,
     plan: &Plan,
-    names: (&NetworkName, &ContainerId),
     refuse_conflicts: bool,
 ) -> Result<Vec<End>, Error> {
-    let mut former = Vec::new();
-    remove::remove(netlink, names.0, names.1, &mut former)?;
-    take_from_iptables(netlink, plan, refuse_conflicts)?;
+    if refuse_conflicts {
+        find_others(netlink, plan)?;
+    }
     let mut left = ATTEMPTS;
     loop {
-        let mut ends = former.clone();
+        let mut ends = Vec::new();
         let added = netlink.transaction(|netlink| -> Result<Batch, Error> {
             let mut batch = Batch::new();
-            ends.truncate(former.len());
+            ends.clear();
             for nat in FAMILIES {
                 let held = Held::read(netlink, nat)?;
                 let family = plan.families.iter().find(|family| family.nat == nat);
@@ -57,12 +56,49 @@ pub(crate) fn add(
     }
 }
 
+/// Takes a plan's ports away from the containers of the backend `iptables`: its rules come first in a packet's way,
+/// so that a crashed pod's leftovers would keep the port. What a mapping with conditions does not take is left to
+/// them.
+pub(crate) fn take_from_iptables(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
+    for iptables in &Iptables::all(netlink)? {
+        iptables.transaction(|| -> Result<Changes, Error> {
+            let mut changes = Changes::new();
+            for FamilyPlan { nat, claims, .. } in plan.unconditional() {
+                for (chain, handle, theirs, _) in iptables_claims(iptables, *nat, claims)? {
+                    if claims.iter().any(|claim| claim.covers(&theirs)) {
+                        changes.delete_rule(*nat, &chain, handle);
+                    }
+                }
+            }
+            Ok(changes)
+        })?;
+    }
+    Ok(())
+}
+
 /// Refuses a plan of the other backend if one of its ports leads to another container already.
 pub(crate) fn find_holder(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
     for family in &plan.families {
         let held = Held::read(netlink, family.nat)?;
         let others = held.holdings().filter(|other| other.owner != plan.owner);
         others.filter(|other| !other.expires()).try_for_each(|other| family.refuse(&other))?;
+        reference::find_holder(netlink, family.nat, plan)?;
+    }
+    Ok(())
+}
+
+/// Refuses a plan if one of its ports leads to another container by rules that are not in the tables.
+fn find_others(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
+    let is_own = |holder: &str| holder == plan.iptables_comment;
+    for FamilyPlan { nat, claims, .. } in &plan.families {
+        for iptables in &Iptables::all(netlink)? {
+            for (_, _, theirs, holder) in iptables_claims(iptables, *nat, claims)? {
+                if !is_own(&holder) && claims.iter().any(|claim| claim.overlaps(&theirs)) {
+                    return Err(theirs.taken(&holder));
+                }
+            }
+        }
+        reference::find_holder(netlink, *nat, plan)?;
     }
     Ok(())
 }
@@ -78,7 +114,7 @@ fn add_family(
     let mut doomed: Vec<Holding<'_>> = Vec::new();
     for holding in held.holdings() {
         let is_own = holding.owner == owner;
-        let is_wanted = family.is_some_and(|family| family.wants(&holding));
+        let is_wanted = family.is_some_and(|family| family.wants(held, &holding));
         if is_own && !is_wanted {
             ends.extend(holding.end());
             doomed.push(holding);
@@ -102,13 +138,14 @@ fn add_family(
         }
     }
     for rule in &family.rules {
-        let is_there = held.rules.iter().any(|(name, there)| {
-            (name, &there.expressions) == (&rule.chain, &rule.expressions)
-                && there.comment.as_deref() == Some(owner)
-        });
-        if !is_there {
+        let is_whole = family.is_whole(held, &rule.chain, owner);
+        if !is_whole {
             batch.add_chain(chain(held.nat, &rule.chain));
+        }
+        if !is_whole || !held.elements(CONDITIONAL_PORTS).contains(&rule.entry) {
             batch.add_element(set(held.nat, CONDITIONAL_PORTS), &rule.entry);
+        }
+        if !is_whole {
             let new = NewRule {
                 expressions: rule.expressions.clone(),
                 comment: Some(owner.to_owned()),
@@ -161,62 +198,38 @@ fn add_shared(batch: &mut Batch, held: &Held, family: &FamilyPlan) {
     }
 }
 
-/// Takes ports away from the other backend's containers: its rules come first in a packet's way, so that a
-/// crashed pod's leftovers would keep the port.
-fn take_from_iptables(
-    netlink: &Nfnetlink,
-    plan: &Plan,
-    refuse_conflicts: bool,
-) -> Result<(), Error> {
-    for iptables in &Iptables::all(netlink)? {
-        iptables.transaction(|| -> Result<Changes, Error> {
-            let mut changes = Changes::new();
-            for FamilyPlan { nat, claims, .. } in &plan.families {
-                take_claims(iptables, &mut changes, *nat, claims, refuse_conflicts)?;
-            }
-            Ok(changes)
-        })?;
-    }
-    Ok(())
-}
-
-fn take_claims(
+/// The rules of the backend `iptables` for the ports of these claims: chain, handle, what they stand for, and whose
+/// they are by the comment on the entry that leads there.
+fn iptables_claims(
     iptables: &Iptables<'_>,
-    changes: &mut Changes,
     nat: Nat,
     claims: &[Claim],
-    refuse_conflicts: bool,
-) -> Result<(), Error> {
-    let mut taken = Vec::new();
+) -> Result<Vec<(String, u64, Claim, String)>, Error> {
+    let mut found: Vec<(String, u64, Claim, String)> = Vec::new();
     for (_, entry) in iptables.rules(nat, DNAT_CHAIN)? {
         let Some(next) = entry.next_chain() else { continue };
-        if !claims.iter().any(|claim| same_port(&claim.entry(), &entry)) {
+        let is_meant = claims.iter().any(|claim| same_port(&claim.entry(), &entry));
+        if !is_meant || found.iter().any(|(chain, ..)| chain == next) {
             continue;
         }
+        let holder = entry.comment_text().unwrap_or(next);
         for (handle, rule) in iptables.rules(nat, next)? {
             let Some(theirs) = claim_of(&rule) else { continue };
-            if refuse_conflicts && claims.iter().any(|claim| claim.overlaps(&theirs)) {
-                return Err(theirs.taken(entry.comment_text().unwrap_or(next)));
-            }
-            if claims.iter().any(|claim| claim.covers(&theirs)) && !taken.contains(&handle) {
-                changes.delete_rule(nat, next, handle);
-                taken.push(handle);
-            }
+            found.push((next.to_owned(), handle, theirs, holder.to_owned()));
         }
     }
-    Ok(())
+    Ok(found)
 }
 
-/// What a rule of the other backend stands for.
+/// What a rule of the other backend stands for, be it one that maps or one that marks.
 fn claim_of(rule: &Rule) -> Option<Claim> {
-    let Some(Target::Dnat { .. }) = rule.target else { return None };
     let host_ip = rule.destination.map(|network| network.value.ip());
     Some(Claim { protocol: rule.protocol?.value, port: destination_port(rule)?, host_ip })
 }
 
 impl FamilyPlan {
     /// Whether something of the container's own is to stay.
-    fn wants(&self, own: &Holding<'_>) -> bool {
+    fn wants(&self, held: &Held, own: &Holding<'_>) -> bool {
         match own.place {
             Place::Element(name, element) => {
                 self.elements.iter().any(|(set, wanted)| set == name && wanted == element)
@@ -224,8 +237,20 @@ impl FamilyPlan {
             Place::Rule(name, rule) => {
                 let same = |wanted: &ConditionalRule| wanted.expressions == rule.expressions;
                 self.rules.iter().any(|wanted| wanted.chain == name && same(wanted))
+                    && self.is_whole(held, name, own.owner)
             }
         }
+    }
+
+    /// Whether a chain has all of the container's rules for it. If not, they are made anew, as their order matters.
+    fn is_whole(&self, held: &Held, chain: &str, owner: &str) -> bool {
+        let there = |wanted: &ConditionalRule| {
+            held.rules.iter().any(|(name, rule)| {
+                (name, &rule.expressions) == (&wanted.chain, &wanted.expressions)
+                    && rule.comment.as_deref() == Some(owner)
+            })
+        };
+        self.rules.iter().filter(|wanted| wanted.chain == chain).all(there)
     }
 
     /// Whether something of another container's has to go.
@@ -254,12 +279,12 @@ impl FamilyPlan {
 
 impl Claim {
     /// Whether a packet can be meant for both.
-    fn overlaps(&self, other: &Self) -> bool {
+    pub(super) fn overlaps(&self, other: &Self) -> bool {
         self.covers(other) || other.covers(self)
     }
 
     /// Whether all packets that are meant for the other are meant for this one.
-    fn covers(&self, other: &Self) -> bool {
+    pub(super) fn covers(&self, other: &Self) -> bool {
         let covers_address = self.host_ip.is_none() || self.host_ip == other.host_ip;
         (self.protocol, self.port) == (other.protocol, other.port) && covers_address
     }
@@ -269,7 +294,7 @@ impl Claim {
         Rule::default().protocol(self.protocol).destination_port(self.port)
     }
 
-    fn taken(&self, holder: &str) -> Error {
+    pub(super) fn taken(&self, holder: &str) -> Error {
         let protocol = protocol_name(self.protocol);
         Error::Taken { port: self.port, protocol, holder: holder.to_owned() }
     }

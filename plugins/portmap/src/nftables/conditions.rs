@@ -105,11 +105,11 @@ impl Kind {
                 vec![load, masked, compare(address)]
             }
             Kind::Mark => {
-                let number = match value.strip_prefix("0x") {
-                    Some(digits) => u32::from_str_radix(digits, 16),
-                    None => value.parse(),
-                };
-                let number = number.map_err(|_| "a number of 32 bits")?;
+                let (digits, radix) = value.strip_prefix("0x").map_or((value, 10), |hex| (hex, 16));
+                // The library would take a sign.
+                let is_number = digits.chars().all(|digit| digit.is_digit(radix));
+                let number = is_number.then(|| u32::from_str_radix(digits, radix).ok()).flatten();
+                let number = number.ok_or("a number of 32 bits")?;
                 vec![Expr::Meta(meta::MARK), compare(number.to_ne_bytes().into())]
             }
         })

@@ -183,7 +183,8 @@ fn claim_of_rule(nat: Nat, expressions: &[Expr]) -> Option<Claim> {
     Some(Claim { protocol: *protocol.first()?, port, host_ip })
 }
 
-fn split_address(nat: Nat, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
+/// An address, and the bytes behind it.
+pub(super) fn split_address(nat: Nat, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
     if nat == Nat::V6 {
         let (address, rest) = bytes.split_first_chunk::<16>()?;
         Some((IpAddr::from(*address), rest))

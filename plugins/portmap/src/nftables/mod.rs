@@ -14,10 +14,11 @@ mod reference;
 mod remove;
 mod table;
 
-pub(crate) use add::{add, find_holder};
+pub(crate) use add::{add, find_holder, take_from_iptables};
 pub(crate) use check::{check, status};
 pub(crate) use conditions::{Conditions, read as read_conditions};
 pub(crate) use plan::Plan;
+pub(crate) use reference::take as take_from_reference;
 pub(crate) use remove::{collect_garbage, remove};
 
 #[cfg(test)]

@@ -9,17 +9,22 @@ use sha2::{Digest, Sha256};
 
 use super::conditions::Condition;
 use super::table::{
-    CONDITIONAL_PORTS, HOST_IP_PORTS, HOST_PORTS, TABLE, destination, destination_port,
+    CONDITIONAL_PORTS, HOST_IP_PORTS, HOST_PORTS, TABLE, destination, destination_port, mark,
     masquerade_set, protocol, show_address, words,
 };
 use crate::config::Settings;
 use crate::mapping::{Mapping, protocol_name};
+use crate::plan::comment;
 
 /// What is to be in the tables of both families, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     /// The comment on all of it.
     pub(super) owner: String,
+    /// What the container's rules of the backend `iptables` are known by.
+    pub(super) iptables_comment: String,
+    /// What its rules of the reference plugins' backend of this name are known by.
+    pub(super) container_id: ContainerId,
     pub(super) families: Vec<FamilyPlan>,
 }
 
@@ -73,11 +78,21 @@ impl Plan {
         let addresses = if settings.mappings.is_empty() { &[] } else { pod };
         let families = addresses.iter().map(|address| FamilyPlan::new(settings, *address));
         let owner = owner(network.as_str(), container_id.as_str());
-        let mut plan = Self { owner, families: families.collect() };
+        let mut plan = Self {
+            owner,
+            iptables_comment: comment(network.as_str(), container_id.as_str()),
+            container_id: container_id.clone(),
+            families: families.collect(),
+        };
         for (_, element) in plan.families.iter_mut().flat_map(|family| &mut family.elements) {
             element.comment = Some(plan.owner.clone());
         }
         plan
+    }
+
+    /// The families whose mappings take all packets to their ports.
+    pub(super) fn unconditional(&self) -> impl Iterator<Item = &FamilyPlan> {
+        self.families.iter().filter(|family| family.rules.is_empty())
     }
 }
 
@@ -150,6 +165,9 @@ impl Claim {
             expressions.extend(condition.expressions.iter().cloned());
             text.push(condition.text.clone());
         }
+        let (mark, mark_text) = mark();
+        expressions.extend(mark);
+        text.push(mark_text);
         let at_port = words(family).next_multiple_of(4);
         expressions.extend([
             Expr::Immediate(octets(pod)),

@@ -37,6 +37,9 @@ pub(crate) fn remove(
     container_id: &ContainerId,
     ends: &mut Vec<End>,
 ) -> Result<(), Error> {
+    if !netlink.has_nf_tables()? {
+        return Ok(());
+    }
     let owner = owner(network.as_str(), container_id.as_str());
     remove_all(netlink, |other| other == owner, ends)?;
     reference::remove(netlink, container_id, ends)
@@ -49,6 +52,9 @@ pub(crate) fn collect_garbage(
     valid: &ValidAttachments,
     ends: &mut Vec<End>,
 ) -> Result<(), Error> {
+    if !netlink.has_nf_tables()? {
+        return Ok(());
+    }
     let of_network = owner_prefix(network.as_str());
     let valid: Vec<String> = valid.iter().map(|(id, _)| owner(network.as_str(), id)).collect();
     let is_garbage =

@@ -107,11 +107,12 @@ pub(super) fn rules(nat: Nat, prefixes: &[u8]) -> Vec<Shared> {
     let host_ip_port =
         [destination(family), at(words, protocol()), at(words + 1, destination_port())];
     let mut all = vec![
-        entry(set_mark(MARK), format!("meta mark set meta mark | {MARK:#010x}")),
+        // Before the mark is changed, which conditions may be about.
         entry(
             [&port[..], &[lookup(CONDITIONAL_PORTS, Found::Verdict)]].concat(),
             format!("meta l4proto . th dport vmap @{CONDITIONAL_PORTS}"),
         ),
+        entry(set_mark(MARK), mark_text()),
         entry(
             [&host_ip_port[..], &[lookup(HOST_IP_PORTS, Found::Load), dnat.clone()]].concat(),
             format!("dnat {ip} to {ip} daddr . meta l4proto . th dport map @{HOST_IP_PORTS}"),
@@ -120,7 +121,7 @@ pub(super) fn rules(nat: Nat, prefixes: &[u8]) -> Vec<Shared> {
             [&port[..], &[lookup(HOST_PORTS, Found::Load), dnat]].concat(),
             format!("dnat {ip} to meta l4proto . th dport map @{HOST_PORTS}"),
         ),
-        // What was not mapped goes on as it came.
+        // What was not mapped goes on without the bit.
         entry(set_mark(0), format!("meta mark set meta mark & {:#010x}", !MARK)),
         enter("prerouting", Hook::Prerouting),
         enter("output", Hook::Output),
@@ -159,6 +160,15 @@ fn masquerade(family: Family, prefix: u8) -> Shared {
         "meta mark & {MARK:#010x} == {MARK:#010x} {ip} saddr{shown} . {ip} daddr @{name} masquerade"
     );
     Shared { chain: POSTROUTING, base: None, expressions, text }
+}
+
+/// Notes on a packet that it is being mapped.
+pub(super) fn mark() -> (Vec<Expr>, String) {
+    (set_mark(MARK), mark_text())
+}
+
+fn mark_text() -> String {
+    format!("meta mark set meta mark | {MARK:#010x}")
 }
 
 fn set_mark(bits: u32) -> Vec<Expr> {

@@ -1,0 +1,76 @@
+//! Cases on nodes: with our plugins and with the Go ones, their calls kept for the report.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use tests::{Needs, Plugins, Suite, panic_message};
+
+use crate::node::Node;
+use crate::plugins::Mixture;
+use crate::table;
+
+/// A case: what happens on a node whose plugins these are.
+pub(crate) type Story = fn(&Node, &Plugins);
+
+/// The cases of all runtimes.
+#[derive(Debug, Default)]
+pub(crate) struct Stage {
+    suite: Suite,
+}
+
+impl Stage {
+    /// Adds a case with our plugins and with the Go ones; `go_fails` as in [`Suite::both`].
+    pub(crate) fn both(
+        &mut self,
+        runtime: &'static str,
+        name: &str,
+        go_fails: Option<&'static str>,
+        network: &'static str,
+        story: Story,
+    ) {
+        let name = format!("{runtime}::{name}");
+        self.suite.both(
+            &name,
+            go_fails,
+            |plugins| needs(runtime, plugins),
+            move |plugins| {
+                tell(runtime, plugins, network, story);
+            },
+        );
+    }
+
+    /// Adds a case that needs no node.
+    pub(crate) fn case(&mut self, name: &str, needs: &Needs, test: impl FnOnce() + Send + 'static) {
+        self.suite.case(name, needs, test);
+    }
+
+    /// Runs them, and compares what was seen with what the README says.
+    pub(crate) fn run(self) -> ExitCode {
+        self.suite.run_then(|| table::complaints(&Mixture::of(&Plugins::ours())))
+    }
+}
+
+fn needs(runtime: &str, plugins: &Plugins) -> Needs {
+    let programs: &[&str] = match runtime {
+        "containerd" => &["containerd", "containerd-shim-runc-v2", "ctr", "runc", "tar"],
+        "podman" => &["podman", "conmon", "runc"],
+        _ => &[],
+    };
+    let common = ["busybox", "conntrack", "curl", "iptables", "nsenter", "unshare"];
+    Mixture::needs(plugins).tools(&common).tools(programs)
+}
+
+/// Runs a case on a node of its own; a failure's report has the plugin calls.
+fn tell(runtime: &'static str, plugins: &Plugins, network: &str, story: Story) {
+    let node = Node::new(&Mixture::of(plugins), network);
+    let outcome = catch_unwind(AssertUnwindSafe(|| story(&node, plugins)));
+    let calls = node.calls();
+    if plugins == &Plugins::ours() {
+        table::note(runtime, &calls);
+    }
+    if let Err(panic) = outcome {
+        let calls: Vec<_> = calls.iter().map(ToString::to_string).collect();
+        let message = panic_message(panic.as_ref());
+        panic!("{message}\n\nthe plugin calls:\n{}", calls.join("\n"));
+    }
+}

@@ -1,0 +1,76 @@
+//! The README's table of runtimes and plugins, which must say what these cases have seen.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::sync::Mutex;
+
+use tests::workspace;
+
+use crate::calls::Call;
+use crate::plugins::{ALL, Mixture};
+
+/// The runtimes, and how the cases come by their calls.
+const RUNTIMES: [(&str, &str); 4] =
+    [("containerd", "run"), ("podman", "run"), ("nerdctl", "replayed"), ("CRI-O", "replayed")];
+/// The specification's commands, in the order of an attachment's life.
+const COMMANDS: [&str; 6] = ["VERSION", "STATUS", "ADD", "CHECK", "DEL", "GC"];
+
+/// The commands that each runtime gave to each plugin.
+static SEEN: Mutex<BTreeMap<(&'static str, String), BTreeSet<String>>> =
+    Mutex::new(BTreeMap::new());
+
+/// Keeps a runtime's calls for the table.
+pub(crate) fn note(runtime: &'static str, calls: &[Call]) {
+    let mut seen = SEEN.lock().unwrap();
+    for call in calls {
+        let commands = seen.entry((runtime, call.plugin.clone())).or_default();
+        commands.extend(call.env.get("CNI_COMMAND").cloned());
+    }
+}
+
+/// What is wrong with the README's table; with `UPDATE_EXPECT=1` it is put right instead.
+pub(crate) fn complaints(plugins: &Mixture) -> Vec<String> {
+    let (expected, path) = (table(plugins), workspace().join("README.md"));
+    let readme = fs::read_to_string(&path).unwrap();
+    let head = expected.lines().next().unwrap();
+    let Some(begin) = readme.find(head) else {
+        return vec![format!("README.md has no table of runtimes:\n{expected}")];
+    };
+    let rows = readme[begin..].split_inclusive('\n').take_while(|line| line.starts_with('|'));
+    let end = begin + rows.map(str::len).sum::<usize>();
+    if readme[begin..end] == expected {
+        return Vec::new();
+    }
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        let text = format!("{}{expected}{}", &readme[..begin], &readme[end..]);
+        fs::write(&path, text).unwrap();
+        return Vec::new();
+    }
+    vec![format!(
+        "README.md's table of runtimes is not what was seen:\n{expected}\
+         to put it in: UPDATE_EXPECT=1 cargo xtask test"
+    )]
+}
+
+fn table(plugins: &Mixture) -> String {
+    let seen = SEEN.lock().unwrap();
+    let row = |first: &str, cell: &dyn Fn(&'static str, &str) -> String| {
+        let cells = RUNTIMES.map(|(runtime, how)| cell(runtime, how));
+        format!("| {first} | {} |\n", cells.join(" | "))
+    };
+    let mut table = row("plugin", &|runtime, how| format!("{runtime}, {how}"));
+    table += &row("---", &|_, _| "---".to_owned());
+    for plugin in ALL {
+        let name = if plugins.is_go(plugin) {
+            format!("the Go suite's `{plugin}`")
+        } else {
+            format!("`{plugin}`")
+        };
+        table += &row(&name, &|runtime, _| {
+            let commands = seen.get(&(runtime, plugin.to_owned()));
+            let was_given = |name: &&str| commands.is_some_and(|seen| seen.contains(*name));
+            COMMANDS.into_iter().filter(was_given).collect::<Vec<_>>().join(" ")
+        });
+    }
+    table
+}
