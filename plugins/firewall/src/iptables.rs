@@ -7,7 +7,7 @@ mod plan;
 mod remove;
 
 use kernel::Nfnetlink;
-use kernel::iptables::{BaseChain, Changes, Iptables, OwnedRule, Rule, Table};
+use kernel::iptables::{BaseChain, Changes, Iptables, Match, OwnedRule, Rule, Table};
 use kernel::nft::Place;
 
 use crate::error::Error;
@@ -126,13 +126,21 @@ fn add_own(
     Ok(())
 }
 
-/// Whether a shared rule is there. What keeps bridges apart has to come before what lets packets through.
+/// Whether a shared rule is there, with the comments of any version of the reference plugin. What keeps bridges
+/// apart has to come before what lets packets through.
 fn is_there(there: &[Rule], chain: &str, rule: &Rule) -> bool {
     let end = there
         .iter()
         .position(|one| chain == FORWARD && one.next_chain() == Some(FORWARD_CHAIN))
         .filter(|_| rule.next_chain() == Some(STAGE_1));
-    there[..end.unwrap_or(there.len())].contains(rule)
+    let wanted = without_comment(rule);
+    there[..end.unwrap_or(there.len())].iter().any(|one| without_comment(one) == wanted)
+}
+
+fn without_comment(rule: &Rule) -> Rule {
+    let mut rule = rule.clone();
+    rule.matches.retain(|one| !matches!(one, Match::Comment(_)));
+    rule
 }
 
 /// The place right behind the jump that keeps bridges apart, for the one that lets packets through.

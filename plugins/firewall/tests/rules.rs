@@ -199,3 +199,26 @@ fn firewalld_is_not_passed_over_in_silence() {
         firewall("DEL", "pod-a", "", &names()).unwrap();
     });
 }
+
+#[test]
+fn a_node_of_legacy_iptables_gets_legacy_rules() {
+    on_a_node(|| {
+        sh("iptables-legacy -t mangle -N KUBE-IPTABLES-HINT; iptables-legacy -P FORWARD DROP");
+        let legacy = || sh("iptables-legacy -S; ip6tables-legacy -S");
+        let config = config(&json!({"ingressPolicy": "isolated"}));
+        firewall("ADD", "pod-a", "/x", &config).unwrap();
+        let before = legacy();
+        assert_eq!(count(&before, "10.88.0.2/32"), 2, "{before}");
+        assert_eq!(count(&before, "fd00:88::2/128"), 2, "{before}");
+        assert_eq!(count(&before, "-P FORWARD DROP"), 1, "{before}");
+        assert_eq!(count(&sh("nft list ruleset"), "CNI"), 0);
+        firewall("ADD", "pod-a", "/x", &config).unwrap();
+        assert_eq!(legacy(), before);
+        firewall("CHECK", "pod-a", "/x", &config).unwrap();
+        firewall("DEL", "pod-a", "", &names()).expect("names say nothing there");
+        assert_eq!(legacy(), before);
+        firewall("DEL", "pod-a", "", &config).unwrap();
+        let after = legacy();
+        assert_eq!(count(&after, "10.88.0.2") + count(&after, "fd00:88::2"), 0, "{after}");
+    });
+}
