@@ -40,7 +40,7 @@ pub enum Cause {
     /// A program failed: how it ended, and what it said.
     #[error("{0}")]
     Program(String),
-    /// A program did not get the lock that it needs, and said so.
+    /// Somebody else had the lock that was needed, all the time that was waited for it.
     #[error("{0}")]
     Locked(String),
     /// There are legacy iptables rules, and no program that could change them.

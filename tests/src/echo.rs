@@ -1,14 +1,14 @@
 //! Small servers inside a namespace, and clients that ask them: standard library only.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::socket::{Shutdown as Both, shutdown};
 
@@ -151,7 +151,7 @@ pub fn fetch_udp(world: &World, netns: &str, address: &str, port: u16) -> io::Re
     let address: SocketAddr = address.parse().map_err(io::Error::other)?;
     let own = if address.is_ipv4() { format!("0.0.0.0:{port}") } else { format!("[::]:{port}") };
     world.inside(netns, || {
-        let socket = UdpSocket::bind(own)?;
+        let socket = bind_again(&own)?;
         socket.set_read_timeout(Some(IMPATIENCE))?;
         socket.connect(address)?;
         let mut answer = [0; 512];
@@ -164,6 +164,19 @@ pub fn fetch_udp(world: &World, netns: &str, address: &str, port: u16) -> io::Re
         let answer = String::from_utf8_lossy(&answer[..length]);
         Ok(answer.trim_end_matches(QUESTION).trim_end().to_owned())
     })
+}
+
+/// Binds a port that was just let go of: a child of another thread, not past its exec yet, may still hold it.
+fn bind_again(own: &str) -> io::Result<UdpSocket> {
+    let deadline = Instant::now() + Duration::from_secs(5);
+    loop {
+        match UdpSocket::bind(own) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            bound => return bound,
+        }
+    }
 }
 
 /// A client that keeps sending numbered datagrams from one socket, whether or not they are answered.

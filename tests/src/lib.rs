@@ -18,6 +18,7 @@ mod chain;
 mod compare;
 mod daemon;
 mod echo;
+mod host_ports;
 mod normalise;
 mod observe;
 mod process;

@@ -12,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::binaries::Plugins;
 use crate::compare::{Difference, differences, matches_pattern};
+use crate::host_ports::summarise;
 use crate::normalise::Normaliser;
 use crate::process::{Cmd, Output};
 use crate::world::{NODE, World};
@@ -73,7 +74,10 @@ impl Case {
         let records: Vec<Value> = self.steps.iter().map(|step| replay.step(step)).collect();
         let found: Vec<Value> = records.iter().map(|r| replay.normaliser.value(r)).collect();
         let pairs = self.expected().into_iter().zip(found).enumerate();
-        let of_step = |(number, (expected, found))| {
+        let of_step = |(number, (mut expected, mut found)): (usize, (Value, Value))| {
+            for outcome in [&mut expected, &mut found] {
+                outcome.pointer_mut("/state/node/nft").into_iter().for_each(summarise);
+            }
             let found = differences(&expected, &found).into_iter();
             found.map(move |d| Difference { path: format!("/steps/{number}{}", d.path), ..d })
         };

@@ -23,7 +23,7 @@ const TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 
 impl<'n> Iptables<'n> {
     /// The variant that this node uses, one for both families: the one where the kubelet has left its hint, else
-    /// the one that holds more rules, else `nf_tables`.
+    /// the one that holds more rules of others, else `nf_tables`.
     ///
     /// Other processes that ask for the legacy variant wait until this one is done with it.
     ///
@@ -38,16 +38,16 @@ impl<'n> Iptables<'n> {
         if has_nf_tables && nf_tables.has_hint()? {
             return Ok(nf_tables);
         }
-        let count = || if has_nf_tables { nf_tables.count_rules() } else { Ok(0) };
+        let count = |is_meant| if has_nf_tables { nf_tables.count_rules(is_meant) } else { Ok(0) };
         let Some(legacy) = Legacy::open()? else {
             // Whoever writes rules on this node cannot write others than these.
-            if count()? > 0 {
+            if count(|_, _| true)? > 0 {
                 return Ok(nf_tables);
             }
             let operation = "find the program that changes legacy iptables rules";
             return Err(Error::new(operation, Cause::NoLegacyProgram));
         };
-        if !has_nf_tables || legacy.has_hint()? || legacy.count_rules()? > count()? {
+        if !has_nf_tables || legacy.has_hint()? || legacy.count_rules()? > count(is_of_others)? {
             return Ok(Self { netlink, legacy: Some(legacy) });
         }
         Ok(nf_tables)
@@ -74,6 +74,27 @@ impl<'n> Iptables<'n> {
             all.extend(legacy.map(|legacy| Self { netlink, legacy: Some(legacy) }));
         }
         Ok(all)
+    }
+
+    /// Looks for what an ADD has made: where one would make it now, and if something is wrong there, in the other
+    /// variant, because rules that others have made since may have changed which one the node uses. Packets go
+    /// through both. If something is wrong with each, the error is that of the first.
+    pub fn check<E: From<Error>>(
+        netlink: &'n Nfnetlink,
+        look: impl Fn(&Self) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let of_node = Self::of_node(netlink)?;
+        let (found, is_legacy) = (look(&of_node), of_node.is_legacy());
+        // It may hold the lock, which the next one asks for.
+        drop(of_node);
+        if found.is_err() {
+            for other in Self::all(netlink)?.iter().filter(|it| it.is_legacy() != is_legacy) {
+                if look(other).is_ok() {
+                    return Ok(());
+                }
+            }
+        }
+        found
     }
 
     /// Whether these are the tables of the legacy variant.
@@ -155,9 +176,15 @@ impl<'n> Iptables<'n> {
     }
 
     /// Of `nf_tables`.
-    fn count_rules(&self) -> Result<usize> {
-        FAMILIES
-            .iter()
-            .try_fold(0, |sum, family| Ok(sum + self.netlink.count_rules(*family, &TABLES)?))
+    fn count_rules(&self, is_meant: fn(&str, Option<&str>) -> bool) -> Result<usize> {
+        FAMILIES.iter().try_fold(0, |sum, family| {
+            Ok(sum + self.netlink.count_rules(*family, &TABLES, is_meant)?)
+        })
     }
+}
+
+/// Whether a rule says something about the variant that a node uses, by its chain and the chain that it leads to:
+/// those of CNI plugins only say which one was in use when they were made.
+pub(super) fn is_of_others(chain: &str, next: Option<&str>) -> bool {
+    ![Some(chain), next].iter().flatten().any(|name| name.starts_with("CNI-"))
 }

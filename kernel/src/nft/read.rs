@@ -6,7 +6,7 @@ use netlink_packet_netfilter::nftables::{
 
 use super::attribute::{attributes, be_u64, string};
 use super::write::{COMMENT, OWNER};
-use super::{Chain, Expr, Family};
+use super::{Chain, Expr, Family, Verdict};
 use crate::error::Result;
 use crate::nfnetlink::Nfnetlink;
 
@@ -60,15 +60,28 @@ impl Nfnetlink {
         Ok(names.collect())
     }
 
-    /// How many rules these tables of a family have together.
-    pub fn count_rules(&self, family: Family, tables: &[&str]) -> Result<usize> {
+    /// How many rules these tables of a family have together, of those that `is_meant` takes by the rule's chain
+    /// and the chain that it leads to.
+    pub fn count_rules(
+        &self,
+        family: Family,
+        tables: &[&str],
+        is_meant: impl Fn(&str, Option<&str>) -> bool,
+    ) -> Result<usize> {
         let message = NfTablesMessage::GetRule(RuleMessage { attributes: Vec::new() });
         let what = || format!("list the rules of family {}", family.name());
         let bodies = self.dump(family, message, what)?;
         let is_counted = |body: &&Vec<u8>| {
-            let mut all = attributes(body);
-            let table = all.find(|(kind, _)| *kind == NFTA_RULE_TABLE);
-            table.is_some_and(|(_, name)| tables.contains(&string(name)))
+            let attribute = |wanted| attributes(body).find(|(kind, _)| *kind == wanted);
+            let name = |wanted| attribute(wanted).map(|(_, value)| string(value));
+            // What decides about the packet comes last.
+            let last = attribute(NFTA_RULE_EXPRESSIONS).and_then(|(_, all)| attributes(all).last());
+            let next = match last.map(|(_, last)| Expr::parse(last)) {
+                Some(Expr::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain))) => Some(chain),
+                _ => None,
+            };
+            name(NFTA_RULE_TABLE).is_some_and(|table| tables.contains(&table))
+                && name(NFTA_RULE_CHAIN).is_some_and(|chain| is_meant(chain, next.as_deref()))
         };
         Ok(bodies.iter().filter(is_counted).count())
     }

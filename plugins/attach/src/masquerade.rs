@@ -139,7 +139,7 @@ impl Masquerade {
     /// Finds a rule that is missing, or behind one that leaves it nothing to do.
     pub fn check(&self, netlink: &Nfnetlink) -> Result<(), Error> {
         match &self.0 {
-            Rules::Iptables(rules) => rules.check(&Iptables::of_node(netlink)?),
+            Rules::Iptables(rules) => Iptables::check(netlink, |iptables| rules.check(iptables)),
             Rules::Nftables(rules) => rules.check(netlink),
         }
     }
@@ -221,14 +221,11 @@ fn lacking<T: PartialEq>(there: &[T], wanted: &[T]) -> Option<(usize, &'static s
 }
 
 /// Groups that pods on the same network may talk to among themselves.
-const fn multicast(ipv6: bool) -> IpNetwork {
-    let v4 = Ipv4Network::new_checked(Ipv4Addr::new(224, 0, 0, 0), 4);
-    let v6 = Ipv6Network::new_checked(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8);
-    match (ipv6, v4, v6) {
-        (false, Some(network), _) => IpNetwork::V4(network),
-        (true, _, Some(network)) => IpNetwork::V6(network),
-        _ => unreachable!(),
-    }
+fn multicast(ipv6: bool) -> IpNetwork {
+    const V4: Ipv4Network = Ipv4Network::new_checked(Ipv4Addr::new(224, 0, 0, 0), 4).unwrap();
+    const V6: Ipv6Network =
+        Ipv6Network::new_checked(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8).unwrap();
+    if ipv6 { V6.into() } else { V4.into() }
 }
 
 #[cfg(test)]

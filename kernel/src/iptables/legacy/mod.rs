@@ -1,10 +1,11 @@
 //! The legacy variant of iptables: tables of `x_tables`, which `iptables-legacy-save` reads and
 //! `iptables-legacy-restore` changes, all of a table's changes at once or none.
 //!
-//! `x_tables` has no number for its state that a change could be bound to. So the namespace is locked against
-//! other processes of ours as long as its tables are in hand; and what others change meanwhile makes the
+//! `x_tables` has no number for its state that a change could be bound to. So other processes of ours are kept
+//! away by a [`Lock`] as long as a namespace's tables are in hand; and what others change meanwhile makes the
 //! program fail, upon which everything is read and computed anew.
 
+mod lock;
 mod programs;
 mod restore;
 mod save;
@@ -12,15 +13,13 @@ mod save;
 mod tests;
 
 use std::cell::RefCell;
-use std::fs::File;
 use std::rc::Rc;
-
-use nix::fcntl::{Flock, FlockArg};
 
 use super::changes::{Change, Changes};
 use super::{Rule, Table};
 use crate::error::{Cause, Error, Result};
 use crate::nft::Family;
+use lock::Lock;
 use programs::{Programs, table_names};
 use restore::Script;
 use save::Saved;
@@ -31,9 +30,8 @@ pub(super) use save::{HINT_TABLE, HINTS};
 #[derive(Debug)]
 pub(super) struct Legacy {
     programs: Programs,
-    /// Locked; closing it unlocks.
     #[expect(dead_code, reason = "it is held, not used")]
-    namespace: Flock<File>,
+    lock: Lock,
     /// What was read of each family.
     saved: RefCell<[Option<Rc<Saved>>; 2]>,
 }
@@ -63,13 +61,12 @@ impl Legacy {
     }
 
     /// Waits until no other process of ours changes the tables; none if this node has no programs for them.
+    ///
+    /// Errors: `Cause::Locked` if that takes too long.
     pub(super) fn open() -> Result<Option<Self>> {
         let Some(programs) = Programs::find()? else { return Ok(None) };
-        let failed = |cause: Cause| Error::new("lock the network namespace", cause);
-        let namespace = File::open("/proc/thread-self/ns/net").map_err(|e| failed(e.into()))?;
-        let locked = Flock::lock(namespace, FlockArg::LockExclusive);
-        let namespace = locked.map_err(|(_, errno)| failed(errno.into()))?;
-        Ok(Some(Self { programs, namespace, saved: RefCell::default() }))
+        let lock = Lock::take()?;
+        Ok(Some(Self { programs, lock, saved: RefCell::default() }))
     }
 
     /// Whether the kubelet says that this is the variant in use.
@@ -82,7 +79,7 @@ impl Legacy {
         Ok(false)
     }
 
-    /// How many rules there are in the tables of both families.
+    /// How many rules of others there are in the tables of both families.
     pub(super) fn count_rules(&self) -> Result<usize> {
         FAMILIES.iter().try_fold(0, |sum, family| Ok(sum + self.saved(*family)?.rules))
     }

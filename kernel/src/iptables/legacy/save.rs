@@ -1,5 +1,6 @@
 //! What `iptables-legacy-save` prints.
 
+use crate::iptables::variant::is_of_others;
 use crate::iptables::{NatChain, Rule, Table};
 use crate::nft::Family;
 
@@ -8,7 +9,7 @@ use crate::nft::Family;
 pub(crate) struct Saved {
     /// Whether the kubelet has left its hint here.
     pub(crate) has_hint: bool,
-    /// How many rules there are in all tables.
+    /// How many rules of others there are in all tables.
     pub(crate) rules: usize,
     tables: [SavedTable; 2],
 }
@@ -61,11 +62,13 @@ impl Saved {
                 if let Some(table) = table.filter(|table| !table.has_chain(chain)) {
                     table.chains.push(SavedChain { name: chain.to_owned(), lines: Vec::new() });
                 }
-            } else if let Some(rule) = line.strip_prefix("-A ") {
-                saved.rules += 1;
+            } else if let Some(line) = line.strip_prefix("-A ") {
+                let (chain, text) = line.split_once(' ').unwrap_or((line, ""));
+                let rule = Rule::parse(family, text);
+                saved.rules += usize::from(is_of_others(chain, rule.next_chain()));
                 if let Some(table) = table {
                     handle += 1;
-                    table.append(handle, rule);
+                    table.append(chain, Line { handle, text: text.to_owned(), rule });
                 }
             }
         }
@@ -112,13 +115,9 @@ impl SavedTable {
         self.chains.iter().find(|chain| chain.name == name)
     }
 
-    /// A rule as `-A` has it: the chain, a space, the rule.
-    fn append(&mut self, handle: u64, rule: &str) {
-        let (name, text) = rule.split_once(' ').unwrap_or((rule, ""));
-        let family = self.of.family;
+    fn append(&mut self, name: &str, line: Line) {
         if let Some(chain) = self.chains.iter_mut().find(|chain| chain.name == name) {
-            let rule = Rule::parse(family, text);
-            chain.lines.push(Line { handle, text: text.to_owned(), rule });
+            chain.lines.push(line);
         }
     }
 }

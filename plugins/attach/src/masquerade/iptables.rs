@@ -31,6 +31,8 @@ struct Missing {
 
 const POSTROUTING: &str = "POSTROUTING";
 const FAMILIES: [Nat; 2] = [Nat::V4, Nat::V6];
+/// What is between the network's name in its quotation marks and the container's ID, in a comment.
+const ID: &str = " id: \"";
 
 impl Rules {
     pub(super) fn wanted(owner: &Owner<'_>, addresses: Vec<Cidr>) -> Self {
@@ -296,7 +298,7 @@ fn garbage(
     };
     let is_chain_of = |id: &str| chain_name("", network.as_str(), id) == chain;
     let is_garbage = owner_rest(&text, network.as_str()).is_some_and(|rest| {
-        match rest.strip_suffix('"') {
+        match rest.strip_prefix(ID).and_then(|rest| rest.strip_suffix('"')) {
             Some(id) => is_chain_of(id) && !valid.contains_container(id),
             // What is left of a long ID is not enough to find the chain by; all others have to be excluded.
             None => text.len() == COMMENT_MAX && !valid.iter().any(|(id, _)| is_chain_of(id)),
@@ -307,15 +309,16 @@ fn garbage(
 
 /// As the reference plugins have it, as far as it fits.
 fn comment(network: &str, container_id: &str) -> String {
-    let mut text = format!("name: \"{network}\" id: \"{container_id}\"");
+    let mut text = format!("name: \"{network}\"{ID}{container_id}\"");
     while text.len() > COMMENT_MAX {
         text.pop();
     }
     text
 }
 
-/// What follows the network's name in a comment: the container's ID and a quotation mark, unless they were cut.
+/// What follows the network's name in a comment, [`ID`], the container's ID and a quotation mark, unless they were
+/// cut: all but the quotation mark at the name's end, without which it could be that of a longer name.
 fn owner_rest<'a>(text: &'a str, network: &str) -> Option<&'a str> {
-    let rest = text.strip_prefix("name: \"")?.strip_prefix(network)?;
-    rest.strip_prefix("\" id: \"")
+    let rest = text.strip_prefix("name: \"")?.strip_prefix(network)?.strip_prefix('"')?;
+    (rest.starts_with(ID) || ID.starts_with(rest)).then_some(rest)
 }

@@ -54,15 +54,11 @@ impl Rules {
     }
 
     pub(super) fn add(&self, netlink: &Nfnetlink) -> Result<(), Error> {
-        let mut batch = Batch::new();
-        self.append_to(&mut batch);
-        match netlink.commit(&batch) {
-            Err(error) if error.is_not_found() => {}
-            done => return Ok(done?),
-        }
         netlink.transaction(|netlink| {
             let mut batch = frame(netlink)?;
-            self.append_to(&mut batch);
+            for rule in self.rules() {
+                batch.add_rule(CHECKS, Place::Last, rule.new);
+            }
             Ok(batch)
         })
     }
@@ -71,12 +67,6 @@ impl Rules {
         compare(POSTROUTING, &rules_of(netlink, POSTROUTING)?, &ways())?;
         let there = rules_of(netlink, CHECKS)?;
         self.rules().try_for_each(|rule| compare(CHECKS, &there, &[rule]))
-    }
-
-    fn append_to(&self, batch: &mut Batch) {
-        for rule in self.rules() {
-            batch.add_rule(CHECKS, Place::Last, rule.new);
-        }
     }
 
     fn rules(&self) -> impl Iterator<Item = Rule> {
@@ -125,12 +115,12 @@ pub(super) fn collect_garbage(
     })
 }
 
-/// Finds out whether rules could be made. Nothing has to be tried where some have been.
+/// Finds out whether rules could be made. Nothing has to be tried where they would lack nothing but themselves.
 pub(super) fn try_out(netlink: &Nfnetlink) -> Result<(), Error> {
-    if netlink.has_chain(CHECKS)? {
+    let mut batch = frame(netlink)?;
+    if batch.is_empty() {
         return Ok(());
     }
-    let mut batch = frame(netlink)?;
     let expressions = vec![Expr::Masquerade];
     batch.add_rule(CHECKS, Place::Last, NewRule { expressions, ..NewRule::default() });
     Ok(netlink.try_out(&batch)?)
@@ -149,7 +139,8 @@ fn remove_rules(
     Ok(())
 }
 
-/// A batch that makes the table, its chains, and the rules that all pods share, unless they are there.
+/// A batch that makes the table, its chains, and the rules that all pods share; empty if these rules are there,
+/// for they hold the rest: an emptied `postrouting` refuses no rule in `masq_checks`, and sends it no packet.
 fn frame(netlink: &Nfnetlink) -> Result<Batch, kernel::Error> {
     let mut batch = Batch::new();
     let there = rules_of(netlink, POSTROUTING)?;

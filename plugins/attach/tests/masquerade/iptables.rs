@@ -157,6 +157,35 @@ fn garbage_of_containers_with_long_names() {
     });
 }
 
+/// The comments are cut behind the network's name, or in it: then nobody can say whose the rules are.
+#[test]
+fn garbage_of_networks_with_long_names() {
+    for (length, is_collected) in
+        [(241, true), (242, true), (244, true), (247, true), (248, false), (252, false)]
+    {
+        in_new_netns(move || {
+            let netlink = Nfnetlink::open().unwrap();
+            let network: NetworkName = "n".repeat(length).parse().unwrap();
+            let longer: NetworkName = "n".repeat(length + 1).parse().unwrap();
+            let add = |network: &NetworkName, container_id: &str, address: &str| {
+                let owner = Owner { network, container_id, ifname: "eth0" };
+                let addresses = vec![address.parse().unwrap()];
+                let wanted = Masquerade::wanted(MasqueradeBackend::Iptables, &owner, addresses);
+                wanted.add(&netlink).unwrap();
+            };
+            add(&network, "pod-b", "10.88.0.3/24");
+            add(&longer, "pod-a", "10.89.0.2/24");
+            let before = sh("iptables -t nat -S");
+            add(&network, "pod-a", "10.88.0.2/24");
+            let valid = [("pod-b".to_owned(), "eth0".to_owned())].into_iter().collect();
+            masquerade::collect_garbage(&netlink, &network, &valid).unwrap();
+            let after = sh("iptables -t nat -S");
+            assert_eq!(after == before, is_collected, "{length}: {after}");
+            assert!(after.contains("10.89.0.2"), "{length}: a network's whose name begins so");
+        });
+    }
+}
+
 /// The reference plugins let two containers share a chain.
 #[test]
 fn containers_whose_chains_have_one_name() {

@@ -1,8 +1,14 @@
 //! In the table `nat` of the legacy variant.
 
+use std::fs::File;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
 use attach::masquerade::Kept;
 use attach::{Masquerade, MasqueradeBackend};
 use kernel::Nfnetlink;
+use nix::fcntl::{Flock, FlockArg};
 
 use super::{collect_garbage, in_new_netns, sh};
 
@@ -70,6 +76,25 @@ fn rules_of_a_dual_stack_pod() {
     });
 }
 
+/// Every process in a network namespace can lock its file.
+#[test]
+fn a_lock_on_the_namespace_keeps_nobody_waiting() {
+    in_new_netns(|| {
+        sh(HINT);
+        let namespace = File::open("/proc/thread-self/ns/net").unwrap();
+        let held = Flock::lock(namespace, FlockArg::LockExclusive).unwrap();
+        let (done, added) = mpsc::channel();
+        // In the same namespace; it ends with the test if it never comes to its end.
+        thread::spawn(move || {
+            add("pod-a", "eth0", &["10.88.0.2/24"]);
+            done.send(()).unwrap();
+        });
+        added.recv_timeout(Duration::from_secs(60)).expect("the ADD waits for the lock");
+        drop(held);
+        assert!(!listed("iptables-legacy").is_empty());
+    });
+}
+
 #[test]
 fn interfaces_of_one_container_share_the_chain() {
     in_new_netns(|| {
@@ -85,6 +110,51 @@ fn interfaces_of_one_container_share_the_chain() {
         super::remove(("pod-a", "eth1"), &Kept::Only(Vec::new()));
         assert!(listed("iptables-legacy").is_empty());
     });
+}
+
+/// None of these nodes has the kubelet's hint.
+#[test]
+fn own_rules_do_not_decide_where_the_next_ones_go() {
+    in_new_netns(|| {
+        for id in ["pod-a", "pod-b"] {
+            add(id, "eth0", &["10.88.0.2/24"]);
+        }
+        sh("iptables-legacy -A INPUT -j ACCEPT");
+        add("pod-c", "eth0", &["10.88.0.3/24"]);
+        assert!(
+            sh("iptables-legacy -t nat -S").contains("pod-c"),
+            "the others' only rule is there"
+        );
+    });
+    in_new_netns(|| {
+        sh(HINT);
+        for id in ["pod-a", "pod-b"] {
+            add(id, "eth0", &["10.88.0.2/24"]);
+        }
+        sh(&format!("{}; iptables-nft -A INPUT -j ACCEPT", HINT.replace("-N", "-X")));
+        add("pod-c", "eth0", &["10.88.0.3/24"]);
+        assert!(sh("iptables-nft -t nat -S").contains("pod-c"), "the others' only rule is there");
+    });
+}
+
+#[test]
+fn check_finds_the_rules_though_the_node_uses_the_other_variant_by_now() {
+    for (before, after, program) in [
+        ("true", HINT.to_owned(), "iptables-nft"),
+        (HINT, HINT.replace("-N", "-X"), "iptables-legacy"),
+    ] {
+        in_new_netns(move || {
+            sh(before);
+            let (netlink, wanted) =
+                (Nfnetlink::open().unwrap(), wanted("pod-a", "eth0", &["10.88.0.2/24"]));
+            wanted.add(&netlink).unwrap();
+            sh(&after);
+            wanted.check(&netlink).unwrap();
+            sh(&format!("{program} -t nat -D {CHAIN} 1"));
+            let missing = wanted.check(&netlink).unwrap_err().to_string();
+            assert!(missing.contains("iptables rule -t nat -A CNI-9b8"), "{missing}");
+        });
+    }
 }
 
 #[test]

@@ -100,19 +100,26 @@ fn the_first_pods_of_a_node_come_at_once() {
 
 #[test]
 fn what_is_wrong_around_the_rules_is_set_right() {
-    in_new_netns(|| {
-        add(POD_B, &["10.88.0.3/24"]);
-        remove(POD_B);
-        let before = sh("nft list ruleset");
-        sh("nft flush chain inet cni_plugins_masquerade postrouting
-            nft delete chain inet cni_plugins_masquerade masq_checks
-            nft add rule inet cni_plugins_masquerade postrouting accept");
-        add(POD_B, &["10.88.0.3/24"]);
-        remove(POD_B);
-        // nft lists chains in the order of their making.
-        let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
-        assert_eq!(lines(&sh("nft list ruleset")), lines(&before));
-    });
+    for broken in [
+        "flush chain inet cni_plugins_masquerade postrouting",
+        "delete chain inet cni_plugins_masquerade postrouting",
+        "flush chain inet cni_plugins_masquerade postrouting
+         nft delete chain inet cni_plugins_masquerade masq_checks
+         nft add rule inet cni_plugins_masquerade postrouting accept",
+    ] {
+        in_new_netns(move || {
+            add(POD_B, &["10.88.0.3/24"]);
+            remove(POD_B);
+            let before = sh("nft list ruleset");
+            sh(&format!("nft {broken}"));
+            add(POD_B, &["10.88.0.3/24"]);
+            wanted(POD_B, &["10.88.0.3/24"]).check(&Nfnetlink::open().unwrap()).unwrap();
+            remove(POD_B);
+            // nft lists chains in the order of their making.
+            let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
+            assert_eq!(lines(&sh("nft list ruleset")), lines(&before));
+        });
+    }
 }
 
 /// `nft` compares whole bytes of an address where a prefix allows it.
@@ -227,6 +234,18 @@ fn status_tries_and_leaves_nothing() {
         let before = sh("nft list ruleset");
         let refused = status().unwrap_err().to_string();
         assert!(refused.contains("postrouting"), "{refused}");
+        assert_eq!(sh("nft list ruleset"), before);
+        // So it could not with the pods' chain in place.
+        sh("nft add chain inet cni_plugins_masquerade masq_checks");
+        status().unwrap_err();
+        sh("nft delete table inet cni_plugins_masquerade");
+        add(POD_A, &DUAL_STACK);
+        let before = sh("nft list ruleset");
+        status().unwrap();
+        sh("nft flush chain inet cni_plugins_masquerade postrouting");
+        status().unwrap();
+        add(POD_B, &["10.88.0.3/24"]);
+        remove(POD_B);
         assert_eq!(sh("nft list ruleset"), before);
     });
 }

@@ -1,0 +1,107 @@
+//! What keeps processes of ours apart that change the same legacy tables.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::error::{Cause, Error, Result};
+
+/// A network namespace's lock, held until it is dropped, or until the process ends, however it ends.
+///
+/// It is a file that only root can open. The namespace's own file would be there for every process in it to
+/// lock, and to keep locked.
+#[derive(Debug)]
+pub(super) struct Lock {
+    #[expect(dead_code, reason = "it is held, not used")]
+    file: Flock<File>,
+}
+
+/// Where the locks are, empty files that are left for the next one and gone after a boot.
+const DIRECTORY: &str = "/run/podwire/iptables";
+
+/// How long to wait for the others: as long as the programs wait for theirs.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// How long until the next look; a command with the lock in hand runs programs for a few milliseconds.
+const PAUSE: Duration = Duration::from_millis(5);
+
+impl Lock {
+    /// Locks the namespace that this thread is in.
+    pub(super) fn take() -> Result<Self> {
+        Self::take_in(Path::new(DIRECTORY), WAIT)
+    }
+
+    fn take_in(directory: &Path, wait: Duration) -> Result<Self> {
+        let path = file_of_namespace(directory)?;
+        let failed = |cause: Cause| Error::new(format!("lock {}", path.display()), cause);
+        let mut file = open(directory, &path).map_err(|error| failed(error.into()))?;
+        let deadline = Instant::now() + wait;
+        loop {
+            file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(file) => return Ok(Self { file }),
+                Err((_, errno)) if errno != Errno::EWOULDBLOCK => return Err(failed(errno.into())),
+                Err((file, _)) => file,
+            };
+            if Instant::now() >= deadline {
+                let seconds = wait.as_secs();
+                let text =
+                    format!("another process has held it for the {seconds} s that this one waited");
+                return Err(failed(Cause::Locked(text)));
+            }
+            thread::sleep(PAUSE);
+        }
+    }
+}
+
+/// The file that stands for the namespace of this thread, by the namespace's inode.
+fn file_of_namespace(directory: &Path) -> Result<PathBuf> {
+    let namespace = "/proc/thread-self/ns/net";
+    let inode = fs::metadata(namespace)
+        .map_err(|error| Error::new(format!("look at {namespace}"), error))?
+        .ino();
+    Ok(directory.join(format!("netns-{inode}.lock")))
+}
+
+fn open(directory: &Path, path: &Path) -> io::Result<File> {
+    // Only the last one is for root alone: others have theirs beside it.
+    directory.parent().map(fs::create_dir_all).transpose()?;
+    match DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made?,
+    }
+    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, process};
+
+    use super::*;
+
+    #[test]
+    fn one_at_a_time_and_root_alone() {
+        let base = env::temp_dir().join(format!("podwire-lock-{}", process::id()));
+        let directory = base.join("iptables");
+        let held = Lock::take_in(&directory, WAIT).unwrap();
+        let error = Lock::take_in(&directory, Duration::ZERO).unwrap_err();
+        assert!(error.is_locked(), "{error}");
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        assert_eq!(mode(&directory), 0o700);
+        assert_eq!(mode(&file_of_namespace(&directory).unwrap()), 0o600);
+
+        // Given up while another one waits.
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| Lock::take_in(&directory, WAIT).map(drop));
+            thread::sleep(2 * PAUSE);
+            drop(held);
+            waiting.join().unwrap().unwrap();
+        });
+        fs::remove_dir_all(base).unwrap();
+    }
+}
