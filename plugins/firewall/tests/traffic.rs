@@ -9,10 +9,10 @@ use std::process::Command;
 use common::{Namespace, client, config, firewall, on_a_node, pod, sh};
 use serde_json::json;
 
-/// Whether an address answers.
+/// Whether an address answers, once at least: neighbours have to be found first.
 fn reaches(from: &Namespace, to: &str) -> bool {
     let pid = from.pid().to_string();
-    let arguments = ["-t", pid.as_str(), "-n", "ping", "-q", "-c", "1", "-W", "1", to];
+    let arguments = ["-t", pid.as_str(), "-n", "ping", "-q", "-c", "4", "-i", "0.3", "-W", "2", to];
     Command::new("nsenter").args(arguments).output().unwrap().status.success()
 }
 
