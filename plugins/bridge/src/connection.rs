@@ -58,6 +58,9 @@ pub(crate) fn port(config: &Config) -> BridgePort {
 /// Sets a bridge up as its configuration wants it.
 pub(crate) fn set_up_bridge(config: &Config, node: &Rtnl, bridge: &Link) -> Result<(), Error> {
     ignore_router_advertisements(&bridge.name)?;
+    if config.gateway() {
+        skip_dad(&bridge.name)?;
+    }
     let mut change = LinkChange::default();
     if !bridge.up {
         change.up = Some(true);
@@ -89,15 +92,14 @@ fn ensure_bridge<'a>(
         Err(error) => return Err(error.into()),
         Ok(()) => {
             undo.on_error("delete the bridge", || Ok(delete_unused_bridge(node, name)?));
-            skip_dad(name)?;
         }
     }
     find_bridge(node, name)?.ok_or_else(|| missing(config))
 }
 
 /// A router asks for its neighbours by its link-local address. Until that had been probed for
-/// duplicates, no pod could be reached by IPv6 from elsewhere, for a second or two. A new bridge
-/// has nobody yet who could have the same, and a random address.
+/// duplicates, no pod could be reached by IPv6 from elsewhere, for a second or two. The address
+/// of a new bridge is random, and nobody is there yet who could have the same.
 fn skip_dad(bridge: &str) -> Result<(), Error> {
     Ok(sysctl::write_if_possible(&["ipv6", "conf", bridge, "accept_dad"], "0")?)
 }
