@@ -6,7 +6,8 @@ use std::process::Command;
 use std::thread;
 
 use kernel::iptables::{
-    self, Bits, Is, Match, Nat, NatChain, Ports, Rule, SCTP, TCP, Target, UDP, address_type,
+    self, BaseChain, Bits, Changes, Iptables, Is, Match, Nat, NatChain, Ports, Rule, SCTP, TCP,
+    Table, Target, UDP, address_type,
 };
 use kernel::nft::Place;
 use kernel::{Batch, Nfnetlink};
@@ -300,5 +301,31 @@ fn a_batch_larger_than_the_sockets_buffer() {
         batch.delete_chain(Nat::V4.chain("BIG"));
         netlink.commit(&batch).unwrap();
         assert!(netlink.chain_names(Nat::V4.family(), "nat").unwrap().is_empty());
+    });
+}
+
+#[test]
+fn an_owner_is_nothing_that_iptables_sees() {
+    in_new_netns(|| {
+        let netlink = Nfnetlink::open().unwrap();
+        let iptables = Iptables::of_node(&netlink).unwrap();
+        let table = Table::FILTER_V4;
+        let rule = Rule::to(Target::Accept).source(Is::equal("10.88.0.2/32".parse().unwrap()));
+        let mut changes = Changes::new();
+        changes.add_table(table);
+        changes.add_base_chain(table, BaseChain::FORWARD);
+        changes.add_owned_rule(table, "FORWARD", Place::Last, &rule, "testnet pod-a eth0");
+        changes.add_owned_rule(table, "FORWARD", Place::Last, &rule, &"x".repeat(300));
+        iptables.commit(&changes).unwrap();
+        let owners: Vec<_> =
+            iptables.owned_rules(table, "FORWARD").unwrap().map(|one| one.owner.unwrap()).collect();
+        assert_eq!(owners, ["testnet pod-a eth0", &"x".repeat(253)]);
+        let line = "-A FORWARD -s 10.88.0.2/32 -j ACCEPT\n";
+        assert_eq!(sh("iptables -S FORWARD"), format!("-P FORWARD ACCEPT\n{line}{line}"));
+        sh("iptables -C FORWARD -s 10.88.0.2 -j ACCEPT; nft list ruleset");
+        sh(
+            "iptables -D FORWARD -s 10.88.0.2 -j ACCEPT; iptables -D FORWARD -s 10.88.0.2 -j ACCEPT",
+        );
+        assert_eq!(sh("iptables -S FORWARD"), "-P FORWARD ACCEPT\n");
     });
 }

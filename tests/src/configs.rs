@@ -43,6 +43,12 @@ pub fn portmap() -> Value {
     json!({"type": "portmap", "capabilities": {"portMappings": true}})
 }
 
+/// firewall by iptables, as podman and nerdctl have it.
+#[must_use]
+pub fn firewall() -> Value {
+    json!({"type": "firewall", "backend": "iptables", "ingressPolicy": "same-bridge"})
+}
+
 /// tuning that changes a setting and attributes of the interface.
 #[must_use]
 pub fn tuning() -> Value {

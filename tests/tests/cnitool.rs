@@ -14,8 +14,8 @@ use tests::configs::port;
 use tests::{Cmd, NODE, Needs, Output, Plugins, Suite, TcpEcho, World};
 use tests::{conflist_program, differences, fetch, netns_path, tool, workspace};
 
-const OURS: [&str; 6] = ["bridge", "host-local", "loopback", "portmap", "ptp", "tuning"];
-const OTHERS: [&str; 1] = ["firewall"];
+const OURS: [&str; 7] =
+    ["bridge", "firewall", "host-local", "loopback", "portmap", "ptp", "tuning"];
 
 /// A program that runs a network's chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,12 +30,10 @@ impl Tool {
             Self::Cnitool => tool("cnitool").unwrap(),
             Self::Conflist => conflist_program(),
         };
-        let path = [Plugins::ours().dir, Plugins::go().dir];
-        let path: Vec<_> = path.iter().map(|dir| dir.to_string_lossy()).collect();
         let call = Cmd::new(program)
             .args([command, network, &netns_path("pod-a")])
             .env("NETCONFPATH", examples().to_string_lossy())
-            .env("CNI_PATH", path.join(":"))
+            .env("CNI_PATH", Plugins::ours().dir.to_string_lossy())
             .env("CAP_ARGS", json!({"portMappings": [port("tcp", 8080, 80)]}).to_string());
         world.run(NODE, &call).success()
     }
@@ -43,10 +41,7 @@ impl Tool {
 
 fn main() -> ExitCode {
     let mut suite = Suite::new();
-    let needs = Needs::plugins(&Plugins::ours(), &OURS)
-        .and(&Plugins::go(), &OTHERS)
-        .conflist()
-        .tools(&["cnitool", "iptables"]);
+    let needs = Needs::plugins(&Plugins::ours(), &OURS).conflist().tools(&["cnitool", "iptables"]);
     for network in networks() {
         for (name, tool) in [("cnitool", Tool::Cnitool), ("conflist", Tool::Conflist)] {
             let network = network.clone();

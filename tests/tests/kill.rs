@@ -21,13 +21,13 @@ use std::thread;
 
 use serde_json::{Value, json};
 use tests::configs::{
-    MASQUERADE_BACKENDS, POD_SUBNET, POD_SUBNET6, PORTMAP_BACKENDS, bandwidth, bridge, port,
-    portmap, portmap_by, ptp, tuning, with,
+    MASQUERADE_BACKENDS, POD_SUBNET, POD_SUBNET6, PORTMAP_BACKENDS, bandwidth, bridge, firewall,
+    port, portmap, portmap_by, ptp, tuning, with,
 };
 use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, differences, panic_message};
 
-const ALL: [&str; 7] =
-    ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp", "tuning"];
+const ALL: [&str; 8] =
+    ["bandwidth", "bridge", "firewall", "host-local", "loopback", "portmap", "ptp", "tuning"];
 /// Where the plugins stand in a world: links, and a script for the one that is to die.
 const BIN: &str = "/run/bin";
 /// Where strace writes what it saw.
@@ -89,10 +89,11 @@ struct Victim {
 /// Each plugin with each kind of rules; bridge masquerades as ptp does, by the same code.
 fn victims() -> Vec<Victim> {
     let with = |plugin| move |&backend: &&'static str| Victim { plugin, backend };
-    let mut victims: Vec<_> = ["bandwidth", "bridge", "host-local", "loopback", "tuning"]
-        .iter()
-        .map(|it| with(*it)(&"iptables"))
-        .collect();
+    let mut victims: Vec<_> =
+        ["bandwidth", "bridge", "firewall", "host-local", "loopback", "tuning"]
+            .iter()
+            .map(|it| with(*it)(&"iptables"))
+            .collect();
     victims.extend(PORTMAP_BACKENDS.iter().map(with("portmap")));
     victims.extend(MASQUERADE_BACKENDS.iter().map(with("ptp")));
     victims
@@ -251,6 +252,7 @@ impl Node {
             "ptp" => vec![with(ptp(&subnets), &masquerading), portmap()],
             "portmap" => vec![ptp(&subnets), portmap_by(backend)],
             "bandwidth" => vec![bridge(&subnets), portmap(), bandwidth(10, 10)],
+            "firewall" => vec![bridge(&subnets), portmap(), firewall()],
             "tuning" => vec![bridge(&subnets), portmap(), tuning()],
             _ => vec![bridge(&subnets), portmap()],
         };

@@ -12,8 +12,17 @@ use std::sync::Arc;
 use tests::reference::{Accepted, Case};
 use tests::{Needs, Plugins, Suite, vm, workspace};
 
-const ALL: [&str; 8] =
-    ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp", "static", "tuning"];
+const ALL: [&str; 9] = [
+    "bandwidth",
+    "bridge",
+    "firewall",
+    "host-local",
+    "loopback",
+    "portmap",
+    "ptp",
+    "static",
+    "tuning",
+];
 /// Cases of an ADD that the kernel refuses; `vlan.rs` has those where it succeeds.
 const WITHOUT_VLANS: &str = "bridge-vlan";
 

@@ -10,12 +10,14 @@ use std::thread;
 
 use serde_json::{Value, json};
 use tests::configs::{
-    POD_SUBNET, POD_SUBNET6, bandwidth, bridge, host_local, port, portmap, ptp, tuning, with,
+    POD_SUBNET, POD_SUBNET6, bandwidth, bridge, firewall, host_local, port, portmap, ptp, tuning,
+    with,
 };
 use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, call, differences, netns_path};
 
 const BOTH_FAMILIES: [&str; 2] = [POD_SUBNET, POD_SUBNET6];
-const ALL: [&str; 6] = ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp"];
+const ALL: [&str; 7] =
+    ["bandwidth", "bridge", "firewall", "host-local", "loopback", "portmap", "ptp"];
 
 fn main() -> ExitCode {
     let ours = Plugins::ours();
@@ -53,6 +55,12 @@ fn main() -> ExitCode {
             case("we_check_what_they_added", |it, ours, theirs| check(it, theirs, ours));
             case("we_delete_by_names_what_they_added", we_delete_by_names_what_they_added);
         }
+        for (name, test) in FIREWALL {
+            let network = [bridge(&BOTH_FAMILIES), portmap(), firewall()];
+            let (ours, theirs) = (ours.clone(), theirs.clone());
+            let name = format!("{}::firewall::{name}", theirs.label);
+            suite.case(&name, &needs, move || test(&network, &ours, &theirs));
+        }
         let mut case = |name: &str, needs: &Needs, test: fn(&Plugins, &Plugins)| {
             let (ours, theirs) = (ours.clone(), theirs.clone());
             suite.case(&format!("{}::{name}", theirs.label), needs, move || test(&ours, &theirs));
@@ -65,6 +73,14 @@ fn main() -> ExitCode {
     }
     suite.run()
 }
+
+/// Who changes over in which direction; nothing of theirs tells by names whose it is.
+const FIREWALL: [(&str, Test); 4] = [
+    ("they_delete_what_we_added", hand_over),
+    ("we_delete_what_they_added", |it, ours, theirs| hand_over(it, theirs, ours)),
+    ("they_check_what_we_added", check),
+    ("we_check_what_they_added", |it, ours, theirs| check(it, theirs, ours)),
+];
 
 /// A case for a network of three plugins, ours and theirs.
 type Test = fn(&[Value; 3], &Plugins, &Plugins);

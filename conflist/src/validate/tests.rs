@@ -260,7 +260,7 @@ fn chained_plugins() {
             n.conflist:4: warning: key "plugins[2]": does not declare "portMappings", so that runtimes pass none: add "capabilities": {"portMappings": true}
             n.conflist:5: error: key "plugins[3].ingressRate": does not go without ingressBurst
             n.conflist:6: warning: key "plugins[4]": does not declare "bandwidth", so that runtimes pass none: add "capabilities": {"bandwidth": true}
-            n.conflist:7: error: key "plugins[5].backend": "ufw" is not one of iptables, firewalld, nftables
+            n.conflist:7: error: key "plugins[5].backend": "ufw" is not one of iptables, firewalld
             n.conflist:7: error: key "plugins[5].ingressPolicy": "samebridge" is not one of open, same-bridge, isolated; did you mean "same-bridge"?
             n.conflist:9: error: key "plugins[6].sysctl.net.core.somaxconn": should be a text, is a number
             n.conflist:9: error: key "plugins[6].mac": "c2" is not an Ethernet address, such as c2:11:22:33:44:55

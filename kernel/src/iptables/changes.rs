@@ -1,8 +1,8 @@
-//! Changes to the tables `nat`, whichever variant of iptables they are for.
+//! Changes to tables, whichever variant of iptables they are for.
 
 use std::fmt::{Display, Formatter, Result};
 
-use super::{Nat, NatChain, Rule};
+use super::{BaseChain, Rule, Table};
 use crate::nfnetlink::Batch;
 use crate::nft::Place;
 
@@ -12,17 +12,18 @@ pub struct Changes {
     pub(super) all: Vec<Change>,
 }
 
-/// One of them.
+/// One of them; there are never many.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(clippy::large_enum_variant, reason = "most of them are rules")]
 pub(super) enum Change {
-    AddTable { nat: Nat },
-    AddBaseChain { nat: Nat, base: NatChain },
-    AddChain { nat: Nat, chain: String },
-    CreateChain { nat: Nat, chain: String },
-    FlushChain { nat: Nat, chain: String },
-    DeleteChain { nat: Nat, chain: String },
-    AddRule { nat: Nat, chain: String, place: Place, rule: Rule },
-    DeleteRule { nat: Nat, chain: String, handle: u64 },
+    AddTable { table: Table },
+    AddBaseChain { table: Table, base: BaseChain },
+    AddChain { table: Table, chain: String },
+    CreateChain { table: Table, chain: String },
+    FlushChain { table: Table, chain: String },
+    DeleteChain { table: Table, chain: String },
+    AddRule { table: Table, chain: String, place: Place, rule: Rule, owner: Option<String> },
+    DeleteRule { table: Table, chain: String, handle: u64 },
 }
 
 impl Changes {
@@ -33,44 +34,59 @@ impl Changes {
     }
 
     /// Makes the table unless it is there.
-    pub fn add_table(&mut self, nat: Nat) {
-        self.all.push(Change::AddTable { nat });
+    pub fn add_table(&mut self, table: impl Into<Table>) {
+        self.all.push(Change::AddTable { table: table.into() });
     }
 
     /// Makes a base chain unless it is there, as iptables has it.
-    pub fn add_base_chain(&mut self, nat: Nat, base: NatChain) {
-        self.all.push(Change::AddBaseChain { nat, base });
+    pub fn add_base_chain(&mut self, table: impl Into<Table>, base: impl Into<BaseChain>) {
+        self.all.push(Change::AddBaseChain { table: table.into(), base: base.into() });
     }
 
     /// Makes a chain unless it is there.
-    pub fn add_chain(&mut self, nat: Nat, chain: &str) {
-        self.all.push(Change::AddChain { nat, chain: chain.to_owned() });
+    pub fn add_chain(&mut self, table: impl Into<Table>, chain: &str) {
+        self.all.push(Change::AddChain { table: table.into(), chain: chain.to_owned() });
     }
 
     /// Makes a chain; all changes fail with EEXIST if it is there.
-    pub fn create_chain(&mut self, nat: Nat, chain: &str) {
-        self.all.push(Change::CreateChain { nat, chain: chain.to_owned() });
+    pub fn create_chain(&mut self, table: impl Into<Table>, chain: &str) {
+        self.all.push(Change::CreateChain { table: table.into(), chain: chain.to_owned() });
     }
 
     /// Deletes all rules of a chain; fails with ENOENT if there is no such chain.
-    pub fn flush_chain(&mut self, nat: Nat, chain: &str) {
-        self.all.push(Change::FlushChain { nat, chain: chain.to_owned() });
+    pub fn flush_chain(&mut self, table: impl Into<Table>, chain: &str) {
+        self.all.push(Change::FlushChain { table: table.into(), chain: chain.to_owned() });
     }
 
     /// Deletes a chain; fails with EBUSY if it is not empty or used by then, with ENOENT if it is not there.
-    pub fn delete_chain(&mut self, nat: Nat, chain: &str) {
-        self.all.push(Change::DeleteChain { nat, chain: chain.to_owned() });
+    pub fn delete_chain(&mut self, table: impl Into<Table>, chain: &str) {
+        self.all.push(Change::DeleteChain { table: table.into(), chain: chain.to_owned() });
     }
 
     /// Adds a rule.
-    pub fn add_rule(&mut self, nat: Nat, chain: &str, place: Place, rule: &Rule) {
-        let (chain, rule) = (chain.to_owned(), rule.clone());
-        self.all.push(Change::AddRule { nat, chain, place, rule });
+    pub fn add_rule(&mut self, table: impl Into<Table>, chain: &str, place: Place, rule: &Rule) {
+        let (table, chain, rule) = (table.into(), chain.to_owned(), rule.clone());
+        self.all.push(Change::AddRule { table, chain, place, rule, owner: None });
+    }
+
+    /// Adds a rule with its owner's name on it, at most 253 bytes, which `iptables` neither shows nor compares:
+    /// `-C` and `-D` find the rule without it. The legacy variant has no room for that and drops it.
+    pub fn add_owned_rule(
+        &mut self,
+        table: impl Into<Table>,
+        chain: &str,
+        place: Place,
+        rule: &Rule,
+        owner: &str,
+    ) {
+        let (table, chain, rule) = (table.into(), chain.to_owned(), rule.clone());
+        let owner = Some(owner.to_owned());
+        self.all.push(Change::AddRule { table, chain, place, rule, owner });
     }
 
     /// Deletes one rule; fails with ENOENT if it is not there.
-    pub fn delete_rule(&mut self, nat: Nat, chain: &str, handle: u64) {
-        self.all.push(Change::DeleteRule { nat, chain: chain.to_owned(), handle });
+    pub fn delete_rule(&mut self, table: impl Into<Table>, chain: &str, handle: u64) {
+        self.all.push(Change::DeleteRule { table: table.into(), chain: chain.to_owned(), handle });
     }
 
     /// The changes as messages to nf_tables.
@@ -79,17 +95,17 @@ impl Changes {
         let mut batch = Batch::new();
         for change in &self.all {
             match change {
-                Change::AddTable { nat } => nat.add_table(&mut batch),
-                Change::AddBaseChain { nat, base } => nat.add_base_chain(&mut batch, *base),
-                Change::AddChain { nat, chain } => batch.add_chain(nat.chain(chain)),
-                Change::CreateChain { nat, chain } => batch.create_chain(nat.chain(chain)),
-                Change::FlushChain { nat, chain } => batch.flush_chain(nat.chain(chain)),
-                Change::DeleteChain { nat, chain } => batch.delete_chain(nat.chain(chain)),
-                Change::AddRule { nat, chain, place, rule } => {
-                    nat.add_rule(&mut batch, chain, *place, rule);
+                Change::AddTable { table } => batch.add_table(table.family, table.name),
+                Change::AddBaseChain { table, base } => base.add_to(&mut batch, *table),
+                Change::AddChain { table, chain } => batch.add_chain(table.chain(chain)),
+                Change::CreateChain { table, chain } => batch.create_chain(table.chain(chain)),
+                Change::FlushChain { table, chain } => batch.flush_chain(table.chain(chain)),
+                Change::DeleteChain { table, chain } => batch.delete_chain(table.chain(chain)),
+                Change::AddRule { table, chain, place, rule, owner } => {
+                    table.add_rule(&mut batch, chain, *place, rule, owner.as_deref());
                 }
-                Change::DeleteRule { nat, chain, handle } => {
-                    batch.delete_rule(nat.chain(chain), *handle);
+                Change::DeleteRule { table, chain, handle } => {
+                    batch.delete_rule(table.chain(chain), *handle);
                 }
             }
         }
@@ -98,16 +114,16 @@ impl Changes {
 }
 
 impl Change {
-    pub(super) fn nat(&self) -> Nat {
+    pub(super) fn table(&self) -> Table {
         match self {
-            Self::AddTable { nat }
-            | Self::AddBaseChain { nat, .. }
-            | Self::AddChain { nat, .. }
-            | Self::CreateChain { nat, .. }
-            | Self::FlushChain { nat, .. }
-            | Self::DeleteChain { nat, .. }
-            | Self::AddRule { nat, .. }
-            | Self::DeleteRule { nat, .. } => *nat,
+            Self::AddTable { table }
+            | Self::AddBaseChain { table, .. }
+            | Self::AddChain { table, .. }
+            | Self::CreateChain { table, .. }
+            | Self::FlushChain { table, .. }
+            | Self::DeleteChain { table, .. }
+            | Self::AddRule { table, .. }
+            | Self::DeleteRule { table, .. } => *table,
         }
     }
 }
@@ -115,10 +131,10 @@ impl Change {
 /// The operation and its object, for errors.
 impl Display for Change {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
-        let program = self.nat().program();
+        let program = self.table().program();
         match self {
-            Self::AddTable { .. } => write!(f, "{program}: add table nat"),
-            Self::AddBaseChain { base, .. } => write!(f, "{program}: add chain {}", base.name()),
+            Self::AddTable { table } => write!(f, "{program}: add table {}", table.name),
+            Self::AddBaseChain { base, .. } => write!(f, "{program}: add chain {}", base.name),
             Self::AddChain { chain, .. } | Self::CreateChain { chain, .. } => {
                 write!(f, "{program}: add chain {chain}")
             }

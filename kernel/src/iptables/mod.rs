@@ -27,7 +27,7 @@ use crate::nft::Expr;
 
 pub use arguments::{ArgumentError, parse_matches};
 pub use changes::Changes;
-pub use table::{Nat, NatChain};
+pub use table::{BaseChain, Nat, NatChain, OwnedRule, Table};
 pub use variant::Iptables;
 
 /// `IPPROTO_TCP`.

@@ -33,7 +33,7 @@ fn decoded(capture: &Capture) -> Rule {
 #[test]
 fn every_captured_rule_is_written_as_iptables_writes_it() {
     let all: Vec<_> = captures(RULES_V4).into_iter().chain(captures(RULES_V6)).collect();
-    assert_eq!(all.len(), 68);
+    assert_eq!(all.len(), 80);
     for capture in &all {
         let rule = decoded(capture);
         let mut batch = Batch::new();
@@ -41,6 +41,7 @@ fn every_captured_rule_is_written_as_iptables_writes_it() {
         let new = NewRule {
             expressions: rule.encode(family_of(capture)),
             comment: None,
+            owner: None,
             compat: Some(rule.compat()),
         };
         batch.add_rule(chain_of(capture), place, new);
@@ -123,6 +124,27 @@ fn rules_of_portmap() {
         &Rule::to(Target::Dnat { address: ip("fd00:88::2"), port: Some(80) })
             .protocol(TCP)
             .destination_port(8080),
+    );
+}
+
+#[test]
+fn rules_of_firewall() {
+    let states = ct_state::RELATED | ct_state::ESTABLISHED;
+    check(
+        "ip6tables -t filter -A CHAIN -d fd00:88::2 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        &Rule::to(Target::Accept)
+            .destination(net("fd00:88::2/128"))
+            .matching(Match::ConntrackState(Is::equal(states))),
+    );
+    let comment = "CNI firewall plugin rules (ingressPolicy: isolated)";
+    check(
+        "iptables -t filter -A CHAIN -i cni0 ! -o cni0 -j NEXT -m comment --comment \"CNI firewall plugin rules \
+         (ingressPolicy: isolated)\"",
+        &Rule {
+            in_interface: Some(Is::equal("cni0".into())),
+            out_interface: Some(Is::not("cni0".into())),
+            ..Rule::jump("NEXT").comment(comment)
+        },
     );
 }
 
@@ -214,6 +236,12 @@ fn tables_and_chains_are_written_as_iptables_writes_them() {
     check_batch("iptables -t nat -A PREROUTING -j CHAIN", with_jump(NatChain::Prerouting));
     check_batch("iptables -t nat -A OUTPUT -j CHAIN", with_jump(NatChain::Output));
     check_batch("iptables -t nat -A POSTROUTING -j CHAIN", with_jump(NatChain::Postrouting));
+    check_batch("iptables -t filter -A FORWARD -j CHAIN", |batch| {
+        let mut changes = Changes::new();
+        changes.add_base_chain(Table::FILTER_V4, BaseChain::FORWARD);
+        changes.add_rule(Table::FILTER_V4, "FORWARD", Place::Last, &Rule::jump("CHAIN"));
+        *batch = changes.batch();
+    });
     check_batch("iptables -t nat -F CHAIN", |batch| batch.flush_chain(Nat::V4.chain("CHAIN")));
 }
 

@@ -4,13 +4,13 @@
 //! kube-proxy and others do is seen, and kept in its order, only in the variant that they use.
 
 use super::changes::Changes;
-use super::legacy::{HINT_TABLE, HINTS, Legacy};
-use super::{Nat, Rule};
+use super::legacy::{FAMILIES, HINT_TABLE, HINTS, Legacy};
+use super::{OwnedRule, Rule, Table};
 use crate::error::{Cause, Error, Result};
 use crate::nfnetlink::Nfnetlink;
-use crate::nft::{Chain, Family};
+use crate::nft::Chain;
 
-/// The tables `nat` of iptables and ip6tables, in one of the variants.
+/// The tables of iptables and ip6tables, in one of the variants.
 #[derive(Debug)]
 pub struct Iptables<'n> {
     netlink: &'n Nfnetlink,
@@ -20,8 +20,6 @@ pub struct Iptables<'n> {
 
 /// The tables that iptables has.
 const TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
-
-const FAMILIES: [Nat; 2] = [Nat::V4, Nat::V6];
 
 impl<'n> Iptables<'n> {
     /// The variant that this node uses, one for both families: the one where the kubelet has left its hint, else
@@ -55,8 +53,13 @@ impl<'n> Iptables<'n> {
         Ok(nf_tables)
     }
 
-    /// Every variant that can hold rules, for those who remove some: a node may have changed over.
+    /// Every variant that can hold rules in tables `nat`, for those who remove some: a node may have changed over.
     pub fn all(netlink: &'n Nfnetlink) -> Result<Vec<Self>> {
+        Self::all_with(netlink, "nat")
+    }
+
+    /// Every variant that can hold rules in tables of this name.
+    pub fn all_with(netlink: &'n Nfnetlink, table: &str) -> Result<Vec<Self>> {
         let nf_tables = Self { netlink, legacy: None };
         if !Legacy::is_possible()? {
             return Ok(vec![nf_tables]);
@@ -65,7 +68,7 @@ impl<'n> Iptables<'n> {
         if netlink.has_nf_tables()? {
             all.push(nf_tables);
         }
-        if Legacy::has_nat()? {
+        if Legacy::has_table(table)? {
             // Without the programs, nobody has written any.
             let legacy = Legacy::open()?;
             all.extend(legacy.map(|legacy| Self { netlink, legacy: Some(legacy) }));
@@ -101,28 +104,44 @@ impl<'n> Iptables<'n> {
     }
 
     /// Whether there is such a chain.
-    pub fn has_chain(&self, nat: Nat, chain: &str) -> Result<bool> {
+    pub fn has_chain(&self, table: impl Into<Table>, chain: &str) -> Result<bool> {
         match &self.legacy {
-            None => self.netlink.has_chain(nat.chain(chain)),
-            Some(legacy) => legacy.has_chain(nat, chain),
+            None => self.netlink.has_chain(table.into().chain(chain)),
+            Some(legacy) => legacy.has_chain(table.into(), chain),
         }
     }
 
     /// The names of all chains; for GC, not for ADD.
-    pub fn chain_names(&self, nat: Nat) -> Result<Vec<String>> {
+    pub fn chain_names(&self, table: impl Into<Table>) -> Result<Vec<String>> {
+        let table = table.into();
         match &self.legacy {
-            None => self.netlink.chain_names(nat.family(), "nat"),
-            Some(legacy) => legacy.chain_names(nat),
+            None => self.netlink.chain_names(table.family, table.name),
+            Some(legacy) => legacy.chain_names(table),
         }
     }
 
     /// The rules of a chain with their handles, in their order; none if there is no such chain.
-    pub fn rules(&self, nat: Nat, chain: &str) -> Result<impl Iterator<Item = (u64, Rule)>> {
+    pub fn rules(
+        &self,
+        table: impl Into<Table>,
+        chain: &str,
+    ) -> Result<impl Iterator<Item = (u64, Rule)>> {
+        Ok(self.owned_rules(table, chain)?.map(|one| (one.handle, one.rule)))
+    }
+
+    /// As [`Iptables::rules`], with whose they are.
+    pub fn owned_rules(
+        &self,
+        table: impl Into<Table>,
+        chain: &str,
+    ) -> Result<impl Iterator<Item = OwnedRule>> {
+        let table = table.into();
         let (nf_tables, legacy) = match &self.legacy {
-            None => (Some(nat.rules(self.netlink, chain)?), Vec::new()),
-            Some(legacy) => (None, legacy.rules(nat, chain)?),
+            None => (Some(table.listed(self.netlink, chain)?), Vec::new()),
+            Some(legacy) => (None, legacy.rules(table, chain)?),
         };
-        Ok(nf_tables.into_iter().flatten().chain(legacy))
+        let unnamed = |(handle, rule)| OwnedRule { handle, rule, owner: None };
+        Ok(nf_tables.into_iter().flatten().chain(legacy.into_iter().map(unnamed)))
     }
 
     /// Makes all the changes, or none of them, whatever the tables look like.
@@ -146,7 +165,7 @@ impl<'n> Iptables<'n> {
 
     /// Of `nf_tables`.
     fn has_hint(&self) -> Result<bool> {
-        for family in [Family::Ipv4, Family::Ipv6] {
+        for family in FAMILIES {
             for name in HINTS {
                 if self.netlink.has_chain(Chain { family, table: HINT_TABLE, name })? {
                     return Ok(true);
@@ -158,8 +177,8 @@ impl<'n> Iptables<'n> {
 
     /// Of `nf_tables`.
     fn count_rules(&self, is_meant: fn(&str, Option<&str>) -> bool) -> Result<usize> {
-        FAMILIES.iter().try_fold(0, |sum, nat| {
-            Ok(sum + self.netlink.count_rules(nat.family(), &TABLES, is_meant)?)
+        FAMILIES.iter().try_fold(0, |sum, family| {
+            Ok(sum + self.netlink.count_rules(*family, &TABLES, is_meant)?)
         })
     }
 }

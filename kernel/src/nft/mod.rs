@@ -73,6 +73,8 @@ pub struct NewRule {
     pub expressions: Vec<Expr>,
     /// A comment as the program `nft` keeps it, at most 128 bytes.
     pub comment: Option<String>,
+    /// Whose it is, at most 253 bytes, where no program looks.
+    pub owner: Option<String>,
     /// Protocol and flags of `NFTA_RULE_COMPAT`, for rules that use `x_tables` extensions.
     pub compat: Option<(u32, u32)>,
 }

@@ -5,6 +5,7 @@ use netlink_packet_netfilter::nftables::{
 };
 
 use super::attribute::{attributes, be_u64, string};
+use super::write::{COMMENT, OWNER};
 use super::{Chain, Expr, Family, Verdict};
 use crate::error::Result;
 use crate::nfnetlink::Nfnetlink;
@@ -26,6 +27,8 @@ pub struct Listed {
     pub expressions: Vec<Expr>,
     /// Its comment, if the program `nft` or a [`NewRule`](super::NewRule) gave it one.
     pub comment: Option<String>,
+    /// Whose it is, if a [`NewRule`](super::NewRule) said so.
+    pub owner: Option<String>,
 }
 
 impl Nfnetlink {
@@ -114,7 +117,7 @@ impl Listed {
     /// Reads an `NFT_MSG_NEWRULE` behind its nfgenmsg; none if it belongs to another chain, as kernels that
     /// do not filter by chain would send it.
     pub(crate) fn parse(body: &[u8], chain: Chain<'_>) -> Option<Self> {
-        let mut rule = Listed { handle: 0, expressions: Vec::new(), comment: None };
+        let mut rule = Listed { handle: 0, expressions: Vec::new(), comment: None, owner: None };
         for (kind, value) in attributes(body) {
             match kind {
                 NFTA_RULE_TABLE if string(value) != chain.table => return None,
@@ -123,7 +126,10 @@ impl Listed {
                 NFTA_RULE_EXPRESSIONS => {
                     rule.expressions = attributes(value).map(|e| Expr::parse(e.1)).collect();
                 }
-                NFTA_RULE_USERDATA => rule.comment = comment(value),
+                NFTA_RULE_USERDATA => {
+                    rule.comment = comment(value);
+                    rule.owner = udata_text(value, OWNER);
+                }
                 _ => {}
             }
         }
@@ -132,10 +138,14 @@ impl Listed {
 }
 
 /// The comment among the program nft's own data: entries of type, length, value.
-pub(super) fn comment(mut udata: &[u8]) -> Option<String> {
+pub(super) fn comment(udata: &[u8]) -> Option<String> {
+    udata_text(udata, COMMENT)
+}
+
+fn udata_text(mut udata: &[u8], wanted: u8) -> Option<String> {
     while let [kind, len, rest @ ..] = udata {
         let (value, after) = rest.split_at_checked((*len).into())?;
-        if *kind == 0 {
+        if *kind == wanted {
             return Some(string(value).to_owned());
         }
         udata = after;

@@ -23,7 +23,7 @@ fn check(text: &'static str, chain: Chain<'_>, comments: &[Option<&str>]) {
         assert!(!expressions.iter().any(|it| matches!(it, Expr::Other { .. })), "{expressions:?}");
         found.push(comment.clone());
         let mut batch = Batch::new();
-        batch.add_rule(chain, Place::Last, NewRule { expressions, comment, compat: None });
+        batch.add_rule(chain, Place::Last, NewRule { expressions, comment, ..NewRule::default() });
         assert_eq!(batch.requests[0].payload, capture.new_rule(), "{}", capture.command);
     }
     assert_eq!(found.iter().map(Option::as_deref).collect::<Vec<_>>(), comments);

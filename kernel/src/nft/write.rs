@@ -15,6 +15,12 @@ const NLM_F_APPEND: u16 = 0x800;
 const NF_ACCEPT: u32 = 1;
 /// Longer ones are what `nft` does not take.
 const COMMENT_MAX: usize = 128;
+/// What fits into `NFT_USERDATA_MAXLEN` bytes beside type, length and final zero.
+const OWNER_MAX: usize = 253;
+/// `NFTNL_UDATA_RULE_COMMENT`.
+pub(super) const COMMENT: u8 = 0;
+/// A type of our own: nft and iptables pass over those that they do not know.
+pub(super) const OWNER: u8 = 0x70;
 
 impl Batch {
     /// Makes a table unless it is there.
@@ -94,8 +100,12 @@ impl Batch {
                 DefaultNla::new(2, flags.to_be_bytes().to_vec()),
             ]));
         }
-        if let Some(comment) = rule.comment {
-            attributes.push(RuleAttribute::UserData(comment_udata(&comment)));
+        let mut udata = rule.comment.map(|text| comment_udata(&text)).unwrap_or_default();
+        if let Some(owner) = rule.owner {
+            udata.extend(text_udata(OWNER, &owner, OWNER_MAX));
+        }
+        if !udata.is_empty() {
+            attributes.push(RuleAttribute::UserData(udata));
         }
         let flags = match place {
             Place::First => NLM_F_CREATE,
@@ -135,9 +145,12 @@ fn in_chain(chain: Chain<'_>) -> Vec<RuleAttribute> {
 
 /// The program nft's own format (`include/udata.h` of libnftnl): type 0, length with the final zero, text.
 pub(super) fn comment_udata(comment: &str) -> Vec<u8> {
-    const COMMENT: u8 = 0;
-    let text = comment.as_bytes();
-    let text = &text[..text.len().min(COMMENT_MAX)];
+    text_udata(COMMENT, comment, COMMENT_MAX)
+}
+
+fn text_udata(kind: u8, text: &str, max: usize) -> Vec<u8> {
+    let text = text.as_bytes();
+    let text = &text[..text.len().min(max)];
     let len = u8::try_from(text.len() + 1).unwrap_or(u8::MAX);
-    [&[COMMENT, len], text, &[0]].concat()
+    [&[kind, len], text, &[0]].concat()
 }

@@ -91,7 +91,7 @@ impl MacSpoofCheck {
         let rule = |expressions| NewRule {
             expressions,
             comment: Some(self.names.comment.clone()),
-            compat: None,
+            ..NewRule::default()
         };
         let jump = |to: &str| Expr::Verdict(Verdict::Jump(to.to_owned()));
         let equal = |value| Expr::Cmp { negated: false, value };

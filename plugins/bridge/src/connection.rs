@@ -62,6 +62,9 @@ pub(crate) fn port(config: &Config) -> BridgePort {
 /// Sets a bridge up as its configuration wants it.
 pub(crate) fn set_up_bridge(config: &Config, node: &Rtnl, bridge: &Link) -> Result<(), Error> {
     ignore_router_advertisements(&bridge.name)?;
+    if config.gateway() {
+        skip_dad(&bridge.name)?;
+    }
     let mut change = LinkChange::default();
     if !bridge.up {
         change.up = Some(true);
@@ -98,15 +101,14 @@ fn ensure_bridge<'a>(
         Err(error) => return Err(error.into()),
         Ok(()) => {
             undo.on_error("delete the bridge", || Ok(delete_unused_bridge(node, name)?));
-            skip_dad(name)?;
         }
     }
     find_bridge(node, name)?.ok_or_else(|| no_bridge(config))
 }
 
 /// A router asks for its neighbours by its link-local address. Until that had been probed for
-/// duplicates, no pod could be reached by IPv6 from elsewhere, for a second or two. A new bridge,
-/// or VLAN, has nobody yet who could have the same, and a random address.
+/// duplicates, no pod could be reached by IPv6 from elsewhere, for a second or two. The address
+/// of a new link of the node's is random, and nobody is there yet who could have the same.
 pub(crate) fn skip_dad(link: &str) -> Result<(), Error> {
     Ok(sysctl::write_if_possible(&["ipv6", "conf", link, "accept_dad"], "0")?)
 }

@@ -44,9 +44,9 @@ pub(crate) fn ensure<'a>(
             let (vlans, index) = (vlans.clone(), link.index);
             move || Ok(delete_unused(index, node, &vlans, &of_this_add)?)
         });
-        skip_dad(&name)?;
     }
     // Also if they were there: who made them may have been stopped halfway.
+    skip_dad(&name)?;
     ignore_router_advertisements(&name)?;
     if let Some(port) = &port {
         ignore_router_advertisements(&port.name)?;

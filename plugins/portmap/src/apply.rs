@@ -42,17 +42,10 @@ pub(crate) fn add(
     Ok(ends)
 }
 
-/// Finds a rule that is missing from all variants of iptables that the node has: which one its rules belong to may
-/// have changed since, by what others do.
+/// Finds a rule that is missing. Which variant of iptables the node uses may have changed since ADD, by what others
+/// do, so the rules may be in either.
 pub(crate) fn check(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
-    let mut result = Ok(());
-    for iptables in &Iptables::all(netlink)? {
-        result = check_in(iptables, plan);
-        if result.is_ok() {
-            break;
-        }
-    }
-    result
+    Iptables::check(netlink, |iptables| check_in(iptables, plan))
 }
 
 fn check_in(iptables: &Iptables<'_>, plan: &Plan) -> Result<(), Error> {

@@ -52,11 +52,6 @@ impl Plugin for Portmap {
         }
         let names = (&call.network.name, call.container_id());
         Undo::around(|undo| {
-            if settings.masquerades() && is_mapped {
-                for cidr in pod.iter().filter(|cidr| cidr.is_ipv4()) {
-                    route_loopback_to(*cidr)?;
-                }
-            }
             let elements = nftables::Plan::new(names.0, names.1, &settings, &pod);
             let mut replaced = add_rules(&netlink, names, &settings, &pod, &elements)?;
             undo.on_error("remove the rules", || {
@@ -66,6 +61,11 @@ impl Plugin for Portmap {
             });
             take_over(&netlink, names, settings.backend, &elements, &mut replaced)?;
             flows::forget_ends(&netlink, &replaced)?;
+            if settings.masquerades() && is_mapped {
+                for cidr in pod.iter().filter(|cidr| cidr.is_ipv4()) {
+                    route_loopback_to(*cidr)?;
+                }
+            }
             flows::forget_udp(&netlink, &settings.mappings, &pod)?;
             Ok(result.clone())
         })

@@ -17,6 +17,7 @@ use tests::{NODE, Needs, Plugins, Pod, Suite, World, call_with, differences, net
 
 /// Codes of the specification, section "Error", and of this suite from 100 on.
 const VERSION: u64 = 1;
+const UNSUPPORTED: u64 = 2;
 const ENVIRONMENT: u64 = 4;
 const JSON: u64 = 6;
 const CONFIG: u64 = 7;
@@ -26,8 +27,17 @@ const KERNEL: u64 = 100;
 const CONFLICT: u64 = 102;
 const DELEGATE: u64 = 103;
 
-const ALL: [&str; 8] =
-    ["bandwidth", "bridge", "host-local", "loopback", "portmap", "ptp", "static", "tuning"];
+const ALL: [&str; 9] = [
+    "bandwidth",
+    "bridge",
+    "firewall",
+    "host-local",
+    "loopback",
+    "portmap",
+    "ptp",
+    "static",
+    "tuning",
+];
 /// An interface of the pod.
 const ETH0: &str = "nsenter --net=/run/netns/pod-a ip link add eth0 type veth peer name other";
 
@@ -123,6 +133,7 @@ fn main() -> ExitCode {
         ports(),
         tuning::settings(),
         limits(),
+        policies(),
     ];
     for (name, bad) in cases.into_iter().flatten() {
         let go_fails = bad.go_fails;
@@ -150,6 +161,10 @@ fn good(plugin: &str) -> Value {
             bandwidth(10, 10),
             &json!({"prevResult": {"cniVersion": "1.0.0", "interfaces": [{"name": "eth0"}]}}),
         ),
+        "firewall" => json!({
+            "prevResult": {"cniVersion": "1.0.0", "ips": [{"address": "10.88.0.2/24"}]},
+            "backend": "iptables",
+        }),
         _ => json!({}),
     };
     with(json!({"cniVersion": "1.0.0", "name": "testnet", "type": plugin}), &more)
@@ -372,6 +387,30 @@ fn ports() -> Cases {
                 "prevResult",
             ),
         ),
+    ];
+    cases.into_iter().map(|(name, bad)| (name.to_owned(), bad)).collect()
+}
+
+fn policies() -> Cases {
+    let bad = |more: &Value, code, mentions| {
+        Bad::new("firewall", &good_but("firewall", more), code, mentions)
+    };
+    let late = "has made its rules before it looks";
+    let closed = bad(&json!({"ingressPolicy": "closed"}), CONFIG, "ingressPolicy");
+    let no_bridge = bad(&json!({"ingressPolicy": "isolated"}), CONFIG, "ingressPolicy");
+    let ufw = bad(&json!({"backend": "ufw"}), CONFIG, "ufw");
+    let chain = bad(&json!({"iptablesAdminChainName": "two words"}), CONFIG, "two words");
+    let cases = [
+        ("firewall_unknown_policy", closed.go_fails(late)),
+        ("firewall_policy_without_bridge", no_bridge.go_fails(late)),
+        ("firewall_unknown_backend", ufw.go_fails("takes it for none")),
+        ("firewall_admin_chain_of_two_words", chain.go_fails("leaves a chain")),
+        (
+            "firewall_backend_firewalld",
+            bad(&json!({"backend": "firewalld"}), UNSUPPORTED, "trusted"),
+        ),
+        ("firewall_backend_is_a_number", bad(&json!({"backend": 1}), CONFIG, "backend")),
+        ("firewall_no_previous_result", bad(&json!({"prevResult": null}), CONFIG, "prevResult")),
     ];
     cases.into_iter().map(|(name, bad)| (name.to_owned(), bad)).collect()
 }

@@ -16,8 +16,9 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::changes::{Change, Changes};
-use super::{Nat, Rule};
+use super::{Rule, Table};
 use crate::error::{Cause, Error, Result};
+use crate::nft::Family;
 use lock::Lock;
 use programs::{Programs, table_names};
 use restore::Script;
@@ -35,7 +36,7 @@ pub(super) struct Legacy {
     saved: RefCell<[Option<Rc<Saved>>; 2]>,
 }
 
-const FAMILIES: [Nat; 2] = [Nat::V4, Nat::V6];
+pub(super) const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
 /// Changes are computed anew this often if someone else changes the tables meanwhile.
 const ATTEMPTS: u32 = 20;
@@ -46,13 +47,13 @@ impl Legacy {
     /// Those of IPv4 tell for both: whatever uses legacy iptables (kubelet, kube-proxy, container engines) uses
     /// or probes IPv4's, also on nodes whose pods have IPv6 alone.
     pub(super) fn is_possible() -> Result<bool> {
-        Ok(!table_names(Nat::V4)?.is_empty())
+        Ok(!table_names(Family::Ipv4)?.is_empty())
     }
 
-    /// Whether there is a legacy table `nat`, so that there could be rules to remove.
-    pub(super) fn has_nat() -> Result<bool> {
-        for nat in FAMILIES {
-            if table_names(nat)?.lines().any(|name| name == "nat") {
+    /// Whether there is a legacy table of this name, so that there could be rules to remove.
+    pub(super) fn has_table(table: &str) -> Result<bool> {
+        for family in FAMILIES {
+            if table_names(family)?.lines().any(|name| name == table) {
                 return Ok(true);
             }
         }
@@ -70,8 +71,8 @@ impl Legacy {
 
     /// Whether the kubelet says that this is the variant in use.
     pub(super) fn has_hint(&self) -> Result<bool> {
-        for nat in FAMILIES {
-            if self.saved(nat)?.has_hint {
+        for family in FAMILIES {
+            if self.saved(family)?.has_hint {
                 return Ok(true);
             }
         }
@@ -80,19 +81,19 @@ impl Legacy {
 
     /// How many rules of others there are in the tables of both families.
     pub(super) fn count_rules(&self) -> Result<usize> {
-        FAMILIES.iter().try_fold(0, |sum, nat| Ok(sum + self.saved(*nat)?.rules))
+        FAMILIES.iter().try_fold(0, |sum, family| Ok(sum + self.saved(*family)?.rules))
     }
 
-    pub(super) fn has_chain(&self, nat: Nat, chain: &str) -> Result<bool> {
-        Ok(self.saved(nat)?.nat.has_chain(chain))
+    pub(super) fn has_chain(&self, table: Table, chain: &str) -> Result<bool> {
+        Ok(self.saved(table.family)?.table(table).has_chain(chain))
     }
 
-    pub(super) fn chain_names(&self, nat: Nat) -> Result<Vec<String>> {
-        Ok(self.saved(nat)?.nat.chain_names())
+    pub(super) fn chain_names(&self, table: Table) -> Result<Vec<String>> {
+        Ok(self.saved(table.family)?.table(table).chain_names())
     }
 
-    pub(super) fn rules(&self, nat: Nat, chain: &str) -> Result<Vec<(u64, Rule)>> {
-        Ok(self.saved(nat)?.nat.rules(chain))
+    pub(super) fn rules(&self, table: Table, chain: &str) -> Result<Vec<(u64, Rule)>> {
+        Ok(self.saved(table.family)?.table(table).rules(chain))
     }
 
     /// Makes the changes that `build` computes from what there is, anew if others make that fail.
@@ -108,43 +109,49 @@ impl Legacy {
         Err(Error::new("change the legacy iptables rules", Cause::Unstable(ATTEMPTS)).into())
     }
 
-    /// Makes changes, family by family; false if others have changed the tables since they were read.
+    /// Makes changes, table by table; false if others have changed the tables since they were read.
     fn attempt(&self, changes: &[Change]) -> Result<bool> {
-        let mut scripts = Vec::new();
-        for nat in FAMILIES {
-            if changes.iter().any(|change| change.nat() == nat) {
-                scripts.push(Script::new(&self.saved(nat)?.nat, changes)?);
+        let mut tables: Vec<Table> = Vec::new();
+        for table in changes.iter().map(Change::table) {
+            if !tables.contains(&table) {
+                tables.push(table);
             }
+        }
+        let mut scripts = Vec::new();
+        for table in tables {
+            scripts.push(Script::new(self.saved(table.family)?.table(table), changes)?);
         }
         scripts.retain(|script| !script.is_empty());
         let before = self.saved.take();
         for (done, script) in scripts.iter().enumerate() {
-            let Err(mut error) = self.programs.restore(script.nat(), &script.text()) else {
-                continue;
-            };
+            let family = script.table().family;
+            let Err(mut error) = self.programs.restore(family, &script.text()) else { continue };
             for done in scripts[..done].iter().rev() {
-                if let Err(another) = self.programs.restore(done.nat(), &done.undo_text()) {
+                let undone = self.programs.restore(done.table().family, &done.undo_text());
+                if let Err(another) = undone {
                     error.also(&format!("and undoing what was done before, {another}"));
                 }
             }
-            let now = self.saved(script.nat())?;
-            let is_as_read =
-                |was: &Option<Rc<Saved>>| was.as_ref().is_some_and(|was| was.nat == now.nat);
+            let now = self.saved(family)?;
+            let is_as_read = |was: &Option<Rc<Saved>>| {
+                was.as_ref()
+                    .is_some_and(|was| was.table(script.table()) == now.table(script.table()))
+            };
             return if before.iter().any(is_as_read) { Err(error) } else { Ok(false) };
         }
         Ok(true)
     }
 
     /// What the tables of a family hold, read once.
-    fn saved(&self, nat: Nat) -> Result<Rc<Saved>> {
-        let index = usize::from(nat == Nat::V6);
+    fn saved(&self, family: Family) -> Result<Rc<Saved>> {
+        let index = usize::from(family == Family::Ipv6);
         if let Some(saved) = &self.saved.borrow()[index] {
             return Ok(Rc::clone(saved));
         }
         // Without tables there is nothing to be printed.
-        let is_unused = table_names(nat)?.is_empty();
-        let text = if is_unused { String::new() } else { self.programs.save(nat)? };
-        let saved = Rc::new(Saved::parse(nat.family(), &text));
+        let is_unused = table_names(family)?.is_empty();
+        let text = if is_unused { String::new() } else { self.programs.save(family)? };
+        let saved = Rc::new(Saved::parse(family, &text));
         self.saved.borrow_mut()[index] = Some(Rc::clone(&saved));
         Ok(saved)
     }

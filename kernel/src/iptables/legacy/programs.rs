@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use std::{env, fs};
 
 use crate::error::{Cause, Error, Result};
-use crate::iptables::Nat;
+use crate::nft::Family;
 
 /// Where they are, and how they are called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Programs {
         let directories: Vec<PathBuf> = env::split_paths(&path).collect();
         let first = |infix| {
             let has_both = |programs: &Self| {
-                let is_there = |action| programs.path(Nat::V4, action).is_file();
+                let is_there = |action| programs.path(Family::Ipv4, action).is_file();
                 is_there("save") && is_there("restore")
             };
             let all =
@@ -43,23 +43,24 @@ impl Programs {
             return Ok(Some(named));
         }
         let Some(plain) = first("") else { return Ok(None) };
-        let version = run(&plain.path(Nat::V4, "restore"), &["--version"], "")?;
+        let version = run(&plain.path(Family::Ipv4, "restore"), &["--version"], "")?;
         Ok(version.contains("(legacy)").then_some(plain))
     }
 
     /// All tables that are in use. Reading makes none, because none is named.
-    pub(super) fn save(&self, nat: Nat) -> Result<String> {
-        run(&self.path(nat, "save"), &[], "")
+    pub(super) fn save(&self, family: Family) -> Result<String> {
+        run(&self.path(family, "save"), &[], "")
     }
 
     /// Makes all changes of a text, or none.
-    pub(super) fn restore(&self, nat: Nat, text: &str) -> Result<()> {
+    pub(super) fn restore(&self, family: Family, text: &str) -> Result<()> {
         let arguments = ["--noflush", "--wait", WAIT];
-        run(&self.path(nat, "restore"), &arguments, text).map(drop)
+        run(&self.path(family, "restore"), &arguments, text).map(drop)
     }
 
-    fn path(&self, nat: Nat, action: &str) -> PathBuf {
-        self.directory.join(format!("{}{}-{action}", nat.program(), self.infix))
+    fn path(&self, family: Family, action: &str) -> PathBuf {
+        let program = if family == Family::Ipv6 { "ip6tables" } else { "iptables" };
+        self.directory.join(format!("{program}{}-{action}", self.infix))
     }
 }
 
@@ -96,8 +97,8 @@ fn failed_line<'a>(stderr: &str, input: &'a str) -> Option<&'a str> {
 
 /// The names of the legacy tables that this network namespace has, one a line: of those that somebody has looked
 /// at or, on older kernels, whose module is loaded. That costs no more than reading a file.
-pub(super) fn table_names(nat: Nat) -> Result<String> {
-    let file = if nat == Nat::V6 { "ip6_tables_names" } else { "ip_tables_names" };
+pub(super) fn table_names(family: Family) -> Result<String> {
+    let file = if family == Family::Ipv6 { "ip6_tables_names" } else { "ip_tables_names" };
     let path = Path::new("/proc/thread-self/net").join(file);
     match fs::read_to_string(&path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),

@@ -5,17 +5,17 @@
 
 use nix::errno::Errno;
 
-use super::save::{Line, SavedChain, Table};
+use super::save::{Line, SavedChain, SavedTable};
 use crate::error::{Error, Result};
 use crate::iptables::changes::Change;
 use crate::iptables::show::word;
-use crate::iptables::{Nat, Rule};
+use crate::iptables::{Rule, Table};
 use crate::nft::Place;
 
 /// Changes of one table, on their way to the program.
 #[derive(Debug)]
 pub(super) struct Script {
-    table: Table,
+    table: SavedTable,
     lines: Vec<String>,
     /// What takes the lines back, the last one first.
     undo: Vec<String>,
@@ -25,17 +25,17 @@ impl Script {
     /// The changes that are meant for the table.
     ///
     /// Errors: those that `nf_tables` has for the same changes: EEXIST, ENOENT, EBUSY.
-    pub(super) fn new(table: &Table, changes: &[Change]) -> Result<Self> {
+    pub(super) fn new(table: &SavedTable, changes: &[Change]) -> Result<Self> {
         let (lines, undo) = (Vec::new(), Vec::new());
         let mut script = Self { table: table.clone(), lines, undo };
-        for change in changes.iter().filter(|change| change.nat().family() == table.family) {
+        for change in changes.iter().filter(|change| change.table() == table.of) {
             script.apply(change).map_err(|errno| Error::new(change.to_string(), errno))?;
         }
         Ok(script)
     }
 
-    pub(super) fn nat(&self) -> Nat {
-        Nat(self.table.family)
+    pub(super) fn table(&self) -> Table {
+        self.table.of
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -44,12 +44,12 @@ impl Script {
 
     /// The text that makes the changes.
     pub(super) fn text(&self) -> String {
-        text(self.lines.iter())
+        text(self.table.of, self.lines.iter())
     }
 
     /// The text that takes them back.
     pub(super) fn undo_text(&self) -> String {
-        text(self.undo.iter().rev())
+        text(self.table.of, self.undo.iter().rev())
     }
 
     fn apply(&mut self, change: &Change) -> std::result::Result<(), Errno> {
@@ -136,8 +136,8 @@ fn position(lines: &[Line], handle: u64) -> std::result::Result<usize, Errno> {
     lines.iter().position(|line| line.handle == handle).ok_or(Errno::ENOENT)
 }
 
-fn text<'a>(lines: impl Iterator<Item = &'a String>) -> String {
-    let mut text = String::from("*nat\n");
+fn text<'a>(table: Table, lines: impl Iterator<Item = &'a String>) -> String {
+    let mut text = format!("*{}\n", table.name());
     for line in lines {
         text.push_str(line);
         text.push('\n');

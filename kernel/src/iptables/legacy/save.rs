@@ -1,7 +1,7 @@
 //! What `iptables-legacy-save` prints.
 
 use crate::iptables::variant::is_of_others;
-use crate::iptables::{NatChain, Rule};
+use crate::iptables::{NatChain, Rule, Table};
 use crate::nft::Family;
 
 /// The legacy tables of one family.
@@ -11,14 +11,13 @@ pub(crate) struct Saved {
     pub(crate) has_hint: bool,
     /// How many rules of others there are in all tables.
     pub(crate) rules: usize,
-    /// The table `nat`.
-    pub(crate) nat: Table,
+    tables: [SavedTable; 2],
 }
 
 /// A table as it was read, or as it will be after some changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Table {
-    pub(super) family: Family,
+pub(crate) struct SavedTable {
+    pub(super) of: Table,
     pub(super) chains: Vec<SavedChain>,
 }
 
@@ -48,37 +47,53 @@ pub(crate) const HINTS: [&str; 2] = ["KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"
 impl Saved {
     /// Reads the text of all tables; what is no table, chain or rule says nothing.
     pub(crate) fn parse(family: Family, text: &str) -> Self {
-        let mut saved = Self { has_hint: false, rules: 0, nat: Table::new(family) };
-        let (mut table, mut handle) = ("", 0);
+        let tables = NAMES.map(|name| SavedTable::new(Table { family, name }));
+        let mut saved = Self { has_hint: false, rules: 0, tables };
+        let (mut name, mut handle) = ("", 0);
         for line in text.lines() {
-            if let Some(name) = line.strip_prefix('*') {
-                table = name;
-            } else if let Some(chain) = line.strip_prefix(':') {
-                let name = chain.split(' ').next().unwrap_or_default();
-                saved.has_hint |= table == HINT_TABLE && HINTS.contains(&name);
-                if table == "nat" && saved.nat.chain(name).is_none() {
-                    saved.nat.chains.push(SavedChain { name: name.to_owned(), lines: Vec::new() });
+            if let Some(next) = line.strip_prefix('*') {
+                name = next;
+                continue;
+            }
+            let table = saved.tables.iter_mut().find(|table| table.of.name == name);
+            if let Some(chain) = line.strip_prefix(':') {
+                let chain = chain.split(' ').next().unwrap_or_default();
+                saved.has_hint |= name == HINT_TABLE && HINTS.contains(&chain);
+                if let Some(table) = table.filter(|table| !table.has_chain(chain)) {
+                    table.chains.push(SavedChain { name: chain.to_owned(), lines: Vec::new() });
                 }
             } else if let Some(line) = line.strip_prefix("-A ") {
                 let (chain, text) = line.split_once(' ').unwrap_or((line, ""));
                 let rule = Rule::parse(family, text);
                 saved.rules += usize::from(is_of_others(chain, rule.next_chain()));
-                if table == "nat" {
+                if let Some(table) = table {
                     handle += 1;
-                    saved.nat.append(chain, Line { handle, text: text.to_owned(), rule });
+                    table.append(chain, Line { handle, text: text.to_owned(), rule });
                 }
             }
         }
         saved
     }
+
+    /// One of the tables that are taken apart.
+    pub(crate) fn table(&self, wanted: Table) -> &SavedTable {
+        let [nat, filter] = &self.tables;
+        if wanted.name == nat.of.name { nat } else { filter }
+    }
 }
 
-impl Table {
-    /// The table `nat` as it is before anybody has used it.
-    pub(crate) fn new(family: Family) -> Self {
-        let bases = [NatChain::Prerouting, NatChain::Output, NatChain::Postrouting];
+/// The tables that are taken apart.
+const NAMES: [&str; 2] = ["nat", "filter"];
+
+impl SavedTable {
+    /// A table as it is before anybody has used it.
+    pub(crate) fn new(of: Table) -> Self {
+        let nat =
+            [NatChain::Prerouting, NatChain::Output, NatChain::Postrouting].map(NatChain::name);
+        let filter = ["INPUT", "FORWARD", "OUTPUT"];
+        let names = if of.name == "nat" { nat } else { filter };
         let chain = |name: &str| SavedChain { name: name.to_owned(), lines: Vec::new() };
-        Self { family, chains: bases.iter().map(|base| chain(base.name())).collect() }
+        Self { of, chains: names.into_iter().map(chain).collect() }
     }
 
     /// The chain's rules with their handles, in their order; none if there is no such chain.

@@ -1,8 +1,8 @@
 //! Texts as `iptables-legacy-save` 1.8.9 prints them, and what the program is told.
 
-use super::save::Table;
+use super::save::SavedTable;
 use super::*;
-use crate::iptables::{Match, Target};
+use crate::iptables::{Match, Nat, Target};
 use crate::nft::{Family, Place};
 
 const SAVED: &str = include_str!("../../../tests/data/iptables-legacy-save.txt");
@@ -14,14 +14,15 @@ fn saved() -> Saved {
 #[test]
 fn a_node_of_kubernetes_is_read() {
     let saved = saved();
+    let nat = saved.table(NAT.into());
     assert!(saved.has_hint);
     // Those of CNI plugins, and the jumps to them, are not counted.
     let is_counted = |line: &&str| line.starts_with("-A ") && !line.contains("CNI-");
     assert_eq!(saved.rules, SAVED.lines().filter(is_counted).count());
-    let names = saved.nat.chain_names();
+    let names = nat.chain_names();
     assert!(names.contains(&"KUBE-SERVICES".to_owned()), "{names:?}");
     assert!(!names.contains(&"KUBE-IPTABLES-HINT".to_owned()), "the chains of mangle are others");
-    let entries = saved.nat.rules("CNI-HOSTPORT-DNAT");
+    let entries = nat.rules("CNI-HOSTPORT-DNAT");
     assert_eq!(entries.len(), 2);
     assert_eq!(entries[0].1.comment_text(), Some("dnat name: \"testnet\" id: \"pod-a\""));
     assert_eq!(entries[0].1.next_chain(), Some("CNI-DN-9b8cc9dd5d53e36658bb0"));
@@ -30,12 +31,12 @@ fn a_node_of_kubernetes_is_read() {
             && !matches!(rule.target, Some(Target::Other(_)))
     };
     for chain in names.iter().filter(|name| name.starts_with("CNI-")) {
-        for (_, rule) in saved.nat.rules(chain) {
+        for (_, rule) in nat.rules(chain) {
             assert!(known(&rule), "{rule}");
         }
     }
     // Printed as it was read.
-    for chain in &saved.nat.chains {
+    for chain in &nat.chains {
         for line in chain.lines.iter().filter(|line| known(&line.rule)) {
             assert_eq!(line.rule.to_string(), line.text);
         }
@@ -43,8 +44,8 @@ fn a_node_of_kubernetes_is_read() {
 }
 
 #[track_caller]
-fn check(build: impl FnOnce(&mut Changes, &Table), lines: &str, undo: &str) {
-    let table = saved().nat;
+fn check(build: impl FnOnce(&mut Changes, &SavedTable), lines: &str, undo: &str) {
+    let table = saved().table(NAT.into()).clone();
     let mut changes = Changes::new();
     build(&mut changes, &table);
     let script = Script::new(&table, &changes.all).unwrap();
@@ -93,7 +94,8 @@ fn removals_by_what_the_rules_say() {
     };
     let (sctp, tcp) = (entry("sctp", 9899), entry("tcp", 8080));
     let saved = saved();
-    let own = saved.nat.chain(chain).unwrap().lines.iter();
+    let nat = saved.table(NAT.into());
+    let own = nat.chain(chain).unwrap().lines.iter();
     let own: Vec<_> = own.map(|line| format!("-A {chain} {}", line.text)).collect();
     check(
         |changes, table| {
@@ -112,7 +114,7 @@ fn removals_by_what_the_rules_say() {
 fn refused(build: impl FnOnce(&mut Changes), expected: nix::errno::Errno) {
     let mut changes = Changes::new();
     build(&mut changes);
-    let error = Script::new(&saved().nat, &changes.all).unwrap_err();
+    let error = Script::new(saved().table(NAT.into()), &changes.all).unwrap_err();
     assert_eq!(error.errno(), Some(expected), "{error}");
 }
 

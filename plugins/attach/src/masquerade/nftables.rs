@@ -82,7 +82,7 @@ impl Rules {
                 text: format!(
                     "{ip} saddr {address} {ip} daddr != {to} masquerade comment \"{comment}\""
                 ),
-                new: NewRule { expressions, comment: Some(comment.clone()), compat: None },
+                new: NewRule { expressions, comment: Some(comment.clone()), ..NewRule::default() },
             }
         })
     }
@@ -193,7 +193,7 @@ fn rules_of(netlink: &Nfnetlink, chain: Chain<'_>) -> Result<Vec<NewRule>, kerne
     let written = |rule: Listed| NewRule {
         expressions: rule.expressions,
         comment: rule.comment,
-        compat: None,
+        ..NewRule::default()
     };
     Ok(rules.map(written).collect())
 }

@@ -149,7 +149,7 @@ fn add_family(
             let new = NewRule {
                 expressions: rule.expressions.clone(),
                 comment: Some(owner.to_owned()),
-                compat: None,
+                ..NewRule::default()
             };
             // Before whoever had the port, so that a crashed pod's leftovers do not swallow packets.
             batch.add_rule(chain(held.nat, &rule.chain), RulePlace::First, new);

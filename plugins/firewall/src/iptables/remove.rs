@@ -1,0 +1,76 @@
+//! Removing rules: those of an owner, and those of nobody at the addresses that he had.
+
+use std::net::IpAddr;
+
+use kernel::Nfnetlink;
+use kernel::iptables::{Changes, Iptables, OwnedRule, Rule, Table};
+
+use super::FAMILIES;
+use super::plan::{FORWARD_CHAIN, own_rules};
+use crate::error::Error;
+use crate::owner::{Garbage, Owner};
+
+/// So much is removed at a time: a batch has to fit into the socket's buffer.
+const PIECE: usize = 500;
+
+/// Removes an attachment's rules. What names nobody, as the reference plugin's rules do, is known by the
+/// addresses that the result tells.
+pub(crate) fn remove(
+    netlink: &Nfnetlink,
+    owner: &Owner,
+    addresses: &[IpAddr],
+) -> Result<(), Error> {
+    remove_all(netlink, |table, one| {
+        if let Some(other) = &one.owner {
+            return other == owner.as_str();
+        }
+        let mut of_family = addresses.iter().filter(|address| Table::filter_of(**address) == table);
+        of_family.any(|address| own_rules(*address).contains(&one.rule))
+    })
+}
+
+/// Removes the rules of attachments that are not valid any more.
+pub(crate) fn collect_garbage(netlink: &Nfnetlink, garbage: &Garbage) -> Result<(), Error> {
+    remove_all(netlink, |_, one| one.owner.as_deref().is_some_and(|it| garbage.contains(it)))
+}
+
+/// In `nf_tables`, and in the legacy tables if there are some: the node may have changed over.
+fn remove_all(
+    netlink: &Nfnetlink,
+    is_doomed: impl Fn(Table, &OwnedRule) -> bool,
+) -> Result<(), Error> {
+    let mut result = Ok(());
+    for iptables in &Iptables::all_with(netlink, FAMILIES[0].name())? {
+        result = result.and(remove_from(iptables, &is_doomed));
+    }
+    result
+}
+
+fn remove_from(
+    iptables: &Iptables<'_>,
+    is_doomed: impl Fn(Table, &OwnedRule) -> bool,
+) -> Result<(), Error> {
+    loop {
+        let mut count = 0;
+        iptables.transaction(|| -> Result<Changes, Error> {
+            let mut changes = Changes::new();
+            count = 0;
+            for table in FAMILIES {
+                let mut seen: Vec<Rule> = Vec::new();
+                for one in iptables.owned_rules(table, FORWARD_CHAIN)? {
+                    // The legacy program deletes by what a rule says, and always the first that says so.
+                    let is_again = iptables.is_legacy() && seen.contains(&one.rule);
+                    if count < PIECE && !is_again && is_doomed(table, &one) {
+                        changes.delete_rule(table, FORWARD_CHAIN, one.handle);
+                        seen.push(one.rule);
+                        count += 1;
+                    }
+                }
+            }
+            Ok(changes)
+        })?;
+        if count < PIECE {
+            return Ok(());
+        }
+    }
+}

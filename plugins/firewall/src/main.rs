@@ -1,0 +1,7 @@
+//! The program `firewall`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cni::run(&firewall::Firewall)
+}

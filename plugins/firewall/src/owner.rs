@@ -1,0 +1,82 @@
+//! What an attachment's rules and elements are known by.
+
+use cni::{ContainerId, IfName, NetworkName, ValidAttachments};
+use sha2::{Digest, Sha256};
+
+/// Whose a rule or an element is: names of network, container and interface, at most 128 bytes, which is what
+/// a comment can have. No name has a space, so the parts can be told apart.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Owner(String);
+
+const NETWORK_MAX: usize = 39;
+const CONTAINER_ID_MAX: usize = 72;
+
+impl Owner {
+    pub(crate) fn new(network: &NetworkName, container_id: &ContainerId, ifname: &IfName) -> Self {
+        Self::of(network.as_str(), container_id.as_str(), ifname.as_str())
+    }
+
+    fn of(network: &str, container_id: &str, ifname: &str) -> Self {
+        let (network, id) = (name(network, NETWORK_MAX), name(container_id, CONTAINER_ID_MAX));
+        Self(format!("{network} {id} {ifname}"))
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The owners of a network that have no valid attachment.
+pub(crate) struct Garbage {
+    network: String,
+    valid: Vec<Owner>,
+}
+
+impl Garbage {
+    pub(crate) fn new(network: &NetworkName, valid: &ValidAttachments) -> Self {
+        let owner = |(id, ifname)| Owner::of(network.as_str(), id, ifname);
+        let valid = valid.iter().map(owner).collect();
+        Self { network: name(network.as_str(), NETWORK_MAX), valid }
+    }
+
+    pub(crate) fn contains(&self, owner: &str) -> bool {
+        let of = owner.split(' ').next();
+        of == Some(self.network.as_str()) && !self.valid.iter().any(|valid| valid.0 == owner)
+    }
+}
+
+/// A name, or 16 bytes of its hash; no name has a colon.
+fn name(text: &str, max: usize) -> String {
+    if text.len() <= max {
+        return text.to_owned();
+    }
+    let hash = Sha256::digest(text);
+    hash.iter().take(16).fold("sha256:".to_owned(), |hex, byte| hex + &format!("{byte:02x}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_names_fit() {
+        assert_eq!(Owner::of("podnet", "abc", "eth0").as_str(), "podnet abc eth0");
+        let (id, longer) = ("a".repeat(72), "a".repeat(73));
+        let longest = Owner::of(&"n".repeat(39), &id, "fifteen-letters");
+        assert!(longest.as_str().len() <= 128 && longest.as_str().contains(&id));
+        assert!(Owner::of(&"n".repeat(200), &longer, "fifteen-letters").as_str().len() <= 128);
+        assert_ne!(Owner::of("n", &longer, "e"), Owner::of("n", &(longer.clone() + "a"), "e"));
+    }
+
+    #[test]
+    fn garbage_is_the_networks_own() {
+        let valid = ValidAttachments::read(&serde_json::json!({
+            "cni.dev/valid-attachments": [{"containerID": "abc", "ifname": "eth0"}],
+        }));
+        let garbage = Garbage::new(&"net".parse().unwrap(), &valid.unwrap());
+        assert!(garbage.contains("net abc eth1") && garbage.contains("net abcd eth0"));
+        for other in ["net abc eth0", "net1 abcd eth0", "somebody's", ""] {
+            assert!(!garbage.contains(other), "{other}");
+        }
+    }
+}
