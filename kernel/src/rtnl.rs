@@ -8,12 +8,14 @@ mod filter;
 mod link;
 mod qdisc;
 mod route;
+mod vlan;
 
 pub use address::{Address, AddressOptions, wait_for_dad};
 pub use clock::Clock;
 pub use link::{Bridge, BridgePort, Ifb, Link, LinkChange, Veth, VethPeer};
 pub use qdisc::{Place, Qdisc, TokenBucket};
 pub use route::{Route, table};
+pub use vlan::{BridgeVlans, PortVlans, VlanRange};
 
 use netlink_packet_core::NetlinkDeserializable;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};

@@ -60,7 +60,14 @@ fn network(text: &str) -> IpNetwork {
 const MAC: [u8; 6] = [0xc2, 0, 0, 0, 0, 1];
 
 fn bridge(rtnl: &Rtnl) -> u32 {
-    rtnl.create_bridge(&Bridge { name: "cni0", mac: MAC, mtu: Some(1400), promisc: true }).unwrap();
+    rtnl.create_bridge(&Bridge {
+        name: "cni0",
+        mac: MAC,
+        mtu: Some(1400),
+        promisc: true,
+        vlan_filtering: false,
+    })
+    .unwrap();
     rtnl.link_by_name("cni0").unwrap().unwrap().index
 }
 
@@ -287,8 +294,14 @@ fn long_lists_are_whole() {
     in_namespaces(|rtnl, _| {
         for number in 0..120 {
             let name = format!("br{number}");
-            rtnl.create_bridge(&Bridge { name: &name, mac: MAC, mtu: None, promisc: false })
-                .unwrap();
+            rtnl.create_bridge(&Bridge {
+                name: &name,
+                mac: MAC,
+                mtu: None,
+                promisc: false,
+                vlan_filtering: false,
+            })
+            .unwrap();
         }
         assert_eq!(rtnl.links().unwrap().len(), 121);
     });

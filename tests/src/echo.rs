@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{Shutdown as Both, shutdown};
 
+use crate::vm::patience;
 use crate::world::World;
 
 /// How long a client waits for an answer: long when there should be one.
@@ -52,7 +53,7 @@ impl Drop for TcpEcho {
 }
 
 fn answer(mut stream: TcpStream, name: &str, peer: SocketAddr) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(patience(PATIENCE)))?;
     let mut request = Vec::new();
     let mut part = [0; 1024];
     while !request.ends_with(b"\r\n\r\n") {
@@ -111,7 +112,7 @@ impl Drop for UdpEcho {
 /// Whether somebody accepts a TCP connection soon: the question for a port that should be dead.
 pub fn answers(world: &World, netns: &str, address: &str) -> bool {
     let address: SocketAddr = address.parse().expect("an address and a port");
-    world.inside(netns, || TcpStream::connect_timeout(&address, IMPATIENCE).is_ok())
+    world.inside(netns, || TcpStream::connect_timeout(&address, patience(IMPATIENCE)).is_ok())
 }
 
 /// What an HTTP server answers.
@@ -132,8 +133,8 @@ pub fn fetch(world: &World, netns: &str, address: &str) -> io::Result<String> {
 pub fn request(world: &World, netns: &str, address: &str, host: &str) -> io::Result<Response> {
     let address: SocketAddr = address.parse().map_err(io::Error::other)?;
     world.inside(netns, || {
-        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut stream = TcpStream::connect_timeout(&address, patience(PATIENCE))?;
+        stream.set_read_timeout(Some(patience(PATIENCE)))?;
         write!(stream, "GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
         let mut response = String::new();
         stream.read_to_string(&mut response)?;
@@ -152,7 +153,7 @@ pub fn fetch_udp(world: &World, netns: &str, address: &str, port: u16) -> io::Re
     let own = if address.is_ipv4() { format!("0.0.0.0:{port}") } else { format!("[::]:{port}") };
     world.inside(netns, || {
         let socket = bind_again(&own)?;
-        socket.set_read_timeout(Some(IMPATIENCE))?;
+        socket.set_read_timeout(Some(patience(IMPATIENCE)))?;
         socket.connect(address)?;
         let mut answer = [0; 512];
         let mut ask = || {

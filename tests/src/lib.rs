@@ -29,6 +29,7 @@ mod world;
 pub mod configs;
 pub mod kind;
 pub mod reference;
+pub mod vm;
 
 pub use binaries::{Plugins, conflist_program, tool, workspace};
 pub use chain::{Chain, Pod, call, call_with};

@@ -20,6 +20,7 @@ pub struct Needs {
     plugins: Vec<(Plugins, Vec<&'static str>)>,
     tools: Vec<&'static str>,
     conflist: bool,
+    lack: Option<String>,
 }
 
 impl Needs {
@@ -50,11 +51,21 @@ impl Needs {
         self
     }
 
+    /// Something that was found to be missing.
+    #[must_use]
+    pub fn lacking(mut self, what: Option<&str>) -> Self {
+        self.lack = what.map(str::to_owned);
+        self
+    }
+
     /// The first thing that is missing.
     #[must_use]
     pub fn missing(&self) -> Option<String> {
         if !nix::unistd::geteuid().is_root() {
             return Some("not root; try it in a user namespace: unshare -Ur".to_owned());
+        }
+        if let Some(lack) = &self.lack {
+            return Some(lack.clone());
         }
         for (plugins, names) in &self.plugins {
             if let Some(name) = names.iter().find(|name| !plugins.path(name).is_file()) {
@@ -79,6 +90,7 @@ impl Needs {
 pub struct Suite {
     trials: Vec<Trial>,
     skipped: Vec<String>,
+    is_partial: bool,
 }
 
 impl Suite {
@@ -104,6 +116,12 @@ impl Suite {
             }
         };
         self.trials.push(trial);
+    }
+
+    /// Leaves a case out that does not apply to this machine, which is no failure anywhere.
+    pub fn omit(&mut self, name: &str, reason: &str) {
+        self.skipped.push(format!("skipped: {name}: {reason}"));
+        self.is_partial = true;
     }
 
     /// Adds a case twice, `ours::NAME` and `go::NAME`.
@@ -157,7 +175,8 @@ impl Suite {
             }
         }
         let conclusion = libtest_mimic::run(&arguments, self.trials);
-        let was_whole = conclusion.num_filtered_out + conclusion.num_ignored == 0;
+        let was_whole =
+            !self.is_partial && conclusion.num_filtered_out + conclusion.num_ignored == 0;
         if arguments.list || !was_whole || conclusion.has_failed() {
             return conclusion.exit_code();
         }

@@ -1,4 +1,5 @@
-//! What the tests need besides Rust: tools from Debian's packages, the Go plugins from Go modules.
+//! What the tests need besides Rust: tools from Debian's packages, the Go plugins from Go modules,
+//! and another kernel.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,7 +8,7 @@ use crate::build::target_dir;
 use crate::command::{command, run};
 
 /// Files that must be there, and the Debian package that has each.
-const TOOLS: [(&str, &str); 16] = [
+const TOOLS: [(&str, &str); 18] = [
     ("/usr/sbin/iptables", "iptables"),
     ("/usr/sbin/nft", "nftables"),
     ("/usr/sbin/conntrack", "conntrack"),
@@ -25,6 +26,9 @@ const TOOLS: [(&str, &str); 16] = [
     ("/usr/bin/curl", "curl"),
     // The package busybox has the same file, but not a static one.
     ("/usr/share/doc/busybox-static", "busybox-static"),
+    // For tests/vm.
+    ("/usr/bin/qemu-system-x86_64", "qemu-system-x86"),
+    ("/usr/sbin/depmod", "kmod"),
 ];
 
 /// Go modules of which programs are built, and these.
@@ -52,6 +56,7 @@ const MODULES: [(&str, &str, &[&str]); 2] = [
 pub(crate) fn provide() {
     debian_packages();
     go_programs();
+    virtual_machine();
 }
 
 /// Where the Go programs are: `GO_PLUGINS`, or below `target`.
@@ -93,5 +98,12 @@ fn go_programs() {
         if let Err(failure) = run(&mut install) {
             eprintln!("needs: {module}: {failure}");
         }
+    }
+}
+
+/// The kernel for tests that this machine's kernel cannot run.
+fn virtual_machine() {
+    if let Err(failure) = run(&mut command("tests/vm/run-in-vm", ["--prepare"])) {
+        eprintln!("needs: {failure}");
     }
 }

@@ -1,6 +1,6 @@
 //! Links: bridges, veth pairs, ifb devices, and what they are set to.
 
-mod read;
+pub(super) mod read;
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth, LinkAttribute,
-    LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridge, InfoBridgePort, InfoData, InfoKind, InfoPortData, InfoPortKind, InfoVeth,
+    LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkMessage,
 };
 
 use nix::errno::Errno;
 
 use super::Rtnl;
+use super::vlan::{BridgeVlans, bridge_info};
 use crate::error::{Error, Result};
 use crate::netlink::{Protocol, Socket};
 use crate::netns::Netns;
@@ -48,6 +49,8 @@ pub struct Link {
     pub peer: Option<u32>,
     /// How it is set as the port of a bridge, if it is one.
     pub port: Option<BridgePort>,
+    /// How it treats VLANs, if it is a bridge.
+    pub vlans: Option<BridgeVlans>,
     /// What somebody noted about it (`IFLA_IFALIAS`); empty if nothing.
     pub alias: String,
 }
@@ -64,6 +67,8 @@ pub struct Bridge<'a> {
     pub mtu: Option<u32>,
     /// Whether to set it promiscuous.
     pub promisc: bool,
+    /// Whether it keeps VLANs apart.
+    pub vlan_filtering: bool,
 }
 
 /// A veth pair to be made: this end, which is up at once, and the other one.
@@ -277,7 +282,8 @@ pub(super) fn bridge_message(bridge: &Bridge<'_>) -> LinkMessage {
     message.attributes.push(LinkAttribute::IfName(bridge.name.to_owned()));
     message.attributes.push(LinkAttribute::Address(bridge.mac.to_vec()));
     message.attributes.extend(bridge.mtu.map(LinkAttribute::Mtu));
-    message.attributes.push(LinkAttribute::LinkInfo(vec![LinkInfo::Kind(InfoKind::Bridge)]));
+    let vlan_filtering = bridge.vlan_filtering.then_some(InfoBridge::VlanFiltering(true));
+    message.attributes.push(bridge_info(vlan_filtering.into_iter().collect()));
     message
 }
 
@@ -340,7 +346,7 @@ fn change_message(index: u32, change: LinkChange<'_>) -> LinkMessage {
     message
 }
 
-fn with_index(index: u32) -> LinkMessage {
+pub(super) fn with_index(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
     message

@@ -28,6 +28,9 @@ fn meaning(bytes: &[u8]) -> String {
             sort_link(&mut link);
             format!("{link:#?}")
         }
+        RouteNetlinkMessage::GetLink(link) => format!("get {link:#?}"),
+        RouteNetlinkMessage::SetLink(link) => format!("set {link:#?}"),
+        RouteNetlinkMessage::DelLink(link) => format!("delete {link:#?}"),
         RouteNetlinkMessage::NewAddress(mut address) => {
             sort(&mut address.attributes);
             format!("{address:#?}")
@@ -66,7 +69,7 @@ fn sort_link(link: &mut LinkMessage) {
 }
 
 #[track_caller]
-fn same(ours: RouteNetlinkMessage, theirs: &[u8]) {
+pub(super) fn same(ours: RouteNetlinkMessage, theirs: &[u8]) {
     let mut message =
         NetlinkMessage::new(NetlinkHeader::default(), NetlinkPayload::InnerMessage(ours));
     message.finalize();
@@ -84,7 +87,13 @@ fn a_bridge() {
         \x0a\0\x01\0\xc2\0\0\0\0\x01\0\0\x08\0\x04\0\
         \x78\x05\0\0\x08\0\x03\0br9\0\x10\0\x12\0\
         \x0a\0\x01\0bridge\0\0";
-    let ours = Bridge { name: "br9", mac: [0xc2, 0, 0, 0, 0, 1], mtu: Some(1400), promisc: false };
+    let ours = Bridge {
+        name: "br9",
+        mac: [0xc2, 0, 0, 0, 0, 1],
+        mtu: Some(1400),
+        promisc: false,
+        vlan_filtering: false,
+    };
     same(RouteNetlinkMessage::NewLink(bridge_message(&ours)), theirs);
 }
 

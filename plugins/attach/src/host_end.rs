@@ -37,13 +37,7 @@ impl HostEnd {
 
     fn named(network: &NetworkName, container_id: &str, ifname: &str) -> Self {
         let alias = alias::alias(network, container_id, ifname);
-        let mut name = PREFIX.to_owned();
-        for byte in Sha512::digest(&alias) {
-            // Writing to a text cannot fail.
-            let _ = write!(name, "{byte:02x}");
-        }
-        name.truncate(PREFIX.len() + DIGITS);
-        Self { name, alias, ifname: ifname.to_owned() }
+        Self { name: veth_name(&alias), alias, ifname: ifname.to_owned() }
     }
 
     /// The alias, if the kernel has room for it.
@@ -135,6 +129,18 @@ impl HostEnd {
         }
         Ok(())
     }
+}
+
+/// The name of the node's end of a veth pair, which follows from what the pair is for.
+#[must_use]
+pub fn veth_name(purpose: &str) -> String {
+    let mut name = PREFIX.to_owned();
+    for byte in Sha512::digest(purpose) {
+        // Writing to a text cannot fail.
+        let _ = write!(name, "{byte:02x}");
+    }
+    name.truncate(PREFIX.len() + DIGITS);
+    name
 }
 
 /// Deletes a link if it is a veth; one that vanishes meanwhile is none.

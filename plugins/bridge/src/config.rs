@@ -1,8 +1,10 @@
 //! The configuration of `bridge`, and what it refuses.
 
 use attach::MasqueradeBackend;
-use cni::{Call, Code, Dns, Error, IfName, Mac, Network};
+use cni::{Call, Dns, Error, IfName, Mac, Network};
 use serde::Deserialize;
+
+use crate::vlans;
 
 /// The keys of `bridge`.
 #[derive(Clone, Debug, Deserialize)]
@@ -34,12 +36,15 @@ pub struct Config {
     /// Whether the bridge is promiscuous.
     #[serde(default)]
     pub promisc_mode: bool,
-    /// The VLAN of the pod's port; 0 for none.
+    /// The VLAN of the pod's port, without tags; 0 for none.
     #[serde(default)]
     pub vlan: i32,
     /// The VLANs that the pod's port carries with their tags.
     #[serde(default)]
     pub vlan_trunk: Vec<VlanTrunk>,
+    /// Whether the pod's port stays in the bridge's default VLAN beside others.
+    #[serde(default)]
+    pub preserve_default_vlan: bool,
     /// Whether the pod may send from its own hardware address only.
     #[serde(default)]
     pub macspoofchk: bool,
@@ -106,6 +111,16 @@ impl Config {
         self.is_gateway || self.is_default_gateway
     }
 
+    /// The name of the link that has the gateway's addresses: the bridge, or an interface of the
+    /// VLAN's own, which is called as the reference plugin calls it.
+    #[must_use]
+    pub fn gateway_link(&self) -> String {
+        match self.vlan {
+            0 => self.bridge().to_owned(),
+            vlan => format!("{}.{vlan}", self.bridge()),
+        }
+    }
+
     /// The MTU, if one was chosen.
     #[must_use]
     pub fn mtu(&self) -> Option<u32> {
@@ -156,40 +171,12 @@ impl Config {
         if config.mtu != 0 && !mtus.contains(&config.mtu) {
             return Err(Error::invalid_key("mtu", "is neither 0 nor between 68 and 65535"));
         }
-        config.refuse_vlans()
-    }
-
-    fn refuse_vlans(&self) -> Result<(), Error> {
-        const VLANS: std::ops::RangeInclusive<i32> = 0..=4094;
-        let within = |key: &str, id: i32| {
-            if VLANS.contains(&id) {
-                return Ok(());
-            }
-            Err(Error::invalid_key(key, format!("{id} is not between 0 and 4094")))
-        };
-        within("vlan", self.vlan)?;
-        for (index, trunk) in self.vlan_trunk.iter().enumerate() {
-            let key = |name: &str| format!("vlanTrunk[{index}].{name}");
-            match (trunk.min_id, trunk.max_id) {
-                (None, None) => {}
-                (Some(min), Some(max)) => {
-                    within(&key("minID"), min)?;
-                    within(&key("maxID"), max)?;
-                    if min > max {
-                        return Err(Error::invalid_key(&key("minID"), "is more than maxID"));
-                    }
-                }
-                (None, Some(_)) => return Err(Error::invalid_key(&key("minID"), "is missing")),
-                (Some(_), None) => return Err(Error::invalid_key(&key("maxID"), "is missing")),
-            }
-            if let Some(id) = trunk.id {
-                within(&key("id"), id)?;
-            }
-        }
-        if self.vlan != 0 || !self.vlan_trunk.is_empty() {
-            return Err(Error::new(
-                Code::UnsupportedField,
-                "keys \"vlan\" and \"vlanTrunk\": this version makes no bridges with VLANs",
+        vlans::validate(config)?;
+        let gateway = config.gateway_link();
+        if config.gateway() && network.ipam.is_some() && gateway.parse::<IfName>().is_err() {
+            return Err(Error::invalid_key(
+                "bridge",
+                format!("is too long: the gateway of the VLAN would be the interface {gateway}"),
             ));
         }
         Ok(())
@@ -250,8 +237,21 @@ mod tests {
         refused(&json!({"vlanTrunk": [{"id": 1}, {"minID": 5}]}), "vlanTrunk[1].maxID");
         refused(&json!({"vlanTrunk": [{"maxID": 5}]}), "vlanTrunk[0].minID");
         refused(&json!({"vlanTrunk": [{"minID": 9, "maxID": 5}]}), "vlanTrunk[0].minID");
+        refused(&json!({"vlanTrunk": [{"minID": 0, "maxID": 5}]}), "vlanTrunk[0].minID");
         refused(&json!({"vlanTrunk": [{"id": 5000}]}), "vlanTrunk[0].id");
-        refused(&json!({"vlan": 100}), "vlan");
-        Config::validate(&network(&json!({"vlan": 0})).unwrap()).unwrap();
+        refused(&json!({"vlanTrunk": [{"id": 0}]}), "vlanTrunk[0].id");
+        refused(&json!({"vlan": 4, "preserveDefaultVlan": "no"}), "preserveDefaultVlan");
+        for vlan in [0, 1, 4094] {
+            Config::validate(&network(&json!({"vlan": vlan})).unwrap()).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_gateways_name_has_room() {
+        let keys = |bridge: &str| json!({"bridge": bridge, "vlan": 4094, "isGateway": true, "ipam": {"type": "x"}});
+        let longest = network(&keys("abcdefghij")).unwrap();
+        Config::validate(&longest).unwrap();
+        assert_eq!(longest.config.gateway_link(), "abcdefghij.4094");
+        refused(&keys("abcdefghijk"), "bridge");
     }
 }

@@ -10,7 +10,8 @@ use kernel::rtnl::{self, BridgePort, Link, LinkChange};
 use kernel::{Rtnl, sysctl};
 
 use crate::config::Config;
-use crate::error::Error;
+use crate::error::{Error, missing};
+use crate::vlans::{self, Vlans};
 
 /// A pod that is connected, its interface still down.
 #[derive(Debug)]
@@ -43,9 +44,12 @@ impl Connection {
             let change = LinkChange { port: Some(port), ..LinkChange::default() };
             node.set_link(pair.host.index, change)?;
         }
+        if let Some(vlans) = Vlans::of_pods(config) {
+            vlans.give(node, &pair.host, &bridge)?;
+        }
         // A bridge that was not given an address has got the port's now.
         let bridge = find_bridge(node, config.bridge())?;
-        let bridge = bridge.ok_or_else(|| missing(config))?;
+        let bridge = bridge.ok_or_else(|| no_bridge(config))?;
         Ok(Self { bridge, pair })
     }
 }
@@ -84,8 +88,13 @@ fn ensure_bridge<'a>(
     if let Some(bridge) = find_bridge(node, name)? {
         return Ok(bridge);
     }
-    let bridge =
-        rtnl::Bridge { name, mac: random_mac()?, mtu: config.mtu(), promisc: config.promisc_mode };
+    let bridge = rtnl::Bridge {
+        name,
+        mac: random_mac()?,
+        mtu: config.mtu(),
+        promisc: config.promisc_mode,
+        vlan_filtering: vlans::are_wanted(config),
+    };
     match node.create_bridge(&bridge) {
         // Another pod's ADD was faster.
         Err(error) if error.is_exists() => {}
@@ -94,18 +103,18 @@ fn ensure_bridge<'a>(
             undo.on_error("delete the bridge", || Ok(delete_unused_bridge(node, name)?));
         }
     }
-    find_bridge(node, name)?.ok_or_else(|| missing(config))
+    find_bridge(node, name)?.ok_or_else(|| no_bridge(config))
 }
 
 /// A router asks for its neighbours by its link-local address. Until that had been probed for
 /// duplicates, no pod could be reached by IPv6 from elsewhere, for a second or two. The address
-/// of a new bridge is random, and nobody is there yet who could have the same.
-fn skip_dad(bridge: &str) -> Result<(), Error> {
-    Ok(sysctl::write_if_possible(&["ipv6", "conf", bridge, "accept_dad"], "0")?)
+/// of a new bridge, or VLAN, is random, and nobody is there yet who could have the same.
+pub(crate) fn skip_dad(link: &str) -> Result<(), Error> {
+    Ok(sysctl::write_if_possible(&["ipv6", "conf", link, "accept_dad"], "0")?)
 }
 
-fn missing(config: &Config) -> Error {
-    attach::Error::missing(format!("bridge {}", config.bridge())).into()
+fn no_bridge(config: &Config) -> Error {
+    missing(format!("bridge {}", config.bridge()))
 }
 
 /// The bridge of a name; `None` if the name is free.

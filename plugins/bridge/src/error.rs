@@ -32,6 +32,12 @@ pub enum Error {
         /// The address that it has to have.
         gateway: IpNetwork,
     },
+    /// The kernel was built without VLANs of bridges.
+    #[error(
+        "this kernel's bridges have no VLANs (CONFIG_BRIDGE_VLAN_FILTERING is not set), which \
+         keys \"vlan\" and \"vlanTrunk\" ask for"
+    )]
+    NoVlans,
     /// There is no randomness for a hardware address.
     #[error("read /dev/urandom for the bridge's hardware address")]
     Random(#[source] io::Error),
@@ -48,8 +54,19 @@ impl From<Error> for cni::Error {
         let code = match error {
             Error::Attach(error) => return error.into(),
             Error::NotABridge { .. } | Error::OtherAddress { .. } => Code::Conflict,
+            Error::NoVlans => Code::UnsupportedField,
             Error::Random(_) => Code::Io,
         };
         Self::from_source(code, &error)
     }
+}
+
+/// CHECK found that something has gone.
+pub(crate) fn missing(object: impl Into<String>) -> Error {
+    attach::Error::missing(object).into()
+}
+
+/// CHECK found that something is not as ADD made it.
+pub(crate) fn changed(object: impl Into<String>, how: &str) -> Error {
+    attach::Error::changed(object, how).into()
 }

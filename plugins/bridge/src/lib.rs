@@ -9,7 +9,9 @@ mod config;
 mod connection;
 mod error;
 mod gateway;
+mod gateway_link;
 mod rules;
+mod vlans;
 mod wanted;
 
 pub use config::{Config, VlanTrunk};
@@ -40,6 +42,7 @@ impl Plugin for Bridge {
         let pod = Pod::open(call.require_netns()?)?;
         pod.refuse_second(call.ifname().as_str())?;
         let node = Rtnl::open().map_err(Error::from)?;
+        vlans::require(call.config(), &node)?;
         let rules = Rules::open(call)?;
         Undo::around(|undo| {
             undo.on_error("release the addresses", || ipam::del(&call.network));
@@ -90,7 +93,9 @@ impl Plugin for Bridge {
 
     fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
         let look = || -> Result<(), Error> {
-            find_bridge(&Rtnl::open()?, network.config.bridge())?;
+            let node = Rtnl::open()?;
+            vlans::require(&network.config, &node)?;
+            find_bridge(&node, network.config.bridge())?;
             rules::status(network)
         };
         if let Err(error) = look() {

@@ -9,9 +9,10 @@ use kernel::rtnl::{AddressOptions, Link, LinkChange};
 
 use crate::config::Config;
 use crate::connection::{self, Connection, find_bridge, set_up_bridge};
-use crate::error::Error;
-use crate::gateway;
+use crate::error::{Error, changed, missing};
 use crate::rules::Rules;
+use crate::vlans::{self, Vlans};
+use crate::{gateway, gateway_link};
 
 /// The pod's part of the network, and the bridge's.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub(crate) struct Wanted<'a> {
     call: &'a Call<Config>,
     /// Addresses, routes and name resolution; the interfaces are known when they are made.
     result: Success,
-    /// The addresses that the bridge has to have.
+    /// The addresses that the bridge has to have, or the interface of the VLAN.
     gateways: Vec<Cidr>,
 }
 
@@ -73,16 +74,18 @@ impl<'a> Wanted<'a> {
             self.pod_interface().configure(pod, inside.index)?;
         }
         rules.masquerade(&self.result)?;
-        self.become_gateway(node, &bridge, &addresses, undo)?;
+        vlans::filter(self.config(), node, &bridge)?;
+        let vlan_interface = self.become_gateway(node, &bridge, host, &addresses, undo)?;
         if !self.config().disable_container_interface {
             pair.wait_until_operational(node)?;
         }
         // In the order that [`POD_INTERFACE`] counts on.
-        let interfaces = vec![
+        let mut interfaces = vec![
             interfaces::describe(&bridge, None),
             interfaces::describe(host, None),
             interfaces::describe(inside, Some(pod)),
         ];
+        interfaces.extend(vlan_interface.map(|link| interfaces::describe(&link, None)));
         Ok(Success { interfaces, ..self.result })
     }
 
@@ -91,7 +94,7 @@ impl<'a> Wanted<'a> {
         let bridge = self.compare_bridge(node)?;
         let VethPair { host, inside } = VethPair::find(node, pod, self.ifname())?;
         interfaces::compare(&self.result, &inside, Some(pod))?;
-        self.compare_port(&host, &bridge)?;
+        self.compare_port(&host, node, &bridge)?;
         rules.compare(&host.name, inside.mac, &self.result)?;
         if self.config().disable_container_interface {
             return Ok(());
@@ -101,9 +104,8 @@ impl<'a> Wanted<'a> {
 
     fn compare_bridge(&self, node: &Rtnl) -> Result<Link, Error> {
         let name = self.config().bridge();
-        let missing = |what: String| Error::from(attach::Error::missing(what));
         let bridge = find_bridge(node, name)?.ok_or_else(|| missing(format!("bridge {name}")))?;
-        if self.config().gateway() {
+        if self.config().gateway() && Vlans::of_gateway(self.config()).is_none() {
             // Others' hardware addresses may follow their ports'.
             interfaces::compare(&self.result, &bridge, None)?;
         }
@@ -113,11 +115,16 @@ impl<'a> Wanted<'a> {
         if self.config().promisc_mode && !bridge.promisc {
             return Err(changed(format!("bridge {name}"), "is not promiscuous"));
         }
+        if vlans::are_wanted(self.config()) && !bridge.vlans.unwrap_or_default().filtering {
+            return Err(changed(format!("bridge {name}"), "does not filter VLANs"));
+        }
         if !self.gateways.is_empty() {
-            let present = node.addresses(bridge.index, None)?;
+            let link = gateway_link::compare(self.config(), node, &bridge)?;
+            let present = node.addresses(link.index, None)?;
             for gateway in &self.gateways {
                 if !present.iter().any(|address| address.network == (*gateway).into()) {
-                    return Err(missing(format!("address {gateway} of bridge {name}")));
+                    let kind = if link.index == bridge.index { "bridge" } else { "link" };
+                    return Err(missing(format!("address {gateway} of {kind} {}", link.name)));
                 }
             }
             forwarding::check(self.is_gateway_of(true), self.is_gateway_of(false))?;
@@ -125,7 +132,7 @@ impl<'a> Wanted<'a> {
         Ok(bridge)
     }
 
-    fn compare_port(&self, host: &Link, bridge: &Link) -> Result<(), Error> {
+    fn compare_port(&self, host: &Link, node: &Rtnl, bridge: &Link) -> Result<(), Error> {
         let link = || format!("link {}", host.name);
         if host.master != Some(bridge.index) {
             return Err(changed(link(), &format!("is no port of {}", bridge.name)));
@@ -141,32 +148,42 @@ impl<'a> Wanted<'a> {
         if wanted.isolated && !port.isolated {
             return Err(changed(link(), "is not isolated"));
         }
-        Ok(())
+        Vlans::of_pods(self.config()).map_or(Ok(()), |vlans| vlans.compare(node, host))
     }
 
-    /// What has to happen to the bridge's addresses; refuses what would drive another one out.
+    /// What has to happen to the gateway's addresses; refuses what would drive another one out.
     fn plan_gateway(&self, node: &Rtnl, bridge: &Link) -> Result<gateway::AddressPlan, Error> {
         if self.gateways.is_empty() {
             return Ok(gateway::AddressPlan::default());
         }
-        let present = node.addresses(bridge.index, None)?;
+        let present = match gateway_link::find(self.config(), node, bridge)? {
+            Some(link) => node.addresses(link.index, None)?,
+            None => Vec::new(),
+        };
         let present: Vec<_> = present.into_iter().map(|address| address.network).collect();
-        gateway::plan(self.config().bridge(), &present, &self.gateways, self.config().force_address)
+        let (link, force) = (self.config().gateway_link(), self.config().force_address);
+        gateway::plan(&link, &present, &self.gateways, force)
     }
 
-    /// The addresses of the bridge, and forwarding. Last of all, because other pods come to rely
-    /// on them at once: little can fail from here on, and forwarding stays on once it is.
+    /// The addresses of the gateway, and forwarding. Last of all, because other pods come to rely
+    /// on them at once: little can fail from here on, and forwarding stays on once it is. Returns
+    /// the interface of the VLAN, if the gateway is one.
     fn become_gateway(
         &self,
         node: &'a Rtnl,
         bridge: &Link,
+        pod_port: &Link,
         plan: &gateway::AddressPlan,
         undo: &mut Undo<'a>,
-    ) -> Result<(), Error> {
-        let index = bridge.index;
+    ) -> Result<Option<Link>, Error> {
+        if self.gateways.is_empty() {
+            return Ok(None);
+        }
+        let link = gateway_link::ensure(self.config(), node, bridge, pod_port, undo)?;
+        let (index, is_bridge) = (link.index, link.index == bridge.index);
         for &address in &plan.delete {
             node.delete_address(index, address)?;
-            undo.on_error("add the bridge's other address again", move || {
+            undo.on_error("add the gateway's other address again", move || {
                 Ok(add_gateway(node, index, address).map(drop)?)
             });
         }
@@ -177,11 +194,12 @@ impl<'a> Wanted<'a> {
                 });
             }
         }
-        if !plan.add.is_empty() {
+        if is_bridge && !plan.add.is_empty() {
             // A bridge that somebody else made may change its address with its ports.
-            node.set_link(bridge.index, LinkChange { mac: bridge.mac, ..LinkChange::default() })?;
+            node.set_link(index, LinkChange { mac: bridge.mac, ..LinkChange::default() })?;
         }
-        Ok(forwarding::enable(self.is_gateway_of(true), self.is_gateway_of(false))?)
+        forwarding::enable(self.is_gateway_of(true), self.is_gateway_of(false))?;
+        Ok(Some(link).filter(|_| !is_bridge))
     }
 
     fn is_gateway_of(&self, ipv4: bool) -> bool {
@@ -202,19 +220,15 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// Whether the address was added; it was not if the bridge had it.
-fn add_gateway(node: &Rtnl, bridge: u32, address: IpNetwork) -> Result<bool, Error> {
+/// Whether the address was added; it was not if the link had it.
+fn add_gateway(node: &Rtnl, link: u32, address: IpNetwork) -> Result<bool, Error> {
     // Nobody else has the gateway's address; with detection it would answer a second late.
     match node.add_address(
-        bridge,
+        link,
         address,
         AddressOptions { nodad: true, ..AddressOptions::default() },
     ) {
         Err(error) if error.is_exists() => Ok(false),
         added => Ok(added.map(|()| true)?),
     }
-}
-
-fn changed(object: String, how: &str) -> Error {
-    attach::Error::changed(object, how).into()
 }

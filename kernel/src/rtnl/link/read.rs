@@ -8,11 +8,11 @@ use std::str::from_utf8;
 
 use netlink_packet_core::{DecodeError, NetlinkDeserializable, NetlinkHeader, NlasIterator};
 
-use super::{BridgePort, Link};
+use super::{BridgePort, BridgeVlans, Link};
 
 /// The fields of `struct ifinfomsg` (`include/uapi/linux/rtnetlink.h`) that say something here: the index is
 /// in bytes 4 to 7, the flags in bytes 8 to 11.
-const IFINFOMSG: usize = 16;
+pub(in crate::rtnl) const IFINFOMSG: usize = 16;
 
 const IFF_UP: u32 = 1;
 const IFF_PROMISC: u32 = 0x100;
@@ -32,8 +32,12 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 
 const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
+
+const IFLA_BR_VLAN_FILTERING: u16 = 7;
+const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
 
 const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
@@ -59,6 +63,7 @@ impl NetlinkDeserializable for Link {
             master: None,
             peer: None,
             port: None,
+            vlans: None,
             alias: String::new(),
         };
         for attribute in NlasIterator::new(rest) {
@@ -73,7 +78,7 @@ impl NetlinkDeserializable for Link {
                 IFLA_TXQLEN => link.tx_queue_len = number(value),
                 IFLA_OPERSTATE => link.operational = value == [IF_OPER_UP],
                 IFLA_IFALIAS => text(value).clone_into(&mut link.alias),
-                IFLA_LINKINFO => (link.kind, link.port) = link_info(value)?,
+                IFLA_LINKINFO => link_info(value, &mut link)?,
                 _ => {}
             }
         }
@@ -81,19 +86,40 @@ impl NetlinkDeserializable for Link {
     }
 }
 
-/// The kind of a virtual link, and how it is set as the port of a bridge.
-fn link_info(value: &[u8]) -> Result<(Option<String>, Option<BridgePort>), DecodeError> {
-    let (mut kind, mut is_bridge_port, mut port) = (None, false, None);
+/// The kind of a virtual link, how it treats VLANs as a bridge, and how it is set as the port of one.
+fn link_info(value: &[u8], link: &mut Link) -> Result<(), DecodeError> {
+    // The kernel tells a kind before what depends on it.
+    let mut is_bridge_port = false;
     for attribute in NlasIterator::new(value) {
         let attribute = attribute?;
+        let value = attribute.value();
         match attribute.kind() {
-            IFLA_INFO_KIND => kind = Some(text(attribute.value()).to_owned()),
-            IFLA_INFO_SLAVE_KIND => is_bridge_port = text(attribute.value()) == "bridge",
-            IFLA_INFO_SLAVE_DATA if is_bridge_port => port = Some(bridge_port(attribute.value())?),
+            IFLA_INFO_KIND => link.kind = Some(text(value).to_owned()),
+            IFLA_INFO_DATA if link.kind.as_deref() == Some("bridge") => {
+                link.vlans = Some(bridge_vlans(value)?);
+            }
+            IFLA_INFO_SLAVE_KIND => is_bridge_port = text(value) == "bridge",
+            IFLA_INFO_SLAVE_DATA if is_bridge_port => link.port = Some(bridge_port(value)?),
             _ => {}
         }
     }
-    Ok((kind, port))
+    Ok(())
+}
+
+fn bridge_vlans(value: &[u8]) -> Result<BridgeVlans, DecodeError> {
+    let mut vlans = BridgeVlans::default();
+    for attribute in NlasIterator::new(value) {
+        let attribute = attribute?;
+        let value = attribute.value();
+        match attribute.kind() {
+            IFLA_BR_VLAN_FILTERING => vlans.filtering = value.first() == Some(&1),
+            IFLA_BR_VLAN_DEFAULT_PVID => {
+                vlans.default_pvid = value.first_chunk().map_or(0, |id| u16::from_ne_bytes(*id));
+            }
+            _ => {}
+        }
+    }
+    Ok(vlans)
 }
 
 fn bridge_port(value: &[u8]) -> Result<BridgePort, DecodeError> {
@@ -111,7 +137,7 @@ fn bridge_port(value: &[u8]) -> Result<BridgePort, DecodeError> {
 }
 
 /// A number of 32 bits in the machine's byte order; 0 if it is cut off.
-fn number(value: &[u8]) -> u32 {
+pub(in crate::rtnl) fn number(value: &[u8]) -> u32 {
     value.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes))
 }
 

@@ -1,0 +1,50 @@
+//! Another kernel, where this machine's has not what a test needs.
+
+use std::ffi::OsStr;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use crate::binaries::workspace;
+use crate::process::Cmd;
+use crate::world::{NODE, World};
+
+/// Says, inside, how many times slower than usual everything is.
+const SLOWNESS: &str = "TESTS_SLOWNESS";
+/// The status of `run-in-vm` when there is no machine to be had.
+const NO_MACHINE: i32 = 125;
+
+/// Whether the kernel's bridges have VLANs; `ip` is asked in a world of its own.
+#[must_use]
+pub fn has_bridge_vlans() -> bool {
+    let bridge =
+        Cmd::new("ip").args(["link", "add", "br0", "type", "bridge", "vlan_filtering", "1"]);
+    nix::unistd::geteuid().is_root() && World::new(&[]).run(NODE, &bridge).code() == 0
+}
+
+/// Runs this test program again, with its arguments, in a virtual machine with Debian's kernel.
+///
+/// Errors: there is no such machine, and why.
+pub fn run_again() -> Result<ExitCode, String> {
+    let script = workspace().join("tests/vm/run-in-vm");
+    // What is missing of it is said at once, and what fails later while it runs.
+    let mut prepare = Command::new(&script);
+    let prepared = prepare.arg("--prepare").output().map_err(|e| format!("run-in-vm: {e}"))?;
+    if !prepared.status.success() {
+        return Err(String::from_utf8_lossy(&prepared.stderr).trim().replace('\n', "; "));
+    }
+    let mut command = Command::new(&script);
+    let program = std::env::current_exe().map_err(|e| format!("find this program: {e}"))?;
+    command.arg(program).args(std::env::args_os().skip(1)).env(SLOWNESS, "10");
+    let status = command.status().map_err(|e| format!("run-in-vm: {e}"))?;
+    match status.code() {
+        Some(NO_MACHINE) => Err("the virtual machine did not come to its end".to_owned()),
+        Some(0) => Ok(ExitCode::SUCCESS),
+        _ => Ok(ExitCode::FAILURE),
+    }
+}
+
+/// A time to wait, longer where everything is slow.
+pub(crate) fn patience(usual: Duration) -> Duration {
+    let slowness = std::env::var_os(SLOWNESS);
+    usual * slowness.as_deref().and_then(OsStr::to_str).and_then(|s| s.parse().ok()).unwrap_or(1)
+}
