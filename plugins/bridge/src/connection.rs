@@ -108,7 +108,7 @@ fn ensure_bridge<'a>(
 
 /// A router asks for its neighbours by its link-local address. Until that had been probed for
 /// duplicates, no pod could be reached by IPv6 from elsewhere, for a second or two. The address
-/// of a new link of the node's is random, and nobody is there yet who could have the same.
+/// of a new bridge, or VLAN, is random, and nobody is there yet who could have the same.
 pub(crate) fn skip_dad(link: &str) -> Result<(), Error> {
     Ok(sysctl::write_if_possible(&["ipv6", "conf", link, "accept_dad"], "0")?)
 }
