@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use cni::{Call, Success};
+use kernel::Rtnl;
 
 use crate::config::{Config, Isolation, Settings};
 use crate::error::Error;
@@ -22,13 +23,20 @@ impl Pod {
         result: &Success,
         settings: &Settings,
     ) -> Result<Self, Error> {
-        let bridge = settings.isolation.map(|isolation| {
-            // The plugin `bridge` puts its bridge first.
-            let first = result.interfaces.first().filter(|it| it.sandbox.is_empty());
-            let name = first.map(|it| it.name.clone()).filter(|name| is_plain(name));
-            name.map(|name| (name, isolation)).ok_or(Error::NoBridge { policy: isolation.name() })
-        });
-        Ok(Self { addresses: addresses(call, result), bridge: bridge.transpose()? })
+        let addresses = addresses(call, result);
+        let Some(isolation) = settings.isolation else {
+            return Ok(Self { addresses, bridge: None });
+        };
+        // The plugin `bridge` puts its bridge first. Before version 0.3.0, results name no interfaces.
+        let first = result.interfaces.first().filter(|it| it.sandbox.is_empty());
+        let name = match first {
+            Some(first) => Some(first.name.clone()),
+            None if result.interfaces.is_empty() => way_to(&addresses)?,
+            None => None,
+        };
+        let name = name.filter(|name| is_plain(name));
+        let name = name.ok_or(Error::NoBridge { policy: isolation.name() })?;
+        Ok(Self { addresses, bridge: Some((name, isolation)) })
     }
 }
 
@@ -42,6 +50,14 @@ pub(crate) fn addresses(call: &Call<Config>, result: &Success) -> Vec<IpAddr> {
         }
     }
     all
+}
+
+/// The link that packets to the pod leave the node by.
+fn way_to(addresses: &[IpAddr]) -> Result<Option<String>, Error> {
+    let Some(address) = addresses.first() else { return Ok(None) };
+    let rtnl = Rtnl::open()?;
+    let Some(index) = rtnl.link_towards(*address)? else { return Ok(None) };
+    Ok(rtnl.link_by_index(index)?.map(|link| link.name))
 }
 
 /// Whether a rule with this name is about that interface and no other: a final `+` would stand for many.
