@@ -152,16 +152,14 @@ fn take_over(
     ends: &mut Vec<End>,
 ) -> Result<(), Error> {
     match backend {
-        Backend::Iptables => nftables::remove(netlink, network, container_id, ends)?,
+        Backend::Iptables if !netlink.has_nf_tables()? => return Ok(()),
+        Backend::Iptables => nftables::remove_elements(netlink, network, container_id, ends)?,
         Backend::Nftables => {
             remove::remove(netlink, network, container_id, ends)?;
             nftables::take_from_iptables(netlink, elements)?;
         }
     }
-    if netlink.has_nf_tables()? {
-        nftables::take_from_reference(netlink, elements, ends)?;
-    }
-    Ok(())
+    nftables::take_from_reference(netlink, elements, ends)
 }
 
 /// Removes what is left of a container or of many, and forgets the connections that ended where it led to,

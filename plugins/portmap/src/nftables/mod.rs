@@ -19,7 +19,7 @@ pub(crate) use check::{check, status};
 pub(crate) use conditions::{Conditions, read as read_conditions};
 pub(crate) use plan::Plan;
 pub(crate) use reference::take as take_from_reference;
-pub(crate) use remove::{collect_garbage, remove};
+pub(crate) use remove::{collect_garbage, remove, remove_elements};
 
 #[cfg(test)]
 mod tests;

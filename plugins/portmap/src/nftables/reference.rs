@@ -6,7 +6,7 @@ use kernel::nft::{Chain, Expr, Listed};
 use kernel::{Batch, Nfnetlink};
 
 use super::held::{FAMILIES, split_address, written_out};
-use super::plan::{Claim, FamilyPlan, Plan};
+use super::plan::{Claim, Plan};
 use super::table::{destination, destination_port, protocol};
 use crate::error::Error;
 use crate::remove::End;
@@ -20,6 +20,26 @@ pub(super) fn remove(
     container_id: &ContainerId,
     ends: &mut Vec<End>,
 ) -> Result<(), Error> {
+    delete(netlink, container_id, ends, |_, _| false)
+}
+
+/// Takes a plan's ports away from other containers, and removes what its own has there.
+pub(crate) fn take(netlink: &Nfnetlink, plan: &Plan, ends: &mut Vec<End>) -> Result<(), Error> {
+    delete(netlink, &plan.container_id, ends, |nat, rule| {
+        let theirs = claim(nat, &rule.expressions);
+        let mut claims =
+            plan.unconditional().filter(|family| family.nat == nat).flat_map(|it| &it.claims);
+        theirs.is_some_and(|theirs| claims.any(|ours| ours.covers(&theirs)))
+    })
+}
+
+/// Deletes a container's rules, and those of others that are taken from them.
+fn delete(
+    netlink: &Nfnetlink,
+    container_id: &ContainerId,
+    ends: &mut Vec<End>,
+    is_taken: impl Fn(Nat, &Listed) -> bool,
+) -> Result<(), Error> {
     let is_unused = |nat: Nat| -> Result<bool, kernel::Error> {
         Ok(netlink.table_rules(nat.family(), TABLE)?.is_empty())
     };
@@ -32,11 +52,14 @@ pub(super) fn remove(
         ends.truncate(before);
         for nat in FAMILIES {
             for (chain, rule) in netlink.table_rules(nat.family(), TABLE)? {
-                let is_theirs = CHAINS.contains(&chain.as_str());
-                if is_theirs && rule.comment.as_deref() == Some(container_id.as_str()) {
+                let is_own = CHAINS.contains(&chain.as_str())
+                    && rule.comment.as_deref() == Some(container_id.as_str());
+                if is_own {
+                    ends.extend(end(nat, &rule));
+                }
+                if is_own || is_taken(nat, &rule) {
                     let chain = Chain { family: nat.family(), table: TABLE, name: &chain };
                     batch.delete_rule(chain, rule.handle);
-                    ends.extend(end(nat, &rule));
                 }
             }
         }
@@ -44,31 +67,11 @@ pub(super) fn remove(
     })?)
 }
 
-/// Takes a plan's ports away from other containers, and removes what its own has there.
-pub(crate) fn take(netlink: &Nfnetlink, plan: &Plan, ends: &mut Vec<End>) -> Result<(), Error> {
-    remove(netlink, &plan.container_id, ends)?;
-    for FamilyPlan { nat, claims, .. } in plan.unconditional() {
-        if claims.is_empty() || theirs(netlink, *nat)?.is_empty() {
-            continue;
-        }
-        netlink.transaction(|netlink| -> Result<Batch, kernel::Error> {
-            let mut batch = Batch::new();
-            for (chain, rule, claim) in theirs(netlink, *nat)? {
-                if claims.iter().any(|ours| ours.covers(&claim)) {
-                    let chain = Chain { family: nat.family(), table: TABLE, name: &chain };
-                    batch.delete_rule(chain, rule.handle);
-                }
-            }
-            Ok(batch)
-        })?;
-    }
-    Ok(())
-}
-
 /// Refuses a plan if one of its ports leads to another container by rules that are here.
 pub(super) fn find_holder(netlink: &Nfnetlink, nat: Nat, plan: &Plan) -> Result<(), Error> {
     let claims = plan.families.iter().filter(|family| family.nat == nat).flat_map(|it| &it.claims);
-    for (_, rule, theirs) in theirs(netlink, nat)? {
+    for (_, rule) in netlink.table_rules(nat.family(), TABLE)? {
+        let Some(theirs) = claim(nat, &rule.expressions) else { continue };
         let holder = rule.comment.as_deref().unwrap_or(TABLE);
         let is_own = holder == plan.container_id.as_str();
         if !is_own && claims.clone().any(|claim| claim.overlaps(&theirs)) {
@@ -76,16 +79,6 @@ pub(super) fn find_holder(netlink: &Nfnetlink, nat: Nat, plan: &Plan) -> Result<
         }
     }
     Ok(())
-}
-
-/// The rules that map ports, each with its chain and what it stands for.
-fn theirs(netlink: &Nfnetlink, nat: Nat) -> Result<Vec<(String, Listed, Claim)>, kernel::Error> {
-    let all = netlink.table_rules(nat.family(), TABLE)?.into_iter();
-    let claimed = |(chain, rule): (String, Listed)| {
-        let claim = claim(nat, &rule.expressions)?;
-        Some((chain, rule, claim))
-    };
-    Ok(all.filter_map(claimed).collect())
 }
 
 /// What a rule stands for: `ip daddr 192.0.2.1 tcp dport 8080 dnat to …`, perhaps without the address.

@@ -40,9 +40,19 @@ pub(crate) fn remove(
     if !netlink.has_nf_tables()? {
         return Ok(());
     }
-    let owner = owner(network.as_str(), container_id.as_str());
-    remove_all(netlink, |other| other == owner, ends)?;
+    remove_elements(netlink, network, container_id, ends)?;
     reference::remove(netlink, container_id, ends)
+}
+
+/// Removes what a container has in our own tables.
+pub(crate) fn remove_elements(
+    netlink: &Nfnetlink,
+    network: &NetworkName,
+    container_id: &ContainerId,
+    ends: &mut Vec<End>,
+) -> Result<(), Error> {
+    let owner = owner(network.as_str(), container_id.as_str());
+    remove_all(netlink, |other| other == owner, ends)
 }
 
 /// Removes what the network's containers have that have no valid attachment.
