@@ -7,13 +7,17 @@ use crate::iptables::{BASE_CHAINS, OWN_CHAINS};
 
 /// The plugin's own keys.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Config {
     /// Whose rules are written: `iptables`; empty for the same, unless firewalld runs on the node.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["", "iptables", "firewalld"], "default" = "")))]
     pub backend: Option<String>,
     /// The chain of the administrator's own rules, which packets of pods pass first; `CNI-ADMIN` by default.
+    #[cfg_attr(feature = "schema", schemars(extend("default" = DEFAULT_ADMIN_CHAIN)))]
     pub iptables_admin_chain_name: Option<String>,
     /// Who may open connections to pods: `open`, the default, `same-bridge` or `isolated`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["", "open", "same-bridge", "isolated"], "default" = "open")))]
     pub ingress_policy: Option<String>,
 }
 
