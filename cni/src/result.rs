@@ -68,7 +68,7 @@ pub struct IpConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Route {
-    /// Where to.
+    /// Where it leads.
     pub dst: Cidr,
     /// By which gateway; the one of the addresses, if absent.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -34,8 +34,12 @@ struct Plugin {
 #[must_use]
 pub fn files() -> Vec<File> {
     let mut definitions = Map::new();
-    let mut plugin = |kind, gives_addresses, (own, more): (_, Map<_, _>)| {
+    let mut plugin = |kind, gives_addresses, (mut own, more): (Map<_, _>, Map<_, _>)| {
         definitions.extend(more);
+        if gives_addresses {
+            // Beside `ipam` stand the keys of the plugin that asks.
+            own.insert("additionalProperties".to_owned(), true.into());
+        }
         Plugin { kind, gives_addresses, own }
     };
     let plugins = [

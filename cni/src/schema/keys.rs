@@ -10,7 +10,7 @@ use crate::{NetworkName, Version};
 
 /// The configuration of one plugin, which may have more keys than these.
 #[derive(Debug, JsonSchema)]
-#[schemars(rename = "plugin", rename_all = "camelCase")]
+#[schemars(rename = "plugin", rename_all = "camelCase", extend("additionalProperties" = true))]
 #[expect(dead_code, reason = "read by nobody: these are to be described")]
 pub struct Every {
     /// The name of the plugin's program.
@@ -19,8 +19,8 @@ pub struct Every {
     /// What the runtime is to pass on of what it knows of a container.
     capabilities: Option<Capabilities>,
     /// Arguments of the administrator's; those for plugins are below `cni`.
-    #[schemars(extend("type" = ["object", "null"], "additionalProperties" = true))]
-    args: Option<Value>,
+    #[schemars(extend("additionalProperties" = true))]
+    args: Option<BTreeMap<String, Value>>,
     /// Who gives out the addresses.
     ipam: Option<Ipam>,
     /// The name of the network: that of the list, if there is one.
@@ -43,7 +43,7 @@ pub struct Every {
 
 /// An `ipam` object, which may have more keys than these; an empty one asks for nothing.
 #[derive(Debug, JsonSchema)]
-#[schemars(extend("required" = [], "if" = {"minProperties": 1}, "then" = {"required": ["type"]}))]
+#[schemars(extend("additionalProperties" = true, "required" = [], "if" = {"minProperties": 1}, "then" = {"required": ["type"]}))]
 #[expect(dead_code, reason = "read by nobody: these are to be described")]
 struct Ipam {
     /// The name of the IPAM plugin's program.

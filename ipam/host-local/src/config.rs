@@ -76,6 +76,7 @@ struct IpamKeys {
     #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::Address>"))]
     gateway: Option<IpAddr>,
     /// The sets, of each of which an interface gets one address; the second range of a set is used when the first is full.
+    #[cfg_attr(feature = "schema", schemars(inner(length(min = 1))))]
     ranges: Vec<Vec<RangeKeys>>,
     /// Routes, passed on in the result.
     routes: Vec<Route>,
@@ -115,6 +116,7 @@ struct RangeKeys {
 struct RuntimeKeys {
     /// Sets that go before those of the configuration.
     #[serde(rename = "ipRanges")]
+    #[cfg_attr(feature = "schema", schemars(inner(length(min = 1))))]
     ip_ranges: Vec<Vec<RangeKeys>>,
     /// Addresses to give out, one of a set.
     ips: Vec<RequestedAddress>,
