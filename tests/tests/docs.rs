@@ -1,0 +1,177 @@
+//! What the READMEs show, pasted as it stands there: each network attaches a pod and lets it go
+//! again, each session goes as it is written, each key that a plugin reads is in its table.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::{env, fs};
+
+use serde_json::{Value, json};
+use tests::configs::port;
+use tests::docs::{Block, Kind, blocks, readmes};
+use tests::{Cmd, NODE, Needs, Output, Plugins, STATE_DIR, Suite, World};
+use tests::{conflist_program, netns_path, vm, workspace};
+
+const OURS: [&str; 9] = [
+    "bandwidth",
+    "bridge",
+    "firewall",
+    "host-local",
+    "loopback",
+    "portmap",
+    "ptp",
+    "static",
+    "tuning",
+];
+
+fn main() -> ExitCode {
+    let mut suite = Suite::new();
+    let needs = Needs::plugins(&Plugins::ours(), &OURS).conflist();
+    for block in blocks() {
+        let place = block.place.clone();
+        match block.kind {
+            Kind::List => {
+                suite.case(&format!("network::{place}"), &needs, move || lives(&block, "conflist"));
+            }
+            Kind::Lone => {
+                suite.case(&format!("network::{place}"), &needs, move || lives(&block, "conf"));
+            }
+            Kind::Session => {
+                suite.case(&format!("session::{place}"), &needs, move || goes(&block));
+            }
+            Kind::Other(_) => {}
+            Kind::Unknown => suite.case(&format!("unknown::{place}"), &needs, move || {
+                panic!("what is this block? See Kind in tests/src/docs.rs\n{}", block.text)
+            }),
+        }
+    }
+    for plugin in OURS {
+        suite.case(&format!("keys::{plugin}"), &needs, move || all_keys_are_told(plugin));
+    }
+    suite.run()
+}
+
+/// The README of a plugin has a network to paste and every key between backquotes in a table.
+fn all_keys_are_told(plugin: &str) {
+    let readme = readmes().into_iter().find(|file| file.parent().unwrap().ends_with(plugin));
+    let readme = fs::read_to_string(workspace().join(readme.unwrap())).unwrap();
+    assert!(readme.contains("```json\n"), "no network to paste");
+    let schema = workspace().join(format!("conflist/schemas/{plugin}.json"));
+    let schema: Value = serde_json::from_str(&fs::read_to_string(schema).unwrap()).unwrap();
+    let mut keys = Vec::new();
+    keys_of(&schema["properties"], &mut keys);
+    let first_cells = readme.lines().filter_map(|line| line.strip_prefix("| `"));
+    let told: Vec<&str> =
+        first_cells.flat_map(|line| line.split(" | ").next().unwrap().split('`')).collect();
+    for key in keys {
+        assert!(told.contains(&key), "key {key} is in no table");
+    }
+}
+
+/// The keys that people write, those below `ipam` and of ranges included.
+fn keys_of<'a>(properties: &'a Value, keys: &mut Vec<&'a str>) {
+    for (key, value) in properties.as_object().into_iter().flatten() {
+        match key.as_str() {
+            "args" | "runtimeConfig" => {}
+            "ipam" if value["properties"].is_object() || value["anyOf"].is_array() => {
+                keys_of(&value["properties"], keys);
+                keys_of(&value["anyOf"][0]["properties"], keys);
+            }
+            _ => {
+                keys.push(key);
+                keys_of(&value["items"]["items"]["properties"], keys);
+            }
+        }
+    }
+}
+
+/// ADD, CHECK and DEL by conflist, and nothing of the pod is left.
+fn lives(block: &Block, extension: &str) {
+    let world = world();
+    let dir = format!("{STATE_DIR}/net.d");
+    let file = format!("{dir}/10-pasted.{extension}");
+    world.files(|| {
+        fs::create_dir(&dir).unwrap();
+        fs::write(&file, &block.text).unwrap();
+    });
+    let network: Value = serde_json::from_str(&block.text).unwrap();
+    let name = network["name"].as_str().unwrap().to_owned();
+    let ports = json!({"portMappings": [port("tcp", 8080, 80)]});
+    let conflist = |args: &[&str]| -> Output {
+        let call = Cmd::new(conflist_program())
+            .args(args)
+            .env("NETCONFPATH", &dir)
+            .env("CNI_PATH", Plugins::ours().dir.to_string_lossy())
+            .env("CAP_ARGS", ports.to_string());
+        world.run(NODE, &call)
+    };
+    assert_eq!(conflist(&["validate", &file]).success().stdout, "", "what validate says");
+    let netns = netns_path("pod-a");
+    let vlan = block.text.contains("\"vlan");
+    if vlan && !vm::has_bridge_vlans() {
+        let refused = conflist(&["add", &name, &netns]);
+        assert!(refused.code() == 1 && refused.stderr.contains("code 2"), "{refused}");
+        assert!(refused.stderr.contains("CONFIG_BRIDGE_VLAN_FILTERING"), "{refused}");
+        return;
+    }
+    conflist(&["add", &name, &netns]).success();
+    conflist(&["check", &name, &netns]).success();
+    conflist(&["del", &name, &netns]).success();
+    assert_eq!(world.sh("pod-a", "ip -o link").lines().count(), 1, "more than lo in the pod");
+    let links = world.sh(NODE, "ip -o link show type veth | grep -v 'uplink\\|cni0\\.' || true");
+    assert!(links.is_empty(), "a veth is left: {links}");
+    let kept = world.sh(NODE, "find /var/lib/cni -name '*[0-9].[0-9]*.[0-9]*' -o -name '*::*'");
+    assert_eq!(kept, "", "leases are left");
+}
+
+fn world() -> World {
+    let world = World::new(&["outside", "pod-a"]);
+    world.connect((NODE, "uplink", &["192.0.2.1/24"]), ("outside", "eth0", &["192.0.2.2/24"]));
+    world
+}
+
+/// Lines behind `# ` are commands of root's in the project's folder; what they are to print stands
+/// between them. Where nothing does, it is not looked at.
+fn goes(block: &Block) {
+    let world = world();
+    let ours = Plugins::ours().dir;
+    let text = block.text.replace("$PWD/dist/bin", &ours.to_string_lossy());
+    let mut script = format!("cd {}\n", workspace().display());
+    if text.contains("./10-node.conflist") {
+        script = broken_node(&world, &ours);
+    }
+    let (mut expected, mut commands) = (String::new(), String::new());
+    for line in text.lines() {
+        match line.strip_prefix("# ") {
+            Some(command) => commands.push_str(&format!("{command}\n")),
+            None => expected.push_str(&format!("{line}\n")),
+        }
+    }
+    script.push_str(&commands);
+    let output = world.run(NODE, &Cmd::new("sh").args(["-ec", &script]));
+    if expected.is_empty() {
+        output.success();
+    } else {
+        assert_eq!(output.stdout, expected, "{output}");
+    }
+}
+
+/// The example `node` with three slips of the finger, of which the README shows what is told.
+fn broken_node(world: &World, ours: &Path) -> String {
+    let node = workspace().join("conflist/examples/node.conflist");
+    let mut text = fs::read_to_string(node).unwrap();
+    for (right, slip) in [
+        ("\"isGateway\"", "\"isGatway\""),
+        (
+            "\"subnet\": \"10.1.0.0/16\"",
+            "\"subnet\": \"10.1.0.0/24\", \"rangeStart\": \"10.2.0.1\"",
+        ),
+    ] {
+        assert!(text.contains(right), "{text}");
+        text = text.replace(right, slip);
+    }
+    world.files(|| fs::write(format!("{STATE_DIR}/10-node.conflist"), text).unwrap());
+    let path = env::join_paths([ours]).unwrap();
+    format!("cd {STATE_DIR}; export PATH={0}:$PATH CNI_PATH={0}\n", path.to_string_lossy())
+}
