@@ -15,8 +15,12 @@ pub struct Namespace(File);
 impl Namespace {
     /// Makes a namespace whose loopback is down, as a runtime leaves it.
     pub fn create() -> Self {
-        let current = || File::open("/proc/thread-self/ns/net").expect("open the namespace");
-        Self(in_new_netns(current))
+        in_new_netns(Self::current)
+    }
+
+    /// The one that this thread is in; threads that it starts and processes are there, too.
+    pub fn current() -> Self {
+        Self(File::open("/proc/thread-self/ns/net").expect("open the network namespace"))
     }
 
     /// Where it can be opened: what a runtime passes as `CNI_NETNS`.
