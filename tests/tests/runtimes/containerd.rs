@@ -94,7 +94,7 @@ fn make_image(node: &Node) {
 }
 
 /// Two pods: ports, limits, a page; stopped twice, then removed.
-fn a_pod_lives_and_dies(node: &Node, _: &Plugins) {
+fn a_pod_lives_and_dies(node: &Node) {
     let containerd = Containerd::start(node);
     let cri = &containerd.cri;
     let web = PodRequest::new("web")
@@ -132,7 +132,7 @@ fn a_pod_lives_and_dies(node: &Node, _: &Plugins) {
 }
 
 /// A pod of any network serves a page, and goes.
-fn a_pod_serves(node: &Node, _: &Plugins) {
+fn a_pod_serves(node: &Node) {
     let containerd = Containerd::start(node);
     let pod = PodRequest::new("web").port(8080, 80);
     let id = containerd.cri.run_pod(&pod).unwrap();
@@ -144,7 +144,7 @@ fn a_pod_serves(node: &Node, _: &Plugins) {
 }
 
 /// A datagram has been on its way to the pod: the node remembers the flow for half a minute.
-fn a_udp_flow_is_forgotten(node: &Node, _: &Plugins) {
+fn a_udp_flow_is_forgotten(node: &Node) {
     let containerd = Containerd::start(node);
     let id = containerd.cri.run_pod(&PodRequest::new("dns").udp_port(5353, 53)).unwrap();
     node.world.sh("outside", "bash -c 'echo >/dev/udp/192.0.2.1/5353'");
@@ -155,10 +155,10 @@ fn a_udp_flow_is_forgotten(node: &Node, _: &Plugins) {
 }
 
 /// Three pods at a time are made, and removed.
-fn pods_come_and_go_together(node: &Node, _: &Plugins) {
+fn pods_come_and_go_together(node: &Node) {
     let containerd = Containerd::start(node);
     let cri = &containerd.cri;
-    if node.plugins.is_go("firewall") {
+    if node.plugins == Plugins::go() {
         // Two of them cannot make the chain that they share at the same time.
         cri.remove_pod(&cri.run_pod(&PodRequest::new("first")).unwrap());
     }
@@ -189,7 +189,7 @@ fn pods_come_and_go_together(node: &Node, _: &Plugins) {
 }
 
 /// The last plugin of the chain refuses: containerd undoes what the others did.
-fn an_add_fails(node: &Node, _: &Plugins) {
+fn an_add_fails(node: &Node) {
     let containerd = Containerd::start(node);
     let wrong = PodRequest::new("wrong").port_on("bogus", 8082, 80);
     let error = containerd.cri.run_pod(&wrong).unwrap_err();
@@ -205,7 +205,7 @@ fn an_add_fails(node: &Node, _: &Plugins) {
 }
 
 /// containerd is killed while a pod runs, and comes back.
-fn containerd_is_killed(node: &Node, _: &Plugins) {
+fn containerd_is_killed(node: &Node) {
     let containerd = Containerd::start(node);
     let pod = PodRequest::new("keep").port(8083, 80);
     let id = containerd.cri.run_pod(&pod).unwrap();
@@ -223,7 +223,7 @@ fn containerd_is_killed(node: &Node, _: &Plugins) {
 }
 
 /// A pod's namespace is gone before its DEL: after a reboot, or by a careless hand.
-fn a_namespace_is_lost(node: &Node, _: &Plugins) {
+fn a_namespace_is_lost(node: &Node) {
     let containerd = Containerd::start(node);
     let id = containerd.cri.run_pod(&PodRequest::new("lost").port(8081, 80)).unwrap();
     let script = "umount /run/netns/cni-* && rm /run/netns/cni-*";

@@ -13,7 +13,6 @@ mod crio;
 mod libcni;
 mod nerdctl;
 mod node;
-mod plugins;
 mod podman;
 mod recorded;
 mod remains;
@@ -22,13 +21,7 @@ mod table;
 
 use std::process::ExitCode;
 
-use tests::Plugins;
-
 fn main() -> ExitCode {
-    let borrowed = plugins::Mixture::of(&Plugins::ours()).borrowed();
-    if !borrowed.is_empty() {
-        println!("not ours yet, hence the Go plugins everywhere: {}", borrowed.join(", "));
-    }
     let mut stage = stage::Stage::default();
     containerd::cases(&mut stage);
     podman::cases(&mut stage);

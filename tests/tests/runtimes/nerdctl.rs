@@ -81,7 +81,7 @@ fn attachment() -> Attachment {
     Attachment { id: ID.to_owned(), ifname: "eth0", capabilities, ..Attachment::nobody() }
 }
 
-fn starts_and_stops(node: &Node, _: &Plugins) {
+fn starts_and_stops(node: &Node) {
     let mut network = Network::new(node, &conflist(CONFLIST));
     let container = Container::new(node, "box");
     container.create(&mut network);
@@ -98,7 +98,7 @@ fn starts_and_stops(node: &Node, _: &Plugins) {
 }
 
 /// The container's process dies with no `postStop`, and `createRuntime` comes for its successor.
-fn restarts(node: &Node, _: &Plugins) {
+fn restarts(node: &Node) {
     let mut network = Network::new(node, &conflist(CONFLIST));
     let container = Container::new(node, "box");
     container.create(&mut network);
@@ -114,13 +114,13 @@ fn restarts(node: &Node, _: &Plugins) {
 
 /// Called with no `CNI_COMMAND`, firewall says on stderr what it is. nerdctl looks for a version
 /// there, and falls back to the policy of older ones if it finds none.
-fn firewall_version(node: &Node, _: &Plugins) {
+fn firewall_version(node: &Node) {
     let firewall = Cmd::new("/run/plugins/bin/firewall");
     let output = node.world.run(NODE, &firewall).success();
     let says = output.stderr.lines().find_map(|line| line.strip_prefix("CNI firewall plugin "));
     let says = says.unwrap_or_else(|| panic!("no line that nerdctl looks for\n{output}"));
     // `go install` builds one that does not know its own version.
-    if !node.plugins.is_go("firewall") {
+    if node.plugins != Plugins::go() {
         let version: Vec<u32> =
             says.trim_start_matches('v').split('.').map(|part| part.parse().unwrap()).collect();
         assert!(version.len() == 3 && version >= vec![1, 7, 1], "too old for nerdctl: {says}");
