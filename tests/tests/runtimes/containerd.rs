@@ -10,11 +10,11 @@ use crate::cri::{Cri, PodRequest};
 use crate::node::{FULL, Node, PAGE, ROOTFS, file, wait_until};
 use crate::stage::Stage;
 
-const SOCKET: &str = "/run/containerd.sock";
-const IMAGE: &str = "localhost/busybox:1";
+pub(crate) const SOCKET: &str = "/run/containerd.sock";
+pub(crate) const IMAGE: &str = "localhost/busybox:1";
 
-/// containerd on a node, its image imported.
-struct Containerd<'a> {
+/// containerd on a node, its image imported for CRI.
+pub(crate) struct Containerd<'a> {
     node: &'a Node,
     cri: Cri<'a>,
 }
@@ -45,26 +45,21 @@ pub(crate) fn cases(stage: &mut Stage) {
 }
 
 impl<'a> Containerd<'a> {
-    fn start(node: &'a Node) -> Self {
+    pub(crate) fn start(node: &'a Node) -> Self {
         let config = std::fs::read(file("containerd.toml")).unwrap();
         node.write("/run/containerd.toml", &config);
         let containerd = Self { node, cri: Cri::new(node, SOCKET) };
         containerd.launch();
         make_image(node);
-        let import = [
-            "ctr",
-            "-a",
-            SOCKET,
-            "-n",
-            "k8s.io",
-            "images",
-            "import",
-            "--snapshotter",
-            "native",
-            "/run/image.tar",
-        ];
-        drop(node.run(&import).success());
+        containerd.import("k8s.io");
         containerd
+    }
+
+    /// Makes the image known in one of containerd's own namespaces.
+    pub(crate) fn import(&self, namespace: &str) {
+        let ctr = ["ctr", "--address", SOCKET, "--namespace", namespace];
+        let import = ["images", "import", "--snapshotter", "native", "/run/image.tar"];
+        drop(self.node.run(&[&ctr[..], &import].concat()).success());
     }
 
     fn launch(&self) {

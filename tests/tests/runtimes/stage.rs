@@ -53,6 +53,7 @@ fn needs(runtime: &str, plugins: &Plugins) -> Needs {
     let programs: &[&str] = match runtime {
         "containerd" => &["containerd", "containerd-shim-runc-v2", "ctr", "runc", "tar"],
         "podman" => &["podman", "conmon", "runc"],
+        "nerdctl" => &["nerdctl", "containerd", "containerd-shim-runc-v2", "ctr", "runc", "tar"],
         _ => &[],
     };
     let common = ["busybox", "conntrack", "curl", "iptables", "nsenter", "unshare"];
