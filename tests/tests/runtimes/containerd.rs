@@ -4,7 +4,7 @@ use std::panic::resume_unwind;
 use std::thread;
 
 use serde_json::Value;
-use tests::{NODE, Plugins, differences};
+use tests::{Known, NODE, Plugins, differences};
 
 use crate::cri::{Cri, PodRequest};
 use crate::node::{FULL, Node, PAGE, ROOTFS, file, wait_until};
@@ -25,12 +25,18 @@ pub(crate) fn cases(stage: &mut Stage) {
     stage.both("containerd", "a_pod_with_a_static_address", None, fixed, a_pod_serves);
     stage.both("containerd", "a_pod_lives_and_dies", None, FULL, a_pod_lives_and_dies);
     stage.both("containerd", "pods_come_and_go_together", None, FULL, pods_come_and_go_together);
-    let late = Some("its portmap forgets flows when the next pod comes, not when this one goes");
+    let late = Some(Known::new(
+        "its portmap forgets flows when the next pod comes, not when this one goes",
+        "conntrack -L -p udp 2>/dev/null: udp ",
+    ));
     stage.both("containerd", "a_udp_flow_is_forgotten", late, FULL, a_udp_flow_is_forgotten);
     stage.both(
         "containerd",
         "an_add_fails",
-        Some("its firewall finds no rules without prevResult, which this DEL has not"),
+        Some(Known::new(
+            "its firewall finds no rules without prevResult, which this DEL has not",
+            "-A CNI-FORWARD -s ",
+        )),
         FULL,
         an_add_fails,
     );
@@ -38,7 +44,10 @@ pub(crate) fn cases(stage: &mut Stage) {
     stage.both(
         "containerd",
         "a_namespace_is_lost",
-        Some("its bridge leaves the rules that masquerade when CNI_NETNS is empty"),
+        Some(Known::new(
+            "its bridge leaves the rules that masquerade when CNI_NETNS is empty",
+            " -j MASQUERADE\n",
+        )),
         FULL,
         a_namespace_is_lost,
     );
