@@ -3,9 +3,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::path::Path;
+use std::fs;
 use std::process::ExitCode;
-use std::{env, fs};
 
 use serde_json::{Value, json};
 use tests::configs::port;
@@ -13,21 +12,9 @@ use tests::docs::{Block, Kind, blocks, readmes};
 use tests::{Cmd, NODE, Needs, Output, Plugins, STATE_DIR, Suite, World};
 use tests::{conflist_program, netns_path, vm, workspace};
 
-const OURS: [&str; 9] = [
-    "bandwidth",
-    "bridge",
-    "firewall",
-    "host-local",
-    "loopback",
-    "portmap",
-    "ptp",
-    "static",
-    "tuning",
-];
-
 fn main() -> ExitCode {
     let mut suite = Suite::new();
-    let needs = Needs::plugins(&Plugins::ours(), &OURS).conflist();
+    let needs = Needs::plugins(&Plugins::ours(), &Plugins::ALL).conflist();
     for block in blocks() {
         let place = block.place.clone();
         match block.kind {
@@ -46,7 +33,7 @@ fn main() -> ExitCode {
             }),
         }
     }
-    for plugin in OURS {
+    for plugin in Plugins::ALL {
         suite.case(&format!("keys::{plugin}"), &needs, move || all_keys_are_told(plugin));
     }
     suite.run()
@@ -115,9 +102,9 @@ fn lives(block: &Block, extension: &str) {
         assert!(refused.stderr.contains("CONFIG_BRIDGE_VLAN_FILTERING"), "{refused}");
         return;
     }
-    conflist(&["add", &name, &netns]).success();
-    conflist(&["check", &name, &netns]).success();
-    conflist(&["del", &name, &netns]).success();
+    for command in ["add", "check", "del"] {
+        drop(conflist(&[command, &name, &netns]).success());
+    }
     assert_eq!(world.sh("pod-a", "ip -o link").lines().count(), 1, "more than lo in the pod");
     let links = world.sh(NODE, "ip -o link show type veth | grep -v 'uplink\\|cni0\\.' || true");
     assert!(links.is_empty(), "a veth is left: {links}");
@@ -131,47 +118,48 @@ fn world() -> World {
     world
 }
 
-/// Lines behind `# ` are commands of root's in the project's folder; what they are to print stands
-/// between them. Where nothing does, it is not looked at.
+/// Lines behind `# ` are commands of root's in the project's folder, and what they are to print
+/// stands between them; where nothing does, they are to succeed.
 fn goes(block: &Block) {
     let world = world();
     let ours = Plugins::ours().dir;
-    let text = block.text.replace("$PWD/dist/bin", &ours.to_string_lossy());
-    let mut script = format!("cd {}\n", workspace().display());
-    if text.contains("./10-node.conflist") {
-        script = broken_node(&world, &ours);
+    let ours = ours.to_string_lossy();
+    let (mut commands, mut expected) = (String::new(), String::new());
+    for line in block.text.lines() {
+        let (text, line) = match line.strip_prefix("# ") {
+            Some(command) => (&mut commands, command),
+            None => (&mut expected, line),
+        };
+        text.push_str(&line.replace("$PWD/dist/bin", &ours));
+        text.push('\n');
     }
-    let (mut expected, mut commands) = (String::new(), String::new());
-    for line in text.lines() {
-        match line.strip_prefix("# ") {
-            Some(command) => commands.push_str(&format!("{command}\n")),
-            None => expected.push_str(&format!("{line}\n")),
-        }
-    }
-    script.push_str(&commands);
-    let output = world.run(NODE, &Cmd::new("sh").args(["-ec", &script]));
-    if expected.is_empty() {
-        output.success();
+    let output = if expected.is_empty() {
+        let script = format!("cd {}\n{commands}", workspace().display());
+        world.run(NODE, &Cmd::new("sh").args(["-ec", &script])).success()
     } else {
+        let file = format!("{STATE_DIR}/10-node.conflist");
+        world.files(|| fs::write(&file, broken_node()).unwrap());
+        let script =
+            format!("cd {STATE_DIR}; export PATH={ours}:$PATH CNI_PATH={ours}\n{commands}");
+        world.run(NODE, &Cmd::new("sh").args(["-c", &script]))
+    };
+    if !expected.is_empty() {
         assert_eq!(output.stdout, expected, "{output}");
     }
 }
 
-/// The example `node` with three slips of the finger, of which the README shows what is told.
-fn broken_node(world: &World, ours: &Path) -> String {
+/// The example `node` with three slips of the finger, of which conflist's README shows what is
+/// told.
+fn broken_node() -> String {
     let node = workspace().join("conflist/examples/node.conflist");
     let mut text = fs::read_to_string(node).unwrap();
     for (right, slip) in [
-        ("\"isGateway\"", "\"isGatway\""),
-        (
-            "\"subnet\": \"10.1.0.0/16\"",
-            "\"subnet\": \"10.1.0.0/24\", \"rangeStart\": \"10.2.0.1\"",
-        ),
+        ("isGateway", "isGatway"),
+        ("\"10.90.0.0/24\"", "\"10.90.0.0/24\", \"rangeStart\": \"10.91.0.1\""),
+        (",\n      \"capabilities\": { \"portMappings\": true }", ""),
     ] {
-        assert!(text.contains(right), "{text}");
+        assert!(text.contains(right), "{right:?} is not in {text}");
         text = text.replace(right, slip);
     }
-    world.files(|| fs::write(format!("{STATE_DIR}/10-node.conflist"), text).unwrap());
-    let path = env::join_paths([ours]).unwrap();
-    format!("cd {STATE_DIR}; export PATH={0}:$PATH CNI_PATH={0}\n", path.to_string_lossy())
+    text
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tests::docs::{Kind, blocks};
 use tests::{Cmd, NODE, Needs, Plugins, STATE_DIR, Suite, World, conflist_program, workspace};
 
-use super::{ALL, Bad};
+use super::Bad;
 
 /// What a schema cannot say, or a validator not see: `validate` refuses these alone.
 const UNSAID: &[(&str, &str)] = &[
@@ -50,7 +50,7 @@ pub(crate) fn case(suite: &mut Suite, bad: &[(String, Bad)]) {
         Ok(output) if output.status.success() => None,
         _ => Some("no Python with jsonschema (Debian's python3-jsonschema)"),
     };
-    let needs = Needs::plugins(&Plugins::ours(), &ALL).conflist().lacking(lack);
+    let needs = Needs::plugins(&Plugins::ours(), &Plugins::ALL).conflist().lacking(lack);
     let mut documents: Vec<Document> = bad.iter().map(|(name, bad)| of_case(name, bad)).collect();
     documents.extend(of_files());
     documents.extend(of_readmes());
