@@ -114,7 +114,11 @@ fn conflist(plugins: &[Plugin], mut definitions: Map<String, Value>) -> File {
     let lone = json!({
         "title": "CNI network of one plugin",
         "required": ["name"],
-        "properties": {"name": of_network("name"), "cniVersion": of_network("cniVersion")},
+        "properties": {
+            "$schema": of_network("$schema"),
+            "name": of_network("name"),
+            "cniVersion": of_network("cniVersion"),
+        },
         "allOf": [{"$ref": definition("plugin")}],
     });
     for (name, of_list) in more {

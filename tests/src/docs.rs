@@ -79,6 +79,7 @@ fn kind(language: &str, text: &str) -> Kind {
         "json" if json["plugins"].is_array() => Kind::List,
         "json" if json["type"].is_string() => Kind::Lone,
         "console" => Kind::Session,
+        "jsonc" => Kind::Other("a part of an editor's settings"),
         "rust" => {
             Kind::Other("conflist's own tests call these functions; the suite shares no code")
         }
