@@ -18,7 +18,7 @@ const DOORS: [(&str, &[&str]); 8] = [
     ("plugins", &["cni", "kernel", "plugins"]),
     ("ipam", &["cni"]),
     ("conflist", &["cni"]),
-    ("schema", &["cni", "ipam", "plugins"]),
+    ("schema", &["cni", "conflist", "ipam", "plugins"]),
     // Whoever checks the plugins' work does not share their code.
     ("tests", &[]),
     ("xtask", &["cni", "conflist", "kernel"]),

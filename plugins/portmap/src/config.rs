@@ -30,6 +30,13 @@ pub struct Config {
     #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 31), extend("default" = DEFAULT_MARK_BIT)))]
     pub mark_masq_bit: Option<i64>,
     /// A chain of the table `nat` that sets another mark, which others masquerade.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(extend(
+            "pattern" = "^[^ \\t\\n]{1,28}$",
+            "patternErrorMessage" = "is not the name of a chain: 1 to 28 characters without spaces",
+        ))
+    )]
     pub external_set_mark_chain: Option<String>,
     /// What happens if another container has the port.
     #[cfg_attr(feature = "schema", schemars(extend("default" = "replace")))]
