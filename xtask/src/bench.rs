@@ -1,10 +1,11 @@
 //! `cargo xtask bench`: how long a runtime waits for our plugins and for the Go ones.
 //!
-//! Both run in one go on the same machine, turn about, each on a node of its own. A time is that
-//! of a whole process as its runtime sees it, from the spawn to the end with all output read; of a
-//! chain it is the sum. Every pod has a fresh namespace, which stays until its scenario is over so
-//! that the kernel's work of taking it down disturbs nobody.
+//! Both run in one go on the same machine, turn about, each on a node of its own that no scenario
+//! has used before. A time is that of a whole process as its runtime sees it, from the spawn to the
+//! end with all output read; of a chain it is the sum. Every pod has a fresh namespace, which stays
+//! until its scenario is over so that the kernel's work of taking it down disturbs nobody.
 
+mod config;
 mod scale;
 mod scenario;
 mod table;
@@ -75,20 +76,19 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     become_root()?;
     private_run()?;
     let workplace = Workplace::new()?;
+    let places = [("ours", build::dist()), ("go", needs::go_dir())];
     if options.scale {
-        let places = [("ours", build::dist()), ("go", needs::go_dir())];
         let table = scale::measure(options.rounds, &places, workplace.path())?;
         print!("{table}");
         return Ok(());
     }
-    let mut contenders = [
-        Contender::new("ours", build::dist(), workplace.path())?,
-        Contender::new("go", needs::go_dir(), workplace.path())?,
-    ];
     let mut rows = Vec::new();
     for scenario in SCENARIOS {
         progress(&format!("Measuring {} ({} rounds)", scenario.name, options.rounds));
-        rows.extend(measure(scenario, options.rounds, &mut contenders)?);
+        let [ours, go] = &places;
+        let contenders =
+            [Contender::new(ours, workplace.path())?, Contender::new(go, workplace.path())?];
+        rows.extend(measure(scenario, options.rounds, contenders)?);
     }
     if options.json {
         println!("{}", table::json(&rows));
@@ -97,6 +97,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+/// A set of plugins: what it is called, and where it is.
+type Place = (&'static str, PathBuf);
 
 /// One set of plugins and the node that they run on.
 struct Contender {
@@ -107,9 +110,9 @@ struct Contender {
 }
 
 impl Contender {
-    fn new(name: &'static str, bin: PathBuf, workplace: &Path) -> Result<Self, Failure> {
+    fn new((name, bin): &Place, workplace: &Path) -> Result<Self, Failure> {
         let (leases, node) = (workplace.join(name), Machine::new("node")?);
-        Ok(Self { bin, leases, node, pods: Vec::new() })
+        Ok(Self { bin: bin.clone(), leases, node, pods: Vec::new() })
     }
 
     /// One pod's life: the time of each command.
@@ -125,7 +128,9 @@ impl Contender {
             for step in scenario.steps(command, &self.leases) {
                 let request = step.request(&result);
                 let (took, printed) = self.call(command, &step, &request, &id, &netns)?;
-                time += took;
+                if step.timed {
+                    time += took;
+                }
                 if *command == "ADD" {
                     result = printed;
                 }
@@ -184,7 +189,7 @@ impl Contender {
 fn measure(
     scenario: &Scenario,
     rounds: usize,
-    contenders: &mut [Contender; 2],
+    mut contenders: [Contender; 2],
 ) -> Result<Vec<Row>, Failure> {
     let mut times = [Vec::new(), Vec::new()];
     // The first pod finds an empty node and cold files; it is not measured.
@@ -200,9 +205,6 @@ fn measure(
                 times.push(measured);
             }
         }
-    }
-    for contender in contenders {
-        contender.pods.clear();
     }
     let [ours, go] = times;
     let column = |times: &[Vec<Duration>], n: usize| times.iter().map(|t| t[n]).collect();

@@ -5,14 +5,15 @@
 
 use std::fmt::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::scenario::{Step, V4, portmap_of, ptp};
-use super::{BenchError, Contender};
+use super::config::{V4, portmap_of, ptp};
+use super::scenario::Step;
+use super::{BenchError, Contender, Place};
 use crate::command::Failure;
 use crate::demo::machine::Machine;
 use crate::demo::{NODE, join};
@@ -47,7 +48,7 @@ struct Site {
 /// Measures, and returns the table.
 pub(super) fn measure(
     rounds: usize,
-    places: &[(&'static str, PathBuf); 2],
+    places: &[Place; 2],
     leases: &Path,
 ) -> Result<String, Failure> {
     let mut rows = Vec::new();
@@ -75,8 +76,8 @@ pub(super) fn measure(
 }
 
 impl Site {
-    fn new((name, bin): &(&'static str, PathBuf), leases: &Path) -> Result<Self, Failure> {
-        let contender = Contender::new(name, bin.clone(), leases)?;
+    fn new(place: &Place, leases: &Path) -> Result<Self, Failure> {
+        let contender = Contender::new(place, leases)?;
         let (outside, pod) = (Machine::new("outside")?, Machine::new("pod")?);
         join(&outside, &contender.node)?;
         Ok(Self { contender, outside, pod, pods: 0, adds: Vec::new(), rates: Vec::new() })
