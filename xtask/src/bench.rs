@@ -6,8 +6,10 @@
 //! until its scenario is over so that the kernel's work of taking it down disturbs nobody.
 
 mod config;
+mod rates;
 mod scale;
 mod scenario;
+mod site;
 mod table;
 
 use std::io::{ErrorKind, Write};
@@ -31,15 +33,19 @@ const COMMANDS: [&str; 3] = ["ADD", "CHECK", "DEL"];
 /// How the task is to be done.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// How often each command is timed
-    #[arg(long, default_value_t = 50)]
-    rounds: usize,
+    /// How often each command is timed [default: 50], or each rate measured [default: 5]
+    #[arg(long)]
+    rounds: Option<usize>,
     /// Print a JSON list instead of a table
     #[arg(long)]
     json: bool,
-    /// Measure a pod that comes after 9 others, and one after 999, and how fast it is visited
+    /// Measure the portmap of a pod that comes after 9 others and after 999, and how fast it is
+    /// visited, and all of them in turn
     #[arg(long, conflicts_with = "json")]
     scale: bool,
+    /// Measure with iperf3 how fast packets enter and leave a pod that bandwidth limits
+    #[arg(long, conflicts_with_all = ["json", "scale"])]
+    rates: bool,
 }
 
 /// Why nothing could be measured.
@@ -64,6 +70,12 @@ pub(crate) enum BenchError {
     /// A hostPort could not be visited.
     #[error("visit the hostPort: {0}")]
     Visit(std::io::Error),
+    /// A rate could not be measured.
+    #[error("measure with iperf3: {0}")]
+    Iperf(String),
+    /// The kernel refused to build a node, or to forget connections.
+    #[error("{}: {}", .0.operation, .0.cause)]
+    Kernel(#[from] kernel::Error),
 }
 
 /// The task.
@@ -77,18 +89,22 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     private_run()?;
     let workplace = Workplace::new()?;
     let places = [("ours", build::dist()), ("go", needs::go_dir())];
+    let rounds = options.rounds.unwrap_or(if options.rates { 5 } else { 50 });
     if options.scale {
-        let table = scale::measure(options.rounds, &places, workplace.path())?;
-        print!("{table}");
+        print!("{}", scale::measure(rounds, &places, workplace.path())?);
+        return Ok(());
+    }
+    if options.rates {
+        print!("{}", rates::measure(rounds, &places, workplace.path())?);
         return Ok(());
     }
     let mut rows = Vec::new();
     for scenario in SCENARIOS {
-        progress(&format!("Measuring {} ({} rounds)", scenario.name, options.rounds));
+        progress(&format!("Measuring {} ({rounds} rounds)", scenario.name));
         let [ours, go] = &places;
         let contenders =
             [Contender::new(ours, workplace.path())?, Contender::new(go, workplace.path())?];
-        rows.extend(measure(scenario, options.rounds, contenders)?);
+        rows.extend(measure(scenario, rounds, contenders)?);
     }
     if options.json {
         println!("{}", table::json(&rows));
