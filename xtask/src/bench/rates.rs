@@ -40,7 +40,7 @@ pub(super) fn measure(
     workplace: &Path,
 ) -> Result<String, Failure> {
     let mut text = format!(
-        "\n{:14} {:>9}   {:>27}   {:>27}\n",
+        "\n{:14} {:>9}   {:>38}   {:>38}\n",
         "Mbit/s", "asked", "ours, median (all runs)", "go, median (all runs)"
     );
     for asked in ASKED {
@@ -59,7 +59,7 @@ pub(super) fn measure(
             // Writing to a String cannot fail.
             let _ = write!(text, "{name:14} {asked:9}");
             for pod in &mut pods {
-                let _ = write!(text, "   {:>27}", summary(&mut pod.rates[direction], asked));
+                let _ = write!(text, "   {:>38}", summary(&mut pod.rates[direction], asked));
             }
             text.push('\n');
         }
