@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use tests::kind::{CONTROL_PLANE, CONTROLLER, CONTROLLER_ADDRESS, HOST, HOST_PORTS, SYSTEM};
 use tests::kind::{Cluster, Family, Kind, WEB_0, WEB_1, WORKER};
-use tests::{Plugins, Suite, TcpEcho, answers, fetch, request};
+use tests::{Known, Plugins, Suite, TcpEcho, answers, fetch, request};
 
 /// kube-proxy's mode and portmap's backend.
 const KINDS: [(&str, &str); 4] = [
@@ -23,9 +23,12 @@ const KINDS: [(&str, &str); 4] = [
 ];
 
 /// Why the Go plugins fail.
-const GO_KEEPS_TCP: Option<&str> = Some("its DEL forgets UDP flows only");
-const GO_COMES_FIRST: Option<&str> =
-    Some("its nftables chain has kube-proxy's priority, and the younger of the two comes first");
+const GO_KEEPS_TCP: Option<Known> =
+    Some(Known::new("its DEL forgets UDP flows only", r#"left: ["tcp "#));
+const GO_COMES_FIRST: Option<Known> = Some(Known::new(
+    "its nftables chain has kube-proxy's priority, and the younger of the two comes first",
+    r#"body: "thief "#,
+));
 
 fn main() -> ExitCode {
     let mut suite = Suite::new();

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use tests::{TcpEcho, fetch, netns_path};
+use tests::{Known, TcpEcho, fetch, netns_path};
 
 use crate::libcni::{Attachment, NEWEST, Network, conflist};
 use crate::node::Node;
@@ -18,7 +18,10 @@ const CONFLIST: &str = "conflist/examples/crio.conflist";
 pub(crate) fn cases(stage: &mut Stage) {
     stage.both("CRI-O", "a_pod_lives_and_dies", None, CONFLIST, as_installed);
     stage.both("CRI-O", "a_pod_lives_and_dies_in_1_1_0", None, CONFLIST, at_its_newest);
-    let leaves = Some("its bridge collects neither addresses nor the rules that masquerade");
+    let leaves = Some(Known::new(
+        "its bridge collects neither addresses nor the rules that masquerade",
+        " -j MASQUERADE\n",
+    ));
     stage.both("CRI-O", "pods_are_gone_at_its_start", leaves, CONFLIST, pods_are_gone);
 }
 

@@ -3,7 +3,7 @@
 use std::thread;
 
 use serde_json::{Value, json};
-use tests::{Cmd, NODE, Output, Plugins, workspace};
+use tests::{Cmd, Known, NODE, Output, Plugins, workspace};
 
 use crate::node::{FULL, Node, PAGE, ROOTFS, file, wait_until};
 use crate::stage::Stage;
@@ -18,7 +18,10 @@ pub(crate) fn cases(stage: &mut Stage) {
     stage.both(
         "podman",
         "an_add_fails",
-        Some("its firewall finds no rules without prevResult, which this DEL has not"),
+        Some(Known::new(
+            "its firewall finds no rules without prevResult, which this DEL has not",
+            "-A CNI-FORWARD -s ",
+        )),
         FULL,
         an_add_fails,
     );

@@ -3,7 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use tests::{Needs, Plugins, Suite, panic_message};
+use tests::{Known, Needs, Plugins, Suite, panic_message};
 
 use crate::node::Node;
 use crate::table;
@@ -23,7 +23,7 @@ impl Stage {
         &mut self,
         runtime: &'static str,
         name: &str,
-        go_fails: Option<&'static str>,
+        go_fails: Option<Known>,
         network: &'static str,
         story: Story,
     ) {
@@ -53,6 +53,7 @@ fn needs(runtime: &str, plugins: &Plugins) -> Needs {
     let programs: &[&str] = match runtime {
         "containerd" => &["containerd", "containerd-shim-runc-v2", "ctr", "runc", "tar"],
         "podman" => &["podman", "conmon", "runc"],
+        "nerdctl" => &["nerdctl", "containerd", "containerd-shim-runc-v2", "ctr", "runc", "tar"],
         _ => &[],
     };
     let common = ["busybox", "conntrack", "curl", "iptables", "nsenter", "unshare"];

@@ -10,7 +10,7 @@ use crate::calls::Call;
 
 /// The runtimes, and how the cases come by their calls.
 const RUNTIMES: [(&str, &str); 4] =
-    [("containerd", "run"), ("podman", "run"), ("nerdctl", "replayed"), ("CRI-O", "replayed")];
+    [("containerd", "run"), ("podman", "run"), ("nerdctl", "run"), ("CRI-O", "replayed")];
 /// The specification's commands, in the order of an attachment's life.
 const COMMANDS: [&str; 6] = ["VERSION", "STATUS", "ADD", "CHECK", "DEL", "GC"];
 
