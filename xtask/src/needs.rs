@@ -19,6 +19,8 @@ const TOOLS: [(&str, &str); 19] = [
     ("/usr/sbin/nginx", "nginx"),
     ("/usr/bin/ping", "iputils-ping"),
     ("/usr/bin/strace", "strace"),
+    // For the benchmark.
+    ("/usr/bin/iperf3", "iperf3"),
     ("/usr/bin/git", "git"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("/usr/bin/containerd", "containerd"),
