@@ -10,7 +10,7 @@ use crate::build::target_dir;
 use crate::command::{Failure, command, read, run};
 
 /// Files that must be there, and the Debian package that has each.
-const TOOLS: [(&str, &str); 19] = [
+const TOOLS: [(&str, &str); 20] = [
     ("/usr/sbin/iptables", "iptables"),
     ("/usr/sbin/nft", "nftables"),
     ("/usr/sbin/conntrack", "conntrack"),
