@@ -281,10 +281,12 @@ fn look_up(pod: &Pod, ifname: &str) -> Result<Link, Error> {
     pod.rtnl.link_by_name(ifname)?.ok_or_else(|| Error::NoInterface(ifname.to_owned()))
 }
 
-/// Reads a setting; `None` if it can be written only, as `net/ipv4/route/flush`.
+/// Reads a setting; `None` if it can be written only, as `net/ipv4/route/flush`, or has to be
+/// written first, as `net/ipv6/conf/IFNAME/stable_secret`.
 fn read(name: &Name) -> kernel::Result<Option<String>> {
+    use Errno::{EACCES, EIO, EPERM};
     match sysctl::read(&name.parts()) {
-        Err(error) if matches!(error.errno(), Some(Errno::EACCES | Errno::EPERM)) => Ok(None),
+        Err(error) if matches!(error.errno(), Some(EACCES | EPERM | EIO)) => Ok(None),
         value => value.map(Some),
     }
 }
