@@ -305,14 +305,21 @@ fn an_add_that_fails_leaves_nothing(plugins: &Plugins) {
     let world = World::new(&["pod-a", "pod-b"]);
     let links = || world.sh(NODE, "ip -oneline link | cut -d: -f2");
     let (a, b) = (Pod::new("pod-a"), Pod::new("pod-b"));
-    // The last that an ADD does is to switch forwarding on.
+    // Nearly the last that an ADD does is to switch forwarding on.
     world.sh(NODE, "mount --bind /proc/sys /proc/sys; mount -o remount,ro,bind /proc/sys");
     let blue = gateway(&world, plugins, "blue", 100, "10.88.0.0/24");
-    let error = blue.try_add(&a).unwrap_err().cni_error();
-    assert!(error.to_string().contains("ip_forward"), "{error}");
+    let fails = || {
+        let error = blue.try_add(&a).unwrap_err().cni_error();
+        assert!(error.to_string().contains("ip_forward"), "{error}");
+    };
+    fails();
     assert_eq!(links().trim(), "lo");
+    // A bridge that was there goes on as it was.
+    world.sh(NODE, "ip link add cni0 type bridge");
+    fails();
+    assert!(world.sh(NODE, "ip -details link show cni0").contains("vlan_filtering 0"));
 
-    world.sh(NODE, "umount /proc/sys");
+    world.sh(NODE, "umount /proc/sys; ip link del cni0");
     blue.add(&a);
     let before = links();
     // Another gateway in the same VLAN, and nothing said of which gives way.
