@@ -62,6 +62,11 @@ fn with_vlans(lack: Option<&str>) -> ExitCode {
         Some("a failed ADD is not taken back"),
         an_add_that_fails_leaves_nothing,
     );
+    both(
+        "the_gateway_comes_back_to_a_new_bridge",
+        Some("the other end of its pair is left without a bridge"),
+        the_gateway_comes_back_to_a_new_bridge,
+    );
     let (ours, go) = (Plugins::ours(), Plugins::go());
     let needs = Needs::plugins(&ours, &ALL).and(&go, &ALL).lacking(lack);
     suite.case("takeover", &needs, move || {
@@ -328,6 +333,29 @@ fn an_add_that_fails_leaves_nothing(plugins: &Plugins) {
     assert_eq!(error["code"], 102, "{error}");
     assert_eq!(links(), before);
     blue.check(&a);
+}
+
+/// Who deletes a bridge, to begin anew, leaves the pair that is the gateway of a VLAN.
+fn the_gateway_comes_back_to_a_new_bridge(plugins: &Plugins) {
+    let world = World::new(&["pod-a", "pod-b"]);
+    let (a, b) = (Pod::new("pod-a"), Pod::new("pod-b"));
+    let blue = gateway(&world, plugins, "blue", 100, "10.88.0.0/24");
+    blue.add(&a);
+    world.sh(NODE, "ip link del cni0");
+    blue.del(&a);
+    let links = || world.sh(NODE, "ip -oneline link | grep -o '^[^<]*'");
+    let before = links();
+    let read_only = "mount --bind /proc/sys /proc/sys; mount -o remount,ro,bind /proc/sys";
+    world.sh(NODE, &format!("echo 0 > /proc/sys/net/ipv4/ip_forward; {read_only}"));
+    blue.try_add(&b).unwrap_err();
+    assert_eq!(links(), before);
+    world.sh(NODE, "umount /proc/sys");
+
+    let result = blue.add(&b);
+    blue.check(&b);
+    let _page = TcpEcho::start(&world, "pod-b", "0.0.0.0:80", "page");
+    let address = result["ips"][0]["address"].as_str().unwrap().replace("/24", ":80");
+    assert_eq!(fetch(&world, NODE, &address).unwrap(), "page 10.88.0.1");
 }
 
 fn a_node_changes_over(from: &Plugins, to: &Plugins) {
