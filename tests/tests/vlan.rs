@@ -73,7 +73,7 @@ fn with_vlans(lack: Option<&str>) -> ExitCode {
     );
     both(
         "the_gateway_comes_back_to_a_new_bridge",
-        Some(Known::new("the other end of its pair is left without a bridge", "SYMPTOM")),
+        Some(Known::new("the other end of its pair is left without a bridge", "No route to host")),
         the_gateway_comes_back_to_a_new_bridge,
     );
     let (ours, go) = (Plugins::ours(), Plugins::go());
