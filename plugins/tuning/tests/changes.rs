@@ -186,6 +186,20 @@ fn a_setting_that_others_have_changed_meanwhile_stays() {
     assert_eq!(pod.sh(SOMAXCONN), "700");
 }
 
+/// Forwarding of the namespace is that of all interfaces, one of which is to be an exception.
+#[test]
+fn a_setting_that_takes_others_along() {
+    let pod = Pod::new();
+    let forwarding = "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/eth0/forwarding";
+    let sysctl = json!({"net.ipv4.ip_forward": "1", "net.ipv4.conf.IFNAME.forwarding": "0"});
+    let call = pod.call().with("sysctl", sysctl);
+    call.run("ADD").unwrap();
+    assert_eq!(pod.sh(forwarding), "1\n0");
+    call.run("CHECK").unwrap();
+    call.run("DEL").unwrap();
+    assert_eq!(pod.sh(forwarding), "0\n0");
+}
+
 /// One that the kernel does not tell before it has been set, and cannot take back.
 #[test]
 fn a_setting_without_a_value() {
