@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::address::Cidr;
+use crate::address::{Cidr, address_or_nothing};
 use crate::error::{Code, Error};
 use crate::json;
 use crate::version::Version;
@@ -60,7 +60,11 @@ pub struct IpConfig {
     /// The address and the length of its network's prefix.
     pub address: Cidr,
     /// The default gateway of its network.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "address_or_nothing",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub gateway: Option<IpAddr>,
 }
 

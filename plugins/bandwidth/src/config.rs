@@ -160,7 +160,14 @@ fn limit(keys: &[String; 2], rate: u64, burst: u64) -> Result<Option<Limit>, Err
     let burst = bytes.ok_or_else(|| {
         Error::invalid_key(burst_key, format!("{burst} is too much; use at most {MAX_BURST} bits"))
     })?;
-    Ok(Some(Limit { rate: rate / BITS, burst }))
+    // The kernel is told how long a burst lasts, and takes none that lasts no time.
+    let (rate, least) = (rate / BITS, (rate / BITS).div_ceil(1_000_000));
+    if u64::from(burst) < least {
+        let least = least * BITS;
+        let why = format!("lasts less than a microsecond at this rate; use {least} bits or more");
+        return Err(Error::invalid_key(burst_key, why));
+    }
+    Ok(Some(Limit { rate, burst }))
 }
 
 #[cfg(test)]
@@ -232,6 +239,8 @@ mod tests {
         refused(&json!({"egressBurst": 8000}), "egressRate", "\"egressBurst\" is set");
         refused(&json!({"egressRate": 7, "egressBurst": 8000}), "egressRate", "7 is less than");
         refused(&json!({"egressRate": 8000, "egressBurst": 7}), "egressBurst", "7 is less than");
+        let short = json!({"egressRate": 100_000_000_008_u64, "egressBurst": 100_000});
+        refused(&short, "egressBurst", "use 100008 bits or more");
         refused(&json!({"egressRate": "1M"}), "egressRate", "\"1M\"");
         refused(&json!({"egressRate": -1}), "egressRate", "-1");
         refused(&json!({"latency": 0}), "latency", "1 to 10000 milliseconds");
