@@ -294,23 +294,6 @@ fn parallel_adds_and_dels() {
     });
 }
 
-/// Stands for kernels that cannot do it: there, elements do not get a time to live later on.
-#[test]
-fn elements_that_cannot_expire_are_deleted() {
-    on_a_node(|| {
-        let pod = pod();
-        sh("nft -f - <<E
-            table ip podwire_hostport {
-                map host_ports { type inet_proto . inet_service : ipv4_addr . inet_service; }
-            }\nE");
-        let config = nft(&json!([tcp(8080, 80)]));
-        portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
-        portmap("CHECK", "pod-a", &pod.path(), &config).unwrap();
-        portmap("DEL", "pod-a", "", &names()).unwrap();
-        assert_eq!(ruleset().to_string().matches("id: pod-a").count(), 0);
-    });
-}
-
 #[test]
 fn a_saved_ruleset_can_be_loaded_again() {
     on_a_node(|| {
