@@ -162,8 +162,12 @@ fn connections_of_the_dead_are_forgotten(kind: Kind, plugins: &Plugins) {
         flows
     };
     assert_eq!(to_controller().len(), 1);
+    let to_web = cluster.flows(Family::V4, &format!("src={CONTROLLER_ADDRESS} dst=10.96."));
+    assert!(!to_web.is_empty());
     cluster.detach(CONTROL_PLANE, CONTROLLER, &HOST_PORTS);
     assert_eq!(to_controller(), Vec::<String>::new());
+    // Nor are those left that it opened, to the pods behind the Service.
+    assert_eq!(cluster.flows(Family::V4, CONTROLLER_ADDRESS), Vec::<String>::new());
 }
 
 fn everybody_reaches_everybody(kind: Kind, plugins: &Plugins) {

@@ -27,17 +27,6 @@ const KERNEL: u64 = 100;
 const CONFLICT: u64 = 102;
 const DELEGATE: u64 = 103;
 
-const ALL: [&str; 9] = [
-    "bandwidth",
-    "bridge",
-    "firewall",
-    "host-local",
-    "loopback",
-    "portmap",
-    "ptp",
-    "static",
-    "tuning",
-];
 /// What the Go plugins do instead.
 const NOT_LOOKED_AT: Known = Known::new("takes it without a word", "\nexit status: 0\n");
 const FORWARDS_EARLY: Known = Known::new(
@@ -146,7 +135,7 @@ fn main() -> ExitCode {
     ];
     for (name, bad) in cases.into_iter().flatten() {
         let go_fails = bad.go_fails;
-        let needs = |plugins: &Plugins| Needs::plugins(plugins, &ALL);
+        let needs = |plugins: &Plugins| Needs::plugins(plugins, &Plugins::ALL);
         suite.both(&name, go_fails, needs, move |plugins| bad.is_refused_by(plugins));
     }
     suite.run()
@@ -185,7 +174,7 @@ fn good_but(plugin: &str, more: &Value) -> Value {
 
 fn decoding() -> Cases {
     let mut cases = Vec::new();
-    for plugin in ALL {
+    for plugin in Plugins::ALL {
         let mut case = |name: &str, bad: Bad| cases.push((format!("{plugin}_{name}"), bad));
         case("empty_stdin", Bad::new(plugin, &"", JSON, "stdin"));
         case("broken_json", Bad::new(plugin, &r#"{"name": "testnet""#, JSON, "JSON"));
@@ -212,7 +201,7 @@ fn decoding() -> Cases {
 
 fn environment() -> Cases {
     let mut cases = Vec::new();
-    for plugin in ALL {
+    for plugin in Plugins::ALL {
         let variable =
             |name, value: &str, code| Bad::new(plugin, &good(plugin), code, name).env(name, value);
         let mut case = |name: &str, bad: Bad| cases.push((format!("{plugin}_{name}"), bad));

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use tests::{Known, Plugins, TcpEcho, fetch, netns_path};
+use tests::{Known, TcpEcho, fetch, netns_path};
 
 use crate::libcni::{Attachment, NEWEST, Network, conflist};
 use crate::node::Node;
@@ -58,11 +58,11 @@ fn pod(node: &Node, name: &str) -> Attachment {
     Attachment { id, netns: netns_path(name), ifname: "eth0", args, capabilities }
 }
 
-fn as_installed(node: &Node, _: &Plugins) {
+fn as_installed(node: &Node) {
     lives_and_dies(node, &conflist(CONFLIST));
 }
 
-fn at_its_newest(node: &Node, _: &Plugins) {
+fn at_its_newest(node: &Node) {
     lives_and_dies(node, &newest());
 }
 
@@ -95,7 +95,7 @@ fn lives_and_dies(node: &Node, conflist: &Value) {
 }
 
 /// Pods die while CRI-O is away; at its start it has their results, or not even that.
-fn pods_are_gone(node: &Node, _: &Plugins) {
+fn pods_are_gone(node: &Node) {
     let mut network = Network::new(node, &newest());
     network.validate();
     let [kept, known, unknown] = ["kept", "known", "unknown"].map(|name| pod(node, name));
