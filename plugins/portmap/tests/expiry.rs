@@ -13,8 +13,10 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::Duration;
 
-use common::{config, names, of, on_a_node, pod, portmap, sh, tcp};
+use common::{config, names, of, portmap, tcp};
 use serde_json::json;
+use testbed::routed::{on_a_node, pod};
+use testbed::sh;
 
 /// What changes in the tables of this namespace.
 struct Monitor {
