@@ -10,7 +10,7 @@ use crate::build::target_dir;
 use crate::command::{Failure, command, read, run};
 
 /// Files that must be there, and the Debian package that has each.
-const TOOLS: [(&str, &str); 18] = [
+const TOOLS: [(&str, &str); 19] = [
     ("/usr/sbin/iptables", "iptables"),
     ("/usr/sbin/nft", "nftables"),
     ("/usr/sbin/conntrack", "conntrack"),
@@ -19,6 +19,8 @@ const TOOLS: [(&str, &str); 18] = [
     ("/usr/sbin/nginx", "nginx"),
     ("/usr/bin/ping", "iputils-ping"),
     ("/usr/bin/strace", "strace"),
+    // For the benchmark.
+    ("/usr/bin/iperf3", "iperf3"),
     ("/usr/bin/git", "git"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("/usr/bin/containerd", "containerd"),
