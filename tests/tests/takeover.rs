@@ -35,7 +35,8 @@ fn main() -> ExitCode {
         for first in backends.iter().flat_map(by) {
             let mut case_of = |backend: &str, name: &str, test: Test| {
                 let portmap = with(portmap(), &json!({"backend": backend}));
-                // Bursts of these last no whole number of microseconds, which the other has to make the same of.
+                // Bursts of these last no whole number of microseconds, which the other has to make the same
+                // of.
                 let network = [first.clone(), portmap, bandwidth(3, 7)];
                 let (ours, theirs) = (ours.clone(), theirs.clone());
                 let (kind, masquerade) = (&first["type"], &first["ipMasqBackend"]);

@@ -67,7 +67,10 @@ pub enum Problem {
     #[error("{0}")]
     Contradiction(String),
     /// The program is not there.
-    #[error("plugin {kind:?} is in none of the directories of CNI_PATH ({path}){}", Meant(suggestion.as_deref()))]
+    #[error(
+        "plugin {kind:?} is in none of the directories of CNI_PATH ({path}){}",
+        Meant(suggestion.as_deref())
+    )]
     NoProgram {
         /// The plugin's type.
         kind: String,

@@ -60,8 +60,8 @@ impl Nfnetlink {
         Ok(names.collect())
     }
 
-    /// How many rules these tables of a family have together, of those that `is_meant` takes by the rule's chain
-    /// and the chain that it leads to.
+    /// How many rules these tables of a family have together, of those that `is_meant` takes by the rule's
+    /// chain and the chain that it leads to.
     pub fn count_rules(
         &self,
         family: Family,

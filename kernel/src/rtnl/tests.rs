@@ -1,7 +1,7 @@
 //! Requests compared with those that iproute2 6.1 sends for the same thing.
 //!
-//! The bytes are from `strace -e trace=sendmsg -e write=3 ip …` and `tc …`, the command stands with each. What
-//! is compared is the meaning: the order of attributes is free, and so is a text's final NUL.
+//! The bytes are from `strace -e trace=sendmsg -e write=3 ip …` and `tc …`, the command stands with each.
+//! What is compared is the meaning: the order of attributes is free, and so is a text's final NUL.
 
 use std::fmt::Debug;
 use std::ops::Range;

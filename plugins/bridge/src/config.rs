@@ -261,7 +261,12 @@ mod tests {
 
     #[test]
     fn the_gateways_name_has_room() {
-        let keys = |bridge: &str| json!({"bridge": bridge, "vlan": 4094, "isGateway": true, "ipam": {"type": "x"}});
+        let vlan = json!({"vlan": 4094, "isGateway": true, "ipam": {"type": "x"}});
+        let keys = |bridge: &str| {
+            let mut keys = vlan.clone();
+            keys["bridge"] = bridge.into();
+            keys
+        };
         let longest = network(&keys("abcdefghij")).unwrap();
         Config::validate(&longest).unwrap();
         assert_eq!(longest.config.gateway_link(), "abcdefghij.4094");

@@ -63,9 +63,9 @@ impl Config {
             Some(other @ ("firewalld" | "nftables")) => Err(Error::new(
                 Code::UnsupportedField,
                 format!(
-                    "key \"backend\": {other:?} is not supported; use \"iptables\", on a node where firewalld runs \
-                     after the network's addresses have become a source of its zone trusted (firewall-cmd \
-                     --permanent --zone=trusted --add-source=NETWORK)"
+                    "key \"backend\": {other:?} is not supported; use \"iptables\", on a node where \
+                     firewalld runs after the network's addresses have become a source of its zone trusted \
+                     (firewall-cmd --permanent --zone=trusted --add-source=NETWORK)"
                 ),
             )),
             Some(other) => {
@@ -104,8 +104,8 @@ fn wrong_admin_chain(name: &str) -> Option<String> {
     let splits = |character: char| character.is_whitespace() || character.is_control();
     if name.len() > CHAIN_NAME_MAX || name.contains(splits) || name.starts_with(['-', '!']) {
         Some(format!(
-            "{name:?} is no name of a chain: at most {CHAIN_NAME_MAX} characters without spaces, of which the first \
-             is neither \"-\" nor \"!\""
+            "{name:?} is no name of a chain: at most {CHAIN_NAME_MAX} characters without spaces, of which \
+             the first is neither \"-\" nor \"!\""
         ))
     } else if BASE_CHAINS.contains(&name) || OWN_CHAINS.contains(&name) || VERDICTS.contains(&name)
     {

@@ -10,15 +10,15 @@ pub enum Error {
     Kernel(#[from] kernel::Error),
     /// What iptables accepts does not get through, and nobody said that it need not.
     #[error(
-        "firewalld runs on this node, and rejects what iptables accepts; add the network's addresses to its zone \
-         trusted (firewall-cmd --permanent --zone=trusted --add-source=NETWORK && firewall-cmd --reload), and set \
-         \"backend\" to \"iptables\""
+        "firewalld runs on this node, and rejects what iptables accepts; add the network's addresses to its \
+         zone trusted (firewall-cmd --permanent --zone=trusted --add-source=NETWORK && firewall-cmd \
+         --reload), and set \"backend\" to \"iptables\""
     )]
     Firewalld,
     /// The result names no bridge that could be kept apart from others.
     #[error(
-        "key \"ingressPolicy\" is {policy:?}, but the first interface of \"prevResult\" is no interface of the node; \
-         put firewall behind bridge, or leave the key out"
+        "key \"ingressPolicy\" is {policy:?}, but the first interface of \"prevResult\" is no interface of \
+         the node; put firewall behind bridge, or leave the key out"
     )]
     NoBridge {
         /// The policy.

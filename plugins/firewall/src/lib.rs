@@ -1,8 +1,8 @@
 //! Lets packets of a pod, that an earlier plugin of the chain attached, through the firewall of the node.
 //!
-//! ADD computes what is needed as a plain value and adds what is missing of it in one batch; CHECK compares the
-//! same value with what is there. What ADD makes carries the attachment's names, so DEL and GC find it without
-//! namespace and result.
+//! ADD computes what is needed as a plain value and adds what is missing of it in one batch; CHECK compares
+//! the same value with what is there. What ADD makes carries the attachment's names, so DEL and GC find it
+//! without namespace and result.
 
 mod config;
 mod error;

@@ -61,8 +61,8 @@ impl Mapping {
                 return Err(Error::new(
                     Code::InvalidConfig,
                     format!(
-                        "key {key:?} of the configuration: hostPort {}/{} is mapped by portMappings[{before}] \
-                         already; give it another hostPort, protocol or hostIP",
+                        "key {key:?} of the configuration: hostPort {}/{} is mapped by \
+                         portMappings[{before}] already; give it another hostPort, protocol or hostIP",
                         mapping.host_port,
                         protocol_name(mapping.protocol)
                     ),

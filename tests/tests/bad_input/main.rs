@@ -298,12 +298,12 @@ fn bridges() -> Cases {
         (
             "bridge_range_exhausted",
             bad(&ipam(&json!({"ranges": [[{"subnet": "10.88.0.0/30"}]]})), TRY_AGAIN, "10.88.0")
-                .before("mkdir -p /run/state/ipam/testnet; printf 'other\\r\\neth0' > /run/state/ipam/testnet/10.88.0.2"),
+                .before(
+                    "mkdir -p /run/state/ipam/testnet; printf 'other\\r\\neth0' > \
+                    /run/state/ipam/testnet/10.88.0.2",
+                ),
         ),
-        (
-            "bridge_interface_exists",
-            bad(&json!({}), CONFLICT, "eth0").before(ETH0),
-        ),
+        ("bridge_interface_exists", bad(&json!({}), CONFLICT, "eth0").before(ETH0)),
     ];
     let leaves_traces = [
         "bridge_other_address",

@@ -95,8 +95,8 @@ fn failed_line<'a>(stderr: &str, input: &'a str) -> Option<&'a str> {
     input.lines().nth(number.parse::<usize>().ok()?.checked_sub(1)?)
 }
 
-/// The names of the legacy tables that this network namespace has, one a line: of those that somebody has looked
-/// at or, on older kernels, whose module is loaded. That costs no more than reading a file.
+/// The names of the legacy tables that this network namespace has, one a line: of those that somebody has
+/// looked at or, on older kernels, whose module is loaded. That costs no more than reading a file.
 pub(super) fn table_names(family: Family) -> Result<String> {
     let file = if family == Family::Ipv6 { "ip6_tables_names" } else { "ip_tables_names" };
     let path = Path::new("/proc/thread-self/net").join(file);
