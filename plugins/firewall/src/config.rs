@@ -1,6 +1,6 @@
 //! The configuration's keys, and what they come to.
 
-use cni::{Code, Error};
+use cni::Error;
 use serde::Deserialize;
 
 use crate::iptables::{BASE_CHAINS, OWN_CHAINS};
@@ -9,10 +9,13 @@ use crate::iptables::{BASE_CHAINS, OWN_CHAINS};
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Config {
-    /// Whose rules are written: `iptables`; empty for the same, unless firewalld runs on the node.
+    /// What lets packets through: `iptables`, `nftables` or `firewalld`; empty for what the node uses.
     pub backend: Option<String>,
-    /// The chain of the administrator's own rules, which packets of pods pass first; `CNI-ADMIN` by default.
+    /// With the backend `iptables`, the chain of the administrator's own rules, which packets of pods pass first;
+    /// `CNI-ADMIN` by default.
     pub iptables_admin_chain_name: Option<String>,
+    /// With the backend `firewalld`, the zone that addresses of pods become sources of; `trusted` by default.
+    pub firewalld_zone: Option<String>,
     /// Who may open connections to pods: `open`, the default, `same-bridge` or `isolated`.
     pub ingress_policy: Option<String>,
 }
@@ -20,10 +23,22 @@ pub struct Config {
 /// The configuration, found to make sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
-    /// Whether iptables is asked for by name, and not just where firewalld does not run.
-    pub(crate) iptables_by_name: bool,
+    /// None for what the node uses.
+    pub(crate) backend: Option<Backend>,
     pub(crate) admin_chain: String,
+    pub(crate) zone: String,
     pub(crate) isolation: Option<Isolation>,
+}
+
+/// What lets packets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// Rules in the table `filter` of iptables.
+    Iptables,
+    /// A table of our own.
+    Nftables,
+    /// A zone of firewalld.
+    Firewalld,
 }
 
 /// What a bridge is kept apart from.
@@ -39,33 +54,35 @@ pub(crate) enum Isolation {
 const CHAIN_NAME_MAX: usize = 28;
 
 const DEFAULT_ADMIN_CHAIN: &str = "CNI-ADMIN";
+const DEFAULT_ZONE: &str = "trusted";
 
 impl Config {
-    /// Errors: code 7 for values that are wrong, code 2 for a backend that is not supported.
+    /// Errors: code 7 for values that are wrong.
     pub(crate) fn settings(&self) -> Result<Settings, Error> {
         let given = self.iptables_admin_chain_name.as_deref().filter(|name| !name.is_empty());
         let admin_chain = given.unwrap_or(DEFAULT_ADMIN_CHAIN).to_owned();
         if let Some(why) = wrong_admin_chain(&admin_chain) {
             return Err(Error::invalid_key("iptablesAdminChainName", why));
         }
-        let (iptables_by_name, isolation) = (self.iptables_by_name()?, self.isolation()?);
-        Ok(Settings { iptables_by_name, admin_chain, isolation })
+        let given = self.firewalld_zone.as_deref().filter(|name| !name.is_empty());
+        let zone = given.unwrap_or(DEFAULT_ZONE).to_owned();
+        if zone.contains(|character: char| character.is_whitespace() || character.is_control()) {
+            let why = format!("{zone:?} is no name of a zone: those have no spaces");
+            return Err(Error::invalid_key("firewalldZone", why));
+        }
+        Ok(Settings { backend: self.backend()?, admin_chain, zone, isolation: self.isolation()? })
     }
 
-    fn iptables_by_name(&self) -> Result<bool, Error> {
+    fn backend(&self) -> Result<Option<Backend>, Error> {
         match self.backend.as_deref() {
-            None | Some("") => Ok(false),
-            Some("iptables") => Ok(true),
-            Some(other @ ("firewalld" | "nftables")) => Err(Error::new(
-                Code::UnsupportedField,
-                format!(
-                    "key \"backend\": {other:?} is not supported; use \"iptables\", on a node where firewalld runs \
-                     after the network's addresses have become a source of its zone trusted (firewall-cmd \
-                     --permanent --zone=trusted --add-source=NETWORK)"
-                ),
-            )),
+            None | Some("") => Ok(None),
+            Some("iptables") => Ok(Some(Backend::Iptables)),
+            Some("nftables") => Ok(Some(Backend::Nftables)),
+            Some("firewalld") => Ok(Some(Backend::Firewalld)),
             Some(other) => {
-                let why = format!("{other:?} is unknown; use \"iptables\", or leave it out");
+                let why = format!(
+                    "{other:?} is unknown; use \"iptables\", \"nftables\" or \"firewalld\", or leave it out"
+                );
                 Err(Error::invalid_key("backend", why))
             }
         }
@@ -83,6 +100,10 @@ impl Config {
             }
         }
     }
+}
+
+impl Backend {
+    pub(crate) const ALL: [Self; 3] = [Self::Iptables, Self::Nftables, Self::Firewalld];
 }
 
 impl Isolation {
@@ -123,29 +144,32 @@ mod tests {
 
     #[test]
     fn values_are_read() {
-        let nothing =
-            Settings { iptables_by_name: false, admin_chain: "CNI-ADMIN".into(), isolation: None };
+        let nothing = Settings {
+            backend: None,
+            admin_chain: "CNI-ADMIN".into(),
+            zone: "trusted".into(),
+            isolation: None,
+        };
         assert_eq!(read(serde_json::json!({})), Ok(nothing.clone()));
-        let empty =
-            serde_json::json!({"backend": "", "iptablesAdminChainName": "", "ingressPolicy": ""});
+        let empty = serde_json::json!({
+            "backend": "", "iptablesAdminChainName": "", "ingressPolicy": "", "firewalldZone": "",
+        });
         assert_eq!(read(empty), Ok(nothing));
         let all = read(serde_json::json!({
             "backend": "iptables", "iptablesAdminChainName": "SITE", "ingressPolicy": "isolated",
+            "firewalldZone": "pods",
         }));
         let expected = Settings {
-            iptables_by_name: true,
+            backend: Some(Backend::Iptables),
             admin_chain: "SITE".into(),
+            zone: "pods".into(),
             isolation: Some(Isolation::Isolated),
         };
         assert_eq!(all, Ok(expected));
-    }
-
-    #[test]
-    fn a_backend_that_is_not_there_says_what_to_use() {
-        for backend in ["firewalld", "nftables"] {
-            let error = read(serde_json::json!({"backend": backend})).unwrap_err();
-            assert_eq!(error.code, Code::UnsupportedField);
-            assert!(error.msg.contains(backend) && error.msg.contains("\"iptables\""), "{error}");
+        for (name, backend) in [("nftables", Backend::Nftables), ("firewalld", Backend::Firewalld)]
+        {
+            let settings = read(serde_json::json!({"backend": name})).unwrap();
+            assert_eq!(settings.backend, Some(backend));
         }
     }
 
@@ -154,6 +178,7 @@ mod tests {
         for (key, value) in [
             ("backend", "ufw"),
             ("ingressPolicy", "closed"),
+            ("firewalldZone", "my zone"),
             ("iptablesAdminChainName", "two words"),
             ("iptablesAdminChainName", "-A"),
             ("iptablesAdminChainName", "FORWARD"),

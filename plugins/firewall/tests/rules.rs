@@ -185,22 +185,6 @@ fn a_refused_add_leaves_nothing() {
 }
 
 #[test]
-fn firewalld_is_not_passed_over_in_silence() {
-    on_a_node(|| {
-        firewall("STATUS", "", "", &names()).unwrap();
-        sh("nft add table inet firewalld; nft add chain inet firewalld filter_FORWARD");
-        let before = rules();
-        let error = firewall("ADD", "pod-a", "/x", &config(&json!({}))).unwrap_err();
-        assert_eq!(error["code"], 2);
-        assert!(error["msg"].as_str().unwrap().contains("--zone=trusted"), "{error}");
-        assert_eq!(rules(), before);
-        assert_eq!(firewall("STATUS", "", "", &names()).unwrap_err()["code"], 50);
-        firewall("ADD", "pod-a", "/x", &by_iptables()).unwrap();
-        firewall("DEL", "pod-a", "", &names()).unwrap();
-    });
-}
-
-#[test]
 fn a_node_of_legacy_iptables_gets_legacy_rules() {
     on_a_node(|| {
         sh("iptables-legacy -t mangle -N KUBE-IPTABLES-HINT; iptables-legacy -P FORWARD DROP");
