@@ -142,7 +142,7 @@ static PORTMAP: &[Key] = &[
 ];
 
 static FIREWALL: &[Key] = &[
-    Key::new("backend", OneOf(&["", "iptables", "firewalld"])),
+    Key::new("backend", OneOf(&["", "iptables", "nftables", "firewalld"])),
     Key::new("iptablesAdminChainName", Text),
     Key::new("firewalldZone", Text),
     Key::new("ingressPolicy", OneOf(&["", "open", "same-bridge", "isolated"])),

@@ -245,7 +245,7 @@ fn chained_plugins() {
 {"type": "portmap", "capabilities": {"portMapping": true, "calico": true}, "conditionsV4": "-d"},
 {"type": "bandwidth", "ingressRate": 1000, "egressBurst": 0},
 {"type": "bandwidth"},
-{"type": "firewall", "backend": "ufw", "ingressPolicy": "samebridge"},
+{"type": "firewall", "backend": "ufw", "ingressPolicy": "samebridge", "firewalldZone": 1},
 {"type": "tuning", "sysctl": {
 "net.core.somaxconn": 500, "kernel.x": "1", "net/../x": "2", "net/ipv4/conf/IFNAME/arp_notify": "1"}, "mac": "c2", "MTU": 67},
 {"type": "portmap", "runtimeConfig": {"portMappings": []}, "prevResult": {}},
@@ -260,8 +260,9 @@ fn chained_plugins() {
             n.conflist:4: warning: key "plugins[2]": does not declare "portMappings", so that runtimes pass none: add "capabilities": {"portMappings": true}
             n.conflist:5: error: key "plugins[3].ingressRate": does not go without ingressBurst
             n.conflist:6: warning: key "plugins[4]": does not declare "bandwidth", so that runtimes pass none: add "capabilities": {"bandwidth": true}
-            n.conflist:7: error: key "plugins[5].backend": "ufw" is not one of iptables, firewalld
+            n.conflist:7: error: key "plugins[5].backend": "ufw" is not one of iptables, nftables, firewalld
             n.conflist:7: error: key "plugins[5].ingressPolicy": "samebridge" is not one of open, same-bridge, isolated; did you mean "same-bridge"?
+            n.conflist:7: error: key "plugins[5].firewalldZone": should be a text, is a number
             n.conflist:9: error: key "plugins[6].sysctl.net.core.somaxconn": should be a text, is a number
             n.conflist:9: error: key "plugins[6].mac": "c2" is not an Ethernet address, such as c2:11:22:33:44:55
             n.conflist:9: error: key "plugins[6].mtu": is neither 0 nor at least 68, the smallest that IPv4 allows
