@@ -8,7 +8,7 @@ use crate::build::target_dir;
 use crate::command::{command, run};
 
 /// Files that must be there, and the Debian package that has each.
-const TOOLS: [(&str, &str); 18] = [
+const TOOLS: [(&str, &str); 20] = [
     ("/usr/sbin/iptables", "iptables"),
     ("/usr/sbin/nft", "nftables"),
     ("/usr/sbin/conntrack", "conntrack"),
@@ -16,6 +16,8 @@ const TOOLS: [(&str, &str); 18] = [
     ("/usr/sbin/tc", "iproute2"),
     ("/usr/sbin/nginx", "nginx"),
     ("/usr/bin/ping", "iputils-ping"),
+    ("/usr/sbin/firewalld", "firewalld"),
+    ("/usr/bin/dbus-daemon", "dbus-daemon"),
     ("/usr/bin/strace", "strace"),
     ("/usr/bin/git", "git"),
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),

@@ -14,6 +14,16 @@ pub enum Error {
     /// firewalld did not do what it was asked for.
     #[error(transparent)]
     Firewalld(#[from] BusError),
+    /// The zone is none of firewalld's.
+    #[error(
+        "key \"firewalldZone\": firewalld has no zone {zone:?}; name one that firewall-cmd --get-zones shows"
+    )]
+    NoZone {
+        /// The zone.
+        zone: String,
+        /// What firewalld says.
+        source: BusError,
+    },
     /// firewalld is to let packets through, and nobody answers by that name.
     #[error(
         "firewalld does not answer on the system's bus; start it, or set key \"backend\" to \"iptables\" or \
@@ -73,11 +83,10 @@ impl From<Error> for cni::Error {
         let code = match &error {
             Error::Kernel(error) if error.is_locked() => Code::TryAgain,
             Error::Kernel(error) if error.needs_program() => Code::NotAvailable,
-            Error::Firewalld(error) if error.is_about("INVALID_ZONE") => Code::InvalidConfig,
             Error::Firewalld(error) if error.is_about("ZONE_CONFLICT") => Code::Conflict,
             Error::Kernel(_) | Error::Firewalld(_) => Code::Kernel,
             Error::NoFirewalld(_) | Error::Dropped { .. } => Code::NotAvailable,
-            Error::NoBridge { .. } => Code::InvalidConfig,
+            Error::NoBridge { .. } | Error::NoZone { .. } => Code::InvalidConfig,
             Error::Missing { .. } | Error::MissingInTable { .. } | Error::MissingSource { .. } => {
                 Code::Changed
             }

@@ -46,7 +46,9 @@ pub(crate) fn add(
     let mut before = nftables::sources(netlink)?;
     before.retain(|(_, of)| of == owner.as_str());
     Undo::around(|undo| {
-        undo.on_error("remove the sources", || remove_all(netlink, |of| of == owner.as_str()));
+        undo.on_error("remove the sources", || {
+            remove_all(netlink, zone, |of| of == owner.as_str())
+        });
         nftables::add(netlink, &nftables::Plan::of_sources(owner.clone(), pod))?;
         for address in &pod.addresses {
             firewalld.add_source(zone, *address)?;
@@ -85,7 +87,7 @@ pub(crate) fn remove(
     addresses: &[IpAddr],
     zone: &str,
 ) -> Result<(), cni::Error> {
-    remove_all(netlink, |of| of == owner.as_str())?;
+    remove_all(netlink, ANY_ZONE, |of| of == owner.as_str())?;
     if addresses.is_empty() || !is_in_use(netlink).map_err(Error::from)? {
         return Ok(());
     }
@@ -100,7 +102,7 @@ pub(crate) fn remove(
 
 /// Removes the sources of pods that are not valid any more.
 pub(crate) fn collect_garbage(netlink: &Nfnetlink, garbage: &Garbage) -> Result<(), cni::Error> {
-    remove_all(netlink, |of| garbage.contains(of))
+    remove_all(netlink, ANY_ZONE, |of| garbage.contains(of))
 }
 
 /// Whether firewalld answers, and has the zone.
@@ -109,8 +111,12 @@ pub(crate) fn status(netlink: &Nfnetlink, zone: &str) -> Result<(), Error> {
     nftables::status(netlink)
 }
 
-/// Removes sources of ours, and then the notes of those that are gone.
-fn remove_all(netlink: &Nfnetlink, is_doomed: impl Fn(&str) -> bool) -> Result<(), cni::Error> {
+/// Removes sources of ours from a zone, and then the notes of those that are gone.
+fn remove_all(
+    netlink: &Nfnetlink,
+    zone: &str,
+    is_doomed: impl Fn(&str) -> bool,
+) -> Result<(), cni::Error> {
     let mut doomed = nftables::sources(netlink)?;
     doomed.retain(|(_, owner)| is_doomed(owner));
     if doomed.is_empty() {
@@ -121,7 +127,7 @@ fn remove_all(netlink: &Nfnetlink, is_doomed: impl Fn(&str) -> bool) -> Result<(
     let is_in_use = is_in_use(netlink).map_err(Error::from)?;
     let firewalld = if is_in_use { Firewalld::connect_if_there()? } else { None };
     if let Some(mut firewalld) = firewalld {
-        let mut remove = |address| firewalld.remove_source(ANY_ZONE, address);
+        let mut remove = |address| firewalld.remove_source(zone, address);
         doomed.retain(|(address, _)| {
             failures.try_to(format!("remove source {address}"), || remove(*address)).is_some()
         });
@@ -153,12 +159,13 @@ impl Firewalld {
     fn add_source(&mut self, zone: &str, address: IpAddr) -> Result<(), Error> {
         match self.call("addSource", zone, address) {
             Err(error) if error.is_about("ZONE_ALREADY_SET") => Ok(()),
-            added => added.map(drop).map_err(silent),
+            added => added.map(drop).map_err(|error| of_zone(zone, error)),
         }
     }
 
     fn has_source(&mut self, zone: &str, address: IpAddr) -> Result<bool, Error> {
-        Ok(self.call("querySource", zone, address).map_err(silent)? == Value::Truth(true))
+        let found = self.call("querySource", zone, address);
+        Ok(found.map_err(|error| of_zone(zone, error))? == Value::Truth(true))
     }
 
     /// Success if it is not there, or firewalld is not there.
@@ -175,6 +182,14 @@ impl Firewalld {
         let method = Method { destination: NAME, path: OBJECT, interface: ZONE, name };
         self.0.call(method, &[zone, &IpNetwork::from(address).to_string()])
     }
+}
+
+/// What it means that firewalld refuses to do something with a zone.
+fn of_zone(zone: &str, error: BusError) -> Error {
+    if error.is_about("INVALID_ZONE") {
+        return Error::NoZone { zone: zone.to_owned(), source: error };
+    }
+    silent(error)
 }
 
 /// What it means that nobody answers.

@@ -89,7 +89,10 @@ impl Plugin for Firewall {
         let mut failures = Failures::new();
         failures.try_to("remove rules", || iptables::remove(&netlink, &owner, &addresses));
         failures.try_to("remove elements", || nftables::remove(&netlink, &owner));
-        let remove_sources = || firewalld::remove(&netlink, &owner, &addresses, &settings.zone);
+        // What has no owner is of the reference plugin, if that would have made it.
+        let by_firewalld = matches!(settings.backend, None | Some(Backend::Firewalld));
+        let addresses = if by_firewalld { addresses.as_slice() } else { &[] };
+        let remove_sources = || firewalld::remove(&netlink, &owner, addresses, &settings.zone);
         failures.try_to("remove sources from firewalld", remove_sources);
         failures.into_result()
     }

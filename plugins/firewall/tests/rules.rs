@@ -6,16 +6,11 @@ mod common;
 
 use std::thread;
 
-use common::{config, firewall, names, on_a_node, rules, sh};
+use common::{config, count, firewall, names, on_a_node, rules, sh};
 use serde_json::{Value, json};
 
 fn by_iptables() -> Value {
     config(&json!({"backend": "iptables"}))
-}
-
-/// How many lines of a listing hold a text.
-fn count(listing: &str, text: &str) -> usize {
-    listing.lines().filter(|line| line.contains(text)).count()
 }
 
 #[test]

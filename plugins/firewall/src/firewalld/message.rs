@@ -199,3 +199,6 @@ fn pad(bytes: &mut Vec<u8>, multiple: usize) {
 fn length(bytes: &[u8]) -> u32 {
     u32::try_from(bytes.len()).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,7 +17,7 @@ pub(crate) struct Namespace {
 }
 
 impl Namespace {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut command = Command::new("unshare");
         let body = format!("{NO_DAD}; echo made; exec sleep 300");
         command.args(["--net", "sh", "-c", &body]);
@@ -101,10 +101,22 @@ pub(crate) type Ended = Result<Value, Value>;
 /// Runs the plugin, for a container of this ID.
 #[track_caller]
 pub(crate) fn firewall(command: &str, container_id: &str, netns: &str, config: &Value) -> Ended {
+    firewall_at("/usr/sbin", command, container_id, netns, config)
+}
+
+/// As [`firewall`], where programs are looked for in this directory.
+#[track_caller]
+pub(crate) fn firewall_at(
+    path: &str,
+    command: &str,
+    container_id: &str,
+    netns: &str,
+    config: &Value,
+) -> Ended {
     let mut child = Command::new(env!("CARGO_BIN_EXE_firewall"))
         .env_clear()
         .envs([("CNI_COMMAND", command), ("CNI_CONTAINERID", container_id), ("CNI_NETNS", netns)])
-        .envs([("CNI_IFNAME", "eth0"), ("CNI_PATH", "/nowhere")])
+        .envs([("CNI_IFNAME", "eth0"), ("CNI_PATH", "/nowhere"), ("PATH", path)])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -139,4 +151,16 @@ pub(crate) fn names() -> Value {
 /// All rules of both families in the table `filter`.
 pub(crate) fn rules() -> String {
     sh("iptables -S; ip6tables -S")
+}
+
+/// How many lines of a listing hold a text.
+pub(crate) fn count(listing: &str, text: &str) -> usize {
+    listing.lines().filter(|line| line.contains(text)).count()
+}
+
+/// Whether an address answers, once at least: neighbours have to be found first.
+pub(crate) fn reaches(from: &Namespace, to: &str) -> bool {
+    let pid = from.pid().to_string();
+    let arguments = ["-t", pid.as_str(), "-n", "ping", "-q", "-c", "4", "-i", "0.3", "-W", "2", to];
+    Command::new("nsenter").args(arguments).output().unwrap().status.success()
 }
