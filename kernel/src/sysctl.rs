@@ -63,14 +63,11 @@ fn path(name: &[&str]) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
-    use nix::sched::{CloneFlags, unshare};
-
     use super::*;
 
     #[test]
     fn settings_of_this_namespace() {
-        std::thread::spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        testbed::in_new_netns(|| {
             let name = ["ipv4", "conf", "lo", "route_localnet"];
             assert_eq!(read(&name).unwrap(), "0");
             assert_eq!(write(&name, "1").unwrap().as_deref(), Some("0"));
@@ -82,9 +79,7 @@ mod tests {
             assert_eq!(write(&ports, "").unwrap().as_deref(), Some("8080"));
             assert_eq!(read(&ports).unwrap(), "");
             set(&["ipv4", "route", "flush"], "1").unwrap();
-        })
-        .join()
-        .unwrap();
+        });
     }
 
     #[test]

@@ -3,32 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use std::net::IpAddr;
-use std::process::Command;
-use std::thread;
 
 use kernel::Nfnetlink;
 use kernel::conntrack::Filter;
 use kernel::iptables::{TCP, UDP};
 use kernel::nft::Family;
-use nix::sched::{CloneFlags, unshare};
-
-fn in_new_netns(test: impl FnOnce() + Send + 'static) {
-    let body = move || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("root is needed to make a network namespace");
-        test();
-    };
-    if let Err(panic) = thread::spawn(body).join() {
-        std::panic::resume_unwind(panic);
-    }
-}
+use testbed::{in_new_netns, sh};
 
 #[track_caller]
 fn conntrack(arguments: &str) -> String {
-    let output =
-        Command::new("conntrack").args(arguments.split(' ')).output().expect("run conntrack");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "conntrack {arguments}: {errors}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    sh(&format!("conntrack {arguments}"))
 }
 
 fn ip(text: &str) -> Option<IpAddr> {

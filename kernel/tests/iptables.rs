@@ -2,40 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
-use std::process::Command;
-use std::thread;
-
 use kernel::iptables::{
     self, BaseChain, Bits, Changes, Iptables, Is, Match, Nat, NatChain, Ports, Rule, SCTP, TCP,
     Table, Target, UDP, address_type,
 };
 use kernel::nft::Place;
 use kernel::{Batch, Nfnetlink};
-use nix::sched::{CloneFlags, unshare};
-
-/// Runs a test in a network namespace of its own, which ends with its thread.
-fn in_new_netns(test: impl FnOnce() + Send + 'static) {
-    let body = move || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("root is needed to make a network namespace");
-        test();
-    };
-    if let Err(panic) = thread::spawn(body).join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-#[track_caller]
-fn sh(command: &str) -> String {
-    let output = Command::new("sh").args(["-c", command]).output().expect("run sh");
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{command}: {}\n{text}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
-    text
-}
+use testbed::{in_new_netns, sh};
 
 fn program(nat: Nat) -> &'static str {
     if nat == Nat::V6 { "ip6tables" } else { "iptables" }

@@ -3,10 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::net::IpAddr;
-use std::path::PathBuf;
-use std::process::Command;
-use std::sync::mpsc;
-use std::thread;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
@@ -16,41 +12,14 @@ use kernel::rtnl::{
 };
 use kernel::{Netns, Rtnl};
 use nix::errno::Errno;
-use nix::sched::{CloneFlags, unshare};
+use testbed::{Namespace, in_new_netns, sh};
 
-/// Runs a test in a node namespace of its own, with a second one for a pod. Both vanish with the
-/// threads that are in them.
-fn in_namespaces(test: impl FnOnce(&Rtnl, &Netns) + Send + 'static) {
-    let new_netns = || {
-        unshare(CloneFlags::CLONE_NEWNET).unwrap();
-        let task = nix::unistd::gettid();
-        PathBuf::from(format!("/proc/self/task/{task}/ns/net"))
-    };
-    let (path_out, path_in) = mpsc::channel();
-    let (done_out, done_in) = mpsc::channel::<()>();
-    let pod = thread::spawn(move || {
-        path_out.send(new_netns()).unwrap();
-        done_in.recv().unwrap_err();
+/// Runs a test in a node namespace of its own, with a second one for a pod.
+fn in_namespaces(test: impl FnOnce(&Rtnl, &Netns) + Send) {
+    in_new_netns(|| {
+        let pod = Namespace::create();
+        test(&Rtnl::open().unwrap(), &Netns::open(pod.path().as_ref()).unwrap());
     });
-    let pod_path = path_in.recv().unwrap();
-    let node = thread::spawn(move || {
-        new_netns();
-        test(&Rtnl::open().unwrap(), &Netns::open(&pod_path).unwrap());
-    });
-    let outcome = node.join();
-    drop(done_out);
-    pod.join().unwrap();
-    outcome.unwrap();
-}
-
-fn ip(arguments: &str) -> String {
-    run("ip", arguments)
-}
-
-fn run(program: &str, arguments: &str) -> String {
-    let output = Command::new(program).args(arguments.split(' ')).output().unwrap();
-    assert!(output.status.success(), "{program} {arguments}: {output:?}");
-    String::from_utf8(output.stdout).unwrap()
 }
 
 fn network(text: &str) -> IpNetwork {
@@ -86,7 +55,7 @@ fn a_bridge() {
             (link.kind.as_deref(), link.mac, link.mtu, link.up, link.promisc),
             (Some("bridge"), Some(MAC), 1400, true, true)
         );
-        let seen = ip("-d link show cni0");
+        let seen = sh("ip -d link show cni0");
         for expected in
             ["<NO-CARRIER,BROADCAST,MULTICAST,PROMISC,UP>", "mtu 1400", "c2:00:00:00:00:01"]
         {
@@ -97,13 +66,13 @@ fn a_bridge() {
             LinkChange { promisc: Some(false), mtu: Some(1300), ..LinkChange::default() },
         )
         .unwrap();
-        let seen = ip("link show cni0");
+        let seen = sh("ip link show cni0");
         assert!(seen.contains("mtu 1300") && !seen.contains("PROMISC"), "{seen}");
 
         let change =
             LinkChange { allmulti: Some(true), tx_queue_len: Some(333), ..LinkChange::default() };
         rtnl.set_link(index, change).unwrap();
-        let seen = ip("link show cni0");
+        let seen = sh("ip link show cni0");
         assert!(seen.contains("ALLMULTI") && seen.contains("qlen 333"), "{seen}");
         let link = rtnl.link_by_index(index).unwrap().unwrap();
         assert_eq!((link.allmulti, link.tx_queue_len, link.promisc), (true, 333, false));
@@ -115,11 +84,11 @@ fn a_veth_pair_is_born_where_it_belongs() {
     in_namespaces(|rtnl, pod| {
         let master = bridge(rtnl);
         veth(rtnl, pod, Some(master)).unwrap();
-        let seen = ip("link show veth0");
+        let seen = sh("ip link show veth0");
         for expected in ["UP", "master cni0", "mtu 1400"] {
             assert!(seen.contains(expected), "{seen}");
         }
-        let inside = pod.enter(|| ip("link show eth0")).unwrap();
+        let inside = pod.enter(|| sh("ip link show eth0")).unwrap();
         for expected in ["mtu 1400", "state DOWN", "qlen 1000", "c2:00:00:00:00:02"] {
             assert!(inside.contains(expected), "{inside}");
         }
@@ -127,9 +96,9 @@ fn a_veth_pair_is_born_where_it_belongs() {
         // Its other end is down, so nothing could go through.
         let early = rtnl.wait_until_operational(link.index, Duration::from_millis(20)).unwrap_err();
         assert_eq!(early.errno(), Some(Errno::ETIMEDOUT));
-        pod.enter(|| ip("link set eth0 up")).unwrap();
+        pod.enter(|| sh("ip link set eth0 up")).unwrap();
         rtnl.wait_until_operational(link.index, Duration::from_secs(5)).unwrap();
-        assert!(ip("link show veth0").contains("state UP"));
+        assert!(sh("ip link show veth0").contains("state UP"));
         let other = Rtnl::open_in(pod).unwrap().link_by_name("eth0").unwrap().unwrap();
         assert_eq!(
             (link.master, link.peer, other.peer),
@@ -140,7 +109,7 @@ fn a_veth_pair_is_born_where_it_belongs() {
         let change =
             LinkChange { port: Some(port), alias: Some("net/id/eth0"), ..LinkChange::default() };
         rtnl.set_link(link.index, change).unwrap();
-        let seen = ip("-d link show veth0");
+        let seen = sh("ip -d link show veth0");
         for expected in ["hairpin on", "isolated on", "alias net/id/eth0"] {
             assert!(seen.contains(expected), "{seen}");
         }
@@ -178,7 +147,7 @@ fn addresses() {
         rtnl.add_address(index, v4, AddressOptions::default()).unwrap();
         rtnl.add_address(index, v6, AddressOptions { nodad: true, ..AddressOptions::default() })
             .unwrap();
-        let seen = ip("addr show cni0");
+        let seen = sh("ip addr show cni0");
         for expected in [
             "inet 10.88.0.1/24 brd 10.88.0.255 scope global cni0",
             "inet6 fd00:88::1/64 scope global nodad",
@@ -210,10 +179,10 @@ fn duplicate_address_detection_is_waited_for() {
         inside.set_link(index, LinkChange { up: Some(true), ..LinkChange::default() }).unwrap();
         inside.add_address(index, network("fd00::2/64"), AddressOptions::default()).unwrap();
         wait_for_dad(pod, index, Duration::from_secs(10)).unwrap();
-        let seen = pod.enter(|| ip("-6 addr show dev eth0")).unwrap();
+        let seen = pod.enter(|| sh("ip -6 addr show dev eth0")).unwrap();
         assert!(seen.contains("fd00::2/64") && !seen.contains("tentative"), "{seen}");
         // Without a carrier the detection never begins, and so never ends.
-        ip("link set veth0 down");
+        sh("ip link set veth0 down");
         inside.add_address(index, network("fd00::3/64"), AddressOptions::default()).unwrap();
         let late = wait_for_dad(pod, index, Duration::from_millis(50)).unwrap_err();
         assert_eq!(late.errno(), Some(Errno::ETIMEDOUT));
@@ -238,8 +207,8 @@ fn routes() {
         };
         rtnl.add_route(&default).unwrap();
         rtnl.add_route(&special).unwrap();
-        assert!(ip("route").contains("default via 10.88.0.9 dev cni0"));
-        let seen = ip("route show table 1077");
+        assert!(sh("ip route").contains("default via 10.88.0.9 dev cni0"));
+        let seen = sh("ip route show table 1077");
         assert!(
             seen.starts_with(
                 "192.0.2.0/24 dev cni0 scope link src 10.88.0.1 metric 50 linkdown mtu 1300 advmss 1200"
@@ -268,7 +237,7 @@ fn routes_with_several_next_hops() {
             ..Route::new(network("::/0"), index)
         };
         rtnl.add_route(&default("fd00:88::8")).unwrap();
-        ip("-6 route append default via fd00:88::9 dev cni0");
+        sh("ip -6 route append default via fd00:88::9 dev cni0");
         let all = rtnl.routes(Family::V6).unwrap();
         for gateway in ["fd00:88::8", "fd00:88::9"] {
             assert!(all.contains(&default(gateway)), "{gateway}: {all:?}");
@@ -327,12 +296,12 @@ fn queueing_disciplines() {
         rtnl.add_token_bucket(ifb, &fast).unwrap();
         rtnl.add_ingress(veth).unwrap();
         rtnl.redirect(veth, ifb).unwrap();
-        let seen = run("tc", "-d qdisc show dev veth0");
+        let seen = sh("tc -d qdisc show dev veth0");
         assert!(seen.contains("qdisc tbf 1: root"), "{seen}");
         assert!(seen.contains("rate 3Mbit burst 99999b/1 mpu 0b lat 25ms"), "{seen}");
-        let seen = run("tc", "-d qdisc show dev bwp0");
+        let seen = sh("tc -d qdisc show dev bwp0");
         assert!(seen.contains("rate 40Gbit"), "{seen}");
-        let seen = run("tc", "filter show dev veth0 ingress");
+        let seen = sh("tc filter show dev veth0 ingress");
         assert!(seen.contains("Egress Redirect to device bwp0"), "{seen}");
         let ingress = ("ingress".to_owned(), Place::Ingress, None);
         assert_eq!(set(veth), [("tbf".to_owned(), Place::Root, Some(bucket)), ingress]);
@@ -375,19 +344,19 @@ fn what_others_queue_with() {
         veth(rtnl, pod, None).unwrap();
         let index = rtnl.link_by_name("veth0").unwrap().unwrap().index;
         for kind in ["htb", "pfifo", "bfifo"] {
-            run("tc", &format!("qdisc add dev veth0 root handle 1: {kind}"));
+            sh(&format!("tc qdisc add dev veth0 root handle 1: {kind}"));
             let found = rtnl.qdiscs(index).unwrap();
             assert!(kind.starts_with(&found[0].kind), "{found:?}");
-            run("tc", "qdisc del dev veth0 root");
+            sh("tc qdisc del dev veth0 root");
         }
-        run("tc", "qdisc add dev veth0 clsact");
+        sh("tc qdisc add dev veth0 clsact");
         for filter in [
             "protocol all prio 1 u32 match u32 1 1 action mirred egress redirect dev lo",
             "protocol ip prio 2 u32 match u32 0 0 action mirred egress redirect dev lo",
             "protocol all prio 3 u32 match u32 0 0 action mirred egress mirror dev lo",
             "protocol all prio 4 u32 match u32 0 0 flowid 1:1",
         ] {
-            run("tc", &format!("filter add dev veth0 ingress {filter}"));
+            sh(&format!("tc filter add dev veth0 ingress {filter}"));
         }
         assert_eq!(rtnl.redirections(index).unwrap(), Vec::<u32>::new());
     });

@@ -16,8 +16,8 @@ type chapter struct {
 	name string
 	// The first version of the specification in which there is something to tell.
 	since string
-	// The plugins of the reference with which it ends badly, and why.
-	fails map[string]string
+	// The plugins of the reference with which it ends badly, and how.
+	fails map[string]known
 	tell  func(*network) error
 }
 
@@ -27,12 +27,15 @@ var chapters = []chapter{
 	{"status", "1.1.0", nil, (*network).missesIPAM},
 	{"gc", "0.1.0", nil, (*network).collectsTheStale},
 	{"change-of-hands", "0.1.0", nil, (*network).changesHands},
-	{"vanished", "0.1.0", map[string]string{
-		"bridge": "bridge finds masquerading by the addresses of the interface, which vanish with it",
+	{"vanished", "0.1.0", map[string]known{
+		"bridge": {
+			"bridge finds masquerading by the addresses of the interface, which vanish with it",
+			" -j MASQUERADE\n",
+		},
 	}, (*network).detachesTheVanished},
-	{"lost-cache", "1.1.0", map[string]string{
-		"host-local": "host-local keeps the address: it has no GC",
-		"firewall":   "firewall keeps the rules: it has no GC",
+	{"lost-cache", "1.1.0", map[string]known{
+		"host-local": {"host-local keeps the address: it has no GC", `: "vanished-pod\r\neth0"`},
+		"firewall":   {"firewall keeps the rules: it has no GC", "+ iptables-save: -A CNI-FORWARD "},
 	}, (*network).collectsTheForgotten},
 }
 
@@ -63,9 +66,9 @@ func (s side) example(t *testing.T, conflist []byte, version string) {
 			return tell(w)
 		}
 	}
-	s.run(t, "versions", needs, "", on((*network).tellsVersions))
+	s.run(t, "versions", needs, nil, on((*network).tellsVersions))
 	if kind := s.tooNew(needs, version); kind != "" {
-		s.run(t, "refusal", needs, "", on(func(w *network) error { return w.isRefused(kind) }))
+		s.run(t, "refusal", needs, nil, on(func(w *network) error { return w.isRefused(kind) }))
 		return
 	}
 	for _, it := range chapters {
@@ -76,13 +79,14 @@ func (s side) example(t *testing.T, conflist []byte, version string) {
 }
 
 // Why a case with these plugins is to fail: one that is known to is taken from the reference.
-func (s side) blames(fails map[string]string, kinds []string) string {
+func (s side) blames(fails map[string]known, kinds []string) *known {
 	for _, kind := range kinds {
-		if where(s.path, kind) == filepath.Join(referenceDir(), kind) && fails[kind] != "" {
-			return fails[kind]
+		why, fails := fails[kind]
+		if fails && where(s.path, kind) == filepath.Join(referenceDir(), kind) {
+			return &why
 		}
 	}
-	return ""
+	return nil
 }
 
 // The plugins that came with a later version of the specification than the first.

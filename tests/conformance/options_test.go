@@ -80,7 +80,7 @@ func (s side) option(t *testing.T, name, version, keys string, files map[string]
 		}
 		written[file] = text
 	}
-	s.run(t, name, []string{"bridge", "host-local", "portmap", "conflist"}, "", func(n *node) error {
+	s.run(t, name, []string{"bridge", "host-local", "portmap", "conflist"}, nil, func(n *node) error {
 		theirs, err := n.transcript(written, func() commands { return n.libcni("options") })
 		if err != nil {
 			return err

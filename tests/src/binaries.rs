@@ -13,6 +13,19 @@ pub struct Plugins {
 }
 
 impl Plugins {
+    /// The names of all that we ship.
+    pub const ALL: [&str; 9] = [
+        "bandwidth",
+        "bridge",
+        "firewall",
+        "host-local",
+        "loopback",
+        "portmap",
+        "ptp",
+        "static",
+        "tuning",
+    ];
+
     /// The binaries under test: `PODWIRE_BIN`, or else `dist/bin`, where `cargo xtask build` puts
     /// them.
     #[must_use]

@@ -38,6 +38,6 @@ pub use daemon::Daemon;
 pub use echo::{Response, TcpEcho, UdpEcho, UdpStream, answers, fetch, fetch_udp, request};
 pub use normalise::Normaliser;
 pub use process::{Cmd, Output, search_path};
-pub use suite::{Needs, Suite, panic_message};
+pub use suite::{Known, Needs, Suite, panic_message};
 pub use visit::{Mirror, while_visited};
 pub use world::{NODE, STATE_DIR, World, netns_path};

@@ -82,6 +82,37 @@ impl Needs {
     }
 }
 
+/// A failure of the Go plugins that is known.
+#[derive(Clone, Copy, Debug)]
+pub struct Known {
+    /// What they do otherwise.
+    reason: &'static str,
+    /// What the case says then, among other things.
+    says: &'static str,
+}
+
+impl Known {
+    /// A case that fails for this reason, with this text in its message.
+    #[must_use]
+    pub const fn new(reason: &'static str, says: &'static str) -> Self {
+        Self { reason, says }
+    }
+
+    /// Fails unless the test does, and with the text.
+    fn is_failed_by(self, test: impl FnOnce()) {
+        let Self { reason, says } = self;
+        EXPECTS_PANIC.set(true);
+        let outcome = catch_unwind(AssertUnwindSafe(test));
+        EXPECTS_PANIC.set(false);
+        let Err(panic) = outcome else { panic!("the Go plugins pass now, but we say: {reason}") };
+        let message = panic_message(panic.as_ref());
+        assert!(
+            message.contains(says),
+            "the Go plugins fail without saying {says:?}, but we say: {reason}\n{message}"
+        );
+    }
+}
+
 /// The cases of one test program.
 ///
 /// Whatever a case needs and the machine does not have makes it a skipped one, reason printed;
@@ -127,12 +158,12 @@ impl Suite {
     /// Adds a case twice, `ours::NAME` and `go::NAME`.
     ///
     /// The second one shows that the case tests the specification and not us. Where the Go
-    /// plugins are known not to do it, `go_fails` says why: then it must fail, so that a reason
-    /// which no longer holds is noticed.
+    /// plugins are known not to do it, `go_fails` says why: then it must fail as it is said to, so
+    /// that a reason which no longer holds is noticed.
     pub fn both(
         &mut self,
         name: &str,
-        go_fails: Option<&'static str>,
+        go_fails: Option<Known>,
         needs: impl Fn(&Plugins) -> Needs,
         test: impl Fn(&Plugins) + Clone + Send + 'static,
     ) {
@@ -141,12 +172,7 @@ impl Suite {
         self.case(&format!("ours::{name}"), &our_needs, move || our_test(&ours));
         self.case(&format!("go::{name}"), &go_needs, move || match go_fails {
             None => test(&go),
-            Some(reason) => {
-                EXPECTS_PANIC.set(true);
-                let outcome = catch_unwind(AssertUnwindSafe(|| test(&go)));
-                EXPECTS_PANIC.set(false);
-                assert!(outcome.is_err(), "the Go plugins pass now, but we say: {reason}");
-            }
+            Some(known) => known.is_failed_by(|| test(&go)),
         });
     }
 

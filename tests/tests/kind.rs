@@ -12,7 +12,7 @@ use std::process::ExitCode;
 
 use tests::kind::{CONTROL_PLANE, CONTROLLER, CONTROLLER_ADDRESS, HOST, HOST_PORTS, SYSTEM};
 use tests::kind::{Cluster, Family, Kind, WEB_0, WEB_1, WORKER};
-use tests::{Plugins, Suite, TcpEcho, answers, fetch, request};
+use tests::{Known, Plugins, Suite, TcpEcho, answers, fetch, request};
 
 /// kube-proxy's mode and portmap's backend.
 const KINDS: [(&str, &str); 4] = [
@@ -23,9 +23,12 @@ const KINDS: [(&str, &str); 4] = [
 ];
 
 /// Why the Go plugins fail.
-const GO_KEEPS_TCP: Option<&str> = Some("its DEL forgets UDP flows only");
-const GO_COMES_FIRST: Option<&str> =
-    Some("its nftables chain has kube-proxy's priority, and the younger of the two comes first");
+const GO_KEEPS_TCP: Option<Known> =
+    Some(Known::new("its DEL forgets UDP flows only", r#"left: ["tcp "#));
+const GO_COMES_FIRST: Option<Known> = Some(Known::new(
+    "its nftables chain has kube-proxy's priority, and the younger of the two comes first",
+    r#"body: "thief "#,
+));
 
 fn main() -> ExitCode {
     let mut suite = Suite::new();
@@ -159,8 +162,12 @@ fn connections_of_the_dead_are_forgotten(kind: Kind, plugins: &Plugins) {
         flows
     };
     assert_eq!(to_controller().len(), 1);
+    let to_web = cluster.flows(Family::V4, &format!("src={CONTROLLER_ADDRESS} dst=10.96."));
+    assert!(!to_web.is_empty());
     cluster.detach(CONTROL_PLANE, CONTROLLER, &HOST_PORTS);
     assert_eq!(to_controller(), Vec::<String>::new());
+    // Nor are those left that it opened, to the pods behind the Service.
+    assert_eq!(cluster.flows(Family::V4, CONTROLLER_ADDRESS), Vec::<String>::new());
 }
 
 fn everybody_reaches_everybody(kind: Kind, plugins: &Plugins) {

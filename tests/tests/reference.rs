@@ -12,17 +12,6 @@ use std::sync::Arc;
 use tests::reference::{Accepted, Case};
 use tests::{Needs, Plugins, Suite, vm, workspace};
 
-const ALL: [&str; 9] = [
-    "bandwidth",
-    "bridge",
-    "firewall",
-    "host-local",
-    "loopback",
-    "portmap",
-    "ptp",
-    "static",
-    "tuning",
-];
 /// Cases of an ADD that the kernel refuses; `vlan.rs` has those where it succeeds.
 const WITHOUT_VLANS: &str = "bridge-vlan";
 
@@ -54,7 +43,7 @@ fn add(suite: &mut Suite, case: &Case, plugins: &Plugins, accepted: &Arc<Vec<Acc
         let name = format!("{}::{}", plugins.label, case.name);
         return suite.omit(&name, "recorded on a kernel whose bridges have no VLANs");
     }
-    let used: Vec<&str> = ALL.into_iter().filter(|name| used.contains(*name)).collect();
+    let used: Vec<&str> = Plugins::ALL.into_iter().filter(|name| used.contains(*name)).collect();
     let needs = Needs::plugins(plugins, &used);
     let (case, plugins, accepted) = (case.clone(), plugins.clone(), Arc::clone(accepted));
     suite.case(&format!("{}::{}", plugins.label, case.name), &needs, move || {

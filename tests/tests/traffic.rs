@@ -11,7 +11,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, port, portmap, ptp, with};
-use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, TcpEcho, UdpEcho, UdpStream, World};
+use tests::{Chain, Known, NODE, Needs, Plugins, Pod, Suite, TcpEcho, UdpEcho, UdpStream, World};
 use tests::{answers, fetch, fetch_udp};
 
 const ALL: [&str; 4] = ["bridge", "host-local", "portmap", "ptp"];
@@ -19,7 +19,7 @@ const ALL: [&str; 4] = ["bridge", "host-local", "portmap", "ptp"];
 fn main() -> ExitCode {
     let mut suite = Suite::new();
     let needs = |plugins: &Plugins| Needs::plugins(plugins, &ALL).tools(&["iptables"]);
-    let cases: [(&str, Test, Option<&'static str>); 11] = [
+    let cases: [(&str, Test, Option<Known>); 11] = [
         ("host_port_answers_from_everywhere", host_port_answers_from_everywhere, None),
         ("host_port_answers_over_ipv6", host_port_answers_over_ipv6, None),
         ("host_port_answers_neighbours", host_port_answers_neighbours, Some(NEIGHBOURS)),
@@ -49,10 +49,15 @@ fn main() -> ExitCode {
 /// A case of portmap, for one of its backends.
 type Test = fn(&Plugins, &str);
 
-const NEIGHBOURS: &str = "only the pod's own packets get the node's address, not those of its \
-     neighbours on the bridge, which are answered directly";
-const LAST_COMES_FIRST: &str =
-    "its chains have the priority of kube-proxy's, so that the ones that were made last come first";
+const NEIGHBOURS: Known = Known::new(
+    "only the pod's own packets get the node's address, not those of its neighbours on the bridge, \
+     which are answered directly",
+    "connection timed out",
+);
+const LAST_COMES_FIRST: Known = Known::new(
+    "its chains have the priority of kube-proxy's, so that the ones that were made last come first",
+    r#"left: "host port "#,
+);
 
 fn world() -> World {
     let world = World::new(&["outside", "pod-a", "pod-b"]);

@@ -4,8 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use serde_json::Value;
+
 use crate::build::target_dir;
-use crate::command::{command, run};
+use crate::command::{Failure, command, read, run};
 
 /// Files that must be there, and the Debian package that has each.
 const TOOLS: [(&str, &str); 20] = [
@@ -53,11 +55,17 @@ const MODULES: [(&str, &str, &[&str]); 2] = [
     ("github.com/containernetworking/cni", "v1.3.1", &["cnitool"]),
 ];
 
+/// nerdctl, of the last series that works with Debian 12's containerd: module, version, program.
+const NERDCTL: (&str, &str, &str) = ("github.com/containerd/nerdctl", "v1.7.7", "cmd/nerdctl");
+
 /// Installs what is missing and can be had; says what cannot. Nothing here fails a run: the
 /// tests that need what is missing are skipped with their reason, or fail where `CI` is set.
 pub(crate) fn provide() {
     debian_packages();
     go_programs();
+    if let Err(failure) = nerdctl() {
+        eprintln!("needs: nerdctl: {failure}");
+    }
     virtual_machine();
 }
 
@@ -101,6 +109,24 @@ fn go_programs() {
             eprintln!("needs: {module}: {failure}");
         }
     }
+}
+
+/// Builds nerdctl inside its module: `go install` would ask for more than this one version of it.
+fn nerdctl() -> Result<(), Failure> {
+    let (module, version, package) = NERDCTL;
+    let program = go_dir().join("nerdctl");
+    if program.is_file() {
+        return Ok(());
+    }
+    eprintln!("needs: go build {module} {version} into {}", go_dir().display());
+    let module = format!("{module}@{version}");
+    let downloaded = read(&mut command("go", ["mod", "download", "-json", &module]))?;
+    let downloaded: Value = serde_json::from_str(&downloaded)
+        .map_err(|source| Failure::Output { program: "go mod download", source })?;
+    let dir = downloaded["Dir"].as_str().unwrap_or_default();
+    let mut build = command("go", ["build", "-C", dir, "-o"]);
+    build.arg(program).arg(format!("./{package}")).env("CGO_ENABLED", "0");
+    run(&mut build)
 }
 
 /// The kernel for tests that this machine's kernel cannot run.

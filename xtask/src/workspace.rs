@@ -20,8 +20,17 @@ pub(crate) struct Member {
     pub dir: PathBuf,
     /// Names of its programs.
     pub programs: Vec<String>,
-    /// Names of the crates that it depends on, for building and testing.
-    pub dependencies: Vec<String>,
+    /// The crates that it depends on, for building and testing.
+    pub dependencies: Vec<Dependency>,
+}
+
+/// What a crate of the workspace depends on.
+#[derive(Debug)]
+pub(crate) struct Dependency {
+    /// The crate's name.
+    pub name: String,
+    /// Whether only its tests do.
+    pub is_for_tests: bool,
 }
 
 impl Member {
@@ -53,10 +62,12 @@ fn member(package: &Value, root: &Path) -> Member {
     let targets = || package["targets"].as_array().into_iter().flatten();
     let programs = targets().filter(|t| t["kind"][0] == "bin").map(|t| text(&t["name"]));
     let dependencies = package["dependencies"].as_array().into_iter().flatten();
+    let dependency =
+        |d: &Value| Dependency { name: text(&d["name"]), is_for_tests: d["kind"] == "dev" };
     Member {
         name: text(&package["name"]),
         dir: dir.to_owned(),
         programs: programs.collect(),
-        dependencies: dependencies.map(|d| text(&d["name"])).collect(),
+        dependencies: dependencies.map(dependency).collect(),
     }
 }

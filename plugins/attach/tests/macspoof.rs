@@ -2,30 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
-use std::process::Command;
-use std::thread;
-
 use attach::{MacSpoofCheck, macspoof};
 use kernel::Nfnetlink;
-use nix::sched::{CloneFlags, unshare};
-
-fn in_new_netns(test: impl FnOnce() + Send + 'static) {
-    let body = move || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("root is needed to make a network namespace");
-        test();
-    };
-    if let Err(panic) = thread::spawn(body).join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-#[track_caller]
-fn nft(arguments: &str) -> String {
-    let output = Command::new("nft").args(arguments.split(' ')).output().expect("run nft");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "nft {arguments}: {errors}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
+use testbed::{in_new_netns, sh};
 
 fn pod(letter: char) -> MacSpoofCheck {
     let last = letter as u8;
@@ -69,24 +48,24 @@ fn rules_are_those_of_the_reference_plugin() {
     in_new_netns(|| {
         let netlink = Nfnetlink::open().unwrap();
         pod('a').add(&netlink).unwrap();
-        assert_eq!(nft("list ruleset"), ONE);
+        assert_eq!(sh("nft list ruleset"), ONE);
         pod('a').add(&netlink).expect("adding again changes nothing");
-        assert_eq!(nft("list ruleset"), ONE);
+        assert_eq!(sh("nft list ruleset"), ONE);
         pod('a').check(&netlink).unwrap();
         pod('b').check(&netlink).unwrap_err();
         pod('b').add(&netlink).unwrap();
         pod('b').check(&netlink).unwrap();
-        nft("flush chain bridge nat cni-br-iface-pod-b-eth0-mac");
+        sh("nft flush chain bridge nat cni-br-iface-pod-b-eth0-mac");
         let missing = pod('b').check(&netlink).unwrap_err().to_string();
         assert_eq!(
             missing,
             "rule macspoofchk-pod-b-eth0 of chain bridge nat cni-br-iface-pod-b-eth0-mac is missing"
         );
         macspoof::remove(&netlink, "pod-b", "eth0").unwrap();
-        assert_eq!(nft("list ruleset"), ONE);
+        assert_eq!(sh("nft list ruleset"), ONE);
         macspoof::remove(&netlink, "pod-b", "eth0").unwrap();
         macspoof::remove(&netlink, "pod-a", "eth0").unwrap();
-        assert_eq!(nft("list ruleset"), EMPTY);
+        assert_eq!(sh("nft list ruleset"), EMPTY);
     });
 }
 
@@ -98,7 +77,7 @@ fn garbage_is_what_is_for_an_interface_that_is_gone() {
         pod('a').add(&netlink).unwrap();
         pod('b').add(&netlink).unwrap();
         macspoof::collect_garbage(&netlink, |name| name == "vetha").unwrap();
-        assert_eq!(nft("list ruleset"), ONE);
+        assert_eq!(sh("nft list ruleset"), ONE);
     });
 }
 
@@ -107,10 +86,10 @@ fn what_is_left_of_a_removal_that_was_cut_short_is_removed() {
     in_new_netns(|| {
         let netlink = Nfnetlink::open().unwrap();
         pod('a').add(&netlink).unwrap();
-        nft("flush chain bridge nat PREROUTING");
-        nft("flush chain bridge nat cni-br-iface-pod-a-eth0");
-        nft("delete chain bridge nat cni-br-iface-pod-a-eth0");
+        sh("nft flush chain bridge nat PREROUTING");
+        sh("nft flush chain bridge nat cni-br-iface-pod-a-eth0");
+        sh("nft delete chain bridge nat cni-br-iface-pod-a-eth0");
         macspoof::remove(&netlink, "pod-a", "eth0").unwrap();
-        assert_eq!(nft("list ruleset"), EMPTY);
+        assert_eq!(sh("nft list ruleset"), EMPTY);
     });
 }

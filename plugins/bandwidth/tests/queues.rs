@@ -4,8 +4,9 @@
 
 mod common;
 
-use common::{Call, Pod, ifbs, json_of, on_a_node, qdiscs, sh};
+use common::{Call, Pod, ifbs, json_of, qdiscs};
 use serde_json::{Value, json};
+use testbed::{on_a_node, sh};
 
 /// The ifb device of container `c1` in the network `testnet`.
 const IFB: &str = "bwp328e3d85e6c0";

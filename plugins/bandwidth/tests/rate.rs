@@ -9,8 +9,9 @@ use std::net::{TcpListener, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Call, Pod, on_a_node};
+use common::{Call, Pod};
 use serde_json::json;
+use testbed::on_a_node;
 
 /// Bytes on the link in each packet of TCP with timestamps, and those of them that are data.
 const FRAME: f64 = 1514.0;

@@ -68,3 +68,14 @@ pub(crate) fn forget_ends(netlink: &Nfnetlink, ends: &[End]) -> Result<(), Error
     }
     Ok(())
 }
+
+/// Forgets the flows that a pod opened itself, which is gone as are the rules that led to it: the next pod of its
+/// address has nothing to do with them.
+pub(crate) fn forget_opened(netlink: &Nfnetlink, ends: &[End]) -> Result<(), Error> {
+    let addresses: HashSet<IpAddr> = ends.iter().map(|end| end.address).collect();
+    for address in addresses {
+        let opened = Filter { original_source: Some(address), ..Filter::default() };
+        netlink.delete_flows(Nat::of(address).family(), &opened)?;
+    }
+    Ok(())
+}

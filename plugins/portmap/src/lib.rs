@@ -94,23 +94,28 @@ impl Plugin for Portmap {
     fn del(&self, call: &Call<Config>) -> Result<(), cni::Error> {
         let netlink = Nfnetlink::open().map_err(Error::from)?;
         let names = (&call.network.name, call.container_id());
-        forget_after(&netlink, |failures, ends| {
-            let remove_rules = || remove::remove(&netlink, names.0, names.1, ends);
-            failures.try_to("remove rules", remove_rules);
-            let remove_elements = || nftables::remove(&netlink, names.0, names.1, ends);
-            failures.try_to("remove elements", remove_elements);
-        })
+        let (mut failures, mut ends) = (Failures::new(), Vec::new());
+        let remove_rules = || remove::remove(&netlink, names.0, names.1, &mut ends);
+        failures.try_to("remove rules", remove_rules);
+        let remove_elements = || nftables::remove(&netlink, names.0, names.1, &mut ends);
+        failures.try_to("remove elements", remove_elements);
+        // However far the removal came.
+        failures.try_to("forget connections to it", || flows::forget_ends(&netlink, &ends));
+        failures.try_to("forget its connections", || flows::forget_opened(&netlink, &ends));
+        failures.into_result()
     }
 
     fn gc(&self, network: &Network<Config>, valid: &ValidAttachments) -> Result<(), cni::Error> {
         let netlink = Nfnetlink::open().map_err(Error::from)?;
         let name = &network.name;
-        forget_after(&netlink, |failures, ends| {
-            let remove_rules = || remove::collect_garbage(&netlink, name, valid, ends);
-            failures.try_to("remove rules", remove_rules);
-            let remove_elements = || nftables::collect_garbage(&netlink, name, valid, ends);
-            failures.try_to("remove elements", remove_elements);
-        })
+        let (mut failures, mut ends) = (Failures::new(), Vec::new());
+        let remove_rules = || remove::collect_garbage(&netlink, name, valid, &mut ends);
+        failures.try_to("remove rules", remove_rules);
+        let remove_elements = || nftables::collect_garbage(&netlink, name, valid, &mut ends);
+        failures.try_to("remove elements", remove_elements);
+        // Not those from its address: who knows whose that is by now.
+        failures.try_to("forget connections", || flows::forget_ends(&netlink, &ends));
+        failures.into_result()
     }
 
     fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
@@ -160,18 +165,6 @@ fn take_over(
         }
     }
     nftables::take_from_reference(netlink, elements, ends)
-}
-
-/// Removes what is left of a container or of many, and forgets the connections that ended where it led to,
-/// however far the removal came.
-fn forget_after(
-    netlink: &Nfnetlink,
-    remove: impl FnOnce(&mut Failures, &mut Vec<End>),
-) -> Result<(), cni::Error> {
-    let (mut failures, mut ends) = (Failures::new(), Vec::new());
-    remove(&mut failures, &mut ends);
-    failures.try_to("forget connections", || flows::forget_ends(netlink, &ends));
-    failures.into_result()
 }
 
 /// The pod's first IPv4 and its first IPv6 address, of those that are on its interface as far as the result

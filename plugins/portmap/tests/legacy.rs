@@ -6,13 +6,15 @@ mod common;
 
 use std::thread;
 
-use common::{Programs, config, names, on_a_node, pod, portmap, portmap_with, rules, sh, tcp};
+use common::{Programs, config, names, portmap, portmap_with, rules, tcp};
 use serde_json::{Value, json};
+use testbed::routed::{on_a_node, pod};
+use testbed::sh;
 
 const OWN_CHAIN: &str = "CNI-DN-9b8cc9dd5d53e36658bb0";
 
 /// What the kubelet does on a node that uses the legacy tables, and kube-proxy after it.
-fn on_a_legacy_node(test: impl FnOnce() + Send + 'static) {
+fn on_a_legacy_node(test: impl FnOnce() + Send) {
     on_a_node(|| {
         sh("for program in iptables ip6tables; do
             $program-legacy -t mangle -N KUBE-IPTABLES-HINT
@@ -179,23 +181,22 @@ fn a_chain_that_others_use_loses_its_rules_all_the_same() {
 fn parallel_adds_share_the_common_rules() {
     on_a_legacy_node(|| {
         let pod = pod();
-        let node = kernel::Netns::current().unwrap();
         // The chains alone: whoever finds no jump to them must be the only one to add it.
         sh("for chain in DNAT MASQ SETMARK; do
             iptables-legacy -t nat -N CNI-HOSTPORT-$chain; ip6tables-legacy -t nat -N CNI-HOSTPORT-$chain
             done");
         thread::scope(|scope| {
             for port in 1..=8 {
-                let (node, path) = (&node, pod.path());
+                let path = pod.path();
                 scope.spawn(move || {
                     let (config, id) = (one_port(8000 + port), format!("pod-{port}"));
-                    node.enter(|| portmap("ADD", &id, &path, &config)).unwrap().unwrap();
+                    portmap("ADD", &id, &path, &config).unwrap();
                 });
             }
             scope.spawn(|| {
                 // Somebody who has never heard of our lock.
                 let change = "for i in $(seq 40); do iptables-legacy -w -t nat -A KUBE-SERVICES -j RETURN; done";
-                node.enter(|| sh(change)).unwrap();
+                sh(change);
             });
         });
         let listed = sh("iptables-legacy -t nat -S");

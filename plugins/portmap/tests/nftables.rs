@@ -6,8 +6,10 @@ mod common;
 
 use std::thread;
 
-use common::{config, names, of, on_a_node, pod, portmap, sh, tcp};
+use common::{config, names, of, portmap, tcp};
 use serde_json::{Value, json};
+use testbed::routed::{on_a_node, pod};
+use testbed::sh;
 
 /// A configuration of this backend with these mappings.
 fn nft(mappings: &Value) -> Value {
@@ -246,12 +248,10 @@ fn an_add_replaces_all_that_an_add_before_made() {
 fn parallel_adds_and_dels() {
     on_a_node(|| {
         let pod = pod();
-        let node = kernel::Netns::current().unwrap();
         let each = |work: &(dyn Fn(u16) + Sync)| {
             thread::scope(|scope| {
                 for number in 1..=16 {
-                    let node = &node;
-                    scope.spawn(move || node.enter(|| work(number)).unwrap());
+                    scope.spawn(move || work(number));
                 }
             });
         };

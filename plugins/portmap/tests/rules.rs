@@ -6,8 +6,10 @@ mod common;
 
 use std::thread;
 
-use common::{config, names, on_a_node, pod, portmap, rules, sh, tcp};
+use common::{config, names, portmap, rules, tcp};
 use serde_json::json;
+use testbed::routed::{on_a_node, pod};
+use testbed::sh;
 
 #[test]
 fn names_alone_remove_everything() {
@@ -125,15 +127,14 @@ fn garbage_is_what_belongs_to_no_valid_attachment_of_the_network() {
 fn parallel_adds_share_the_common_rules() {
     on_a_node(|| {
         let pod = pod();
-        let node = kernel::Netns::current().unwrap();
         let before_any = rules();
         thread::scope(|scope| {
             for port in 1..=8 {
-                let (node, path) = (&node, pod.path());
+                let path = pod.path();
                 scope.spawn(move || {
                     let config = config(&json!([tcp(8000 + port, 80)]));
                     let id = format!("pod-{port}");
-                    node.enter(|| portmap("ADD", &id, &path, &config)).unwrap().unwrap();
+                    portmap("ADD", &id, &path, &config).unwrap();
                 });
             }
         });

@@ -9,15 +9,14 @@ use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
-use common::{
-    Namespace, client, config, names, of, on_a_node, pod, portmap, sh, tcp, with_both_backends,
-};
-use kernel::Netns;
+use common::{config, names, of, portmap, tcp, with_both_backends};
 use serde_json::json;
+use testbed::routed::{client, on_a_node, pod};
+use testbed::{Namespace, sh};
 
 /// Answers every connection with a name and the address that it came from.
 fn serve(pod: &Namespace, address: &str, name: &'static str) {
-    let listener = pod.netns.enter(|| TcpListener::bind(address)).unwrap().unwrap();
+    let listener = pod.enter(|| TcpListener::bind(address)).unwrap();
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
@@ -28,10 +27,10 @@ fn serve(pod: &Namespace, address: &str, name: &'static str) {
 }
 
 /// What a connection from a namespace is answered; none if nobody takes it.
-fn ask(from: &Netns, to: &str) -> Option<String> {
+fn ask(from: &Namespace, to: &str) -> Option<String> {
     let to: SocketAddr = to.parse().unwrap();
     let limit = Duration::from_millis(700);
-    let mut stream = from.enter(|| TcpStream::connect_timeout(&to, limit)).unwrap().ok()?;
+    let mut stream = from.enter(|| TcpStream::connect_timeout(&to, limit)).ok()?;
     stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let mut text = String::new();
     stream.read_to_string(&mut text).ok()?;
@@ -39,7 +38,7 @@ fn ask(from: &Netns, to: &str) -> Option<String> {
 }
 
 #[track_caller]
-fn check(from: &Netns, to: &str, answer: &str) {
+fn check(from: &Namespace, to: &str, answer: &str) {
     assert_eq!(ask(from, to).as_deref(), Some(answer), "{to}");
 }
 
@@ -47,31 +46,31 @@ fn check(from: &Netns, to: &str, answer: &str) {
 fn tcp_from_everywhere() {
     with_both_backends(|backend| {
         let (pod, outside) = (pod(), client());
-        let node = Netns::current().unwrap();
+        let node = Namespace::current();
         serve(&pod, "[::]:80", "web");
         serve(&pod, "[::]:8080", "direct");
-        assert_eq!(ask(&outside.netns, "192.0.2.10:8080"), None);
+        assert_eq!(ask(&outside, "192.0.2.10:8080"), None);
 
         let config = of(backend, config(&json!([tcp(8080, 80)])));
         portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
-        check(&outside.netns, "192.0.2.10:8080", "web 192.0.2.1");
-        check(&outside.netns, "[2001:db8::10]:8080", "web 2001:db8::1");
+        check(&outside, "192.0.2.10:8080", "web 192.0.2.1");
+        check(&outside, "[2001:db8::10]:8080", "web 2001:db8::1");
         check(&node, "127.0.0.1:8080", "web 10.88.0.10");
         check(&node, "192.0.2.10:8080", "web 192.0.2.10");
         check(&node, "[2001:db8::10]:8080", "web 2001:db8::10");
-        check(&pod.netns, "192.0.2.10:8080", "web 10.88.0.10");
-        check(&pod.netns, "[2001:db8::10]:8080", "web fd00:88::10");
+        check(&pod, "192.0.2.10:8080", "web 10.88.0.10");
+        check(&pod, "[2001:db8::10]:8080", "web fd00:88::10");
         // Only what is meant for the node itself is taken (CVE-2025-67499).
-        check(&outside.netns, "10.88.0.2:8080", "direct 192.0.2.1");
-        check(&outside.netns, "[fd00:88::2]:8080", "direct 2001:db8::1");
+        check(&outside, "10.88.0.2:8080", "direct 192.0.2.1");
+        check(&outside, "[fd00:88::2]:8080", "direct 2001:db8::1");
         portmap("CHECK", "pod-a", &pod.path(), &config).unwrap();
 
         portmap("DEL", "pod-a", "", &names()).unwrap();
         for (from, to) in [
-            (&outside.netns, "192.0.2.10:8080"),
-            (&outside.netns, "[2001:db8::10]:8080"),
+            (&outside, "192.0.2.10:8080"),
+            (&outside, "[2001:db8::10]:8080"),
             (&node, "127.0.0.1:8080"),
-            (&pod.netns, "192.0.2.10:8080"),
+            (&pod, "192.0.2.10:8080"),
         ] {
             assert_eq!(ask(from, to), None, "{to} still answers");
         }
@@ -84,7 +83,7 @@ fn tcp_from_everywhere() {
 fn host_addresses() {
     with_both_backends(|backend| {
         let (pod, outside) = (pod(), client());
-        let node = Netns::current().unwrap();
+        let node = Namespace::current();
         serve(&pod, "[::]:80", "web");
         let mappings = json!([
             {"hostPort": 8081, "containerPort": 80, "protocol": "tcp", "hostIP": "127.0.0.1"},
@@ -93,11 +92,11 @@ fn host_addresses() {
         ]);
         portmap("ADD", "pod-a", &pod.path(), &of(backend, config(&mappings))).unwrap();
         check(&node, "127.0.0.1:8081", "web 10.88.0.10");
-        assert_eq!(ask(&outside.netns, "192.0.2.10:8081"), None);
-        check(&outside.netns, "192.0.2.10:8082", "web 192.0.2.1");
+        assert_eq!(ask(&outside, "192.0.2.10:8081"), None);
+        check(&outside, "192.0.2.10:8082", "web 192.0.2.1");
         assert_eq!(ask(&node, "127.0.0.1:8082"), None);
-        check(&outside.netns, "[2001:db8::10]:8083", "web 2001:db8::1");
-        assert_eq!(ask(&outside.netns, "192.0.2.10:8083"), None);
+        check(&outside, "[2001:db8::10]:8083", "web 2001:db8::1");
+        assert_eq!(ask(&outside, "192.0.2.10:8083"), None);
     });
 }
 
@@ -116,16 +115,16 @@ fn a_port_goes_to_the_newest_pod_and_stays_with_it() {
         let msg = refused["msg"].as_str().unwrap();
         let msg = msg.replace('"', "");
         assert!(msg.contains("8080/tcp is taken by dnat name: testnet id: pod-a"), "{msg}");
-        check(&outside.netns, "192.0.2.10:8080", "old 192.0.2.1");
-        assert_eq!(ask(&outside.netns, "192.0.2.10:9090"), None);
+        check(&outside, "192.0.2.10:8080", "old 192.0.2.1");
+        assert_eq!(ask(&outside, "192.0.2.10:9090"), None);
 
         second["onConflict"] = json!(null);
         portmap("ADD", "pod-b", &pod.path(), &second).unwrap();
-        check(&outside.netns, "192.0.2.10:8080", "new 192.0.2.1");
+        check(&outside, "192.0.2.10:8080", "new 192.0.2.1");
         portmap("DEL", "pod-a", "", &names()).unwrap();
-        check(&outside.netns, "192.0.2.10:8080", "new 192.0.2.1");
+        check(&outside, "192.0.2.10:8080", "new 192.0.2.1");
         portmap("DEL", "pod-b", "", &names()).unwrap();
-        assert_eq!(ask(&outside.netns, "192.0.2.10:8080"), None);
+        assert_eq!(ask(&outside, "192.0.2.10:8080"), None);
     });
 }
 
@@ -143,7 +142,7 @@ fn exchange(socket: &UdpSocket, to: &str) -> Option<String> {
 }
 
 fn echo(pod: &Namespace, address: &str) {
-    let socket = pod.netns.enter(|| UdpSocket::bind(address)).unwrap().unwrap();
+    let socket = pod.enter(|| UdpSocket::bind(address)).unwrap();
     thread::spawn(move || {
         let mut buffer = [0; 64];
         while let Ok((_, from)) = socket.recv_from(&mut buffer) {
@@ -161,7 +160,7 @@ fn udp_flows_from_before_find_the_pod() {
         for (local, to) in
             [("192.0.2.1:4242", "192.0.2.10:5353"), ("[2001:db8::1]:4242", "[2001:db8::10]:5353")]
         {
-            let socket = outside.netns.enter(|| UdpSocket::bind(local)).unwrap().unwrap();
+            let socket = outside.enter(|| UdpSocket::bind(local)).unwrap();
             socket.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
             assert_eq!(exchange(&socket, to), None);
             let mapping = json!({"hostPort": 5353, "containerPort": 53, "protocol": "UDP"});
@@ -189,10 +188,31 @@ fn udp_flows_to_elsewhere_are_left_alone() {
 }
 
 #[test]
+fn connections_that_a_deleted_pod_opened_are_forgotten() {
+    with_both_backends(|backend| {
+        let pod = pod();
+        sh("conntrack -I -t 600 -p udp -s 10.88.0.2 -d 198.51.100.8 --sport 4242 --dport 53
+            conntrack -I -t 600 -p udp -s fd00:88::2 -d 2001:db8::8 --sport 4243 --dport 53
+            conntrack -I -t 600 -p udp -s 10.88.0.3 -d 198.51.100.8 --sport 4244 --dport 53
+            conntrack -I -t 600 -p udp -s fd00:88::3 -d 2001:db8::8 --sport 4245 --dport 53");
+        let config = of(backend, config(&json!([tcp(8080, 80)])));
+        portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
+        let flows = || sh("conntrack -L -p udp --dport 53; conntrack -L -f ipv6 -p udp --dport 53");
+        let of_clients = || {
+            let flows = flows();
+            ["4242", "4243", "4244", "4245"].map(|port| flows.contains(&format!("sport={port}")))
+        };
+        assert_eq!(of_clients(), [true; 4], "a pod that lives goes on with them");
+        portmap("DEL", "pod-a", "", &names()).unwrap();
+        assert_eq!(of_clients(), [false, false, true, true], "{}", flows());
+    });
+}
+
+#[test]
 fn conditions_are_those_of_one_container() {
     with_both_backends(|backend| {
         let (pod, outside) = (pod(), client());
-        let node = Netns::current().unwrap();
+        let node = Namespace::current();
         serve(&pod, "[::]:80", "some");
         serve(&pod, "[::]:81", "others");
         let mut config = of(backend, config(&json!([tcp(8080, 80)])));
@@ -205,9 +225,9 @@ fn conditions_are_those_of_one_container() {
         config["conditionsV6"] = if is_nft { json!(["iifname lo"]) } else { json!(["-i", "lo"]) };
         portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
         portmap("CHECK", "pod-a", &pod.path(), &config).unwrap();
-        check(&outside.netns, "192.0.2.10:8080", "some 192.0.2.1");
+        check(&outside, "192.0.2.10:8080", "some 192.0.2.1");
         assert_eq!(ask(&node, "127.0.0.1:8080"), None);
-        assert_eq!(ask(&outside.netns, "[2001:db8::10]:8080"), None);
+        assert_eq!(ask(&outside, "[2001:db8::10]:8080"), None);
 
         // Who does not fulfil them goes on to the next that has the port.
         let mut others = of(backend, common::config(&json!([tcp(8080, 81)])));
@@ -219,9 +239,9 @@ fn conditions_are_those_of_one_container() {
         portmap("ADD", "pod-b", &pod.path(), &others).unwrap();
         portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
         portmap("DEL", "pod-b", "", &names()).unwrap();
-        check(&outside.netns, "192.0.2.10:8080", "some 192.0.2.1");
+        check(&outside, "192.0.2.10:8080", "some 192.0.2.1");
         portmap("DEL", "pod-a", "", &names()).unwrap();
-        assert_eq!(ask(&outside.netns, "192.0.2.10:8080"), None);
+        assert_eq!(ask(&outside, "192.0.2.10:8080"), None);
     });
 }
 
@@ -241,7 +261,7 @@ fn conditions_are_about_the_mark_as_it_came() {
             let mut config = of("nftables", config(&json!([tcp(8080, 80)])));
             config["conditionsV4"] = json!(["meta mark", mark]);
             portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
-            assert_eq!(ask(&outside.netns, "192.0.2.10:8080").as_deref(), answer, "{mark}");
+            assert_eq!(ask(&outside, "192.0.2.10:8080").as_deref(), answer, "{mark}");
         }
     });
 }
@@ -255,18 +275,18 @@ fn a_node_changes_over() {
         let before = if backend == "nftables" { "iptables" } else { "nftables" };
         let mappings = json!([tcp(8080, 80), tcp(9090, 80)]);
         portmap("ADD", "pod-a", &pod.path(), &of(before, config(&mappings))).unwrap();
-        check(&outside.netns, "192.0.2.10:8080", "old 192.0.2.1");
+        check(&outside, "192.0.2.10:8080", "old 192.0.2.1");
         // The old pod crashed, say, and a new one gets its port.
         portmap("ADD", "pod-b", &pod.path(), &of(backend, config(&json!([tcp(8080, 81)]))))
             .unwrap();
-        check(&outside.netns, "192.0.2.10:8080", "new 192.0.2.1");
-        check(&outside.netns, "[2001:db8::10]:8080", "new 2001:db8::1");
-        check(&outside.netns, "192.0.2.10:9090", "old 192.0.2.1");
+        check(&outside, "192.0.2.10:8080", "new 192.0.2.1");
+        check(&outside, "[2001:db8::10]:8080", "new 2001:db8::1");
+        check(&outside, "192.0.2.10:9090", "old 192.0.2.1");
         portmap("DEL", "pod-a", "", &names()).unwrap();
-        check(&outside.netns, "192.0.2.10:8080", "new 192.0.2.1");
-        assert_eq!(ask(&outside.netns, "192.0.2.10:9090"), None);
+        check(&outside, "192.0.2.10:8080", "new 192.0.2.1");
+        assert_eq!(ask(&outside, "192.0.2.10:9090"), None);
         portmap("DEL", "pod-b", "", &names()).unwrap();
-        assert_eq!(ask(&outside.netns, "192.0.2.10:8080"), None);
+        assert_eq!(ask(&outside, "192.0.2.10:8080"), None);
     });
 }
 
@@ -281,13 +301,13 @@ fn the_newest_gets_all_addresses_that_it_asks_for() {
         let all = of(backend, config(&json!([tcp(8080, 81)])));
         portmap("ADD", "pod-a", &pod.path(), &all).unwrap();
         portmap("ADD", "pod-b", &pod.path(), &one).unwrap();
-        check(&outside.netns, "192.0.2.10:8080", "one 192.0.2.1");
-        check(&outside.netns, "[2001:db8::10]:8080", "all 2001:db8::1");
+        check(&outside, "192.0.2.10:8080", "one 192.0.2.1");
+        check(&outside, "[2001:db8::10]:8080", "all 2001:db8::1");
         portmap("DEL", "pod-a", "", &names()).unwrap();
         let mut refused = all.clone();
         refused["onConflict"] = "error".into();
         assert_eq!(portmap("ADD", "pod-a", &pod.path(), &refused).unwrap_err()["code"], 102);
         portmap("ADD", "pod-a", &pod.path(), &all).unwrap();
-        check(&outside.netns, "192.0.2.10:8080", "all 192.0.2.1");
+        check(&outside, "192.0.2.10:8080", "all 192.0.2.1");
     });
 }

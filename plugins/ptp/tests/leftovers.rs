@@ -6,8 +6,9 @@ mod common;
 
 use std::{env, fs, process};
 
-use common::{Call, Namespace, leftovers, on_a_node, sh};
+use common::{Call, leftovers};
 use serde_json::{Value, json};
+use testbed::{Namespace, on_a_node, sh};
 
 /// What was forwarded before a test: nothing.
 fn forwards() -> String {
@@ -33,7 +34,7 @@ fn refused(call: &Call, code: u32, mentions: &str) {
 fn a_node_without_ipv6() {
     on_a_node(|| {
         sh("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
-        let pod = Namespace::new();
+        let pod = Namespace::create();
         let call = Call::new("c1", &pod);
         refused(&call, 100, "add address fd00:88::1/128");
         assert_eq!(pod.sh("ip -o link | grep eth0 || true"), "");
@@ -46,7 +47,7 @@ fn a_node_without_ipv6() {
 #[test]
 fn an_address_without_a_gateway() {
     on_a_node(|| {
-        let pod = Namespace::new();
+        let pod = Namespace::create();
         let call = Call::new("c1", &pod).with("ipam", json!({"type": "no-gateway"}));
         refused(&call, 103, "10.88.0.2/24 without a gateway");
     });
@@ -55,7 +56,7 @@ fn an_address_without_a_gateway() {
 #[test]
 fn a_second_add_leaves_the_first_alone() {
     on_a_node(|| {
-        let pod = Namespace::new();
+        let pod = Namespace::create();
         Call::new("c1", &pod).run("ADD").unwrap();
         let before = leftovers();
         let error = Call::new("c2", &pod).run("ADD").unwrap_err();
@@ -67,7 +68,7 @@ fn a_second_add_leaves_the_first_alone() {
 #[test]
 fn del_needs_the_names_only() {
     on_a_node(|| {
-        let pod = Namespace::new();
+        let pod = Namespace::create();
         let call = Call::new("c1", &pod);
         for lost in ["nothing", "namespace", "ipam"] {
             call.run("ADD").unwrap();
@@ -87,7 +88,7 @@ fn del_needs_the_names_only() {
 #[test]
 fn del_after_the_pod_has_vanished() {
     on_a_node(|| {
-        let pod = Namespace::new();
+        let pod = Namespace::create();
         let call = Call::new("c1", &pod);
         call.run("ADD").unwrap();
         drop(pod);
@@ -100,7 +101,7 @@ fn del_after_the_pod_has_vanished() {
 #[test]
 fn del_of_a_pod_that_the_reference_plugin_made() {
     on_a_node(|| {
-        let pod = Namespace::new();
+        let pod = Namespace::create();
         let call = Call::new("c1", &pod);
         for by_result in [true, false] {
             let mut result = call.run("ADD").unwrap();
@@ -122,7 +123,7 @@ fn del_of_a_pod_that_the_reference_plugin_made() {
 fn interfaces_of_one_pod_go_one_by_one() {
     for backend in ["iptables", "nftables"] {
         on_a_node(move || {
-            let pod = Namespace::new();
+            let pod = Namespace::create();
             let (first, second) = two_interfaces(&pod, backend);
             first.run("ADD").unwrap();
             second.run("ADD").unwrap();
@@ -144,7 +145,7 @@ fn interfaces_of_one_pod_go_by_their_names() {
         ("nftables", false, &["10.88.0.4"]),
     ] {
         on_a_node(move || {
-            let pod = Namespace::new();
+            let pod = Namespace::create();
             let (first, second) = two_interfaces(&pod, backend);
             let result = first.run("ADD").unwrap();
             second.run("ADD").unwrap();
@@ -182,7 +183,7 @@ fn del_and_gc_do_not_ask_what_masquerades_now() {
             for backend in ["iptables", "nftables"] {
                 let value = value.clone();
                 on_a_node(move || {
-                    let pod = Namespace::new();
+                    let pod = Namespace::create();
                     let call = Call::new("c1", &pod);
                     call.with("ipMasqBackend", backend.into()).run("ADD").unwrap();
                     assert_eq!(masqueraded(), ["10.88.0.2"]);
@@ -198,7 +199,7 @@ fn del_and_gc_do_not_ask_what_masquerades_now() {
 #[test]
 fn gc_keeps_what_is_valid() {
     on_a_node(|| {
-        let (a, b) = (Namespace::new(), Namespace::new());
+        let (a, b) = (Namespace::create(), Namespace::create());
         let (first, second) = (Call::new("c1", &a), Call::new("c2", &b));
         second.run("ADD").unwrap();
         let one = leftovers();
@@ -232,7 +233,7 @@ fn check_finds_what_somebody_broke() {
         ),
     ] {
         on_a_node(move || {
-            let pod = Namespace::new();
+            let pod = Namespace::create();
             let backend = if place == "nftables" { place } else { "iptables" };
             let call = Call::new("c1", &pod).with("ipMasqBackend", backend.into());
             let result = call.run("ADD").unwrap();
@@ -252,7 +253,7 @@ fn check_finds_what_somebody_broke() {
 #[test]
 fn status() {
     on_a_node(|| {
-        let call = Call::new("c1", &Namespace::new());
+        let call = Call::new("c1", &Namespace::create());
         for backend in ["iptables", "nftables"] {
             call.with("ipMasqBackend", backend.into()).run("STATUS").unwrap();
             assert_eq!(sh("nft list ruleset"), "");

@@ -9,8 +9,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use common::{Call, Namespace, on_a_node, sh};
+use common::Call;
 use serde_json::json;
+use testbed::{Namespace, on_a_node, sh};
 
 /// Answers every connection with the address that it came from.
 fn serve(address: &str) {
@@ -40,7 +41,7 @@ const TENTATIVE: &str = "ip -6 -o addr show tentative | grep -E 'veth|eth0' || t
 
 /// A machine outside, which knows of no pods: 192.0.2.1 and `2001:db8::1`.
 fn outside() -> Namespace {
-    let outside = Namespace::new();
+    let outside = Namespace::create();
     sh(&format!("ip link add uplink type veth peer name eth0 netns {}", outside.path()));
     sh("ip addr add 192.0.2.10/24 dev uplink; ip addr add 2001:db8::10/64 dev uplink nodad
         ip link set uplink up");
@@ -53,7 +54,7 @@ fn outside() -> Namespace {
 #[test]
 fn pods_node_and_outside() {
     on_a_node(|| {
-        let (a, b, outside) = (Namespace::new(), Namespace::new(), outside());
+        let (a, b, outside) = (Namespace::create(), Namespace::create(), outside());
         Call::new("c1", &a).run("ADD").unwrap();
         Call::new("c2", &b).run("ADD").unwrap();
         // The first packet that ever goes to pod b has to be brought there by the node.
@@ -86,7 +87,7 @@ fn pods_node_and_outside() {
 #[test]
 fn routes_and_mtu() {
     on_a_node(|| {
-        let pod = Namespace::new();
+        let pod = Namespace::create();
         let call = Call::new("c1", &pod).with("mtu", json!(1400));
         call.run("ADD").unwrap();
         let routes = pod.sh("ip -4 route; ip -6 route | grep -v fe80:");
@@ -115,7 +116,7 @@ fn routes_that_another_pod_left_give_way() {
     on_a_node(|| {
         sh("ip link add stale type veth peer name other; ip link set stale up; ip link set other up
             ip route add 10.88.0.2 dev stale scope host; ip route add fd00:88::2 dev stale");
-        let pod = Namespace::new();
+        let pod = Namespace::create();
         Call::new("c1", &pod).run("ADD").unwrap();
         sh("ping -c 3 -i 0.2 -W 1 10.88.0.2; ping -c 3 -i 0.2 -W 1 fd00:88::2");
         assert!(!sh("ip -4 route; ip -6 route").contains("88::2 dev stale"));
@@ -126,7 +127,7 @@ fn routes_that_another_pod_left_give_way() {
 #[test]
 fn a_pod_without_ipv6_gets_it() {
     on_a_node(|| {
-        let pod = Namespace::new();
+        let pod = Namespace::create();
         pod.sh("sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1");
         Call::new("c1", &pod).run("ADD").unwrap();
         pod.sh("ping -c 3 -i 0.2 -W 1 fd00:88::1");

@@ -6,12 +6,11 @@ mod common;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::thread;
 
 use cni::{Args, Call, Command, Environment, Network, Plugin, Version};
 use common::Pod;
-use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
+use testbed::in_new_netns;
 use tuning::Tuning;
 
 #[test]
@@ -163,12 +162,7 @@ fn the_allowlist() {
         };
         let (tuning, call) = (tuning.clone(), Call { network, environment });
         // The descriptors of a namespace are this process's, and so are its threads' namespaces.
-        thread::spawn(move || {
-            unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            what(&tuning, &call)
-        })
-        .join()
-        .unwrap()
+        in_new_netns(|| what(&tuning, &call))
     };
     let add = |tuning: &Tuning, call: &Call<_>| tuning.add(call).map(drop);
     let status = |tuning: &Tuning, call: &Call<_>| tuning.status(&call.network);

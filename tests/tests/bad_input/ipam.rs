@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tests::configs::{POD_SUBNET, host_local, with};
 
-use super::{Bad, CONFIG, Cases, ENVIRONMENT, good, good_but};
+use super::{Bad, CONFIG, Cases, ENVIRONMENT, NOT_LOOKED_AT, good, good_but};
 
 pub(crate) fn leases() -> Cases {
     let bad = |more: &Value, code, mentions| {
@@ -58,7 +58,6 @@ pub(crate) fn addresses() -> Cases {
     };
     let twice = json!([{"address": "10.88.0.5/24"}, {"address": "10.88.0.5/24"}]);
     let two = json!([{"address": "10.88.0.5/24"}, {"address": "10.88.0.6/24"}]);
-    let not_looked_at = "takes it without a word";
     let cases = [
         ("static_without_ipam", bad(&json!({"ipam": null}), "ipam")),
         ("static_address_without_prefix", one(&json!({"address": "10.88.0.5"}), "10.88.0.5")),
@@ -69,11 +68,11 @@ pub(crate) fn addresses() -> Cases {
         (
             "static_gateway_of_another_family",
             one(&json!({"address": "10.88.0.5/24", "gateway": "fd00::1"}), "gateway")
-                .go_fails(not_looked_at),
+                .go_fails(NOT_LOOKED_AT),
         ),
         (
             "static_same_address_twice",
-            bad(&json!({"ipam": {"addresses": twice}}), "addresses[1]").go_fails(not_looked_at),
+            bad(&json!({"ipam": {"addresses": twice}}), "addresses[1]").go_fails(NOT_LOOKED_AT),
         ),
         (
             "static_two_addresses_of_0.2.0",
@@ -87,7 +86,7 @@ pub(crate) fn addresses() -> Cases {
         ("static_gateway_of_args_is_no_address", args("IP=10.88.0.6/24;GATEWAY=x", "GATEWAY")),
         (
             "static_gateway_of_no_network",
-            args("IP=10.88.0.6/24;GATEWAY=10.99.0.1", "10.99.0.1").go_fails(not_looked_at),
+            args("IP=10.88.0.6/24;GATEWAY=10.99.0.1", "10.99.0.1").go_fails(NOT_LOOKED_AT),
         ),
     ];
     cases.into_iter().map(|(name, bad)| (name.to_owned(), bad)).collect()

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use tests::configs::{POD_SUBNET, bandwidth, bridge, host_local, port, ptp, with};
-use tests::{NODE, Needs, Plugins, Pod, Suite, World, call_with, differences, netns_path};
+use tests::{Known, NODE, Needs, Plugins, Pod, Suite, World, call_with, differences, netns_path};
 
 /// Codes of the specification, section "Error", and of this suite from 100 on.
 const VERSION: u64 = 1;
@@ -27,17 +27,15 @@ const KERNEL: u64 = 100;
 const CONFLICT: u64 = 102;
 const DELEGATE: u64 = 103;
 
-const ALL: [&str; 9] = [
-    "bandwidth",
-    "bridge",
-    "firewall",
-    "host-local",
-    "loopback",
-    "portmap",
-    "ptp",
-    "static",
-    "tuning",
-];
+/// What the Go plugins do instead.
+const NOT_LOOKED_AT: Known = Known::new("takes it without a word", "\nexit status: 0\n");
+const FORWARDS_EARLY: Known = Known::new(
+    "has switched forwarding on before it looks",
+    r#"found    {"net.ipv4.ip_forward":"1""#,
+);
+/// How it shows that a bridge or a port of it was left: the first change is an address of theirs.
+const BRIDGE: &str = "the node was changed\n/node/addrs";
+
 /// An interface of the pod.
 const ETH0: &str = "nsenter --net=/run/netns/pod-a ip link add eth0 type veth peer name other";
 
@@ -54,7 +52,7 @@ struct Bad {
     code: u64,
     /// What its message or details must mention, so that one knows where to look.
     mentions: &'static str,
-    go_fails: Option<&'static str>,
+    go_fails: Option<Known>,
 }
 
 impl Bad {
@@ -78,8 +76,8 @@ impl Bad {
     }
 
     /// The Go plugins do not refuse this, or not without a trace.
-    fn go_fails(self, reason: &'static str) -> Self {
-        Self { go_fails: Some(reason), ..self }
+    fn go_fails(self, known: Known) -> Self {
+        Self { go_fails: Some(known), ..self }
     }
 
     fn is_refused_by(&self, plugins: &Plugins) {
@@ -137,7 +135,7 @@ fn main() -> ExitCode {
     ];
     for (name, bad) in cases.into_iter().flatten() {
         let go_fails = bad.go_fails;
-        let needs = |plugins: &Plugins| Needs::plugins(plugins, &ALL);
+        let needs = |plugins: &Plugins| Needs::plugins(plugins, &Plugins::ALL);
         suite.both(&name, go_fails, needs, move |plugins| bad.is_refused_by(plugins));
     }
     suite.run()
@@ -176,7 +174,7 @@ fn good_but(plugin: &str, more: &Value) -> Value {
 
 fn decoding() -> Cases {
     let mut cases = Vec::new();
-    for plugin in ALL {
+    for plugin in Plugins::ALL {
         let mut case = |name: &str, bad: Bad| cases.push((format!("{plugin}_{name}"), bad));
         case("empty_stdin", Bad::new(plugin, &"", JSON, "stdin"));
         case("broken_json", Bad::new(plugin, &r#"{"name": "testnet""#, JSON, "JSON"));
@@ -203,7 +201,7 @@ fn decoding() -> Cases {
 
 fn environment() -> Cases {
     let mut cases = Vec::new();
-    for plugin in ALL {
+    for plugin in Plugins::ALL {
         let variable =
             |name, value: &str, code| Bad::new(plugin, &good(plugin), code, name).env(name, value);
         let mut case = |name: &str, bad: Bad| cases.push((format!("{plugin}_{name}"), bad));
@@ -216,10 +214,16 @@ fn environment() -> Cases {
         case("interface_name_of_dots", variable("CNI_IFNAME", "..", ENVIRONMENT));
         case("no_netns", variable("CNI_NETNS", "", ENVIRONMENT));
     }
+    let keeps_lease = Known::new(
+        "keeps the lease: host-local printed a result and then an error",
+        r#"found    ["0o600","pod-a\r\neth0"]"#,
+    );
+    let prints_twice =
+        Known::new("prints a result and then an error", "stdout is no JSON value: trailing");
     let of_the_node = [
-        ("bridge", Some("keeps the lease: host-local printed a result and then an error")),
-        ("ptp", Some("keeps the lease: host-local printed a result and then an error")),
-        ("loopback", Some("prints a result and then an error")),
+        ("bridge", Some(keeps_lease)),
+        ("ptp", Some(keeps_lease)),
+        ("loopback", Some(prints_twice)),
         ("tuning", None),
     ];
     for (plugin, go_fails) in of_the_node {
@@ -230,8 +234,8 @@ fn environment() -> Cases {
         let file = netns("/run/file").before("echo > /run/file");
         let missing = netns("/run/netns/nobody");
         let early = match plugin {
-            "bridge" => Some("has made the bridge before it looks"),
-            "ptp" => Some("has switched forwarding on before it looks"),
+            "bridge" => Some(Known::new("has made the bridge before it looks", BRIDGE)),
+            "ptp" => Some(FORWARDS_EARLY),
             _ => None,
         };
         case("netns_that_is_a_file", Bad { go_fails: early, ..file });
@@ -239,7 +243,12 @@ fn environment() -> Cases {
     }
     let lo_down = Bad::new("loopback", &good("loopback"), NETNS, "CNI_NETNS")
         .command("DEL")
-        .go_fails("takes the node's lo down before it refuses")
+        .go_fails(Known::new(
+            "takes the node's lo down before it refuses",
+            r#"/node/links
+    expected nothing
+    found    [{"flags":["LOOPBACK"],"#,
+        ))
         .env("CNI_NETNS", netns_path(NODE));
     cases.push(("loopback_del_in_the_node".to_owned(), lo_down));
     cases
@@ -302,8 +311,8 @@ fn bridges() -> Cases {
     ];
     let known = |(name, bad): (&str, Bad)| {
         let leaves = leaves_traces.contains(&name);
-        let reason = leaves.then_some("an ADD that fails leaves its bridge or its links behind");
-        (name.to_owned(), Bad { go_fails: reason, ..bad })
+        let known = Known::new("an ADD that fails leaves its bridge or its links behind", BRIDGE);
+        (name.to_owned(), Bad { go_fails: leaves.then_some(known), ..bad })
     };
     cases.into_iter().map(known).collect()
 }
@@ -311,13 +320,12 @@ fn bridges() -> Cases {
 fn links() -> Cases {
     let bad =
         |more: &Value, code, mentions| Bad::new("ptp", &good_but("ptp", more), code, mentions);
-    let leaves_traces = "has switched forwarding on before it looks";
     let cases = [
         ("ptp_mtu_is_a_text", bad(&json!({"mtu": "big"}), CONFIG, "mtu")),
         ("ptp_without_ipam", bad(&json!({"ipam": null}), CONFIG, "ipam")),
         (
             "ptp_interface_exists",
-            bad(&json!({}), CONFLICT, "eth0").before(ETH0).go_fails(leaves_traces),
+            bad(&json!({}), CONFLICT, "eth0").before(ETH0).go_fails(FORWARDS_EARLY),
         ),
         (
             "ptp_route_to_nowhere",
@@ -329,7 +337,7 @@ fn links() -> Cases {
                 KERNEL,
                 "198.51.100.1",
             )
-            .go_fails(leaves_traces),
+            .go_fails(FORWARDS_EARLY),
         ),
     ];
     cases.into_iter().map(|(name, bad)| (name.to_owned(), bad)).collect()
@@ -341,8 +349,7 @@ fn ports() -> Cases {
         Bad::new("portmap", &good_but("portmap", &config), CONFIG, mentions)
     };
     let one = |more: &Value, mentions| bad(&json!([with(port("tcp", 8080, 80), more)]), mentions);
-    let half_a_chain = "fails late and leaves half a chain";
-    let not_looked_at = "takes it without a word";
+    let half_a_chain = Known::new("fails late and leaves half a chain", r#"":CNI-DN-"#);
     let cases = [
         (
             "portmap_host_port_70000",
@@ -362,12 +369,12 @@ fn ports() -> Cases {
         ),
         (
             "portmap_host_ip_is_none",
-            one(&json!({"hostIP": "here"}), "here").go_fails(not_looked_at),
+            one(&json!({"hostIP": "here"}), "here").go_fails(NOT_LOOKED_AT),
         ),
         (
             "portmap_same_port_twice",
             bad(&json!([port("tcp", 8080, 80), port("tcp", 8080, 81)]), "8080")
-                .go_fails(not_looked_at),
+                .go_fails(NOT_LOOKED_AT),
         ),
         (
             "portmap_mark_bit_32",
@@ -395,7 +402,7 @@ fn policies() -> Cases {
     let bad = |more: &Value, code, mentions| {
         Bad::new("firewall", &good_but("firewall", more), code, mentions)
     };
-    let late = "has made its rules before it looks";
+    let late = Known::new("has made its rules before it looks", r#""-A FORWARD "#);
     let closed = bad(&json!({"ingressPolicy": "closed"}), CONFIG, "ingressPolicy");
     let no_bridge = bad(&json!({"ingressPolicy": "isolated"}), CONFIG, "ingressPolicy");
     let ufw = bad(&json!({"backend": "ufw"}), CONFIG, "ufw");
@@ -403,8 +410,11 @@ fn policies() -> Cases {
     let cases = [
         ("firewall_unknown_policy", closed.go_fails(late)),
         ("firewall_policy_without_bridge", no_bridge.go_fails(late)),
-        ("firewall_unknown_backend", ufw.go_fails("takes it for none")),
-        ("firewall_admin_chain_of_two_words", chain.go_fails("leaves a chain")),
+        ("firewall_unknown_backend", ufw.go_fails(NOT_LOOKED_AT)),
+        (
+            "firewall_admin_chain_of_two_words",
+            chain.go_fails(Known::new("leaves a chain", r#"":CNI-FORWARD -"]"#)),
+        ),
         (
             "firewall_backend_firewalld",
             bad(&json!({"backend": "firewalld"}), UNSUPPORTED, "trusted"),

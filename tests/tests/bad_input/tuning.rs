@@ -1,6 +1,7 @@
 //! What plugins refuse that change a pod's interface and settings.
 
 use serde_json::{Value, json};
+use tests::Known;
 
 use super::{Bad, CONFIG, Cases, ETH0, KERNEL, good, good_but};
 
@@ -10,7 +11,10 @@ pub(crate) fn settings() -> Cases {
     };
     let sysctl =
         |name: &str, value: &Value, code| bad(&json!({"sysctl": {name: value}}), code, "sysctl");
-    let leaves_traces = "an ADD that fails leaves its backup behind, and the settings changed";
+    let leaves_traces = Known::new(
+        "an ADD that fails leaves its backup behind, and the settings changed",
+        "/files//run/cni/tuning/pod-a_eth0.json\n    expected nothing",
+    );
     let twice = r#""sysctl": {"net.core.somaxconn": "1", "net.core.somaxconn": "2"}"#;
     let twice = good("tuning").to_string().replacen('{', &format!("{{{twice},"), 1);
     let cases = [

@@ -4,17 +4,17 @@ use std::panic::resume_unwind;
 use std::thread;
 
 use serde_json::Value;
-use tests::{NODE, Plugins, differences};
+use tests::{Known, NODE, Plugins, differences};
 
 use crate::cri::{Cri, PodRequest};
 use crate::node::{FULL, Node, PAGE, ROOTFS, file, wait_until};
 use crate::stage::Stage;
 
-const SOCKET: &str = "/run/containerd.sock";
-const IMAGE: &str = "localhost/busybox:1";
+pub(crate) const SOCKET: &str = "/run/containerd.sock";
+pub(crate) const IMAGE: &str = "localhost/busybox:1";
 
-/// containerd on a node, its image imported.
-struct Containerd<'a> {
+/// containerd on a node, its image imported for CRI.
+pub(crate) struct Containerd<'a> {
     node: &'a Node,
     cri: Cri<'a>,
 }
@@ -25,12 +25,18 @@ pub(crate) fn cases(stage: &mut Stage) {
     stage.both("containerd", "a_pod_with_a_static_address", None, fixed, a_pod_serves);
     stage.both("containerd", "a_pod_lives_and_dies", None, FULL, a_pod_lives_and_dies);
     stage.both("containerd", "pods_come_and_go_together", None, FULL, pods_come_and_go_together);
-    let late = Some("its portmap forgets flows when the next pod comes, not when this one goes");
+    let late = Some(Known::new(
+        "its portmap forgets flows when the next pod comes, not when this one goes",
+        "conntrack -L -p udp 2>/dev/null: udp ",
+    ));
     stage.both("containerd", "a_udp_flow_is_forgotten", late, FULL, a_udp_flow_is_forgotten);
     stage.both(
         "containerd",
         "an_add_fails",
-        Some("its firewall finds no rules without prevResult, which this DEL has not"),
+        Some(Known::new(
+            "its firewall finds no rules without prevResult, which this DEL has not",
+            "-A CNI-FORWARD -s ",
+        )),
         FULL,
         an_add_fails,
     );
@@ -38,33 +44,31 @@ pub(crate) fn cases(stage: &mut Stage) {
     stage.both(
         "containerd",
         "a_namespace_is_lost",
-        Some("its bridge leaves the rules that masquerade when CNI_NETNS is empty"),
+        Some(Known::new(
+            "its bridge leaves the rules that masquerade when CNI_NETNS is empty",
+            " -j MASQUERADE\n",
+        )),
         FULL,
         a_namespace_is_lost,
     );
 }
 
 impl<'a> Containerd<'a> {
-    fn start(node: &'a Node) -> Self {
+    pub(crate) fn start(node: &'a Node) -> Self {
         let config = std::fs::read(file("containerd.toml")).unwrap();
         node.write("/run/containerd.toml", &config);
         let containerd = Self { node, cri: Cri::new(node, SOCKET) };
         containerd.launch();
         make_image(node);
-        let import = [
-            "ctr",
-            "-a",
-            SOCKET,
-            "-n",
-            "k8s.io",
-            "images",
-            "import",
-            "--snapshotter",
-            "native",
-            "/run/image.tar",
-        ];
-        drop(node.run(&import).success());
+        containerd.import("k8s.io");
         containerd
+    }
+
+    /// Makes the image known in one of containerd's own namespaces.
+    pub(crate) fn import(&self, namespace: &str) {
+        let ctr = ["ctr", "--address", SOCKET, "--namespace", namespace];
+        let import = ["images", "import", "--snapshotter", "native", "/run/image.tar"];
+        drop(self.node.run(&[&ctr[..], &import].concat()).success());
     }
 
     fn launch(&self) {
@@ -94,7 +98,7 @@ fn make_image(node: &Node) {
 }
 
 /// Two pods: ports, limits, a page; stopped twice, then removed.
-fn a_pod_lives_and_dies(node: &Node, _: &Plugins) {
+fn a_pod_lives_and_dies(node: &Node) {
     let containerd = Containerd::start(node);
     let cri = &containerd.cri;
     let web = PodRequest::new("web")
@@ -132,7 +136,7 @@ fn a_pod_lives_and_dies(node: &Node, _: &Plugins) {
 }
 
 /// A pod of any network serves a page, and goes.
-fn a_pod_serves(node: &Node, _: &Plugins) {
+fn a_pod_serves(node: &Node) {
     let containerd = Containerd::start(node);
     let pod = PodRequest::new("web").port(8080, 80);
     let id = containerd.cri.run_pod(&pod).unwrap();
@@ -144,7 +148,7 @@ fn a_pod_serves(node: &Node, _: &Plugins) {
 }
 
 /// A datagram has been on its way to the pod: the node remembers the flow for half a minute.
-fn a_udp_flow_is_forgotten(node: &Node, _: &Plugins) {
+fn a_udp_flow_is_forgotten(node: &Node) {
     let containerd = Containerd::start(node);
     let id = containerd.cri.run_pod(&PodRequest::new("dns").udp_port(5353, 53)).unwrap();
     node.world.sh("outside", "bash -c 'echo >/dev/udp/192.0.2.1/5353'");
@@ -155,10 +159,10 @@ fn a_udp_flow_is_forgotten(node: &Node, _: &Plugins) {
 }
 
 /// Three pods at a time are made, and removed.
-fn pods_come_and_go_together(node: &Node, _: &Plugins) {
+fn pods_come_and_go_together(node: &Node) {
     let containerd = Containerd::start(node);
     let cri = &containerd.cri;
-    if node.plugins.is_go("firewall") {
+    if node.plugins == Plugins::go() {
         // Two of them cannot make the chain that they share at the same time.
         cri.remove_pod(&cri.run_pod(&PodRequest::new("first")).unwrap());
     }
@@ -189,7 +193,7 @@ fn pods_come_and_go_together(node: &Node, _: &Plugins) {
 }
 
 /// The last plugin of the chain refuses: containerd undoes what the others did.
-fn an_add_fails(node: &Node, _: &Plugins) {
+fn an_add_fails(node: &Node) {
     let containerd = Containerd::start(node);
     let wrong = PodRequest::new("wrong").port_on("bogus", 8082, 80);
     let error = containerd.cri.run_pod(&wrong).unwrap_err();
@@ -205,7 +209,7 @@ fn an_add_fails(node: &Node, _: &Plugins) {
 }
 
 /// containerd is killed while a pod runs, and comes back.
-fn containerd_is_killed(node: &Node, _: &Plugins) {
+fn containerd_is_killed(node: &Node) {
     let containerd = Containerd::start(node);
     let pod = PodRequest::new("keep").port(8083, 80);
     let id = containerd.cri.run_pod(&pod).unwrap();
@@ -223,7 +227,7 @@ fn containerd_is_killed(node: &Node, _: &Plugins) {
 }
 
 /// A pod's namespace is gone before its DEL: after a reboot, or by a careless hand.
-fn a_namespace_is_lost(node: &Node, _: &Plugins) {
+fn a_namespace_is_lost(node: &Node) {
     let containerd = Containerd::start(node);
     let id = containerd.cri.run_pod(&PodRequest::new("lost").port(8081, 80)).unwrap();
     let script = "umount /run/netns/cni-* && rm /run/netns/cni-*";

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use tests::{Plugins, TcpEcho, fetch, netns_path};
+use tests::{Known, TcpEcho, fetch, netns_path};
 
 use crate::libcni::{Attachment, NEWEST, Network, conflist};
 use crate::node::Node;
@@ -18,7 +18,10 @@ const CONFLIST: &str = "conflist/examples/crio.conflist";
 pub(crate) fn cases(stage: &mut Stage) {
     stage.both("CRI-O", "a_pod_lives_and_dies", None, CONFLIST, as_installed);
     stage.both("CRI-O", "a_pod_lives_and_dies_in_1_1_0", None, CONFLIST, at_its_newest);
-    let leaves = Some("its bridge collects neither addresses nor the rules that masquerade");
+    let leaves = Some(Known::new(
+        "its bridge collects neither addresses nor the rules that masquerade",
+        " -j MASQUERADE\n",
+    ));
     stage.both("CRI-O", "pods_are_gone_at_its_start", leaves, CONFLIST, pods_are_gone);
 }
 
@@ -55,11 +58,11 @@ fn pod(node: &Node, name: &str) -> Attachment {
     Attachment { id, netns: netns_path(name), ifname: "eth0", args, capabilities }
 }
 
-fn as_installed(node: &Node, _: &Plugins) {
+fn as_installed(node: &Node) {
     lives_and_dies(node, &conflist(CONFLIST));
 }
 
-fn at_its_newest(node: &Node, _: &Plugins) {
+fn at_its_newest(node: &Node) {
     lives_and_dies(node, &newest());
 }
 
@@ -92,7 +95,7 @@ fn lives_and_dies(node: &Node, conflist: &Value) {
 }
 
 /// Pods die while CRI-O is away; at its start it has their results, or not even that.
-fn pods_are_gone(node: &Node, _: &Plugins) {
+fn pods_are_gone(node: &Node) {
     let mut network = Network::new(node, &newest());
     network.validate();
     let [kept, known, unknown] = ["kept", "known", "unknown"].map(|name| pod(node, name));

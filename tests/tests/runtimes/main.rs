@@ -1,5 +1,5 @@
-//! Runtimes: containerd and podman for real, nerdctl and CRI-O by their calls, from the first one
-//! to nothing left.
+//! Runtimes: containerd, podman and nerdctl for real, CRI-O by its calls, from the first one to
+//! nothing left.
 //!
 //! Each case has a node of its own ([`node::Node`]); a recorder stands in front of each plugin, so
 //! that a failing case prints what the runtime asked and what was answered.
@@ -12,8 +12,8 @@ mod cri;
 mod crio;
 mod libcni;
 mod nerdctl;
+mod nerdctl_calls;
 mod node;
-mod plugins;
 mod podman;
 mod recorded;
 mod remains;
@@ -22,17 +22,12 @@ mod table;
 
 use std::process::ExitCode;
 
-use tests::Plugins;
-
 fn main() -> ExitCode {
-    let borrowed = plugins::Mixture::of(&Plugins::ours()).borrowed();
-    if !borrowed.is_empty() {
-        println!("not ours yet, hence the Go plugins everywhere: {}", borrowed.join(", "));
-    }
     let mut stage = stage::Stage::default();
     containerd::cases(&mut stage);
     podman::cases(&mut stage);
     nerdctl::cases(&mut stage);
+    nerdctl_calls::cases(&mut stage);
     crio::cases(&mut stage);
     recorded::cases(&mut stage);
     stage.run()

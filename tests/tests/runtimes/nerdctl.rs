@@ -1,128 +1,165 @@
-//! nerdctl's calls: made by its OCI hook, which go-cni helps to make them.
-//!
-//! `createRuntime` begins with a DEL without a namespace, in case the container is one that runs
-//! again after containerd's restart, and ignores what comes of it; `postStop` sends the same DEL with
-//! fewer `CNI_ARGS`. Names of port mappings begin with capitals.
+//! Containers of nerdctl, in the network that it makes by itself and in one of ours.
 
-use std::collections::BTreeMap;
-use std::process::{Child, Command};
+use std::thread;
 
-use tests::{Cmd, NODE, Plugins, TcpEcho, fetch};
+use serde_json::Value;
+use tests::{Cmd, Known, NODE, Output, Plugins};
 
-use crate::libcni::{Attachment, Network, conflist};
-use crate::node::Node;
+use crate::containerd::{Containerd, IMAGE, SOCKET};
+use crate::node::{FULL, Node, PAGE, wait_until};
 use crate::stage::Stage;
 
-const CONFLIST: &str = "conflist/examples/nerdctl.conflist";
-/// The first word is nerdctl's own namespace, the second the container's ID in it.
-const ID: &str = "default-d1fa5e7ab1e0c0ffee00d1fa5e7ab1e0c0ffee00d1fa5e7ab1e0c0ffee00cafe";
-const PORTS: &str = r#"[{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp","HostIP":"0.0.0.0"}]"#;
+/// The network that nerdctl makes for itself.
+const OWN: &str = "conflist/examples/nerdctl.conflist";
+/// A web server in the container; the image sleeps by itself.
+const SERVE: [&str; 5] = ["-f", "-p", "80", "-h", "/www"];
 
 pub(crate) fn cases(stage: &mut Stage) {
-    let leaves = Some("its bridge leaves the rules that masquerade when CNI_NETNS is empty");
-    stage.both("nerdctl", "a_container_starts_and_stops", leaves, CONFLIST, starts_and_stops);
-    stage.both("nerdctl", "containerd_restarts_its_containers", leaves, CONFLIST, restarts);
-    stage.both("nerdctl", "firewall_tells_its_version", None, CONFLIST, firewall_version);
+    let leaves = Some(Known::new(
+        "its bridge leaves the rules that masquerade when CNI_NETNS is empty",
+        " -j MASQUERADE\n",
+    ));
+    let mut both = |name, story| stage.both("nerdctl", name, leaves, OWN, story);
+    both("a_container_lives_and_dies", lives_and_dies);
+    both("a_container_is_started_again", is_started_again);
+    both("containers_come_and_go_together", come_and_go_together);
+    stage.both("nerdctl", "a_container_has_two_networks", leaves, FULL, has_two_networks);
 }
 
-/// A process in a namespace of its own, whose `/proc` entry is how nerdctl names that namespace.
-struct Container<'a> {
+/// nerdctl on a node, beside its containerd.
+struct Nerdctl<'a> {
     node: &'a Node,
-    netns: &'static str,
-    process: Child,
+    _containerd: Containerd<'a>,
 }
 
-impl<'a> Container<'a> {
-    fn new(node: &'a Node, netns: &'static str) -> Self {
-        node.world.add_netns(netns);
-        let process = node.world.inside(netns, || Command::new("sleep").arg("1000").spawn());
-        Self { node, netns, process: process.unwrap() }
+impl<'a> Nerdctl<'a> {
+    fn new(node: &'a Node) -> Self {
+        let containerd = Containerd::start(node);
+        containerd.import("default");
+        Self { node, _containerd: containerd }
     }
 
-    /// The hook `createRuntime`.
-    fn create(&self, network: &mut Network<'_>) {
-        let hostname = &ID[8..20];
-        let attachment = Attachment {
-            netns: format!("/proc/{}/ns/net", self.process.id()),
-            args: format!("IgnoreUnknown=1;NERDCTL_CNI_DHCP_HOSTNAME={hostname}"),
-            ..attachment()
-        };
-        network.del(&Attachment { netns: String::new(), ..attachment.clone() });
-        network.add(&attachment);
+    fn try_run(&self, words: &[&str]) -> Output {
+        let global = [
+            "--address",
+            SOCKET,
+            "--snapshotter=native",
+            "--cgroup-manager=cgroupfs",
+            "--data-root=/var/lib/nerdctl",
+            "--cni-path=/run/plugins/bin",
+            "--cni-netconfpath=/run/net.d",
+        ];
+        let program = tests::tool("nerdctl").unwrap_or_else(|| "nerdctl".into());
+        let nerdctl = Cmd::new(program).args(global).args(words).env("HOME", "/run");
+        self.node.world.run(NODE, &self.node.enter(nerdctl))
     }
 
-    /// The process ends, and the namespace with it.
-    fn dies(mut self) {
-        self.end();
-        self.node.world.remove_netns(self.netns);
+    #[track_caller]
+    fn run(&self, words: &[&str]) -> String {
+        self.try_run(words).success().stdout
     }
 
-    /// The same, and the hook `postStop`.
-    fn stops(self, network: &mut Network<'_>) {
-        self.dies();
-        network.del(&attachment());
+    /// Starts a container that serves a page.
+    fn serve(&self, name: &str, options: &[&str]) -> Output {
+        let cgroup = format!("--cgroup-parent={}", self.node.cgroup);
+        let run = ["run", "--detach", "--pull=never", "--name", name, &cgroup];
+        self.try_run(&[&run, options, &["--entrypoint=/bin/httpd", IMAGE], &SERVE].concat())
     }
 
-    fn end(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Drop for Container<'_> {
-    fn drop(&mut self) {
-        self.end();
+    fn inspect(&self, name: &str) -> Value {
+        serde_json::from_str::<Value>(&self.run(&["inspect", name])).unwrap()[0].take()
     }
 }
 
-/// The container as `postStop` names it.
-fn attachment() -> Attachment {
-    let capabilities = BTreeMap::from([("portMappings", PORTS.to_owned())]);
-    Attachment { id: ID.to_owned(), ifname: "eth0", capabilities, ..Attachment::nobody() }
-}
+/// Published ports, ports that nerdctl chooses, stop and start.
+fn lives_and_dies(node: &Node) {
+    let nerdctl = Nerdctl::new(node);
+    let ports = ["-p=8080:80", "-p=127.0.0.1:8443:80", "-p=5353:53/udp"];
+    drop(nerdctl.serve("web", &ports).success());
+    let outside = |port: u16| node.page("outside", &format!("192.0.2.1:{port}"));
+    wait_until("the web server", || outside(8080) == PAGE);
+    assert_eq!(node.page(NODE, "127.0.0.1:8080"), PAGE);
+    assert_eq!(node.page(NODE, "127.0.0.1:8443"), PAGE);
+    assert_eq!(outside(8443), "", "it is for the node itself");
+    let networks = nerdctl.inspect("web")["NetworkSettings"].take();
+    let address = networks["IPAddress"].as_str().unwrap();
+    assert_eq!(node.page(NODE, address), PAGE, "{networks}");
 
-fn starts_and_stops(node: &Node, _: &Plugins) {
-    let mut network = Network::new(node, &conflist(CONFLIST));
-    let container = Container::new(node, "box");
-    container.create(&mut network);
-    let web = TcpEcho::start(&node.world, "box", "0.0.0.0:80", "page");
-    assert_eq!(fetch(&node.world, "outside", "192.0.2.1:8080").unwrap(), "page 192.0.2.2");
-    // How nerdctl finds the ports of a container, and those that are taken.
-    let rules = node.world.sh(NODE, "iptables -t nat -S");
-    assert!(rules.lines().any(|rule| rule.contains(ID)), "no rule names the container:\n{rules}");
-    let taken = node.world.sh(NODE, "iptables -t nat -S CNI-HOSTPORT-DNAT");
-    assert!(taken.contains("--dports 8080 "), "the port is not seen to be taken:\n{taken}");
-    drop(web);
-    container.stops(&mut network);
+    // It reads the rules of portmap to find a free port.
+    let ports = ["second", "third"].map(|name| {
+        drop(nerdctl.serve(name, &["-p=80"]).success());
+        nerdctl.run(&["port", name])
+    });
+    assert_eq!(ports, ["80/tcp -> 0.0.0.0:49153\n", "80/tcp -> 0.0.0.0:49154\n"]);
+    for port in [49153, 49154] {
+        wait_until("the web servers", || outside(port) == PAGE);
+    }
+    nerdctl.run(&["rm", "--force", "second", "third"]);
+
+    nerdctl.run(&["stop", "--time=0", "web"]);
+    assert_eq!(outside(8080), "", "the port of a stopped container answers");
+    // Only now does it take down the network of before.
+    nerdctl.run(&["start", "web"]);
+    wait_until("the web server", || outside(8080) == PAGE);
+    nerdctl.run(&["rm", "--force", "web"]);
     node.assert_nothing_is_left();
 }
 
-/// The container's process dies with no `postStop`, and `createRuntime` comes for its successor.
-fn restarts(node: &Node, _: &Plugins) {
-    let mut network = Network::new(node, &conflist(CONFLIST));
-    let container = Container::new(node, "box");
-    container.create(&mut network);
-    container.dies();
-    let again = Container::new(node, "again");
-    again.create(&mut network);
-    let web = TcpEcho::start(&node.world, "again", "0.0.0.0:80", "page");
-    assert_eq!(fetch(&node.world, "outside", "192.0.2.1:8080").unwrap(), "page 192.0.2.2");
-    drop(web);
-    again.stops(&mut network);
+/// Its process dies, and containerd starts it again, as it was told to.
+fn is_started_again(node: &Node) {
+    let nerdctl = Nerdctl::new(node);
+    drop(nerdctl.serve("web", &["-p=8080:80"]).success());
+    let page = || node.page("outside", "192.0.2.1:8080");
+    wait_until("the web server", || page() == PAGE);
+    // With `run --restart`, containerd may come between its creation and its start.
+    nerdctl.run(&["update", "--restart=always", "web"]);
+    let process = || nerdctl.inspect("web")["State"]["Pid"].to_string();
+    let first = process();
+    drop(node.run(&["kill", "-9", &first]).success());
+    wait_until("its successor", || ![first.as_str(), "0"].contains(&process().as_str()));
+    wait_until("the web server", || page() == PAGE);
+    nerdctl.run(&["rm", "--force", "web"]);
     node.assert_nothing_is_left();
 }
 
-/// Called with no `CNI_COMMAND`, firewall says on stderr what it is. nerdctl looks for a version
-/// there, and falls back to the policy of older ones if it finds none.
-fn firewall_version(node: &Node, _: &Plugins) {
-    let firewall = Cmd::new("/run/plugins/bin/firewall");
-    let output = node.world.run(NODE, &firewall).success();
-    let says = output.stderr.lines().find_map(|line| line.strip_prefix("CNI firewall plugin "));
-    let says = says.unwrap_or_else(|| panic!("no line that nerdctl looks for\n{output}"));
-    // `go install` builds one that does not know its own version.
-    if !node.plugins.is_go("firewall") {
-        let version: Vec<u32> =
-            says.trim_start_matches('v').split('.').map(|part| part.parse().unwrap()).collect();
-        assert!(version.len() == 3 && version >= vec![1, 7, 1], "too old for nerdctl: {says}");
+/// Networks of nerdctl's own making, with the address that was asked for, and ours.
+fn has_two_networks(node: &Node) {
+    let nerdctl = Nerdctl::new(node);
+    nerdctl.run(&["network", "create", "--subnet=10.91.0.0/24", "own"]);
+    let networks = ["--network=own", "--network=full", "-p=8081:80"];
+    drop(nerdctl.serve("two", &networks).success());
+    drop(nerdctl.serve("one", &["--network=own", "--ip=10.91.0.50"]).success());
+    for address in ["192.0.2.1:8081", "10.91.0.2", "10.91.0.50"] {
+        let netns = if address.starts_with("10.") { NODE } else { "outside" };
+        wait_until("the web servers", || node.page(netns, address) == PAGE);
     }
+    nerdctl.run(&["rm", "--force", "one", "two"]);
+    nerdctl.run(&["network", "rm", "own"]);
+    node.assert_nothing_is_left();
+}
+
+/// Three at a time.
+fn come_and_go_together(node: &Node) {
+    let nerdctl = &Nerdctl::new(node);
+    if node.plugins == Plugins::go() {
+        // Two of them cannot make the chain that they share at the same time.
+        drop(nerdctl.serve("first", &[]).success());
+        nerdctl.run(&["rm", "--force", "first"]);
+    }
+    let names = [1, 2, 3].map(|number| (format!("web-{number}"), format!("-p=909{number}:80")));
+    thread::scope(|scope| {
+        for (name, port) in &names {
+            scope.spawn(|| drop(nerdctl.serve(name, &[port]).success()));
+        }
+    });
+    for port in 9091..=9093 {
+        let address = format!("192.0.2.1:{port}");
+        wait_until("the web servers", || node.page("outside", &address) == PAGE);
+    }
+    thread::scope(|scope| {
+        for (name, _) in &names {
+            scope.spawn(|| nerdctl.run(&["rm", "--force", name]));
+        }
+    });
+    node.assert_nothing_is_left();
 }

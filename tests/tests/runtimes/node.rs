@@ -8,10 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use tests::{Cmd, NODE, Output, World, workspace};
+use tests::{Cmd, NODE, Output, Plugins, World, workspace};
 
 use crate::calls::Call;
-use crate::plugins::Mixture;
 
 /// A network with all plugins that runtimes are usually given.
 pub(crate) const FULL: &str = "tests/runtimes/full.conflist";
@@ -32,17 +31,17 @@ pub(crate) struct Node {
     init: Child,
     /// The cgroup below which a runtime puts its own.
     pub cgroup: String,
-    pub plugins: Mixture,
+    pub plugins: Plugins,
 }
 
 impl Node {
     /// A node with the plugins behind recorders, and the network of a file of the workspace.
-    pub(crate) fn new(plugins: &Mixture, network: &str) -> Self {
+    pub(crate) fn new(plugins: &Plugins, network: &str) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let world = World::new(&["outside"]);
         world.connect((NODE, "uplink", &["192.0.2.1/24"]), ("outside", "eth0", &["192.0.2.2/24"]));
-        world.sh(NODE, &plugins.install());
+        world.sh(NODE, &place(plugins));
         world.sh(NODE, &format!("mkdir {NETWORKS}"));
         let cgroup = format!("/podwire-tests-{}-{number}.node", std::process::id());
         let init = world.inside(NODE, first_process);
@@ -145,6 +144,17 @@ impl Drop for Node {
             thread::sleep(Duration::from_millis(100));
         }
     }
+}
+
+/// A script that puts a recorder in front of each plugin.
+fn place(plugins: &Plugins) -> String {
+    let recorder = env!("CARGO_BIN_EXE_recorder");
+    let place = |name: &str| {
+        let real = plugins.path(name);
+        format!("ln -s '{recorder}' bin/{name}; ln -s '{}' real/{name}\n", real.display())
+    };
+    let lines: String = Plugins::ALL.into_iter().map(place).collect();
+    format!("mkdir -p /run/plugins/bin /run/plugins/real; cd /run/plugins\n{lines}")
 }
 
 /// Waits until something is so.

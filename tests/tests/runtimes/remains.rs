@@ -26,11 +26,7 @@ impl Node {
         look("ip -br link show type ifb", &|_| true);
         look("tc qdisc show", &|line| !line.contains("noqueue"));
         let of_a_pod = Regex::new(OF_A_POD).unwrap();
-        // The Go firewall finds its rules by prevResult, which no DEL after a failed ADD has.
-        let excused = self.plugins.borrowed().contains(&"firewall");
-        look("iptables-save; ip6tables-save", &|line| {
-            of_a_pod.is_match(line) && !(excused && line.contains("CNI-FORWARD"))
-        });
+        look("iptables-save; ip6tables-save", &|line| of_a_pod.is_match(line));
         look(NFT_TABLES, &|line| of_a_pod.is_match(line));
         // What has passed over TCP is forgotten by the kernel in its own time, and harms nobody.
         look("conntrack -L -p udp 2>/dev/null", &|line| of_a_pod.is_match(line));

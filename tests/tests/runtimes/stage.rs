@@ -3,14 +3,13 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use tests::{Needs, Plugins, Suite, panic_message};
+use tests::{Known, Needs, Plugins, Suite, panic_message};
 
 use crate::node::Node;
-use crate::plugins::Mixture;
 use crate::table;
 
-/// A case: what happens on a node whose plugins these are.
-pub(crate) type Story = fn(&Node, &Plugins);
+/// A case: what happens on a node.
+pub(crate) type Story = fn(&Node);
 
 /// The cases of all runtimes.
 #[derive(Debug, Default)]
@@ -24,7 +23,7 @@ impl Stage {
         &mut self,
         runtime: &'static str,
         name: &str,
-        go_fails: Option<&'static str>,
+        go_fails: Option<Known>,
         network: &'static str,
         story: Story,
     ) {
@@ -46,7 +45,7 @@ impl Stage {
 
     /// Runs them, and compares what was seen with what the README says.
     pub(crate) fn run(self) -> ExitCode {
-        self.suite.run_then(|| table::complaints(&Mixture::of(&Plugins::ours())))
+        self.suite.run_then(table::complaints)
     }
 }
 
@@ -54,16 +53,17 @@ fn needs(runtime: &str, plugins: &Plugins) -> Needs {
     let programs: &[&str] = match runtime {
         "containerd" => &["containerd", "containerd-shim-runc-v2", "ctr", "runc", "tar"],
         "podman" => &["podman", "conmon", "runc"],
+        "nerdctl" => &["nerdctl", "containerd", "containerd-shim-runc-v2", "ctr", "runc", "tar"],
         _ => &[],
     };
     let common = ["busybox", "conntrack", "curl", "iptables", "nsenter", "unshare"];
-    Mixture::needs(plugins).tools(&common).tools(programs)
+    Needs::plugins(plugins, &Plugins::ALL).tools(&common).tools(programs)
 }
 
 /// Runs a case on a node of its own; a failure's report has the plugin calls.
 fn tell(runtime: &'static str, plugins: &Plugins, network: &str, story: Story) {
-    let node = Node::new(&Mixture::of(plugins), network);
-    let outcome = catch_unwind(AssertUnwindSafe(|| story(&node, plugins)));
+    let node = Node::new(plugins, network);
+    let outcome = catch_unwind(AssertUnwindSafe(|| story(&node)));
     let calls = node.calls();
     if plugins == &Plugins::ours() {
         table::note(runtime, &calls);

@@ -4,14 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Mutex;
 
-use tests::workspace;
+use tests::{Plugins, workspace};
 
 use crate::calls::Call;
-use crate::plugins::{ALL, Mixture};
 
 /// The runtimes, and how the cases come by their calls.
 const RUNTIMES: [(&str, &str); 4] =
-    [("containerd", "run"), ("podman", "run"), ("nerdctl", "replayed"), ("CRI-O", "replayed")];
+    [("containerd", "run"), ("podman", "run"), ("nerdctl", "run"), ("CRI-O", "replayed")];
 /// The specification's commands, in the order of an attachment's life.
 const COMMANDS: [&str; 6] = ["VERSION", "STATUS", "ADD", "CHECK", "DEL", "GC"];
 
@@ -29,8 +28,8 @@ pub(crate) fn note(runtime: &'static str, calls: &[Call]) {
 }
 
 /// What is wrong with the README's table; with `UPDATE_EXPECT=1` it is put right instead.
-pub(crate) fn complaints(plugins: &Mixture) -> Vec<String> {
-    let (expected, path) = (table(plugins), workspace().join("README.md"));
+pub(crate) fn complaints() -> Vec<String> {
+    let (expected, path) = (table(), workspace().join("README.md"));
     let readme = fs::read_to_string(&path).unwrap();
     let head = expected.lines().next().unwrap();
     let Some(begin) = readme.find(head) else {
@@ -52,7 +51,7 @@ pub(crate) fn complaints(plugins: &Mixture) -> Vec<String> {
     )]
 }
 
-fn table(plugins: &Mixture) -> String {
+fn table() -> String {
     let seen = SEEN.lock().unwrap();
     let row = |first: &str, cell: &dyn Fn(&'static str, &str) -> String| {
         let cells = RUNTIMES.map(|(runtime, how)| cell(runtime, how));
@@ -60,13 +59,8 @@ fn table(plugins: &Mixture) -> String {
     };
     let mut table = row("plugin", &|runtime, how| format!("{runtime}, {how}"));
     table += &row("---", &|_, _| "---".to_owned());
-    for plugin in ALL {
-        let name = if plugins.is_go(plugin) {
-            format!("the Go suite's `{plugin}`")
-        } else {
-            format!("`{plugin}`")
-        };
-        table += &row(&name, &|runtime, _| {
+    for plugin in Plugins::ALL {
+        table += &row(&format!("`{plugin}`"), &|runtime, _| {
             let commands = seen.get(&(runtime, plugin.to_owned()));
             let was_given = |name: &&str| commands.is_some_and(|seen| seen.contains(*name));
             COMMANDS.into_iter().filter(was_given).collect::<Vec<_>>().join(" ")

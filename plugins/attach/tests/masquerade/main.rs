@@ -6,32 +6,11 @@ mod iptables;
 mod legacy;
 mod nftables;
 
-use std::process::Command;
-use std::thread;
-
 use attach::masquerade::{self, Kept, Owner};
 use attach::{Masquerade, MasqueradeBackend};
 use cni::{Cidr, NetworkName, ValidAttachments};
 use kernel::Nfnetlink;
-use nix::sched::{CloneFlags, unshare};
-
-fn in_new_netns(test: impl FnOnce() + Send + 'static) {
-    let body = move || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("root is needed to make a network namespace");
-        test();
-    };
-    if let Err(panic) = thread::spawn(body).join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-#[track_caller]
-fn sh(command: &str) -> String {
-    let output = Command::new("sh").args(["-c", command]).output().expect("run sh");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command}: {errors}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
+use testbed::{in_new_netns, sh};
 
 fn network() -> NetworkName {
     "testnet".parse().unwrap()

@@ -1,47 +1,33 @@
-//! A node and pods in network namespaces of their own, and the plugin's program.
+//! A pod, the plugin's program, and what it makes on a node.
 
 #![allow(dead_code, reason = "not every test program uses all of it")]
 
-use std::fs::File;
-use std::io::Write;
-use std::os::fd::AsRawFd;
-use std::path::Path;
-use std::process::{Command, Stdio, id};
-use std::thread;
-
-use kernel::Netns;
-use nix::sched::{CloneFlags, unshare};
-use nix::unistd::gettid;
 use serde_json::{Value, json};
+use testbed::{Ended, Namespace, cni_command, sh};
 
-/// A pod: a namespace that lives as long as this, `eth0` being 10.88.0.2 in it, and the other end
-/// on the node 10.88.0.1.
+/// A pod whose `eth0` has 10.88.0.2; the other end, on the node, has 10.88.0.1.
 pub(crate) struct Pod {
-    namespace: File,
+    namespace: Namespace,
     /// The node's end.
     pub(crate) link: &'static str,
 }
 
 impl Pod {
     pub(crate) fn new(link: &'static str) -> Self {
-        let namespace = thread::spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).expect("root is needed to make a network namespace");
-            File::open(format!("/proc/self/task/{}/ns/net", gettid())).unwrap()
-        });
-        let pod = Self { namespace: namespace.join().unwrap(), link };
+        let pod = Self { namespace: Namespace::create(), link };
         sh(&format!("ip link add {link} type veth peer name eth0 netns {}", pod.netns()));
         sh(&format!("ip addr add 10.88.0.1/24 dev {link}; ip link set {link} up"));
-        pod.enter(|| sh("ip addr add 10.88.0.2/24 dev eth0; ip link set eth0 up"));
+        pod.namespace.sh("ip addr add 10.88.0.2/24 dev eth0; ip link set eth0 up");
         pod
     }
 
     pub(crate) fn netns(&self) -> String {
-        format!("/proc/{}/fd/{}", id(), self.namespace.as_raw_fd())
+        self.namespace.path()
     }
 
     /// Does something in it.
-    pub(crate) fn enter<T>(&self, inside: impl FnOnce() -> T) -> T {
-        Netns::open(Path::new(&self.netns())).unwrap().enter(inside).unwrap()
+    pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        self.namespace.enter(work)
     }
 
     /// What the plugin before ours has made.
@@ -53,9 +39,6 @@ impl Pod {
         })
     }
 }
-
-/// How a command ended: its result, or its error object.
-pub(crate) type Ended = Result<Value, Value>;
 
 /// A command of the plugin: an attachment, and what else it is told.
 #[derive(Clone)]
@@ -94,41 +77,10 @@ impl Call {
     }
 
     pub(crate) fn run(&self, command: &str) -> Ended {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_bandwidth"))
-            .env("CNI_COMMAND", command)
-            .env("CNI_CONTAINERID", self.container_id)
-            .env("CNI_NETNS", &self.netns)
-            .env("CNI_IFNAME", self.ifname)
-            .env("CNI_PATH", "/nowhere")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(self.network.to_string().as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        let value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-        if output.status.success() { Ok(value) } else { Err(value) }
+        let program = env!("CARGO_BIN_EXE_bandwidth");
+        let mut call = cni_command(program, command, self.container_id, &self.netns);
+        testbed::run(call.env("CNI_IFNAME", self.ifname), &self.network)
     }
-}
-
-/// Runs a test inside a namespace that stands for the node.
-pub(crate) fn on_a_node(test: impl FnOnce() + Send + 'static) {
-    let body = move || {
-        unshare(CloneFlags::CLONE_NEWNET).expect("root is needed to make a network namespace");
-        sh("ip link set lo up");
-        test();
-    };
-    if let Err(panic) = thread::spawn(body).join() {
-        std::panic::resume_unwind(panic);
-    }
-}
-
-#[track_caller]
-pub(crate) fn sh(command: &str) -> String {
-    let output = Command::new("sh").args(["-ec", command]).output().expect("run sh");
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command}: {errors}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 #[track_caller]

@@ -2,26 +2,20 @@
 
 #![allow(dead_code, reason = "not every test program uses all of it")]
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::os::fd::AsRawFd;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio, id};
+use std::fs;
+use std::path::PathBuf;
+use std::process::id;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::thread;
 
-use kernel::Netns;
-use nix::sched::{CloneFlags, unshare};
-use nix::unistd::gettid;
 use serde_json::{Value, json};
+use testbed::{Ended, Namespace, cni_command};
 
 /// The hardware address of a new pod's interface.
 pub(crate) const MAC: &str = "02:00:00:00:00:01";
 
-/// A pod with an interface `eth0`, whose namespace lives as long as this, but for processes in it;
-/// and a directory for its backups.
+/// A pod with an interface `eth0`, and a directory for its backups.
 pub(crate) struct Pod {
-    netns: File,
+    netns: Namespace,
     pub(crate) dir: PathBuf,
 }
 
@@ -29,28 +23,19 @@ impl Pod {
     pub(crate) fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let netns = thread::spawn(|| {
-            unshare(CloneFlags::CLONE_NEWNET).expect("root is needed to make a network namespace");
-            File::open(format!("/proc/self/task/{}/ns/net", gettid())).unwrap()
-        });
         let dir = std::env::temp_dir().join(format!("tuning-{}-{number}", id()));
-        let pod = Self { netns: netns.join().unwrap(), dir };
+        let pod = Self { netns: Namespace::create(), dir };
         pod.sh(&format!("ip link add eth0 address {MAC} type veth peer name peer"));
         pod
     }
 
     pub(crate) fn path(&self) -> String {
-        format!("/proc/{}/fd/{}", id(), self.netns.as_raw_fd())
+        self.netns.path()
     }
 
     #[track_caller]
     pub(crate) fn sh(&self, command: &str) -> String {
-        let netns = Netns::open(Path::new(&self.path())).unwrap();
-        let sh = || Command::new("sh").args(["-c", command]).output().expect("run sh");
-        let output = netns.enter(sh).unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{command}: {errors}");
-        String::from_utf8_lossy(&output.stdout).trim_end().to_owned()
+        self.netns.sh(command).trim_end().to_owned()
     }
 
     /// Address, MTU, queue length and flags of its interface, as `ip` shows them.
@@ -94,9 +79,6 @@ impl Drop for Pod {
     }
 }
 
-/// How a command ended: its result, or its error object.
-pub(crate) type Ended = Result<Value, Value>;
-
 /// A command of the plugin: an attachment, and what else it is told.
 #[derive(Clone)]
 pub(crate) struct Call {
@@ -115,20 +97,9 @@ impl Call {
     }
 
     pub(crate) fn run(&self, command: &str) -> Ended {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_tuning"))
-            .env("CNI_COMMAND", command)
-            .env("CNI_CONTAINERID", self.container_id)
-            .env("CNI_NETNS", &self.netns)
-            .env("CNI_IFNAME", "eth0")
-            .env("CNI_ARGS", self.args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(self.network.to_string().as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        let value = serde_json::from_slice(&output.stdout).unwrap_or(Value::Null);
-        if output.status.success() { Ok(value) } else { Err(value) }
+        let program = env!("CARGO_BIN_EXE_tuning");
+        let mut call = cni_command(program, command, self.container_id, &self.netns);
+        testbed::run(call.env("CNI_ARGS", self.args), &self.network)
     }
 
     /// Runs a command that must fail; its error object.

@@ -1,0 +1,21 @@
+//! What the tests of single crates happen in: network namespaces that play a node, its pods and a
+//! machine outside.
+//!
+//! It uses none of the crates that it helps to test. The end-to-end suites have more, and worlds
+//! with files of their own: crate `tests`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    clippy::must_use_candidate,
+    reason = "a harness reports what is wrong by panicking, which fails the test that called it"
+)]
+
+mod namespace;
+mod plugin;
+
+pub mod routed;
+
+pub use namespace::{Namespace, in_new_netns, on_a_node, sh};
+pub use plugin::{Ended, cni_command, run};
