@@ -4,8 +4,10 @@
 
 mod common;
 
-use common::{config, count, firewall, firewall_at, names, on_a_node, rules, sh};
+use common::{config, count, firewall, firewall_at, names, rules};
 use serde_json::json;
+use testbed::routed::on_a_node;
+use testbed::sh;
 
 /// Where no programs are.
 const NOWHERE: &str = "/nowhere";

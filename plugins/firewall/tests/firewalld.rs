@@ -9,9 +9,11 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use common::{client, config, firewall, names, on_a_node, pod, reaches, sh};
+use common::{config, firewall, names, reaches};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
+use testbed::routed::{client, on_a_node, pod};
+use testbed::sh;
 
 /// A bus and firewalld, which end with it.
 struct Firewalld(Vec<Child>);

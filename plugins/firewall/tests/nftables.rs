@@ -6,8 +6,10 @@ mod common;
 
 use std::thread;
 
-use common::{config, firewall, names, on_a_node, sh};
+use common::{config, firewall, names};
 use serde_json::{Value, json};
+use testbed::routed::on_a_node;
+use testbed::sh;
 
 fn by_nftables() -> Value {
     config(&json!({"backend": "nftables"}))
@@ -94,35 +96,14 @@ fn check_names_what_is_missing() {
         firewall("ADD", "pod-a", "/x", &config).unwrap();
         let whole = table();
         let of = "inet podwire_firewall";
-        let rules: Vec<String> = (["isolation", "forward"].iter())
-            .flat_map(|chain| {
-                handles(chain).into_iter().map(move |it| format!("{chain} handle {it}"))
-            })
-            .collect();
-        assert_eq!(rules.len(), 8);
-        let indices = 0..rules.len();
         let elements = [
             "pods4 { 10.88.0.2 }",
             "pods6 { fd00:88::2 }",
             "bridges { \"vethpod\" }",
             "within_bridges { \"vethpod\" . \"vethpod\" }",
         ];
-        let mut missing: Vec<(Box<dyn Fn() -> String>, &str)> = Vec::new();
-        for element in elements {
-            missing.push((Box::new(move || format!("delete element {of} {element}")), "element"));
-        }
-        for index in indices {
-            let nth = move || {
-                let all = ["isolation", "forward"].into_iter().flat_map(|chain| {
-                    handles(chain).into_iter().map(move |it| format!("{chain} handle {it}"))
-                });
-                format!("delete rule {of} {}", all.collect::<Vec<_>>()[index])
-            };
-            missing.push((Box::new(nth), "rule"));
-        }
-        for (delete, what) in missing {
-            let delete = delete();
-            sh(&format!("nft '{delete}'"));
+        let check = |delete: &str, what: &str| {
+            sh(&format!("nft 'delete {what} {of} {delete}'"));
             let error = firewall("CHECK", "pod-a", "/x", &config).unwrap_err();
             assert_eq!(error["code"], 101, "{delete}");
             let msg = error["msg"].as_str().unwrap();
@@ -130,6 +111,16 @@ fn check_names_what_is_missing() {
             assert!(msg.starts_with(&start), "{delete}: {msg}");
             firewall("ADD", "pod-a", "/x", &config).expect("ADD makes what is missing");
             assert_eq!(table(), whole, "{delete}");
+        };
+        for element in elements {
+            check(element, "element");
+        }
+        for (chain, count) in [("isolation", 2), ("forward", 6)] {
+            for index in 0..count {
+                let all = handles(chain);
+                assert_eq!(all.len(), count);
+                check(&format!("{chain} handle {}", all[index]), "rule");
+            }
         }
         sh("nft add rule inet podwire_firewall admin counter; nft insert rule inet podwire_firewall forward counter
             nft add rule inet podwire_firewall forward drop
@@ -248,7 +239,9 @@ fn sixteen_adds_at_once_and_as_many_dels() {
                     })
                 })
                 .collect();
-            calls.into_iter().for_each(|call| drop(call.join().unwrap().unwrap()));
+            for call in calls {
+                call.join().unwrap().unwrap();
+            }
         };
         all_at_once("ADD");
         assert_eq!(pods("pods4").len(), 16);

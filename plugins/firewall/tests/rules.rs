@@ -6,8 +6,10 @@ mod common;
 
 use std::thread;
 
-use common::{config, count, firewall, names, on_a_node, rules, sh};
+use common::{config, count, firewall, names, rules};
 use serde_json::{Value, json};
+use testbed::routed::on_a_node;
+use testbed::sh;
 
 fn by_iptables() -> Value {
     config(&json!({"backend": "iptables"}))

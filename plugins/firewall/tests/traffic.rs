@@ -4,8 +4,10 @@
 
 mod common;
 
-use common::{Namespace, client, config, firewall, names, on_a_node, pod, reaches, sh};
+use common::{config, firewall, names, reaches};
 use serde_json::json;
+use testbed::routed::{client, on_a_node, pod};
+use testbed::{Namespace, sh};
 
 #[test]
 fn a_pod_gets_through_where_everything_else_is_dropped() {
@@ -92,14 +94,14 @@ fn keeps_pods_apart(backend: &str) {
     sh("sysctl -qw net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0
         ip link add cni0 type bridge; ip addr add 10.88.0.10/24 dev cni0; ip link set cni0 up");
     let pods = [2, 3].map(|last| {
-        let pod = Namespace::new();
-        let (pid, inside) = (pod.pid(), format!("nsenter -t {} -n", pod.pid()));
+        let (pod, link) = (Namespace::create(), format!("veth{last}"));
         sh(&format!(
-            "set -e
-            ip link add veth{last} type veth peer name eth0 netns {pid}
-            ip link set veth{last} up master cni0; {inside} ip link set eth0 up
-            {inside} ip addr add 10.88.0.{last}/32 dev eth0
-            {inside} ip route add 10.88.0.10 dev eth0; {inside} ip route add default via 10.88.0.10"
+            "ip link add {link} type veth peer name eth0 netns {}; ip link set {link} up master cni0",
+            pod.path()
+        ));
+        pod.sh(&format!(
+            "ip link set eth0 up; ip addr add 10.88.0.{last}/32 dev eth0
+            ip route add 10.88.0.10 dev eth0; ip route add default via 10.88.0.10"
         ));
         pod
     });
