@@ -7,6 +7,8 @@ use std::str::FromStr;
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use crate::error::Error;
+
 /// An address with the length of its prefix (`10.88.0.2/24`); host bits are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cidr(IpNetwork);
@@ -102,6 +104,19 @@ impl FromStr for Cidr {
 impl fmt::Display for Cidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.ip(), self.prefix())
+    }
+}
+
+impl Mac {
+    /// The address that a key gives to one interface.
+    ///
+    /// Errors: code 7, naming the key.
+    pub fn of_interface(key: &str, text: &str) -> Result<Self, Error> {
+        let mac: Self = text.parse().map_err(|error| Error::invalid_key(key, error))?;
+        if mac.0[0] & 1 != 0 {
+            return Err(Error::invalid_key(key, format!("{mac} is the address of a group")));
+        }
+        Ok(mac)
     }
 }
 

@@ -1,9 +1,11 @@
 //! The seven versions of the specification.
 
-use std::fmt;
 use std::str::FromStr;
+use std::{fmt, mem};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::error::Error;
 
 /// A version of the specification, in the order of release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -55,6 +57,28 @@ impl Version {
             Self::V1_0_0 => "1.0.0",
             Self::V1_1_0 => "1.1.0",
         }
+    }
+
+    /// Refuses addresses that a result has no room for: before 0.3.0 it holds one of each family. For each
+    /// address, whether it is of IPv4, and the key that asks for it.
+    ///
+    /// Errors: code 7, naming the key.
+    pub fn has_room_for<'a>(
+        self,
+        addresses: impl IntoIterator<Item = (bool, &'a str)>,
+    ) -> Result<(), Error> {
+        let mut taken = [false; 2];
+        for (is_ipv4, key) in addresses {
+            let is_second = mem::replace(&mut taken[usize::from(is_ipv4)], true);
+            if is_second && self < Self::V0_3_0 {
+                let family = if is_ipv4 { "IPv4" } else { "IPv6" };
+                let why = format!(
+                    "a second {family} address needs cniVersion 0.3.0 or later, this is {self}"
+                );
+                return Err(Error::invalid_key(key, why));
+            }
+        }
+        Ok(())
     }
 
     /// All versions in one line, for messages: `0.1.0, 0.2.0, …`.

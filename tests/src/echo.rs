@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use nix::sys::socket::{Shutdown as Both, shutdown};
-
+use crate::server::Server;
 use crate::vm::patience;
 use crate::world::World;
 
@@ -24,8 +22,7 @@ const IMPATIENCE: Duration = Duration::from_millis(400);
 /// An HTTP server that answers each request with its own name and the client's address.
 #[derive(Debug)]
 pub struct TcpEcho {
-    listener: Arc<TcpListener>,
-    thread: Option<JoinHandle<()>>,
+    _server: Server<TcpListener>,
 }
 
 impl TcpEcho {
@@ -33,22 +30,15 @@ impl TcpEcho {
     #[must_use]
     pub fn start(world: &World, netns: &str, address: &str, name: &str) -> Self {
         let listener = world.inside(netns, || TcpListener::bind(address));
-        let listener = Arc::new(listener.unwrap_or_else(|e| panic!("listen on {address}: {e}")));
-        let (accepting, name) = (Arc::clone(&listener), name.to_owned());
-        let thread = thread::spawn(move || {
-            while let Ok((stream, peer)) = accepting.accept() {
+        let listener = listener.unwrap_or_else(|e| panic!("listen on {address}: {e}"));
+        let name = name.to_owned();
+        let serve = move |listener: &TcpListener| {
+            while let Ok((stream, peer)) = listener.accept() {
                 // A client that has gone is the client's business.
                 let _ = answer(stream, &name, peer);
             }
-        });
-        Self { listener, thread: Some(thread) }
-    }
-}
-
-impl Drop for TcpEcho {
-    fn drop(&mut self) {
-        let _ = shutdown(self.listener.as_raw_fd(), Both::Both);
-        let _ = self.thread.take().map(JoinHandle::join);
+        };
+        Self { _server: Server::start(listener, serve) }
     }
 }
 
@@ -77,8 +67,7 @@ const QUESTION: &str = "hello";
 /// A UDP server that answers each datagram with its own name, the client's address and the question.
 #[derive(Debug)]
 pub struct UdpEcho {
-    socket: Arc<UdpSocket>,
-    thread: Option<JoinHandle<()>>,
+    _server: Server<UdpSocket>,
 }
 
 impl UdpEcho {
@@ -86,26 +75,17 @@ impl UdpEcho {
     #[must_use]
     pub fn start(world: &World, netns: &str, address: &str, name: &str) -> Self {
         let socket = world.inside(netns, || UdpSocket::bind(address));
-        let socket = Arc::new(socket.unwrap_or_else(|e| panic!("bind {address}: {e}")));
-        let (receiving, name) = (Arc::clone(&socket), name.to_owned());
-        let thread = thread::spawn(move || {
+        let socket = socket.unwrap_or_else(|e| panic!("bind {address}: {e}"));
+        let name = name.to_owned();
+        let serve = move |socket: &UdpSocket| {
             let mut datagram = [0; 512];
-            // A datagram of no bytes is how the shutdown below shows.
-            while let Ok((length @ 1.., peer)) = receiving.recv_from(&mut datagram) {
+            while let Ok((length @ 1.., peer)) = socket.recv_from(&mut datagram) {
                 let question = String::from_utf8_lossy(&datagram[..length]);
                 let text = format!("{name} {} {question}", peer.ip().to_canonical());
-                let _ = receiving.send_to(text.as_bytes(), peer);
+                let _ = socket.send_to(text.as_bytes(), peer);
             }
-        });
-        Self { socket, thread: Some(thread) }
-    }
-}
-
-impl Drop for UdpEcho {
-    fn drop(&mut self) {
-        // The kernel says ENOTCONN and wakes the receiver all the same.
-        let _ = shutdown(self.socket.as_raw_fd(), Both::Both);
-        let _ = self.thread.take().map(JoinHandle::join);
+        };
+        Self { _server: Server::start(socket, serve) }
     }
 }
 

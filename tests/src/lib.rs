@@ -22,6 +22,7 @@ mod host_ports;
 mod normalise;
 mod observe;
 mod process;
+mod server;
 mod suite;
 mod visit;
 mod world;

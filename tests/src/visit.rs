@@ -2,15 +2,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::Duration;
 
-use nix::sys::socket::{Shutdown as Both, shutdown};
-
+use crate::server::Server;
 use crate::world::World;
 
 /// How long an answer may take before the traffic is said to have stopped.
@@ -19,8 +16,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// A server that sends back what it receives, on as many connections as there are.
 #[derive(Debug)]
 pub struct Mirror {
-    listener: Arc<TcpListener>,
-    thread: Option<JoinHandle<()>>,
+    _server: Server<TcpListener>,
 }
 
 impl Mirror {
@@ -28,22 +24,14 @@ impl Mirror {
     #[must_use]
     pub fn start(world: &World, netns: &str, address: &str) -> Self {
         let listener = world.inside(netns, || TcpListener::bind(address));
-        let listener = Arc::new(listener.unwrap_or_else(|e| panic!("listen on {address}: {e}")));
-        let accepting = Arc::clone(&listener);
-        let thread = thread::spawn(move || {
-            while let Ok((stream, _)) = accepting.accept() {
+        let listener = listener.unwrap_or_else(|e| panic!("listen on {address}: {e}"));
+        let serve = |listener: &TcpListener| {
+            while let Ok((stream, _)) = listener.accept() {
                 // It ends when the client goes.
                 thread::spawn(move || io::copy(&mut &stream, &mut &stream));
             }
-        });
-        Self { listener, thread: Some(thread) }
-    }
-}
-
-impl Drop for Mirror {
-    fn drop(&mut self) {
-        let _ = shutdown(self.listener.as_raw_fd(), Both::Both);
-        let _ = self.thread.take().map(JoinHandle::join);
+        };
+        Self { _server: Server::start(listener, serve) }
     }
 }
 

@@ -142,7 +142,7 @@ impl Config {
         requested.extend(keys.runtime_config.ips.iter().map(|ip| ip.0));
 
         let mut sets = sets(&keys.ipam, &keys.runtime_config)?;
-        room_in_result(&sets, version)?;
+        version.has_room_for(sets.iter().map(|named| (named.set.is_ipv4(), named.key.as_str())))?;
         assign(requested, &mut sets)?;
         let IpamKeys { routes, resolv_conf, reclaim_after_reboot, .. } = keys.ipam;
         let resolv_conf = Some(resolv_conf).filter(|path| !path.as_os_str().is_empty());
@@ -198,23 +198,6 @@ fn sets(ipam: &IpamKeys, runtime: &RuntimeKeys) -> Result<Vec<NamedSet>, Error> 
         }
     }
     Ok(sets)
-}
-
-/// A result of 0.1.0 or 0.2.0 holds one address of each family.
-fn room_in_result(sets: &[NamedSet], version: Version) -> Result<(), Error> {
-    for v4 in [true, false] {
-        let mut family = sets.iter().filter(|set| set.set.is_ipv4() == v4).skip(1);
-        if let (true, Some(second)) = (version < Version::V0_3_0, family.next()) {
-            let family = if v4 { "IPv4" } else { "IPv6" };
-            return Err(Error::invalid_key(
-                &second.key,
-                format!(
-                    "a second {family} address needs cniVersion 0.3.0 or later, this is {version}"
-                ),
-            ));
-        }
-    }
-    Ok(())
 }
 
 /// Gives each requested address to the set that it is of, one a set.

@@ -89,7 +89,7 @@ impl Config {
             }
         }
         refuse_twice(&addresses)?;
-        room_in_result(&addresses, version)?;
+        version.has_room_for(addresses.iter().map(|it| (it.address.is_ipv4(), it.key.as_str())))?;
         Ok(Plan { addresses, routes: ipam.routes, dns: ipam.dns })
     }
 }
@@ -152,20 +152,6 @@ fn refuse_twice(addresses: &[Address]) -> Result<(), Error> {
         if let Some(other) = addresses.iter().take(at).find(same) {
             let why = format!("{} is given twice, the other one is {}", one.address, other.key);
             return Err(Error::invalid_key(&one.key, why));
-        }
-    }
-    Ok(())
-}
-
-/// A result of 0.1.0 or 0.2.0 holds one address of each family.
-fn room_in_result(addresses: &[Address], version: Version) -> Result<(), Error> {
-    for (v4, family) in [(true, "IPv4"), (false, "IPv6")] {
-        let mut others = addresses.iter().filter(|it| it.address.is_ipv4() == v4).skip(1);
-        if let (true, Some(second)) = (version < Version::V0_3_0, others.next()) {
-            let why = format!(
-                "a second {family} address needs cniVersion 0.3.0 or later, this is {version}"
-            );
-            return Err(Error::invalid_key(&second.key, why));
         }
     }
     Ok(())

@@ -5,7 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::{Bits, COMMENT_MAX, Is, Match, Ports, Target};
-use crate::nft::{Expr, Family, Xt};
+use crate::nft::{Expr, Family, Xt, octets};
 
 /// `XT_MULTI_PORTS`.
 pub(super) const MULTIPORT_MAX: usize = 15;
@@ -265,14 +265,6 @@ fn read_dnat(flags: u32, addresses: (IpAddr, IpAddr), ports: (u16, u16)) -> Opti
     };
     let one = addresses.0 == addresses.1 && (port.is_none() || ports.0 == ports.1);
     one.then_some(Target::Dnat { address: addresses.0, port })
-}
-
-/// An address as `union nf_inet_addr` holds it.
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().to_vec(),
-        IpAddr::V6(v6) => v6.octets().to_vec(),
-    }
 }
 
 /// A C structure being written; numbers are in host byte order, as `x_tables` keeps them.

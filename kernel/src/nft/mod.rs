@@ -14,6 +14,8 @@ mod tests;
 
 mod write;
 
+use std::net::IpAddr;
+
 pub use expr::{Base, Expr, Found, Verdict, Xt, meta};
 pub use read::Listed;
 pub use set::{Data, Element, Set, SetType, Type};
@@ -29,6 +31,15 @@ pub enum Family {
     Inet,
     /// Frames on a bridge.
     Bridge,
+}
+
+/// An address as it stands in a packet.
+#[must_use]
+pub fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().into(),
+        IpAddr::V6(v6) => v6.octets().into(),
+    }
 }
 
 /// A chain by its full name.

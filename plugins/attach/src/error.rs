@@ -61,14 +61,24 @@ impl Error {
     }
 }
 
+/// The code of what the kernel, or a program that speaks with it, has refused.
+#[must_use]
+pub fn code_of(error: &kernel::Error) -> Code {
+    if error.is_locked() {
+        Code::TryAgain
+    } else if error.needs_program() {
+        Code::NotAvailable
+    } else {
+        Code::Kernel
+    }
+}
+
 impl From<Error> for cni::Error {
     fn from(error: Error) -> Self {
         let code = match &error {
             Error::Kernel(error) if error.is_exists() => Code::Conflict,
-            Error::Kernel(error) if error.is_locked() => Code::TryAgain,
-            Error::Kernel(error) if error.needs_program() => Code::NotAvailable,
+            Error::Kernel(error) => code_of(error),
             Error::Attached { .. } | Error::NameTaken { .. } => Code::Conflict,
-            Error::Kernel(_) => Code::Kernel,
             Error::Netns { .. } => Code::InvalidNetns,
             Error::Changed { .. } => Code::Changed,
             Error::NoAddress => Code::Delegate,

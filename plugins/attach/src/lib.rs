@@ -16,7 +16,7 @@ mod veth_pair;
 
 pub use alias::{alias, alias_owner, alias_that_fits};
 pub use chain_name::{chain_name, hashed_name};
-pub use error::Error;
+pub use error::{Error, code_of};
 pub use host_end::{HostEnd, veth_name};
 pub use macspoof::MacSpoofCheck;
 pub use masquerade::{Masquerade, MasqueradeBackend};

@@ -142,14 +142,7 @@ impl Config {
         let wish = wishes
             .into_iter()
             .find_map(|(from, mac)| mac.filter(|mac| !mac.is_empty()).map(|mac| (from, mac)));
-        let Some((from, mac)) = wish else {
-            return Ok(None);
-        };
-        let mac: Mac = mac.parse().map_err(|error| Error::invalid_key(from, error))?;
-        if mac.0[0] & 1 != 0 {
-            return Err(Error::invalid_key(from, format!("{mac} is the address of a group")));
-        }
-        Ok(Some(mac))
+        wish.map(|(from, mac)| Mac::of_interface(from, mac)).transpose()
     }
 
     /// Refuses what does not go together.

@@ -98,10 +98,7 @@ impl Plugin for Bridge {
             find_bridge(&node, network.config.bridge())?;
             rules::status(network)
         };
-        if let Err(error) = look() {
-            let error: cni::Error = error.into();
-            return Err(cni::Error { code: Code::NotAvailable, ..error });
-        }
+        look().map_err(|error| cni::Error { code: Code::NotAvailable, ..error.into() })?;
         ipam::status(network)
     }
 }

@@ -76,9 +76,8 @@ pub enum Error {
 impl From<Error> for cni::Error {
     fn from(error: Error) -> Self {
         let code = match &error {
-            Error::Kernel(error) if error.is_locked() => Code::TryAgain,
-            Error::Kernel(error) if error.needs_program() => Code::NotAvailable,
-            Error::Kernel(_) | Error::StillUsed { .. } => Code::Kernel,
+            Error::Kernel(error) => attach::code_of(error),
+            Error::StillUsed { .. } => Code::Kernel,
             Error::Taken { .. } | Error::NameTaken { .. } => Code::Conflict,
             Error::NoSetMarkChain { .. } => Code::InvalidConfig,
             Error::Missing { .. } | Error::MissingInTable { .. } => Code::Changed,

@@ -4,27 +4,15 @@
 
 mod common;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::thread;
 use std::time::Duration;
 
 use common::{config, names, of, portmap, tcp, with_both_backends};
 use serde_json::json;
 use testbed::routed::{client, on_a_node, pod};
-use testbed::{Namespace, sh};
-
-/// Answers every connection with a name and the address that it came from.
-fn serve(pod: &Namespace, address: &str, name: &'static str) {
-    let listener = pod.enter(|| TcpListener::bind(address)).unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let peer = stream.peer_addr().unwrap().ip().to_canonical();
-            let _ = write!(stream, "{name} {peer}");
-        }
-    });
-}
+use testbed::{Namespace, serve, sh};
 
 /// What a connection from a namespace is answered; none if nobody takes it.
 fn ask(from: &Namespace, to: &str) -> Option<String> {
@@ -47,8 +35,8 @@ fn tcp_from_everywhere() {
     with_both_backends(|backend| {
         let (pod, outside) = (pod(), client());
         let node = Namespace::current();
-        serve(&pod, "[::]:80", "web");
-        serve(&pod, "[::]:8080", "direct");
+        pod.enter(|| serve("[::]:80", "web"));
+        pod.enter(|| serve("[::]:8080", "direct"));
         assert_eq!(ask(&outside, "192.0.2.10:8080"), None);
 
         let config = of(backend, config(&json!([tcp(8080, 80)])));
@@ -84,7 +72,7 @@ fn host_addresses() {
     with_both_backends(|backend| {
         let (pod, outside) = (pod(), client());
         let node = Namespace::current();
-        serve(&pod, "[::]:80", "web");
+        pod.enter(|| serve("[::]:80", "web"));
         let mappings = json!([
             {"hostPort": 8081, "containerPort": 80, "protocol": "tcp", "hostIP": "127.0.0.1"},
             {"hostPort": 8082, "containerPort": 80, "protocol": "tcp", "hostIP": "192.0.2.10"},
@@ -104,8 +92,8 @@ fn host_addresses() {
 fn a_port_goes_to_the_newest_pod_and_stays_with_it() {
     with_both_backends(|backend| {
         let (pod, outside) = (pod(), client());
-        serve(&pod, "[::]:80", "old");
-        serve(&pod, "[::]:81", "new");
+        pod.enter(|| serve("[::]:80", "old"));
+        pod.enter(|| serve("[::]:81", "new"));
         portmap("ADD", "pod-a", &pod.path(), &of(backend, config(&json!([tcp(8080, 80)]))))
             .unwrap();
         let mut second = of(backend, config(&json!([tcp(9090, 81), tcp(8080, 81)])));
@@ -213,8 +201,8 @@ fn conditions_are_those_of_one_container() {
     with_both_backends(|backend| {
         let (pod, outside) = (pod(), client());
         let node = Namespace::current();
-        serve(&pod, "[::]:80", "some");
-        serve(&pod, "[::]:81", "others");
+        pod.enter(|| serve("[::]:80", "some"));
+        pod.enter(|| serve("[::]:81", "others"));
         let mut config = of(backend, config(&json!([tcp(8080, 80)])));
         let is_nft = backend == "nftables";
         config["conditionsV4"] = if is_nft {
@@ -249,7 +237,7 @@ fn conditions_are_those_of_one_container() {
 fn conditions_are_about_the_mark_as_it_came() {
     on_a_node(|| {
         let (pod, outside) = (pod(), client());
-        serve(&pod, "[::]:80", "marked");
+        pod.enter(|| serve("[::]:80", "marked"));
         sh("nft -f - <<E
             table ip marks {
                 chain prerouting {
@@ -270,8 +258,8 @@ fn conditions_are_about_the_mark_as_it_came() {
 fn a_node_changes_over() {
     with_both_backends(|backend| {
         let (pod, outside) = (pod(), client());
-        serve(&pod, "[::]:80", "old");
-        serve(&pod, "[::]:81", "new");
+        pod.enter(|| serve("[::]:80", "old"));
+        pod.enter(|| serve("[::]:81", "new"));
         let before = if backend == "nftables" { "iptables" } else { "nftables" };
         let mappings = json!([tcp(8080, 80), tcp(9090, 80)]);
         portmap("ADD", "pod-a", &pod.path(), &of(before, config(&mappings))).unwrap();
@@ -294,8 +282,8 @@ fn a_node_changes_over() {
 fn the_newest_gets_all_addresses_that_it_asks_for() {
     with_both_backends(|backend| {
         let (pod, outside) = (pod(), client());
-        serve(&pod, "[::]:80", "one");
-        serve(&pod, "[::]:81", "all");
+        pod.enter(|| serve("[::]:80", "one"));
+        pod.enter(|| serve("[::]:81", "all"));
         let one = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp", "hostIP": "192.0.2.10"}]);
         let one = of(backend, config(&one));
         let all = of(backend, config(&json!([tcp(8080, 81)])));

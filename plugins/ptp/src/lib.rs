@@ -100,10 +100,7 @@ impl Plugin for Ptp {
             let backend = network.config.ip_masq_backend;
             open_rules(&network.config)?.map_or(Ok(()), |rules| Ok(backend.status(&rules)?))
         };
-        if let Err(error) = look() {
-            let error: cni::Error = error.into();
-            return Err(cni::Error { code: Code::NotAvailable, ..error });
-        }
+        look().map_err(|error| cni::Error { code: Code::NotAvailable, ..error.into() })?;
         ipam::status(network)
     }
 }

@@ -4,28 +4,15 @@
 
 mod common;
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::thread;
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use common::Call;
 use serde_json::json;
-use testbed::{Namespace, on_a_node, sh};
+use testbed::{Namespace, on_a_node, serve, sh};
 
-/// Answers every connection with the address that it came from.
-fn serve(address: &str) {
-    let listener = TcpListener::bind(address).unwrap();
-    thread::spawn(move || {
-        for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let peer = stream.peer_addr().unwrap().ip().to_canonical();
-            let _ = write!(stream, "{peer}");
-        }
-    });
-}
-
-/// Whom a server takes this namespace for.
+/// Which server answers, and whom it takes this namespace for.
 #[track_caller]
 fn ask(to: &str) -> String {
     let to: SocketAddr = to.parse().unwrap();
@@ -65,21 +52,21 @@ fn pods_node_and_outside() {
             assert_eq!(tentative, "");
         }
 
-        b.enter(|| serve("[::]:80"));
-        serve("[::]:80");
-        outside.enter(|| serve("[::]:80"));
-        for (to, seen_as) in [
-            ("10.88.0.3:80", "10.88.0.2"),
-            ("[fd00:88::3]:80", "fd00:88::2"),
-            ("10.88.0.1:80", "10.88.0.2"),
-            ("[fd00:88::1]:80", "fd00:88::2"),
-            ("192.0.2.1:80", "192.0.2.10"),
-            ("[2001:db8::1]:80", "2001:db8::10"),
+        b.enter(|| serve("[::]:80", "b"));
+        serve("[::]:80", "node");
+        outside.enter(|| serve("[::]:80", "outside"));
+        for (to, answer) in [
+            ("10.88.0.3:80", "b 10.88.0.2"),
+            ("[fd00:88::3]:80", "b fd00:88::2"),
+            ("10.88.0.1:80", "node 10.88.0.2"),
+            ("[fd00:88::1]:80", "node fd00:88::2"),
+            ("192.0.2.1:80", "outside 192.0.2.10"),
+            ("[2001:db8::1]:80", "outside 2001:db8::10"),
         ] {
-            assert_eq!(a.enter(|| ask(to)), seen_as, "from pod a to {to}");
+            assert_eq!(a.enter(|| ask(to)), answer, "from pod a to {to}");
         }
-        assert_eq!(ask("10.88.0.3:80"), "10.88.0.1");
-        assert_eq!(ask("[fd00:88::3]:80"), "fd00:88::1");
+        assert_eq!(ask("10.88.0.3:80"), "b 10.88.0.1");
+        assert_eq!(ask("[fd00:88::3]:80"), "b fd00:88::1");
     });
 }
 

@@ -93,14 +93,8 @@ impl Config {
             ("mac", given(&self.mac)),
         ];
         let wish = wishes.into_iter().find_map(|(from, mac)| mac.map(|mac| (from, mac)));
-        let Some((from, mac)) = wish.filter(|(_, mac)| !mac.is_empty()) else {
-            return Ok(None);
-        };
-        let mac: Mac = mac.parse().map_err(|error| Error::invalid_key(from, error))?;
-        if mac.0[0] & 1 != 0 {
-            return Err(Error::invalid_key(from, format!("{mac} is the address of a group")));
-        }
-        Ok(Some(mac))
+        let wish = wish.filter(|(_, mac)| !mac.is_empty());
+        wish.map(|(from, mac)| Mac::of_interface(from, &mac)).transpose()
     }
 }
 

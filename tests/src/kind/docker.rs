@@ -2,12 +2,9 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsRawFd;
-use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::thread;
 
-use nix::sys::socket::{Shutdown as Both, shutdown};
-
+use crate::server::Server;
 use crate::world::World;
 
 /// What Docker calls its userland proxy, the way of `127.0.0.1` and `::1`: Docker's DNAT rule
@@ -15,8 +12,7 @@ use crate::world::World;
 /// from the host's address on the containers' bridge.
 #[derive(Debug)]
 pub(super) struct DockerProxy {
-    listener: Arc<TcpListener>,
-    thread: Option<JoinHandle<()>>,
+    _server: Server<TcpListener>,
 }
 
 impl DockerProxy {
@@ -26,27 +22,17 @@ impl DockerProxy {
         let to = to.to_vec();
         world.inside(netns, || {
             let listener = TcpListener::bind(("::", port)).expect("listen on the host");
-            let listener = Arc::new(listener);
-            let accepting = Arc::clone(&listener);
-            // Threads are in the namespace of the one that started them.
-            let thread = thread::spawn(move || {
-                while let Ok((client, peer)) = accepting.accept() {
+            let serve = move |listener: &TcpListener| {
+                while let Ok((client, peer)) = listener.accept() {
                     let is_ipv4 = peer.ip().to_canonical().is_ipv4();
                     let same = to.iter().find(|address| address.is_ipv4() == is_ipv4);
                     let target = *same.unwrap_or(&to[0]);
                     // A container that does not answer shows as a connection that ends.
                     thread::spawn(move || relay(&client, target));
                 }
-            });
-            Self { listener, thread: Some(thread) }
+            };
+            Self { _server: Server::start(listener, serve) }
         })
-    }
-}
-
-impl Drop for DockerProxy {
-    fn drop(&mut self) {
-        let _ = shutdown(self.listener.as_raw_fd(), Both::Both);
-        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

@@ -14,8 +14,10 @@
 
 mod namespace;
 mod plugin;
+mod server;
 
 pub mod routed;
 
 pub use namespace::{Namespace, in_new_netns, on_a_node, sh};
 pub use plugin::{Ended, cni_command, run};
+pub use server::serve;

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use cni::{Cidr, NetworkName, ValidAttachments};
 use ipnetwork::IpNetwork;
 use kernel::nft::{
-    Base, BaseChain, Chain, Expr, Family, Hook, Listed, NewRule, Place, Verdict, meta,
+    Base, BaseChain, Chain, Expr, Family, Hook, Listed, NewRule, Place, Verdict, meta, octets,
 };
 use kernel::{Batch, Nfnetlink};
 use sha2::{Digest, Sha512};
@@ -224,13 +224,6 @@ fn destination(network: IpNetwork, negated: bool) -> Vec<Expr> {
     }
     let load = Expr::Payload { base: Base::Network, offset, len };
     [vec![load], masked, vec![Expr::Cmp { negated, value }]].concat()
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(address) => address.octets().to_vec(),
-        IpAddr::V6(address) => address.octets().to_vec(),
-    }
 }
 
 /// What `nft` calls the header of such an address.

@@ -2,9 +2,8 @@
 
 use ipnetwork::IpNetwork;
 use kernel::iptables::Nat;
-use kernel::nft::{Expr, meta};
+use kernel::nft::{Expr, meta, octets};
 
-use super::plan::octets;
 use super::table::{destination, mask, source};
 
 /// The conditions of one family.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use cni::{Cidr, ContainerId, NetworkName};
 use kernel::iptables::Nat;
-use kernel::nft::{Data, Element, Expr, Verdict};
+use kernel::nft::{Data, Element, Expr, Verdict, octets};
 use sha2::{Digest, Sha256};
 
 use super::conditions::Condition;
@@ -231,13 +231,6 @@ fn port_element(claim: Claim, pod: IpAddr, container_port: u16) -> (String, Elem
     };
     let data = Some(Data::Value([octets(pod), padded(container_port).into()].concat()));
     (set.to_owned(), Element { key, data, comment: None, expires: false })
-}
-
-pub(super) fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().into(),
-        IpAddr::V6(v6) => v6.octets().into(),
-    }
 }
 
 fn padded(port: u16) -> [u8; 4] {
