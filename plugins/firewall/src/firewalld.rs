@@ -88,7 +88,7 @@ pub(crate) fn remove(
     zone: &str,
 ) -> Result<(), cni::Error> {
     remove_all(netlink, ANY_ZONE, |of| of == owner.as_str())?;
-    if addresses.is_empty() || !is_in_use(netlink).map_err(Error::from)? {
+    if addresses.is_empty() {
         return Ok(());
     }
     let all = nftables::sources(netlink)?;
@@ -124,9 +124,7 @@ fn remove_all(
     }
     let mut failures = Failures::new();
     // Sources live as long as firewalld runs.
-    let is_in_use = is_in_use(netlink).map_err(Error::from)?;
-    let firewalld = if is_in_use { Firewalld::connect_if_there()? } else { None };
-    if let Some(mut firewalld) = firewalld {
+    if let Some(mut firewalld) = Firewalld::connect_if_there()? {
         let mut remove = |address| firewalld.remove_source(zone, address);
         doomed.retain(|(address, _)| {
             failures.try_to(format!("remove source {address}"), || remove(*address)).is_some()

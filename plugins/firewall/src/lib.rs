@@ -89,10 +89,12 @@ impl Plugin for Firewall {
         let mut failures = Failures::new();
         failures.try_to("remove rules", || iptables::remove(&netlink, &owner, &addresses));
         failures.try_to("remove elements", || nftables::remove(&netlink, &owner));
-        // What has no owner is of the reference plugin, if that would have made it.
-        let by_firewalld = matches!(settings.backend, None | Some(Backend::Firewalld));
-        let addresses = if by_firewalld { addresses.as_slice() } else { &[] };
-        let remove_sources = || firewalld::remove(&netlink, &owner, addresses, &settings.zone);
+        let remove_sources = || {
+            // What has no owner is the reference plugin's, which it makes where ADD would.
+            let is_chosen = chosen(&netlink, &settings)? == Backend::Firewalld;
+            let addresses = if is_chosen { addresses.as_slice() } else { &[] };
+            firewalld::remove(&netlink, &owner, addresses, &settings.zone)
+        };
         failures.try_to("remove sources from firewalld", remove_sources);
         failures.into_result()
     }
