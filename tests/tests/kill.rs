@@ -22,13 +22,30 @@ use std::thread;
 
 use serde_json::{Value, json};
 use tests::configs::{
-    MASQUERADE_BACKENDS, POD_SUBNET, POD_SUBNET6, PORTMAP_BACKENDS, bandwidth, bridge, firewall,
+    MASQUERADE_BACKENDS, POD_SUBNET, POD_SUBNET6, PORTMAP_BACKENDS, bandwidth, bridge, host_local,
     port, portmap, portmap_by, ptp, tuning, with,
 };
-use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, differences, panic_message};
+use tests::{
+    Chain, NODE, Needs, Plugins, Pod, Suite, World, differences, panic_message, workspace,
+};
 
-const ALL: [&str; 8] =
-    ["bandwidth", "bridge", "firewall", "host-local", "loopback", "portmap", "ptp", "tuning"];
+const ALL: [&str; 9] = [
+    "bandwidth",
+    "bridge",
+    "firewall",
+    "host-local",
+    "loopback",
+    "portmap",
+    "ptp",
+    "static",
+    "tuning",
+];
+/// Who brings addresses, called by another plugin.
+const IPAM: [&str; 2] = ["host-local", "static"];
+/// Who keeps nothing that would have to be collected.
+const FORGETFUL: [&str; 2] = ["loopback", "static"];
+/// Whose chains have firewall and tuning.
+const RUNTIMES: [&str; 2] = ["nerdctl", "podman"];
 /// Where the plugins stand in a world: links, and a script for the one that is to die.
 const BIN: &str = "/run/bin";
 /// Where strace writes what it saw.
@@ -70,9 +87,8 @@ fn main() -> ExitCode {
     let needs = Needs::plugins(&Plugins::ours(), &ALL).tools(&["strace", "iptables"]);
     for victim in victims() {
         for command in ["ADD", "DEL", "GC"] {
-            // loopback has nothing to collect.
-            if (victim.plugin, command) != ("loopback", "GC") {
-                let Victim { plugin, by } = victim;
+            let Victim { plugin, by } = victim;
+            if command != "GC" || !FORGETFUL.contains(&plugin) {
                 suite.case(&format!("{plugin}_{by}_dies_in_{command}"), &needs, move || {
                     dies(victim, command);
                 });
@@ -86,18 +102,19 @@ fn main() -> ExitCode {
 #[derive(Clone, Copy, Debug)]
 struct Victim {
     plugin: &'static str,
-    /// What its rules are written with, or who calls it.
+    /// What its rules are written with, who calls it, or whose chain it is in.
     by: &'static str,
 }
 
 /// Each plugin with each kind of rules; bridge masquerades as ptp does, by the same code.
 fn victims() -> Vec<Victim> {
     let with = |plugin| move |&by: &&'static str| Victim { plugin, by };
-    let mut victims: Vec<_> = ["bandwidth", "bridge", "firewall", "loopback", "tuning"]
-        .iter()
-        .map(|it| with(*it)(&"iptables"))
-        .collect();
+    let mut victims: Vec<_> =
+        ["bandwidth", "bridge", "loopback"].iter().map(|it| with(*it)(&"iptables")).collect();
+    victims.extend(RUNTIMES.iter().map(with("firewall")));
+    victims.extend(RUNTIMES.iter().map(with("tuning")));
     victims.extend(["bridge", "ptp"].iter().map(with("host-local")));
+    victims.push(with("static")(&"bridge"));
     victims.extend(PORTMAP_BACKENDS.iter().map(with("portmap")));
     victims.extend(MASQUERADE_BACKENDS.iter().map(with("ptp")));
     victims
@@ -197,7 +214,7 @@ fn disturbed(victim: Victim, command: &str, point: &Point) -> (bool, Value) {
     };
     // Who delegated to the killed one lives and reports an error.
     let was_killed = failure.is_some_and(|output| {
-        output.status.signal() == Some(9) || (victim.plugin == "host-local" && output.code() == 1)
+        output.status.signal() == Some(9) || (IPAM.contains(&victim.plugin) && output.code() == 1)
     });
     node.place(None);
     if command == "GC" {
@@ -265,8 +282,8 @@ impl Node {
             "portmap" => vec![ptp(&subnets), portmap_by(by)],
             "host-local" if by == "ptp" => vec![ptp(&subnets), portmap()],
             "bandwidth" => vec![bridge(&subnets), portmap(), bandwidth(10, 10)],
-            "firewall" => vec![bridge(&subnets), portmap(), firewall()],
-            "tuning" => vec![bridge(&subnets), portmap(), tuning()],
+            "firewall" | "tuning" => whole_chain(by),
+            "static" => vec![with(bridge(&[]), &fixed_addresses()), portmap()],
             _ => vec![bridge(&subnets), portmap()],
         };
         let ports = json!([port("tcp", 8080, 80), port("udp", 5353, 53)]);
@@ -289,4 +306,27 @@ impl Node {
         }
         state
     }
+}
+
+/// podman's or nerdctl's chain, for both families. podman's tuning has nothing to do, as in the
+/// file; nerdctl's has.
+fn whole_chain(runtime: &str) -> Vec<Value> {
+    let file = workspace().join(format!("conflist/examples/{runtime}.conflist"));
+    let list: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();
+    let ipam = json!({"ipam": host_local(&[POD_SUBNET, POD_SUBNET6])});
+    let own = |plugin: &Value| match plugin["type"].as_str() {
+        Some("bridge") => with(plugin.clone(), &ipam),
+        Some("tuning") if runtime == "nerdctl" => with(plugin.clone(), &tuning()),
+        _ => plugin.clone(),
+    };
+    list["plugins"].as_array().unwrap().iter().map(own).collect()
+}
+
+fn fixed_addresses() -> Value {
+    let addresses = json!([
+        {"address": "10.88.0.5/24", "gateway": "10.88.0.1"},
+        {"address": "fd00:88::5/64", "gateway": "fd00:88::1"},
+    ]);
+    let routes = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
+    json!({"ipam": {"type": "static", "addresses": addresses, "routes": routes}})
 }

@@ -1,12 +1,15 @@
 //! `cargo xtask bench`: how long a runtime waits for our plugins and for the Go ones.
 //!
-//! Both run in one go on the same machine, turn about, each on a node of its own. A time is that
-//! of a whole process as its runtime sees it, from the spawn to the end with all output read; of a
-//! chain it is the sum. Every pod has a fresh namespace, which stays until its scenario is over so
-//! that the kernel's work of taking it down disturbs nobody.
+//! Both run in one go on the same machine, turn about, each on a node of its own that no scenario
+//! has used before. A time is that of a whole process as its runtime sees it, from the spawn to the
+//! end with all output read; of a chain it is the sum. Every pod has a fresh namespace, which stays
+//! until its scenario is over so that the kernel's work of taking it down disturbs nobody.
 
+mod config;
+mod rates;
 mod scale;
 mod scenario;
+mod site;
 mod table;
 
 use std::io::{ErrorKind, Write};
@@ -30,15 +33,19 @@ const COMMANDS: [&str; 3] = ["ADD", "CHECK", "DEL"];
 /// How the task is to be done.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// How often each command is timed
-    #[arg(long, default_value_t = 50)]
-    rounds: usize,
+    /// How often each command is timed [default: 50], or each rate measured [default: 5]
+    #[arg(long)]
+    rounds: Option<usize>,
     /// Print a JSON list instead of a table
     #[arg(long)]
     json: bool,
-    /// Measure a pod that comes after 9 others, and one after 999, and how fast it is visited
+    /// Measure the portmap of a pod that comes after 9 others and after 999, and how fast it is
+    /// visited, and all of them in turn
     #[arg(long, conflicts_with = "json")]
     scale: bool,
+    /// Measure with iperf3 how fast packets enter and leave a pod that bandwidth limits
+    #[arg(long, conflicts_with_all = ["json", "scale"])]
+    rates: bool,
 }
 
 /// Why nothing could be measured.
@@ -63,6 +70,12 @@ pub(crate) enum BenchError {
     /// A hostPort could not be visited.
     #[error("visit the hostPort: {0}")]
     Visit(std::io::Error),
+    /// A rate could not be measured.
+    #[error("measure with iperf3: {0}")]
+    Iperf(String),
+    /// The kernel refused to build a node, or to forget connections.
+    #[error("{}: {}", .0.operation, .0.cause)]
+    Kernel(#[from] kernel::Error),
 }
 
 /// The task.
@@ -75,20 +88,23 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     become_root()?;
     private_run()?;
     let workplace = Workplace::new()?;
+    let places = [("ours", build::dist()), ("go", needs::go_dir())];
+    let rounds = options.rounds.unwrap_or(if options.rates { 5 } else { 50 });
     if options.scale {
-        let places = [("ours", build::dist()), ("go", needs::go_dir())];
-        let table = scale::measure(options.rounds, &places, workplace.path())?;
-        print!("{table}");
+        print!("{}", scale::measure(rounds, &places, workplace.path())?);
         return Ok(());
     }
-    let mut contenders = [
-        Contender::new("ours", build::dist(), workplace.path())?,
-        Contender::new("go", needs::go_dir(), workplace.path())?,
-    ];
+    if options.rates {
+        print!("{}", rates::measure(rounds, &places, workplace.path())?);
+        return Ok(());
+    }
     let mut rows = Vec::new();
     for scenario in SCENARIOS {
-        progress(&format!("Measuring {} ({} rounds)", scenario.name, options.rounds));
-        rows.extend(measure(scenario, options.rounds, &mut contenders)?);
+        progress(&format!("Measuring {} ({rounds} rounds)", scenario.name));
+        let [ours, go] = &places;
+        let contenders =
+            [Contender::new(ours, workplace.path())?, Contender::new(go, workplace.path())?];
+        rows.extend(measure(scenario, rounds, contenders)?);
     }
     if options.json {
         println!("{}", table::json(&rows));
@@ -97,6 +113,9 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     }
     Ok(())
 }
+
+/// A set of plugins: what it is called, and where it is.
+type Place = (&'static str, PathBuf);
 
 /// One set of plugins and the node that they run on.
 struct Contender {
@@ -107,9 +126,9 @@ struct Contender {
 }
 
 impl Contender {
-    fn new(name: &'static str, bin: PathBuf, workplace: &Path) -> Result<Self, Failure> {
+    fn new((name, bin): &Place, workplace: &Path) -> Result<Self, Failure> {
         let (leases, node) = (workplace.join(name), Machine::new("node")?);
-        Ok(Self { bin, leases, node, pods: Vec::new() })
+        Ok(Self { bin: bin.clone(), leases, node, pods: Vec::new() })
     }
 
     /// One pod's life: the time of each command.
@@ -125,7 +144,9 @@ impl Contender {
             for step in scenario.steps(command, &self.leases) {
                 let request = step.request(&result);
                 let (took, printed) = self.call(command, &step, &request, &id, &netns)?;
-                time += took;
+                if step.timed {
+                    time += took;
+                }
                 if *command == "ADD" {
                     result = printed;
                 }
@@ -184,7 +205,7 @@ impl Contender {
 fn measure(
     scenario: &Scenario,
     rounds: usize,
-    contenders: &mut [Contender; 2],
+    mut contenders: [Contender; 2],
 ) -> Result<Vec<Row>, Failure> {
     let mut times = [Vec::new(), Vec::new()];
     // The first pod finds an empty node and cold files; it is not measured.
@@ -200,9 +221,6 @@ fn measure(
                 times.push(measured);
             }
         }
-    }
-    for contender in contenders {
-        contender.pods.clear();
     }
     let [ours, go] = times;
     let column = |times: &[Vec<Duration>], n: usize| times.iter().map(|t| t[n]).collect();

@@ -5,6 +5,9 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::COMMANDS;
+use super::config::{
+    CONTAINERD, CRI_O, NERDCTL, PODMAN, V4, V6, bandwidth, bridge, portmap, ptp, static_ipam,
+};
 
 /// A chain that is timed as one.
 #[derive(Debug)]
@@ -13,55 +16,57 @@ pub(super) struct Scenario {
     pub name: &'static str,
     /// Its commands, in the order of a pod's life.
     pub commands: &'static [&'static str],
+    /// Whether the time is that of the last plugin alone, which needs what those before it made.
+    last_only: bool,
     chain: fn(&Path) -> Vec<Value>,
 }
 
 /// All of them, from the least work to the most.
 pub(super) const SCENARIOS: &[Scenario] = &[
     // What no plugin can be faster than: a process that does nothing, the same one on both sides.
-    Scenario { name: FLOOR, commands: &["start"], chain: |_| vec![json!({"type": FLOOR})] },
-    Scenario {
-        name: "VERSION",
-        commands: &["VERSION"],
-        chain: |_| vec![json!({"type": "bridge"})],
-    },
-    Scenario {
-        name: "loopback",
-        commands: &COMMANDS,
-        chain: |_| vec![json!({"type": "loopback"})],
-    },
-    Scenario { name: "bridge", commands: &COMMANDS, chain: |leases| vec![bridge(leases, false)] },
-    Scenario {
-        name: "bridge, ipMasq",
-        commands: &COMMANDS,
-        chain: |leases| vec![bridge(leases, true)],
-    },
-    Scenario {
-        name: "bridge + portmap",
-        commands: &COMMANDS,
-        chain: |leases| vec![bridge(leases, false), portmap("iptables")],
-    },
-    Scenario {
-        name: "ptp, IPv4 and IPv6",
-        commands: &COMMANDS,
-        chain: |leases| vec![ptp(leases, &[V4, V6])],
-    },
-    Scenario {
-        name: "kind: ptp + portmap",
-        commands: &COMMANDS,
-        chain: |leases| vec![ptp(leases, &[V4]), portmap("iptables")],
-    },
-    Scenario {
-        name: "kind, nftables",
-        commands: &COMMANDS,
-        chain: |leases| vec![ptp(leases, &[V4]), portmap("nftables")],
-    },
+    Scenario { commands: &["start"], ..chain(FLOOR, |_| vec![json!({"type": FLOOR})]) },
+    Scenario { commands: &["VERSION"], ..chain("VERSION", |_| vec![json!({"type": "bridge"})]) },
+    chain("loopback", |_| vec![json!({"type": "loopback"})]),
+    chain("static", |_| vec![static_ipam()]),
+    last("tuning: nothing", |leases| vec![bridge(leases, false), json!({"type": "tuning"})]),
+    last("tuning: sysctl, mtu", |leases| {
+        let tuning =
+            json!({"type": "tuning", "mtu": 1400, "sysctl": {"net.core.somaxconn": "500"}});
+        vec![bridge(leases, false), tuning]
+    }),
+    last("bandwidth", |leases| vec![bridge(leases, false), bandwidth(10_000_000, 800_000)]),
+    last("firewall", |leases| vec![bridge(leases, false), json!({"type": "firewall"})]),
+    last("firewall: same-bridge", |leases| {
+        let firewall = json!({"type": "firewall", "ingressPolicy": "same-bridge"});
+        vec![bridge(leases, false), firewall]
+    }),
+    chain("bridge", |leases| vec![bridge(leases, false)]),
+    chain("bridge, ipMasq", |leases| vec![bridge(leases, true)]),
+    chain("bridge + portmap", |leases| vec![bridge(leases, false), portmap("iptables")]),
+    chain("ptp, IPv4 and IPv6", |leases| vec![ptp(leases, &[V4, V6])]),
+    chain("kind: ptp + portmap", |leases| vec![ptp(leases, &[V4]), portmap("iptables")]),
+    chain("kind, nftables", |leases| vec![ptp(leases, &[V4]), portmap("nftables")]),
+    chain("CRI-O", |leases| CRI_O.chain(leases)),
+    chain("CRI-O, nftables", |leases| CRI_O.nftables(leases)),
+    chain("containerd", |leases| CONTAINERD.chain(leases)),
+    chain("containerd, nftables", |leases| CONTAINERD.nftables(leases)),
+    chain("podman", |leases| PODMAN.chain(leases)),
+    chain("podman, nftables", |leases| PODMAN.nftables(leases)),
+    chain("nerdctl", |leases| NERDCTL.chain(leases)),
+    chain("nerdctl, nftables", |leases| NERDCTL.nftables(leases)),
 ];
 
 const FLOOR: &str = "/bin/true";
-/// A network and the destination of the route that leads out of it.
-pub(super) const V4: (&str, &str) = ("10.88.0.0/16", "0.0.0.0/0");
-const V6: (&str, &str) = ("fd00:88::/64", "::/0");
+
+/// A whole chain.
+const fn chain(name: &'static str, chain: fn(&Path) -> Vec<Value>) -> Scenario {
+    Scenario { name, commands: &COMMANDS, last_only: false, chain }
+}
+
+/// A chain's last plugin.
+const fn last(name: &'static str, chain: fn(&Path) -> Vec<Value>) -> Scenario {
+    Scenario { name, commands: &COMMANDS, last_only: true, chain }
+}
 
 /// One plugin's part of a command.
 #[derive(Debug)]
@@ -70,6 +75,8 @@ pub(super) struct Step {
     pub plugin: String,
     /// `CNI_IFNAME`.
     pub ifname: &'static str,
+    /// Whether its time counts.
+    pub timed: bool,
     config: Value,
 }
 
@@ -77,6 +84,13 @@ impl Scenario {
     /// The plugins that a command runs, in order; the last first for DEL.
     pub(super) fn steps(&self, command: &str, leases: &Path) -> Vec<Step> {
         let mut steps: Vec<_> = (self.chain)(leases).into_iter().map(Step::of).collect();
+        if self.last_only
+            && let Some((_, before)) = steps.split_last_mut()
+        {
+            for step in before {
+                step.timed = false;
+            }
+        }
         if command == "DEL" {
             steps.reverse();
         }
@@ -89,14 +103,17 @@ impl Step {
     pub(super) fn of(config: Value) -> Self {
         let plugin = config["type"].as_str().unwrap_or_default().to_owned();
         let ifname = if plugin == "loopback" { "lo" } else { "eth0" };
-        Self { plugin, ifname, config }
+        Self { plugin, ifname, timed: true, config }
     }
 
     /// What the plugin reads on stdin, given the result before it (or of the ADD).
     pub(super) fn request(&self, previous: &Value) -> String {
         let mut request = self.config.clone();
-        request["cniVersion"] = json!("1.0.0");
-        request["name"] = json!("bench");
+        for (key, default) in [("cniVersion", "1.0.0"), ("name", "bench")] {
+            if request[key].is_null() {
+                request[key] = json!(default);
+            }
+        }
         if !previous.is_null() {
             request["prevResult"] = previous.clone();
         }
@@ -104,33 +121,18 @@ impl Step {
     }
 }
 
-fn bridge(leases: &Path, masquerade: bool) -> Value {
-    json!({
-        "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": masquerade,
-        "ipam": ipam(leases, &[V4]),
-    })
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// As kind has it, which masquerades by other means.
-pub(super) fn ptp(leases: &Path, networks: &[(&str, &str)]) -> Value {
-    json!({"type": "ptp", "ipMasq": false, "ipam": ipam(leases, networks)})
-}
-
-fn ipam(leases: &Path, networks: &[(&str, &str)]) -> Value {
-    let ranges: Vec<_> = networks.iter().map(|(subnet, _)| json!([{"subnet": subnet}])).collect();
-    let routes: Vec<_> = networks.iter().map(|(_, dst)| json!({"dst": dst})).collect();
-    json!({"type": "host-local", "dataDir": leases, "ranges": ranges, "routes": routes})
-}
-
-fn portmap(backend: &str) -> Value {
-    portmap_of(backend, &[(8080, 80), (8443, 443)])
-}
-
-/// portmap with ports of the node and what they lead to.
-pub(super) fn portmap_of(backend: &str, ports: &[(u16, u16)]) -> Value {
-    let mapping = |(host, pod): &(u16, u16)| json!({"hostPort": host, "containerPort": pod, "protocol": "tcp"});
-    let mappings: Vec<_> = ports.iter().map(mapping).collect();
-    json!({
-        "type": "portmap", "backend": backend, "runtimeConfig": {"portMappings": mappings},
-    })
+    #[test]
+    fn only_the_last_plugin_counts_where_it_is_measured_alone() {
+        let scenario = SCENARIOS.iter().find(|scenario| scenario.name == "firewall").unwrap();
+        let timed = |command| {
+            let steps = scenario.steps(command, Path::new("/leases"));
+            steps.into_iter().filter(|step| step.timed).map(|step| step.plugin).collect::<Vec<_>>()
+        };
+        assert_eq!(timed("ADD"), ["firewall"]);
+        assert_eq!(timed("DEL"), ["firewall"]);
+    }
 }

@@ -1,0 +1,146 @@
+//! Configurations of plugins, as small as they can be or as a runtime has them.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+/// A network and the destination of the route that leads out of it.
+pub(super) const V4: (&str, &str) = ("10.88.0.0/16", "0.0.0.0/0");
+pub(super) const V6: (&str, &str) = ("fd00:88::/64", "::/0");
+
+pub(super) fn bridge(leases: &Path, masquerade: bool) -> Value {
+    json!({
+        "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": masquerade,
+        "ipam": ipam(leases, &[V4]),
+    })
+}
+
+/// As kind has it, which masquerades by other means.
+pub(super) fn ptp(leases: &Path, networks: &[(&str, &str)]) -> Value {
+    json!({"type": "ptp", "ipMasq": false, "ipam": ipam(leases, networks)})
+}
+
+fn ipam(leases: &Path, networks: &[(&str, &str)]) -> Value {
+    let ranges: Vec<_> = networks.iter().map(|(subnet, _)| json!([{"subnet": subnet}])).collect();
+    let routes: Vec<_> = networks.iter().map(|(_, dst)| json!({"dst": dst})).collect();
+    json!({"type": "host-local", "dataDir": leases, "ranges": ranges, "routes": routes})
+}
+
+pub(super) fn portmap(backend: &str) -> Value {
+    portmap_of(backend, &[(8080, 80), (8443, 443)])
+}
+
+/// portmap with ports of the node and what they lead to.
+pub(super) fn portmap_of(backend: &str, ports: &[(u16, u16)]) -> Value {
+    let mapping = |(host, pod): &(u16, u16)| json!({"hostPort": host, "containerPort": pod, "protocol": "tcp"});
+    let mappings: Vec<_> = ports.iter().map(mapping).collect();
+    json!({
+        "type": "portmap", "backend": backend, "runtimeConfig": {"portMappings": mappings},
+    })
+}
+
+/// bandwidth with the same rate, in bits a second, and burst, in bits, for both directions.
+pub(super) fn bandwidth(rate: u64, burst: u64) -> Value {
+    json!({
+        "type": "bandwidth", "ingressRate": rate, "ingressBurst": burst,
+        "egressRate": rate, "egressBurst": burst,
+    })
+}
+
+/// The IPAM plugin by itself, which reads the `ipam` of the plugin that calls it.
+pub(super) fn static_ipam() -> Value {
+    let ipam = json!({
+        "type": "static", "addresses": [{"address": "10.88.0.5/16", "gateway": "10.88.0.1"}],
+        "routes": [{"dst": "0.0.0.0/0"}],
+    });
+    json!({"type": "static", "ipam": ipam})
+}
+
+/// A network of `conflist/examples`, and the port mappings as its runtime spells them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Example {
+    list: &'static str,
+    port_mappings: &'static str,
+}
+
+pub(super) const CONTAINERD: Example = Example {
+    list: include_str!("../../../conflist/examples/containerd.conflist"),
+    port_mappings: r#"[
+        {"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": ""},
+        {"HostPort": 8443, "ContainerPort": 443, "Protocol": "tcp", "HostIP": ""}
+    ]"#,
+};
+/// It has no portmap, and gets none.
+pub(super) const CRI_O: Example =
+    Example { list: include_str!("../../../conflist/examples/crio.conflist"), port_mappings: "[]" };
+pub(super) const NERDCTL: Example = Example {
+    list: include_str!("../../../conflist/examples/nerdctl.conflist"),
+    port_mappings: r#"[
+        {"HostPort": 8080, "ContainerPort": 80, "Protocol": "tcp", "HostIP": "0.0.0.0"},
+        {"HostPort": 8443, "ContainerPort": 443, "Protocol": "tcp", "HostIP": "0.0.0.0"}
+    ]"#,
+};
+pub(super) const PODMAN: Example = Example {
+    list: include_str!("../../../conflist/examples/podman.conflist"),
+    port_mappings: r#"[
+        {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+        {"hostPort": 8443, "containerPort": 443, "protocol": "tcp"}
+    ]"#,
+};
+
+impl Example {
+    /// The plugins' configurations as the runtime passes them on, leases apart.
+    pub(super) fn chain(self, leases: &Path) -> Vec<Value> {
+        let parse = |text| serde_json::from_str::<Value>(text).unwrap_or_default();
+        let (mut list, port_mappings) = (parse(self.list), parse(self.port_mappings));
+        let [name, version] = ["name", "cniVersion"].map(|key| list[key].take());
+        let mut plugins = match list["plugins"].take() {
+            Value::Array(plugins) => plugins,
+            _ => Vec::new(),
+        };
+        for plugin in &mut plugins {
+            plugin["name"] = name.clone();
+            plugin["cniVersion"] = version.clone();
+            if plugin["capabilities"]["portMappings"] == true {
+                plugin["runtimeConfig"] = json!({"portMappings": port_mappings});
+            }
+            if let Some(ipam) = plugin.get_mut("ipam") {
+                ipam["dataDir"] = json!(leases);
+            }
+        }
+        plugins
+    }
+
+    /// The same with nftables wherever a plugin can be told so; firewall cannot.
+    pub(super) fn nftables(self, leases: &Path) -> Vec<Value> {
+        let mut plugins = self.chain(leases);
+        for plugin in &mut plugins {
+            match plugin["type"].as_str() {
+                Some("bridge") => plugin["ipMasqBackend"] = json!("nftables"),
+                Some("portmap") => plugin["backend"] = json!("nftables"),
+                _ => {}
+            }
+        }
+        plugins
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_example_is_passed_on_as_its_runtime_does() {
+        let chain = NERDCTL.chain(Path::new("/leases"));
+        let types: Vec<_> = chain.iter().map(|plugin| plugin["type"].as_str().unwrap()).collect();
+        assert_eq!(types, ["bridge", "portmap", "firewall", "tuning"]);
+        assert!(chain.iter().all(|plugin| plugin["name"] == "bridge"));
+        assert_eq!(chain[0]["ipam"]["dataDir"], "/leases");
+        assert_eq!(chain[1]["runtimeConfig"]["portMappings"][1]["ContainerPort"], 443);
+        assert_eq!(chain[2]["runtimeConfig"], Value::Null);
+        for example in [CONTAINERD, CRI_O, PODMAN] {
+            let chain = example.nftables(Path::new("/leases"));
+            assert_eq!(chain[0]["ipMasqBackend"], "nftables");
+        }
+    }
+}

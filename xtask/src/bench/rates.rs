@@ -1,0 +1,158 @@
+//! `cargo xtask bench --rates`: how fast packets enter and leave a pod, and how fast they may.
+//!
+//! What is asked of bandwidth are the bits of whole frames, from their Ethernet header on; what iperf3
+//! counts are the bytes of TCP that arrive. The headers in between are added here.
+
+use std::fmt::Write;
+use std::io;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::config::{V4, bandwidth, ptp};
+use super::scale::median;
+use super::scenario::Step;
+use super::{BenchError, Contender, Place};
+use crate::command::Failure;
+use crate::demo::machine::Machine;
+
+/// In Mbit/s.
+const ASKED: [u32; 2] = [10, 1000];
+/// What may pass at once: as much as may pass in so many milliseconds.
+const BURST: u64 = 80;
+const DIRECTIONS: [&str; 2] = ["into the pod", "out of the pod"];
+/// Ethernet's header, that of IPv4, and that of TCP with timestamps.
+const HEADERS: f64 = 14.0 + 20.0 + 32.0;
+/// In seconds; the burst is used up and TCP has found its pace before it is counted.
+const WARM_UP: &str = "2";
+const COUNTED: &str = "5";
+/// How often a server is asked that has not begun to listen, and how long that is waited for.
+const TRIES: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// Measures, and returns the table.
+pub(super) fn measure(
+    rounds: usize,
+    places: &[Place; 2],
+    workplace: &Path,
+) -> Result<String, Failure> {
+    let mut text = format!(
+        "\n{:14} {:>9}   {:>38}   {:>38}\n",
+        "Mbit/s", "asked", "ours, median (all runs)", "go, median (all runs)"
+    );
+    for asked in ASKED {
+        let [ours, go] = places;
+        let mut pods = [Pod::new(ours, workplace, asked)?, Pod::new(go, workplace, asked)?];
+        for round in 0..rounds {
+            eprintln!("Measuring {asked} Mbit/s (round {} of {rounds})", round + 1);
+            for direction in 0..DIRECTIONS.len() {
+                for pod in &mut pods {
+                    let rate = pod.rate(direction)?;
+                    pod.rates[direction].push(rate);
+                }
+            }
+        }
+        for (direction, name) in DIRECTIONS.iter().enumerate() {
+            // Writing to a String cannot fail.
+            let _ = write!(text, "{name:14} {asked:9}");
+            for pod in &mut pods {
+                let _ = write!(text, "   {:>38}", summary(&mut pod.rates[direction], asked));
+            }
+            text.push('\n');
+        }
+    }
+    Ok(text)
+}
+
+/// A pod with limits, where an iperf3 listens.
+struct Pod {
+    contender: Contender,
+    address: String,
+    server: Child,
+    /// What was measured in each direction, in Mbit/s.
+    rates: [Vec<f64>; 2],
+    /// The namespace, which vanishes with this.
+    _machine: Machine,
+}
+
+impl Pod {
+    fn new(place: &Place, workplace: &Path, asked: u32) -> Result<Self, Failure> {
+        let (contender, machine) = (Contender::new(place, workplace)?, Machine::new("pod")?);
+        let rate = u64::from(asked) * 1_000_000;
+        let chain = [ptp(&contender.leases, &[V4]), bandwidth(rate, rate * BURST / 1000)];
+        let id = format!("pod-{asked}");
+        let mut result = Value::Null;
+        for step in chain.map(Step::of) {
+            let request = step.request(&result);
+            result = contender.call("ADD", &step, &request, &id, &machine.netns())?.1;
+        }
+        let address = result["ips"][0]["address"].as_str().unwrap_or_default();
+        let address = address.split('/').next().unwrap_or_default().to_owned();
+        let mut server = Command::new("iperf3");
+        server.arg("--server").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let server = machine.run(move || server.spawn()).map_err(start)?;
+        Ok(Self { contender, address, server, rates: Default::default(), _machine: machine })
+    }
+
+    /// Mbit/s on the link, counted by who receives it.
+    fn rate(&self, direction: usize) -> Result<f64, BenchError> {
+        let mut report = Value::Null;
+        for _ in 0..TRIES {
+            let output = self.client(direction).map_err(start)?;
+            report = serde_json::from_slice(&output.stdout).unwrap_or_default();
+            if output.status.success() {
+                break;
+            }
+            thread::sleep(PAUSE);
+        }
+        let received = report["end"]["sum_received"]["bits_per_second"].as_f64();
+        let segment = report["start"]["tcp_mss_default"].as_f64().filter(|segment| *segment > 0.0);
+        let (Some(received), Some(segment)) = (received, segment) else {
+            return Err(BenchError::Iperf(report["error"].to_string()));
+        };
+        Ok(received * (segment + HEADERS) / segment / 1e6)
+    }
+
+    fn client(&self, direction: usize) -> io::Result<Output> {
+        let mut client = Command::new("iperf3");
+        client.args(["--json", "--omit", WARM_UP, "--time", COUNTED, "--client", &self.address]);
+        if direction == 1 {
+            client.arg("--reverse");
+        }
+        self.contender.node.run(move || client.output())
+    }
+}
+
+impl Drop for Pod {
+    fn drop(&mut self) {
+        // If it has ended by itself there is nothing to do.
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+fn start(error: io::Error) -> BenchError {
+    BenchError::Start("iperf3".into(), error)
+}
+
+/// The median, how far it is off, and the extremes.
+fn summary(rates: &mut [f64], asked: u32) -> String {
+    let middle = median(rates);
+    let off = (middle / f64::from(asked) - 1.0) * 100.0;
+    let [least, .., most] = rates else { return format!("{middle:.2} {off:+.2} %") };
+    format!("{middle:.2} {off:+.2} % ({least:.2} to {most:.2})")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_summary_tells_the_median_and_how_far_it_is_off() {
+        assert_eq!(summary(&mut [9.9, 10.2, 10.1], 10), "10.10 +1.00 % (9.90 to 10.20)");
+        assert_eq!(summary(&mut [9.5], 10), "9.50 -5.00 %");
+    }
+}

@@ -1,0 +1,170 @@
+//! A node full of pods with a hostPort each, a machine outside that visits them, and one that plays
+//! all the pods: it has their addresses.
+
+use std::iter;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use ipnetwork::IpNetwork;
+use kernel::conntrack::Filter;
+use kernel::nft::Family;
+use kernel::rtnl::{AddressOptions, LinkChange, Route, Veth, VethPeer};
+use kernel::{Netns, Nfnetlink, Rtnl, sysctl};
+use nix::libc::linger;
+use nix::sys::socket::{setsockopt, sockopt};
+use serde_json::{Value, json};
+
+use super::config::portmap_of;
+use super::scenario::Step;
+use super::{BenchError, Contender, Place};
+use crate::command::Failure;
+use crate::demo::machine::Machine;
+use crate::demo::{NODE, join};
+
+const CONNECTIONS: u16 = 1000;
+/// Until the kernel has freed what was deleted last; less is left of it after a slow plugin.
+const PAUSE: Duration = Duration::from_millis(100);
+const POD_PORT: u16 = 80;
+/// The hostPort of pod 0, if there was one.
+const FIRST_PORT: u16 = 20_000;
+/// The link between the node and the pods.
+const LINK: &str = "pods";
+const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 99, 255, 254);
+const PODS: Ipv4Addr = Ipv4Addr::new(10, 99, 255, 253);
+
+/// A contender's node; of the pods, all but the last are there.
+pub(super) struct Site {
+    contender: Contender,
+    outside: Machine,
+    pods: Machine,
+    backend: &'static str,
+    size: u16,
+    /// What the rounds took: of each, milliseconds or connections a second.
+    pub measured: [Vec<f64>; 3],
+}
+
+impl Site {
+    /// What is measured, in the order of `measured`.
+    pub(super) const FIGURES: [&'static str; 3] =
+        ["ADD of portmap, ms", "connections/s, one pod", "connections/s, all pods"];
+
+    pub(super) fn new(
+        place: &Place,
+        workplace: &Path,
+        backend: &'static str,
+        size: u16,
+    ) -> Result<Self, Failure> {
+        let contender = Contender::new(place, workplace)?;
+        let (outside, pods) = (Machine::new("outside")?, Machine::new("pods")?);
+        join(&outside, &contender.node)?;
+        connect(&contender.node, &pods, size).map_err(BenchError::Kernel)?;
+        let measured = Default::default();
+        let new = Self { contender, outside, pods, backend, size, measured };
+        for pod in 1..size {
+            new.call("ADD", pod)?;
+        }
+        Ok(new)
+    }
+
+    /// The last pod comes, is visited, all of them are visited in turn, and it goes.
+    pub(super) fn round(&mut self) -> Result<(), Failure> {
+        let last = self.size;
+        let took = self.call("ADD", last)?;
+        let one = self.visit(vec![last])?;
+        let all = self.visit((1..=last).collect())?;
+        self.call("DEL", last)?;
+        for (list, value) in self.measured.iter_mut().zip([took.as_secs_f64() * 1000.0, one, all]) {
+            list.push(value);
+        }
+        Ok(())
+    }
+
+    /// Gives a command to portmap.
+    fn call(&self, command: &str, pod: u16) -> Result<Duration, BenchError> {
+        let portmap = Step::of(portmap_of(self.backend, &[(FIRST_PORT + pod, POD_PORT)]));
+        let result: Value = json!({"ips": [{"address": format!("{}/16", address(pod))}]});
+        let (request, netns) = (portmap.request(&result), self.pods.netns());
+        let id = format!("pod-{pod}");
+        self.contender.call(command, &portmap, &request, &id, &netns).map(|(took, _)| took)
+    }
+
+    /// Connections in a second to the hostPorts of these pods in turn, one after the other.
+    ///
+    /// Each visit finds the kernel as the one before has found it: what others have left in the
+    /// table of connections is taken away, and no connection leaves a port behind that cannot be
+    /// used for a while. Otherwise it is these that are measured, which grow with each visit.
+    fn visit(&self, pods: Vec<u16>) -> Result<f64, BenchError> {
+        let forget = || Nfnetlink::open()?.delete_flows(Family::Ipv4, &Filter::default()).map(drop);
+        self.contender.node.run(forget)?;
+        thread::sleep(PAUSE);
+        let listener = self.pods.run(|| TcpListener::bind(("0.0.0.0", POD_PORT)));
+        let listener = listener.map_err(BenchError::Visit)?;
+        let server =
+            thread::spawn(move || (0..CONNECTIONS).try_for_each(|_| listener.accept().map(drop)));
+        let visits = self.outside.run(move || {
+            let begin = Instant::now();
+            let mut turn = pods.iter().cycle().take(CONNECTIONS.into());
+            turn.try_for_each(|pod| connect_once(FIRST_PORT + pod)).map(|()| begin.elapsed())
+        });
+        let took = visits.map_err(BenchError::Visit)?;
+        // It has accepted all of them, or the visits had failed.
+        let _ = server.join();
+        Ok(f64::from(CONNECTIONS) / took.as_secs_f64())
+    }
+}
+
+/// Connects to a port of the node, and resets the connection.
+fn connect_once(port: u16) -> std::io::Result<()> {
+    let address = SocketAddr::from((NODE, port));
+    let connection = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+    let at_once = linger { l_onoff: 1, l_linger: 0 };
+    Ok(setsockopt(&connection, sockopt::Linger, &at_once)?)
+}
+
+fn address(pod: u16) -> Ipv4Addr {
+    let [high, low] = pod.to_be_bytes();
+    Ipv4Addr::new(10, 99, high, low)
+}
+
+/// A cable from the node, which routes, to the machine that has the pods' addresses.
+///
+/// It is one way for all of them: the kernel keeps no more than 1024 neighbours by default, of all
+/// namespaces together.
+fn connect(node: &Machine, pods: &Machine, size: u16) -> Result<(), kernel::Error> {
+    let path = pods.netns();
+    node.run(move || -> Result<(), kernel::Error> {
+        let (rtnl, netns) = (Rtnl::open()?, Netns::open(&path)?);
+        let peer = VethPeer { name: LINK, mac: None, netns: &netns };
+        rtnl.create_veth(&Veth { name: LINK, mtu: None, master: None, peer })?;
+        let link = configure(&rtnl, [network(ROUTER, 30)])?;
+        let to_pods = Route::new(network(address(0), 16), link);
+        rtnl.add_route(&Route { gateway: Some(PODS.into()), ..to_pods })?;
+        sysctl::set(&["ipv4", "ip_forward"], "1")
+    })?;
+    pods.run(move || -> Result<(), kernel::Error> {
+        let rtnl = Rtnl::open()?;
+        let of_pods = (1..=size).map(|pod| network(address(pod), 32));
+        let link = configure(&rtnl, iter::once(network(PODS, 30)).chain(of_pods))?;
+        let default = Route::new(network(Ipv4Addr::UNSPECIFIED, 0), link);
+        rtnl.add_route(&Route { gateway: Some(ROUTER.into()), ..default })
+    })
+}
+
+/// Brings this machine's end of the cable up, with addresses; its index.
+fn configure(
+    rtnl: &Rtnl,
+    addresses: impl IntoIterator<Item = IpNetwork>,
+) -> Result<u32, kernel::Error> {
+    let Some(link) = rtnl.link_by_name(LINK)? else { unreachable!("it has just been made") };
+    rtnl.set_link(link.index, LinkChange { up: Some(true), ..LinkChange::default() })?;
+    for address in addresses {
+        rtnl.add_address(link.index, address, AddressOptions::default())?;
+    }
+    Ok(link.index)
+}
+
+fn network(address: Ipv4Addr, prefix: u8) -> IpNetwork {
+    IpNetwork::new(address.into(), prefix).unwrap_or(IpAddr::from(address).into())
+}
