@@ -28,6 +28,7 @@ mod visit;
 mod world;
 
 pub mod configs;
+pub mod docs;
 pub mod kind;
 pub mod reference;
 pub mod vm;

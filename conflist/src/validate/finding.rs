@@ -38,7 +38,7 @@ pub enum Problem {
     Syntax(String),
     /// A key that has to be there is not.
     #[error("missing; {0}")]
-    Missing(&'static str),
+    Missing(String),
     /// Nobody reads this key.
     #[error("unknown{}", Meant(.0.as_deref()))]
     Unknown(Option<String>),

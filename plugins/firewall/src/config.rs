@@ -7,16 +7,21 @@ use crate::iptables::{BASE_CHAINS, OWN_CHAINS};
 
 /// The plugin's own keys.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Config {
     /// What lets packets through: `iptables`, `nftables` or `firewalld`; empty for what the node uses.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["", "iptables", "nftables", "firewalld"], "default" = "")))]
     pub backend: Option<String>,
     /// With the backend `iptables`, the chain of the administrator's own rules, which packets of pods pass first;
     /// `CNI-ADMIN` by default.
+    #[cfg_attr(feature = "schema", schemars(extend("default" = DEFAULT_ADMIN_CHAIN)))]
     pub iptables_admin_chain_name: Option<String>,
     /// With the backend `firewalld`, the zone that addresses of pods become sources of; `trusted` by default.
+    #[cfg_attr(feature = "schema", schemars(extend("default" = DEFAULT_ZONE)))]
     pub firewalld_zone: Option<String>,
     /// Who may open connections to pods: `open`, the default, `same-bridge` or `isolated`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["", "open", "same-bridge", "isolated"], "default" = "open")))]
     pub ingress_policy: Option<String>,
 }
 

@@ -80,6 +80,15 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
+/// What a name of a configuration looks like: as [`Name::of_config`] reads it.
+#[cfg(feature = "schema")]
+pub(crate) fn names() -> schemars::Schema {
+    schemars::json_schema!({
+        "pattern": "^net([./][^./]+)+$",
+        "patternErrorMessage": "is not below net.: a container's network has no others",
+    })
+}
+
 /// Whether the kernel means by `now` what `asked` says. It writes tabs for spaces, decimal numbers
 /// for others, and joins ranges (`8080,8081` becomes `8080-8081`).
 #[must_use]

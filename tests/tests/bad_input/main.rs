@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod ipam;
+mod schema;
 mod tuning;
 
 use std::process::ExitCode;
@@ -133,7 +134,9 @@ fn main() -> ExitCode {
         limits(),
         policies(),
     ];
-    for (name, bad) in cases.into_iter().flatten() {
+    let cases: Cases = cases.into_iter().flatten().collect();
+    schema::case(&mut suite, &cases);
+    for (name, bad) in cases {
         let go_fails = bad.go_fails;
         let needs = |plugins: &Plugins| Needs::plugins(plugins, &Plugins::ALL);
         suite.both(&name, go_fails, needs, move |plugins| bad.is_refused_by(plugins));
