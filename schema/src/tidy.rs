@@ -97,7 +97,8 @@ fn inline(schema: &mut Value, definitions: &Map<String, Value>) {
     });
 }
 
-/// Removes what says nothing; makes one list of the words of an enum; and says what `schemars` leaves to names of number formats.
+/// Removes what says nothing; makes one list of the words of an enum; and says what `schemars` leaves to
+/// names of number formats.
 fn clean(schema: &mut Value) {
     each(schema, &mut |object| {
         let format = object.get("format").and_then(Value::as_str).map(str::to_owned);

@@ -17,12 +17,6 @@ const DIFFERENCES: &[(&str, &str, Who, &str)] = &[
     ("bandwidth", "Burst", Who::Plugin, ALONE),
     ("bandwidth", "Rate", Who::Plugin, ALONE),
     ("bridge", "/dns/nameservers/0", Who::Schema, RESOLVER),
-    (
-        "firewall",
-        "/backend",
-        Who::Plugin,
-        "firewalld is not supported, and said so with its reason",
-    ),
     ("firewall", "/iptablesAdminChainName", Who::Plugin, CHAIN),
     ("host-local", "/ipam/ranges", Who::Schema, "a file has no runtimeConfig.ipRanges instead"),
     ("host-local", "/gateway", Who::Plugin, ADDRESSES),

@@ -12,7 +12,8 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 use tests::configs::{
-    POD_SUBNET, POD_SUBNET6, PORTMAP_BACKENDS, bridge, host_local, kind, port, portmap_by, with,
+    POD_SUBNET, POD_SUBNET6, PORTMAP_BACKENDS, bridge, firewall, host_local, kind, port,
+    portmap_by, with,
 };
 use tests::{Chain, Cmd, Known, Mirror, NODE, Needs, Output, Plugins, Pod, Suite, UdpEcho, World};
 use tests::{conflist_program, differences, fetch_udp_at_last, netns_path, while_visited};
@@ -45,6 +46,13 @@ fn bridge_and_portmap(subnets: &[&str], backend: &str) -> [Value; 2] {
     [bridge, portmap_by(backend)]
 }
 
+/// Of firewall. The Go plugin takes the second for the first.
+const FIREWALL_BACKENDS: [&str; 2] = ["iptables", "nftables"];
+
+fn bridge_and_firewall(subnets: &[&str], backend: &str) -> [Value; 2] {
+    [bridge(subnets), with(firewall(), &json!({"backend": backend}))]
+}
+
 fn main() -> ExitCode {
     let mut suite = Suite::new();
     let needs = |plugins: &Plugins| Needs::plugins(plugins, &ALL).tools(&["iptables", "conntrack"]);
@@ -62,6 +70,13 @@ fn main() -> ExitCode {
                 conflist_goes_on_after_failures(configs, backend);
             });
         }
+    }
+    for backend in FIREWALL_BACKENDS {
+        let needs = |plugins: &Plugins| needs(plugins).and(plugins, &["firewall"]);
+        let case = format!("firewall_{backend}::removes_all_if_nothing_is_valid");
+        suite.both(&case, NO_GC, needs, move |plugins| {
+            removes_all_if_nothing_is_valid(plugins, bridge_and_firewall, backend);
+        });
     }
     for (name, configs) in NETWORKS {
         let mut both = |what: &str, go_fails, test: fn(&Plugins, Configs)| {

@@ -127,7 +127,8 @@ fn check(network: &[Value; 3], adder: &Plugins, checker: &Plugins) {
     assert!(chain.try_check(&pod).is_err(), "CHECK does not miss the default route");
 }
 
-/// One adds a pod with the burst that runtimes send when they are told none; CHECK by the other finds the same.
+/// One adds a pod with the burst that runtimes send when they are told none; CHECK by the other finds the
+/// same.
 fn long_bursts(adder: &Plugins, checker: &Plugins) {
     for (ingress, egress) in [(10_000_000, 100_000), (4_999_999, 15_900_001)] {
         let limits = json!({

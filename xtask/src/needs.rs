@@ -10,7 +10,7 @@ use crate::build::target_dir;
 use crate::command::{Failure, command, read, run};
 
 /// Files that must be there, and the Debian package that has each.
-const TOOLS: [(&str, &str); 20] = [
+const TOOLS: [(&str, &str); 22] = [
     ("/usr/sbin/iptables", "iptables"),
     ("/usr/sbin/nft", "nftables"),
     ("/usr/sbin/conntrack", "conntrack"),
@@ -18,6 +18,8 @@ const TOOLS: [(&str, &str); 20] = [
     ("/usr/sbin/tc", "iproute2"),
     ("/usr/sbin/nginx", "nginx"),
     ("/usr/bin/ping", "iputils-ping"),
+    ("/usr/sbin/firewalld", "firewalld"),
+    ("/usr/bin/dbus-daemon", "dbus-daemon"),
     ("/usr/bin/strace", "strace"),
     // For the benchmark.
     ("/usr/bin/iperf3", "iperf3"),

@@ -43,7 +43,12 @@ pub struct Every {
 
 /// An `ipam` object, which may have more keys than these; an empty one asks for nothing.
 #[derive(Debug, JsonSchema)]
-#[schemars(extend("additionalProperties" = true, "required" = [], "if" = {"minProperties": 1}, "then" = {"required": ["type"]}))]
+#[schemars(extend(
+    "additionalProperties" = true,
+    "required" = [],
+    "if" = {"minProperties": 1},
+    "then" = {"required": ["type"]},
+))]
 #[expect(dead_code, reason = "read by nobody: these are to be described")]
 struct Ipam {
     /// The name of the IPAM plugin's program.

@@ -75,7 +75,8 @@ struct IpamKeys {
     #[serde(deserialize_with = "cni::address_or_nothing")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::Address>"))]
     gateway: Option<IpAddr>,
-    /// The sets, of each of which an interface gets one address; the second range of a set is used when the first is full.
+    /// The sets, of each of which an interface gets one address; the second range of a set is used when the
+    /// first is full.
     #[cfg_attr(feature = "schema", schemars(inner(length(min = 1))))]
     ranges: Vec<Vec<RangeKeys>>,
     /// Routes, passed on in the result.

@@ -4,7 +4,7 @@
 //! kube-proxy and others do is seen, and kept in its order, only in the variant that they use.
 
 use super::changes::Changes;
-use super::legacy::{FAMILIES, HINT_TABLE, HINTS, Legacy};
+use super::legacy::{FAMILIES, HINT_TABLE, HINTS, Legacy, has_iptables};
 use super::{OwnedRule, Rule, Table};
 use crate::error::{Cause, Error, Result};
 use crate::nfnetlink::Nfnetlink;
@@ -51,6 +51,23 @@ impl<'n> Iptables<'n> {
             return Ok(Self { netlink, legacy: Some(legacy) });
         }
         Ok(nf_tables)
+    }
+
+    /// Whether this node uses iptables at all, in either variant: it has the programs, or legacy tables, or
+    /// iptables' own chain for forwarded packets, or the kubelet's hint.
+    pub fn is_in_use(netlink: &Nfnetlink) -> Result<bool> {
+        if Legacy::is_possible()? || has_iptables() {
+            return Ok(true);
+        }
+        if !netlink.has_nf_tables()? {
+            return Ok(false);
+        }
+        for table in [Table::FILTER_V4, Table::FILTER_V6] {
+            if netlink.has_chain(table.chain("FORWARD"))? {
+                return Ok(true);
+            }
+        }
+        Iptables { netlink, legacy: None }.has_hint()
     }
 
     /// Every variant that can hold rules in tables `nat`, for those who remove some: a node may have changed

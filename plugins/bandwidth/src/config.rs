@@ -21,7 +21,8 @@ pub struct Config {
     #[cfg_attr(feature = "schema", schemars(with = "Option<Burst>"))]
     pub egress_burst: Option<u64>,
     /// How long packets wait at most, in milliseconds; 25 by default.
-    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = MAX_LATENCY), extend("default" = DEFAULT_LATENCY)))]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = MAX_LATENCY)))]
+    #[cfg_attr(feature = "schema", schemars(extend("default" = DEFAULT_LATENCY)))]
     pub latency: Option<u32>,
     /// What the runtime adds.
     pub runtime_config: RuntimeConfig,

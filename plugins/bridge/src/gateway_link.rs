@@ -99,7 +99,8 @@ fn port(link: &Link, node: &Rtnl, bridge: &Link) -> Result<Option<Link>, Error> 
     Ok(other_end(link, node)?.filter(|it| it.master == Some(bridge.index)))
 }
 
-/// Makes the other end a port again if it is none: it outlives a bridge that somebody deletes. Whether it was so.
+/// Makes the other end a port again if it is none: it outlives a bridge that somebody deletes. Whether it was
+/// so.
 fn bring_back(link: &Link, node: &Rtnl, bridge: &Link) -> Result<bool, Error> {
     let Some(lost) = other_end(link, node)?.filter(|it| it.master.is_none()) else {
         return Ok(false);
@@ -115,8 +116,8 @@ fn other_end(link: &Link, node: &Rtnl) -> Result<Option<Link>, Error> {
     Ok(other_end.filter(|it| it.peer == Some(link.index)))
 }
 
-/// Deletes it if it is new, and otherwise takes its port from the bridge; unless another port has come into the
-/// VLAN meanwhile.
+/// Deletes it if it is new, and otherwise takes its port from the bridge; unless another port has come into
+/// the VLAN meanwhile.
 fn let_go_unused(
     index: u32,
     is_new: bool,

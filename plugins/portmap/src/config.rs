@@ -14,7 +14,8 @@ use crate::plan::{CHAIN_PREFIX, SHARED_CHAINS};
 #[serde(rename_all = "camelCase", default)]
 pub struct Config {
     /// Whose rules are written: those of `iptables`, the default, or a table of our own, `nftables`.
-    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["iptables", "nftables"], "default" = "iptables")))]
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["iptables", "nftables"])))]
+    #[cfg_attr(feature = "schema", schemars(extend("default" = "iptables")))]
     pub backend: Option<String>,
     /// Whether connections from the node itself, and from the pod to itself, get the node's address, without
     /// which they cannot work; true by default.

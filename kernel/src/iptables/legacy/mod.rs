@@ -24,6 +24,7 @@ use programs::{Programs, table_names};
 use restore::Script;
 use save::Saved;
 
+pub(super) use programs::has_iptables;
 pub(super) use save::{HINT_TABLE, HINTS};
 
 /// The legacy tables of the namespace that this thread is in.

@@ -28,8 +28,7 @@ const RESOURCE_PROBLEM: i32 = 4;
 impl Programs {
     /// Those named `-legacy`; else those without, if they say that they are legacy ones.
     pub(super) fn find() -> Result<Option<Self>> {
-        let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
-        let directories: Vec<PathBuf> = env::split_paths(&path).collect();
+        let directories = directories();
         let first = |infix| {
             let has_both = |programs: &Self| {
                 let is_there = |action| programs.path(Family::Ipv4, action).is_file();
@@ -62,6 +61,16 @@ impl Programs {
         let program = if family == Family::Ipv6 { "ip6tables" } else { "iptables" };
         self.directory.join(format!("{program}{}-{action}", self.infix))
     }
+}
+
+/// Whether the program `iptables` is installed, of whichever variant.
+pub(in super::super) fn has_iptables() -> bool {
+    directories().iter().any(|directory| directory.join("iptables").is_file())
+}
+
+fn directories() -> Vec<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    env::split_paths(&path).collect()
 }
 
 /// Runs a program to its end and gives what it printed.
