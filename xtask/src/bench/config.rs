@@ -114,7 +114,7 @@ impl Example {
         plugins
     }
 
-    /// The same with nftables wherever a plugin can be told so; firewall cannot.
+    /// The same with nftables wherever both suites' plugins can be told so: not in firewall.
     pub(super) fn nftables(self, leases: &Path) -> Vec<Value> {
         let mut plugins = self.chain(leases);
         for plugin in &mut plugins {
