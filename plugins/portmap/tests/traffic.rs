@@ -175,24 +175,45 @@ fn udp_flows_to_elsewhere_are_left_alone() {
     });
 }
 
+/// Makes connections that the pod opened, as the kernel remembers them, and a neighbour of it.
+fn remember_clients() {
+    sh("conntrack -I -t 600 -p udp -s 10.88.0.2 -d 198.51.100.8 --sport 4242 --dport 53
+        conntrack -I -t 600 -p udp -s fd00:88::2 -d 2001:db8::8 --sport 4243 --dport 53
+        conntrack -I -t 600 -p udp -s 10.88.0.3 -d 198.51.100.8 --sport 4244 --dport 53
+        conntrack -I -t 600 -p udp -s fd00:88::3 -d 2001:db8::8 --sport 4245 --dport 53");
+}
+
+/// Which of them it still remembers.
+fn remembered_clients() -> [bool; 4] {
+    let flows = sh("conntrack -L -p udp --dport 53; conntrack -L -f ipv6 -p udp --dport 53");
+    ["4242", "4243", "4244", "4245"].map(|port| flows.contains(&format!("sport={port}")))
+}
+
 #[test]
 fn connections_that_a_deleted_pod_opened_are_forgotten() {
     with_both_backends(|backend| {
         let pod = pod();
-        sh("conntrack -I -t 600 -p udp -s 10.88.0.2 -d 198.51.100.8 --sport 4242 --dport 53
-            conntrack -I -t 600 -p udp -s fd00:88::2 -d 2001:db8::8 --sport 4243 --dport 53
-            conntrack -I -t 600 -p udp -s 10.88.0.3 -d 198.51.100.8 --sport 4244 --dport 53
-            conntrack -I -t 600 -p udp -s fd00:88::3 -d 2001:db8::8 --sport 4245 --dport 53");
+        remember_clients();
         let config = of(backend, config(&json!([tcp(8080, 80)])));
         portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
-        let flows = || sh("conntrack -L -p udp --dport 53; conntrack -L -f ipv6 -p udp --dport 53");
-        let of_clients = || {
-            let flows = flows();
-            ["4242", "4243", "4244", "4245"].map(|port| flows.contains(&format!("sport={port}")))
-        };
-        assert_eq!(of_clients(), [true; 4], "a pod that lives goes on with them");
-        portmap("DEL", "pod-a", "", &names()).unwrap();
-        assert_eq!(of_clients(), [false, false, true, true], "{}", flows());
+        assert_eq!(remembered_clients(), [true; 4], "a pod that lives goes on with them");
+        portmap("DEL", "pod-a", &pod.path(), &names()).unwrap();
+        assert_eq!(remembered_clients(), [false, false, true, true]);
+    });
+}
+
+#[test]
+fn a_late_del_leaves_the_connections_of_who_may_have_the_address_by_now() {
+    with_both_backends(|backend| {
+        let pod = pod();
+        let config = of(backend, config(&json!([tcp(8080, 80)])));
+        for netns in ["", "/run/netns/vanished", "/dev/null"] {
+            portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
+            remember_clients();
+            portmap("DEL", "pod-a", netns, &names()).unwrap();
+            assert_eq!(remembered_clients(), [true; 4], "{netns:?}");
+            sh("conntrack -F");
+        }
     });
 }
 
