@@ -143,7 +143,11 @@ impl<'de> Deserializer<'de> for Lenient<'de> {
             Value::Object(object) => object,
             // A derived visitor would take a list of the fields' values in their order.
             Value::Array(_) => return Err(ValueError::custom("expected an object, found a list")),
-            _ => return self.deserialize_any(visitor),
+            // And would tell of the name that the type has here.
+            other => {
+                let why = format!("expected an object, found {other}");
+                return Err(ValueError::custom(why));
+            }
         };
         let mut found: BTreeMap<&'static str, (bool, &'de Value)> = BTreeMap::new();
         for (key, value) in object {
@@ -221,6 +225,8 @@ mod tests {
         assert!(error.msg.contains("70000"), "{error}");
         assert!(read::<Mapping>(&json!({"note": 5})).unwrap_err().msg.contains("note"));
         assert!(read::<Mapping>(&json!([])).is_err());
+        let error = read::<Mapping>(&json!({"ports": ["80:80"]})).unwrap_err();
+        assert!(error.msg.ends_with("expected an object, found \"80:80\""), "{error}");
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub mod json;
 pub mod name;
 pub mod plugin;
 pub mod result;
+#[cfg(feature = "schema")]
+pub mod schema;
 pub mod undo;
 pub mod version;
 

@@ -28,7 +28,8 @@ pub enum InvalidName {
     },
     /// Linux would not take it as the name of an interface.
     #[error(
-        "interface name {name:?} is none: at most 15 bytes, not \".\" or \"..\", without '/', ':', '%' and white space"
+        "interface name {name:?} is none: at most 15 bytes, not \".\" or \"..\", without '/', ':', '%' and \
+         white space"
     )]
     Interface {
         /// The name as given.

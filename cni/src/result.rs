@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::address::Cidr;
+use crate::address::{Cidr, address_or_nothing};
 use crate::error::{Code, Error};
 use crate::json;
 use crate::version::Version;
@@ -60,17 +60,24 @@ pub struct IpConfig {
     /// The address and the length of its network's prefix.
     pub address: Cidr,
     /// The default gateway of its network.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        deserialize_with = "address_or_nothing",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub gateway: Option<IpAddr>,
 }
 
 /// A route inside the container.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Route {
-    /// Where to.
+    /// Where it leads.
     pub dst: Cidr,
     /// By which gateway; the one of the addresses, if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "crate::address_or_nothing")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Address>"))]
     pub gw: Option<IpAddr>,
     /// The path's MTU in bytes (since 1.1.0).
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,10 +98,13 @@ pub struct Route {
 
 /// Name resolution.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 pub struct Dns {
     /// Addresses of name servers, the first one preferred.
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    // Text, as nothing is done with it; but resolv.conf(5) has room for addresses only.
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<crate::schema::Address>"))]
     pub nameservers: Vec<String>,
     /// The local domain.
     #[serde(skip_serializing_if = "String::is_empty")]

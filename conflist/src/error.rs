@@ -104,7 +104,10 @@ pub enum Error {
 
 /// A plugin of a chain failed, or could not be run.
 #[derive(Debug, thiserror::Error)]
-#[error("{command} of plugin {kind:?} ({position} of {of} of network {network:?})", command = command.as_str())]
+#[error(
+    "{command} of plugin {kind:?} ({position} of {of} of network {network:?})",
+    command = command.as_str()
+)]
 pub struct PluginError {
     /// The network.
     pub network: String,

@@ -20,9 +20,8 @@ use cni::{NetworkName, exec};
 pub use self::finding::{Finding, Problem, Severity};
 
 use self::check::{Checker, join};
-use self::document::{Content, Member, Node};
-use self::known::Plugin;
-use self::schema::Key;
+use self::document::{Content, Node};
+use self::schema::Schema;
 use self::suggest::nearest;
 use crate::error::Error;
 use crate::files::{self, FilesError};
@@ -69,6 +68,7 @@ pub fn file(path: &Path, plugin_path: &[PathBuf]) -> Vec<Finding> {
         if files::is_list(path) {
             list(&mut checker, &node, plugin_path);
         } else if lone_plugin(&mut checker, &node) {
+            checker.value(&node, "", &[Schema::lone()]);
             plugin(&mut checker, &node, "", 0, plugin_path);
         }
         taken(&mut checker, &node);
@@ -105,19 +105,14 @@ fn read(path: &Path, findings: &mut Vec<Finding>) -> Option<Node> {
 }
 
 fn list(checker: &mut Checker<'_>, node: &Node, plugin_path: &[PathBuf]) {
-    checker.object(node, "", &[known::LIST], true);
+    checker.value(node, "", &[Schema::list()]);
     spelling(checker, node);
     version(checker, node);
     let only_inlined = node.is_true("loadOnlyInlinedPlugins");
     match node.get("plugins") {
         None if only_inlined || !may_have_plugins_beside(checker.file, node) => {
             let why = "a network is a list of them";
-            checker.error(node.line, "plugins", Problem::Missing(why));
-        }
-        Some(Member { value, line, .. }) if matches!(&value.content, Content::List(it) if it.is_empty()) =>
-        {
-            let why = "is empty: there is nothing to run".to_owned();
-            checker.error(*line, "plugins", Problem::Contradiction(why));
+            checker.error(node.line, "plugins", Problem::Missing(why.to_owned()));
         }
         Some(plugins) => {
             for (index, item) in plugins.value.items().iter().enumerate() {
@@ -135,7 +130,6 @@ fn lone_plugin(checker: &mut Checker<'_>, node: &Node) -> bool {
         checker.error(plugins.line, "plugins", Problem::Contradiction(why.to_owned()));
         return false;
     }
-    checker.object(node, "", &[known::LONE], false);
     version(checker, node);
     true
 }
@@ -143,9 +137,9 @@ fn lone_plugin(checker: &mut Checker<'_>, node: &Node) -> bool {
 /// Plugins read their keys without regard to case; runtimes do not read a list's so.
 fn spelling(checker: &mut Checker<'_>, node: &Node) {
     for member in node.members() {
-        let same = |key: &&Key| key.name.eq_ignore_ascii_case(&member.key);
-        if let Some(key) = known::LIST.iter().find(same).filter(|key| key.name != member.key) {
-            checker.error(member.line, &member.key, Problem::Unknown(Some(key.name.to_owned())));
+        let same = |key: &&str| key.eq_ignore_ascii_case(&member.key);
+        if let Some(key) = Schema::list().keys().find(same).filter(|key| *key != member.key) {
+            checker.error(member.line, &member.key, Problem::Unknown(Some(key.to_owned())));
         }
     }
 }
@@ -153,7 +147,7 @@ fn spelling(checker: &mut Checker<'_>, node: &Node) {
 fn version(checker: &mut Checker<'_>, node: &Node) {
     if node.get("cniVersion").is_none() && node.get("cniVersions").is_none() {
         let why = "plugins take that for 0.1.0";
-        checker.warning(node.line, "cniVersion", Problem::Missing(why));
+        checker.warning(node.line, "cniVersion", Problem::Missing(why.to_owned()));
     }
 }
 
@@ -167,6 +161,7 @@ fn plugins_beside(path: &Path, list: &Node, plugin_path: &[PathBuf], findings: &
     for (index, file) in files::plugins(path, &name).unwrap_or_default().iter().enumerate() {
         if let Some(node) = read(file, findings) {
             let mut checker = Checker { file, findings };
+            checker.value(&node, "", &[Schema::plugin()]);
             plugin(&mut checker, &node, "", inlined + index, plugin_path);
         }
     }
@@ -177,7 +172,7 @@ fn may_have_plugins_beside(path: &Path, list: &Node) -> bool {
     name.is_some_and(|name| files::plugins(path, &name).is_ok_and(|files| !files.is_empty()))
 }
 
-/// One plugin of a chain, `index` plugins after the first.
+/// What no schema says of one plugin of a chain, `index` plugins after the first.
 fn plugin(
     checker: &mut Checker<'_>,
     node: &Node,
@@ -189,29 +184,21 @@ fn plugin(
         // The list's own shape has told of it.
         return;
     }
-    reserved(checker, node, path);
     capabilities(checker, node, path);
     let kind = node.text_of("type").unwrap_or_default();
-    program(checker, node, path, known::PLUGINS, plugin_path);
-    let known = known::PLUGINS.iter().find(|plugin| plugin.kind == kind);
-    let keys: &[_] = known.map_or(&[], |plugin| plugin.keys);
-    checker.object(node, path, &[known::COMMON, keys, known::RUNTIME], known.is_some());
-    if let Some(known) = known {
-        rules::plugin(checker, kind, node, path);
-        if known.chained && index == 0 {
-            let why =
-                format!("{kind} changes what a plugin before it made: it cannot be the first");
-            checker.error(node.line, &join(path, "type"), Problem::Contradiction(why));
-        }
-        needs(checker, known, node, path);
+    program(checker, node, path, Schema::types(false), plugin_path);
+    rules::plugin(checker, kind, node, path);
+    if known::CHAINED.contains(&kind) && index == 0 {
+        let why = format!("{kind} changes what a plugin before it made: it cannot be the first");
+        checker.error(node.line, &join(path, "type"), Problem::Contradiction(why));
+    }
+    if let Some((_, capability)) = known::NEEDS.iter().find(|(plugin, _)| *plugin == kind) {
+        needs(checker, capability, node, path);
     }
     if let Some(ipam) = node.get("ipam").filter(|it| !it.value.members().is_empty()) {
         let path = join(path, &ipam.key);
         let kind = ipam.value.text_of("type").unwrap_or_default();
-        program(checker, &ipam.value, &path, known::IPAM, plugin_path);
-        let known = known::IPAM.iter().find(|plugin| plugin.kind == kind);
-        let keys: &[_] = known.map_or(&[], |plugin| plugin.keys);
-        checker.object(&ipam.value, &path, &[known::IPAM_COMMON, keys], known.is_some());
+        program(checker, &ipam.value, &path, Schema::types(true), plugin_path);
         rules::ipam(checker, kind, node, &ipam.value, &path);
     }
 }
@@ -221,25 +208,16 @@ fn program(
     checker: &mut Checker<'_>,
     node: &Node,
     path: &str,
-    known: &[Plugin],
+    known: impl Iterator<Item = &'static str>,
     plugin_path: &[PathBuf],
 ) {
     let Some(member) = node.get("type") else { return };
     let Some(kind) = member.value.text() else { return };
     // A type that is no file name is told of by its form.
     if let Err(exec::ExecError::NotFound { kind, path: dirs }) = exec::find(kind, plugin_path) {
-        let others = known.iter().map(|plugin| plugin.kind).filter(|other| *other != kind);
-        let suggestion = nearest(&kind, others).map(str::to_owned);
+        let suggestion = nearest(&kind, known.filter(|other| *other != kind)).map(str::to_owned);
         let problem = Problem::NoProgram { kind, path: dirs, suggestion };
         checker.error(member.line, &join(path, "type"), problem);
-    }
-}
-
-fn reserved(checker: &mut Checker<'_>, node: &Node, path: &str) {
-    for member in node.members() {
-        if known::RUNTIME.iter().any(|key| key.name.eq_ignore_ascii_case(&member.key)) {
-            checker.warning(member.line, &join(path, &member.key), Problem::Reserved);
-        }
     }
 }
 
@@ -247,17 +225,16 @@ fn reserved(checker: &mut Checker<'_>, node: &Node, path: &str) {
 fn capabilities(checker: &mut Checker<'_>, node: &Node, path: &str) {
     let Some(declared) = node.get("capabilities") else { return };
     for member in declared.value.members() {
-        let known = known::CAPABILITIES;
-        let Some(meant) = nearest(&member.key, known.iter().copied()) else { continue };
-        if meant != member.key && !known.contains(&member.key.as_str()) {
+        let mut known = Schema::capabilities().keys();
+        let Some(meant) = nearest(&member.key, known.clone()) else { continue };
+        if meant != member.key && !known.any(|key| key == member.key) {
             let key = join(&join(path, &declared.key), &member.key);
             checker.warning(member.line, &key, Problem::Unknown(Some(meant.to_owned())));
         }
     }
 }
 
-fn needs(checker: &mut Checker<'_>, plugin: &Plugin, node: &Node, path: &str) {
-    let Some(capability) = plugin.needs else { return };
+fn needs(checker: &mut Checker<'_>, capability: &'static str, node: &Node, path: &str) {
     let declared = node.get("capabilities").is_some_and(|it| it.value.is_true(capability));
     let limited = ["ingressRate", "egressRate"].iter().any(|key| node.get(key).is_some());
     let given = node.get("runtimeConfig").is_some_and(|it| it.value.get(capability).is_some());

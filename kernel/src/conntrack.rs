@@ -142,8 +142,8 @@ impl Filter {
 
     /// The filter as the kernel takes it: tuples, and which of their fields count.
     ///
-    /// IPv6 addresses are left out, because `ctnetlink_filter_match_tuple` takes equal ones for different ones
-    /// (seen on Linux 6.18); the caller looks at the list again anyway.
+    /// IPv6 addresses are left out, because `ctnetlink_filter_match_tuple` takes equal ones for different
+    /// ones (seen on Linux 6.18); the caller looks at the list again anyway.
     fn to_wire(self) -> Vec<DefaultNla> {
         let v4 = |address: Option<IpAddr>| address.filter(IpAddr::is_ipv4);
         let original = Side {
@@ -259,7 +259,8 @@ impl Tuple {
     }
 }
 
-/// With the library's own attributes `CTA_FILTER` would lose its `NLA_F_NESTED`, without which the kernel refuses it.
+/// With the library's own attributes `CTA_FILTER` would lose its `NLA_F_NESTED`, without which the kernel
+/// refuses it.
 fn message(message_type: u8, attributes: Vec<DefaultNla>) -> NetfilterMessageInner {
     ConntrackMessage::Other { message_type, attributes }.into()
 }

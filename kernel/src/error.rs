@@ -45,9 +45,9 @@ pub enum Cause {
     Locked(String),
     /// There are legacy iptables rules, and no program that could change them.
     #[error(
-        "the legacy tables of iptables are in use here, and neither an iptables-legacy-restore is in PATH nor an \
-         iptables-restore that says (legacy) when it is asked for its --version; install the legacy programs of \
-         iptables, or move this node's rules to nf_tables"
+        "the legacy tables of iptables are in use here, and neither an iptables-legacy-restore is in PATH \
+         nor an iptables-restore that says (legacy) when it is asked for its --version; install the legacy \
+         programs of iptables, or move this node's rules to nf_tables"
     )]
     NoLegacyProgram,
     /// The objects kept changing while they were being listed.

@@ -25,8 +25,8 @@ fn make(protocol: &str, from: &str, host: &str, pod: &str) {
     let (pod_address, pod_port) = pod.rsplit_once('#').unwrap();
     let state = if protocol == "tcp" { "--state ESTABLISHED " } else { "" };
     conntrack(&format!(
-        "-I -t 600 -p {protocol} {state}-s {from} -d {address} -r {pod_address} -q {from} --sport 4242 --dport {port} \
-         --reply-port-src {pod_port} --reply-port-dst 4242"
+        "-I -t 600 -p {protocol} {state}-s {from} -d {address} -r {pod_address} -q {from} --sport 4242 \
+         --dport {port} --reply-port-src {pod_port} --reply-port-dst 4242"
     ));
 }
 

@@ -57,7 +57,10 @@ fn shapes(nat: Nat) -> Vec<(Rule, String)> {
                 .into(),
         ),
         (
-            Rule::jump("NEXT").protocol(TCP).source(net(&subnet)).destination(net(&host)).destination_port(8080),
+            {
+                let rule = Rule::jump("NEXT").protocol(TCP).source(net(&subnet));
+                rule.destination(net(&host)).destination_port(8080)
+            },
             format!("-s {subnet} -d {host} -p tcp -m tcp --dport 8080 -j NEXT"),
         ),
         (
@@ -201,7 +204,8 @@ fn base_chains_are_those_of_iptables() {
         netlink.commit(&batch).expect("it may all be there already");
         // Listing would make iptables add what it misses, so this compares with a table of its own making.
         sh("nft delete table ip nat; iptables -t nat -N X; iptables -t nat -X X
-            for c in PREROUTING OUTPUT POSTROUTING; do iptables -t nat -A $c -j ACCEPT; iptables -t nat -F $c; done");
+            for c in PREROUTING OUTPUT POSTROUTING; do iptables -t nat -A $c -j ACCEPT; iptables -t nat -F \
+            $c; done");
         assert_eq!(ours, sh("nft list table ip nat"));
     });
 }

@@ -147,6 +147,21 @@ pub fn fetch_udp(world: &World, netns: &str, address: &str, port: u16) -> io::Re
     })
 }
 
+/// As [`fetch_udp`], again and again until there is an answer or 20 tries have been in vain.
+///
+/// For a start: a node's IPv6 address may be in duplicate address detection, and while it is, the
+/// node asks for nobody's hardware address with it. A question that got lost is repeated after a
+/// second.
+pub fn fetch_udp_at_last(
+    world: &World,
+    netns: &str,
+    address: &str,
+    port: u16,
+) -> io::Result<String> {
+    let ask = || fetch_udp(world, netns, address, port);
+    (1..20).fold(ask(), |answer, _| answer.or_else(|_| ask()))
+}
+
 /// Binds a port that was just let go of: a child of another thread, not past its exec yet, may still hold it.
 fn bind_again(own: &str) -> io::Result<UdpSocket> {
     let deadline = Instant::now() + Duration::from_secs(5);

@@ -1,5 +1,6 @@
 //! hostPorts in nftables, whichever way they are written: a rule for each in the reference plugins' table
-//! `cni_hostport`, an element of a map for each in ours. What is compared is where they lead to, and whose they are.
+//! `cni_hostport`, an element of a map for each in ours. What is compared is where they lead to, and whose
+//! they are.
 
 use serde_json::{Value, json};
 
@@ -45,8 +46,8 @@ fn rule(family: &str, words: &[&str]) -> Option<String> {
     Some(format!("{family} {host_ip}{protocol} {port} to {pod} of {}", owner.trim_matches('"')))
 }
 
-/// `elements = { 192.0.2.1 . tcp . 8080 comment "dnat name: net id: pod-a" : 10.88.0.2 . 80,`, perhaps without the
-/// address, perhaps in the middle of a list.
+/// `elements = { 192.0.2.1 . tcp . 8080 comment "dnat name: net id: pod-a" : 10.88.0.2 . 80,`, perhaps
+/// without the address, perhaps in the middle of a list.
 fn elements(family: &str, line: &str) -> Vec<String> {
     let list = line.trim().trim_start_matches("elements = {").trim_end_matches('}');
     let one = |element: &str| {

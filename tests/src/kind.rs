@@ -148,6 +148,9 @@ impl Cluster {
         let docker = DockerProxy::start(&world, HOST, 8080, &container);
         let this = Self { world, kind, plugins: plugins.clone(), _docker: docker };
         this.sync_kube_proxy(CONTROLLER_ADDRESS, true);
+        if kind.backend == "nftables" {
+            this.count_host_ports();
+        }
         this
     }
 

@@ -28,6 +28,7 @@ mod visit;
 mod world;
 
 pub mod configs;
+pub mod docs;
 pub mod kind;
 pub mod reference;
 pub mod vm;
@@ -36,7 +37,8 @@ pub use binaries::{Plugins, conflist_program, tool, workspace};
 pub use chain::{Chain, Pod, call, call_with};
 pub use compare::{Difference, differences, matches_pattern};
 pub use daemon::Daemon;
-pub use echo::{Response, TcpEcho, UdpEcho, UdpStream, answers, fetch, fetch_udp, request};
+pub use echo::{Response, TcpEcho, UdpEcho, UdpStream, answers, fetch, fetch_udp};
+pub use echo::{fetch_udp_at_last, request};
 pub use normalise::Normaliser;
 pub use process::{Cmd, Output, search_path};
 pub use suite::{Known, Needs, Suite, panic_message};

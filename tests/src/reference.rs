@@ -197,24 +197,33 @@ impl Replay<'_> {
 pub struct Accepted {
     case: String,
     path: String,
+    /// The values on both sides, if they are told: null where there is none.
+    expected: Option<Value>,
+    found: Option<Value>,
     reason: String,
     used: AtomicBool,
 }
 
 impl Accepted {
-    /// Reads a list of objects with the keys `case`, `path` (patterns) and `reason`.
+    /// Reads a list of objects with the keys `case`, `path` (patterns) and `reason`, and perhaps
+    /// `expected` and `found`.
     #[must_use]
-    pub fn load(path: &Path) -> Vec<Self> {
-        let text = fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    pub fn load(file: &Path) -> Vec<Self> {
+        let text = fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
         let list: Vec<Map<String, Value>> =
-            serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
         let entry = |entry: Map<String, Value>| {
             let field = |name: &str| match entry.get(name) {
                 Some(Value::String(text)) if !text.is_empty() => text.clone(),
-                _ => panic!("{}: an entry without {name}", path.display()),
+                _ => panic!("{}: an entry without {name}", file.display()),
             };
             let (case, path, reason) = (field("case"), field("path"), field("reason"));
-            Self { case, path, reason, used: AtomicBool::new(false) }
+            let known = ["case", "path", "expected", "found", "reason"];
+            if let Some(key) = entry.keys().find(|key| !known.contains(&key.as_str())) {
+                panic!("{}: an entry with {key}", file.display());
+            }
+            let (expected, found) = (entry.get("expected").cloned(), entry.get("found").cloned());
+            Self { case, path, expected, found, reason, used: AtomicBool::new(false) }
         };
         list.into_iter().map(entry).collect()
     }
@@ -222,8 +231,13 @@ impl Accepted {
     /// Whether this entry accepts a difference; an entry that did is a used one.
     #[must_use]
     pub fn accepts(&self, case: &str, difference: &Difference) -> bool {
-        let accepts =
-            matches_pattern(&self.case, case) && matches_pattern(&self.path, &difference.path);
+        let is_told = |told: &Option<Value>, value: &Option<Value>| {
+            told.as_ref().is_none_or(|told| told == value.as_ref().unwrap_or(&Value::Null))
+        };
+        let accepts = matches_pattern(&self.case, case)
+            && matches_pattern(&self.path, &difference.path)
+            && is_told(&self.expected, &difference.expected)
+            && is_told(&self.found, &difference.found);
         if accepts {
             self.used.store(true, Ordering::Relaxed);
         }

@@ -54,9 +54,9 @@ fn main() -> ExitCode {
         both("everybody_reaches_everybody_over_ipv6", None, everybody_reaches_everybody_over_ipv6);
         both("services_are_not_taken", None, services_are_not_taken);
         let go_fails = GO_COMES_FIRST.filter(|_| backend == "nftables");
-        // Not with rules of iptables beside a kube-proxy that has a table of its own: iptables cannot
-        // choose its priority either.
-        if (kube_proxy, backend) != ("nftables", "iptables") {
+        if (kube_proxy, backend) == ("nftables", "iptables") {
+            both("node_ports_are_taken", None, node_ports_are_taken);
+        } else {
             both("node_ports_are_not_taken", go_fails, node_ports_are_not_taken);
         }
         both("passing_packets_are_not_taken", None, passing_packets_are_not_taken);
@@ -234,6 +234,22 @@ fn node_ports_are_not_taken(kind: Kind, plugins: &Plugins) {
     }
     let thief = fetch(&cluster.world, HOST, "172.18.0.2:8081").unwrap();
     assert_eq!(thief, "thief 172.18.0.1", "a port that is free can be had");
+}
+
+/// Where rules of iptables are beside a kube-proxy that has a table of its own, they are: the chains
+/// of both have the same priority, which iptables cannot choose, and the younger ones come first.
+fn node_ports_are_taken(kind: Kind, plugins: &Plugins) {
+    let (cluster, _web) = cluster(kind, plugins);
+    let _nginx = cluster.ingress(CONTROLLER, Family::V4);
+    cluster.attach(CONTROL_PLANE, "thief", &[(31290, 80)]);
+    let _thief = TcpEcho::start(&cluster.world, "thief", "[::]:80", "thief");
+    for netns in [HOST, WORKER, CONTROL_PLANE, WEB_0] {
+        let answer = fetch(&cluster.world, netns, "172.18.0.2:31290").unwrap();
+        assert!(answer.starts_with("thief "), "{answer} to {netns}");
+    }
+    assert_eq!(cluster.by_node_port(), 0);
+    page(&cluster, HOST, "172.18.0.2:30946", CONTROLLER_ADDRESS);
+    assert_eq!(cluster.by_node_port(), 1, "another node port is the Service's");
 }
 
 /// CVE-2025-67499: what is for somebody else's port 80 goes there.

@@ -35,7 +35,8 @@ fn main() -> ExitCode {
         for first in backends.iter().flat_map(by) {
             let mut case_of = |backend: &str, name: &str, test: Test| {
                 let portmap = with(portmap(), &json!({"backend": backend}));
-                // Bursts of these last no whole number of microseconds, which the other has to make the same of.
+                // Bursts of these last no whole number of microseconds, which the other has to make the same
+                // of.
                 let network = [first.clone(), portmap, bandwidth(3, 7)];
                 let (ours, theirs) = (ours.clone(), theirs.clone());
                 let (kind, masquerade) = (&first["type"], &first["ipMasqBackend"]);
@@ -66,6 +67,9 @@ fn main() -> ExitCode {
             suite.case(&format!("{}::{name}", theirs.label), needs, move || test(&ours, &theirs));
         };
         case("both_share_a_directory", &needs, both_share_a_directory);
+        case("bandwidth::they_check_long_bursts_of_ours", &needs, long_bursts);
+        let by_us = |ours: &Plugins, theirs: &Plugins| long_bursts(theirs, ours);
+        case("bandwidth::we_check_long_bursts_of_theirs", &needs, by_us);
         let needs = Needs::plugins(&ours, &["tuning"]).and(&theirs, &["tuning"]);
         case("tuning::they_put_back_what_we_changed", &needs, put_back);
         case("tuning::we_put_back_what_they_changed", &needs, |it, theirs| put_back(theirs, it));
@@ -121,6 +125,23 @@ fn check(network: &[Value; 3], adder: &Plugins, checker: &Plugins) {
     chain.check(&pod);
     world.sh("pod-a", "ip route del default");
     assert!(chain.try_check(&pod).is_err(), "CHECK does not miss the default route");
+}
+
+/// One adds a pod with the burst that runtimes send when they are told none; CHECK by the other finds the
+/// same.
+fn long_bursts(adder: &Plugins, checker: &Plugins) {
+    for (ingress, egress) in [(10_000_000, 100_000), (4_999_999, 15_900_001)] {
+        let limits = json!({
+            "type": "bandwidth", "ingressRate": ingress, "ingressBurst": u32::MAX,
+            "egressRate": egress, "egressBurst": u32::MAX,
+        });
+        let world = World::new(&["pod-a"]);
+        let chain = Chain::new(&world, adder, &[bridge(&BOTH_FAMILIES), limits]);
+        let pod = Pod::new("pod-a");
+        chain.add(&pod);
+        chain.check(&pod);
+        chain.with(checker).check(&pod);
+    }
 }
 
 /// They add a pod, its namespace vanishes, and we are told no more than the names.

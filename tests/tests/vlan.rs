@@ -71,6 +71,11 @@ fn with_vlans(lack: Option<&str>) -> ExitCode {
         Some(Known::new("a failed ADD is not taken back", r#"right: "lo""#)),
         an_add_that_fails_leaves_nothing,
     );
+    both(
+        "the_gateway_comes_back_to_a_new_bridge",
+        Some(Known::new("the other end of its pair is left without a bridge", "No route to host")),
+        the_gateway_comes_back_to_a_new_bridge,
+    );
     let (ours, go) = (Plugins::ours(), Plugins::go());
     let needs = Needs::plugins(&ours, &ALL).and(&go, &ALL).lacking(lack);
     suite.case("takeover", &needs, move || {
@@ -314,14 +319,21 @@ fn an_add_that_fails_leaves_nothing(plugins: &Plugins) {
     let world = World::new(&["pod-a", "pod-b"]);
     let links = || world.sh(NODE, "ip -oneline link | cut -d: -f2");
     let (a, b) = (Pod::new("pod-a"), Pod::new("pod-b"));
-    // The last that an ADD does is to switch forwarding on.
+    // Nearly the last that an ADD does is to switch forwarding on.
     world.sh(NODE, "mount --bind /proc/sys /proc/sys; mount -o remount,ro,bind /proc/sys");
     let blue = gateway(&world, plugins, "blue", 100, "10.88.0.0/24");
-    let output = blue.try_add(&a).unwrap_err();
-    assert!(output.json()["msg"].to_string().contains("ip_forward"), "{output}");
+    let fails = || {
+        let output = blue.try_add(&a).unwrap_err();
+        assert!(output.json()["msg"].to_string().contains("ip_forward"), "{output}");
+    };
+    fails();
     assert_eq!(links().trim(), "lo");
+    // A bridge that was there goes on as it was.
+    world.sh(NODE, "ip link add cni0 type bridge");
+    fails();
+    assert!(world.sh(NODE, "ip -details link show cni0").contains("vlan_filtering 0"));
 
-    world.sh(NODE, "umount /proc/sys");
+    world.sh(NODE, "umount /proc/sys; ip link del cni0");
     blue.add(&a);
     let before = links();
     // Another gateway in the same VLAN, and nothing said of which gives way.
@@ -330,6 +342,31 @@ fn an_add_that_fails_leaves_nothing(plugins: &Plugins) {
     assert_eq!(error["code"], 102, "{error}");
     assert_eq!(links(), before);
     blue.check(&a);
+}
+
+/// Who deletes a bridge, to begin anew, leaves the pair that is the gateway of a VLAN.
+fn the_gateway_comes_back_to_a_new_bridge(plugins: &Plugins) {
+    let world = World::new(&["pod-a", "pod-b"]);
+    let (a, b) = (Pod::new("pod-a"), Pod::new("pod-b"));
+    let blue = gateway(&world, plugins, "blue", 100, "10.88.0.0/24");
+    blue.add(&a);
+    world.sh(NODE, "ip link del cni0");
+    blue.del(&a);
+    let result = blue.add(&b);
+    blue.check(&b);
+    let page = TcpEcho::start(&world, "pod-b", "0.0.0.0:80", "page");
+    let address = result["ips"][0]["address"].as_str().unwrap().replace("/24", ":80");
+    assert_eq!(fetch(&world, NODE, &address).unwrap(), "page 10.88.0.1");
+    drop(page);
+
+    // And stays without one if the ADD comes to nothing.
+    world.sh(NODE, "ip link del cni0; echo 0 > /proc/sys/net/ipv4/ip_forward");
+    blue.del(&b);
+    let links = || world.sh(NODE, "ip -oneline link | grep -o '^[^<]*'");
+    let before = links();
+    world.sh(NODE, "mount --bind /proc/sys /proc/sys; mount -o remount,ro,bind /proc/sys");
+    blue.try_add(&b).unwrap_err();
+    assert_eq!(links(), before);
 }
 
 fn a_node_changes_over(from: &Plugins, to: &Plugins) {

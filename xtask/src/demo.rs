@@ -199,7 +199,10 @@ fn example(path: &str, change: impl Fn(&mut Value)) -> Result<Network, DemoError
 
 /// A pod with ports of the node that lead to its own.
 fn attachment(id: &'static str, pod: &Machine, ports: &[(u16, u16)]) -> Attachment {
-    let mapping = |(host, own): &(u16, u16)| json!({"hostPort": host, "containerPort": own, "protocol": "tcp"});
+    let mapping = |ports: &(u16, u16)| {
+        let (host, own) = ports;
+        json!({"hostPort": host, "containerPort": own, "protocol": "tcp"})
+    };
     let (id, ifname) = (machine::identifier(id), machine::identifier("eth0"));
     let mut attachment = Attachment::new(id, ifname, Some(pod.netns()));
     let mappings = ports.iter().map(mapping).collect();

@@ -4,6 +4,7 @@ use crate::command::{self, Failure, cargo, read};
 use crate::conformance;
 use crate::deny::{self, Advisories};
 use crate::report::Counts;
+use crate::schema;
 use crate::tidy;
 
 /// The task.
@@ -28,6 +29,7 @@ pub(crate) fn check_all() -> Counts {
     check("clippy", component("clippy", "clippy").and_then(|()| clippy()));
     check("documentation", documentation());
     check("dependencies", deny::dependencies());
+    check("schemas", schema::compare());
     for (rule, offences) in tidy::rules() {
         check(rule, offences.and_then(|offences| tidy::verdict(&offences)));
     }

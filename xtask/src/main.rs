@@ -9,6 +9,7 @@ mod deny;
 mod lint;
 mod needs;
 mod report;
+mod schema;
 mod test;
 mod tidy;
 mod workspace;
@@ -36,6 +37,8 @@ enum Task {
     Demo(demo::Options),
     /// Check format, lints, documentation, dependencies and the tree's own rules
     Lint,
+    /// Write the JSON Schemas of conflist/schemas from the types that plugins read
+    Schema,
     /// Lint, then run unit, property and end-to-end tests, fetching what they need
     Test,
 }
@@ -56,6 +59,7 @@ fn run(task: &Task) -> Result<(), Failure> {
         Task::Build => build::run(),
         Task::Demo(options) => demo::run(options),
         Task::Lint => lint::run(),
+        Task::Schema => schema::write(),
         Task::Test => test::run(),
     }
 }

@@ -10,7 +10,7 @@ use crate::build::target_dir;
 use crate::command::{Failure, command, read, run};
 
 /// Files that must be there, and the Debian package that has each.
-const TOOLS: [(&str, &str); 19] = [
+const TOOLS: [(&str, &str); 22] = [
     ("/usr/sbin/iptables", "iptables"),
     ("/usr/sbin/nft", "nftables"),
     ("/usr/sbin/conntrack", "conntrack"),
@@ -18,6 +18,8 @@ const TOOLS: [(&str, &str); 19] = [
     ("/usr/sbin/tc", "iproute2"),
     ("/usr/sbin/nginx", "nginx"),
     ("/usr/bin/ping", "iputils-ping"),
+    ("/usr/sbin/firewalld", "firewalld"),
+    ("/usr/bin/dbus-daemon", "dbus-daemon"),
     ("/usr/bin/strace", "strace"),
     // For the benchmark.
     ("/usr/bin/iperf3", "iperf3"),
@@ -30,6 +32,7 @@ const TOOLS: [(&str, &str); 19] = [
     ("/usr/bin/curl", "curl"),
     // The package busybox has the same file, but not a static one.
     ("/usr/share/doc/busybox-static", "busybox-static"),
+    ("/usr/lib/python3/dist-packages/jsonschema/__init__.py", "python3-jsonschema"),
     // For tests/vm.
     ("/usr/bin/qemu-system-x86_64", "qemu-system-x86"),
     ("/usr/sbin/depmod", "kmod"),

@@ -8,16 +8,19 @@ use crate::workspace::{Dependency, Member, members, root};
 
 /// More lines than this make a file two files, unless there is a reason.
 const MAX_LINES: usize = 500;
+/// Columns of a line; rustfmt, which keeps to fewer, leaves comments and literals as they are.
+const MAX_COLUMNS: usize = 110;
 /// Longer files and why they are one.
 const LONG_FILES: [(&str, &str); 0] = [];
 
 /// Which room may use which others. What is not written here is a closed door.
-const DOORS: [(&str, &[&str]); 7] = [
+const DOORS: [(&str, &[&str]); 8] = [
     ("cni", &[]),
     ("kernel", &[]),
     ("plugins", &["cni", "kernel", "plugins"]),
     ("ipam", &["cni"]),
     ("conflist", &["cni"]),
+    ("schema", &["cni", "conflist", "ipam", "plugins"]),
     // Whoever checks the plugins' work does not share their code.
     ("tests", &[]),
     ("xtask", &["cni", "conflist", "kernel"]),
@@ -39,6 +42,7 @@ pub(crate) fn rules() -> Vec<(&'static str, Result<Offences, Failure>)> {
     vec![
         ("each file says what it is for", each_source(starts_with_its_purpose)),
         ("no file is too long", each_source(is_too_long)),
+        ("no line is too wide", each_source(is_too_wide)),
         ("no unfinished work", each_source(is_unfinished)),
         ("crates inherit the lints", manifests()),
         ("doors between crates", doors()),
@@ -62,6 +66,45 @@ fn is_too_long(path: &Path, text: &str) -> Option<String> {
     let lines = text.lines().count();
     let has_reason = LONG_FILES.iter().any(|(file, _)| Path::new(file) == path);
     (lines > MAX_LINES && !has_reason).then(|| format!("{lines} lines, over {MAX_LINES}"))
+}
+
+/// Lines of raw literals may have any width: these are what others say or read, line by line.
+fn is_too_wide(_: &Path, text: &str) -> Option<String> {
+    let mut raw = None;
+    for (line, number) in text.lines().zip(1..) {
+        let (mut has_raw, mut rest) = (raw.is_some(), line);
+        loop {
+            let end: String = if let Some(end) = raw.take() {
+                end
+            } else if let Some((end, content)) = raw_literal(rest) {
+                (has_raw, rest) = (true, content);
+                end
+            } else {
+                break;
+            };
+            let Some((_, after)) = rest.split_once(&end) else {
+                raw = Some(end);
+                break;
+            };
+            rest = after;
+        }
+        let columns = line.chars().count();
+        if columns > MAX_COLUMNS && !has_raw {
+            return Some(format!("line {number}: {columns} columns, over {MAX_COLUMNS}"));
+        }
+    }
+    None
+}
+
+/// The end of the first raw literal that begins in a line, and what follows its beginning.
+fn raw_literal(line: &str) -> Option<(String, &str)> {
+    line.char_indices().filter(|(_, c)| *c == 'r').find_map(|(at, _)| {
+        let is_word = line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_');
+        let after = line[at + 1..].trim_start_matches('#');
+        let hashes = &line[at + 1..line.len() - after.len()];
+        let content = after.strip_prefix('"')?;
+        (!is_word).then(|| (format!("\"{hashes}"), content))
+    })
 }
 
 fn is_unfinished(_: &Path, text: &str) -> Option<String> {
@@ -143,6 +186,19 @@ mod tests {
     fn a_long_file_offends() {
         assert_eq!(is_too_long(Path::new("a.rs"), &"\n".repeat(MAX_LINES)), None);
         assert!(is_too_long(Path::new("a.rs"), &"\n".repeat(MAX_LINES + 1)).is_some());
+    }
+
+    #[test]
+    fn a_wide_line_offends_unless_it_is_raw() {
+        let wide = "x".repeat(MAX_COLUMNS + 1);
+        let found = is_too_wide(Path::new("a.rs"), &format!("// y\n// {wide}\n"));
+        assert_eq!(found, Some("line 2: 114 columns, over 110".to_owned()));
+        assert_eq!(is_too_wide(Path::new("a.rs"), &"x".repeat(MAX_COLUMNS)), None);
+        assert_eq!(is_too_wide(Path::new("a.rs"), &"ü".repeat(MAX_COLUMNS)), None);
+        let raw = |rest: &str| format!("let a = r#\"one\n{wide} r\"\n{wide}\"#;\n{rest}\n");
+        assert_eq!(is_too_wide(Path::new("a.rs"), &raw("")), None);
+        assert!(is_too_wide(Path::new("a.rs"), &raw(&wide)).is_some());
+        assert!(is_too_wide(Path::new("a.rs"), &format!("for\"{wide}")).is_some());
     }
 
     #[test]

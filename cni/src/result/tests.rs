@@ -93,6 +93,19 @@ fn errors_name_the_key() {
     assert!(error.unwrap_err().msg.contains("ips[0].address"));
 }
 
+/// Go's `net.IP` reads it so, and templates of configurations come to it.
+#[test]
+fn an_empty_gateway_is_none() {
+    let result = json!({
+        "ips": [{"address": "10.0.0.2/24", "gateway": ""}], "routes": [{"dst": "0.0.0.0/0", "gw": ""}],
+    });
+    let result = Success::from_json(&result, Version::V1_0_0).unwrap();
+    assert_eq!((result.ips[0].gateway, result.routes[0].gw), (None, None));
+    let wrong = json!({"routes": [{"dst": "0.0.0.0/0", "gw": "10.0.0.1/24"}]});
+    let error = Success::from_json(&wrong, Version::V1_0_0).unwrap_err();
+    assert!(error.msg.contains("\"routes[0].gw\"") && error.msg.contains("10.0.0.1/24"), "{error}");
+}
+
 fn address() -> impl Strategy<Value = IpAddr> {
     prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)]
 }

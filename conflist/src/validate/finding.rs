@@ -38,7 +38,7 @@ pub enum Problem {
     Syntax(String),
     /// A key that has to be there is not.
     #[error("missing; {0}")]
-    Missing(&'static str),
+    Missing(String),
     /// Nobody reads this key.
     #[error("unknown{}", Meant(.0.as_deref()))]
     Unknown(Option<String>),
@@ -67,7 +67,10 @@ pub enum Problem {
     #[error("{0}")]
     Contradiction(String),
     /// The program is not there.
-    #[error("plugin {kind:?} is in none of the directories of CNI_PATH ({path}){}", Meant(suggestion.as_deref()))]
+    #[error(
+        "plugin {kind:?} is in none of the directories of CNI_PATH ({path}){}",
+        Meant(suggestion.as_deref())
+    )]
     NoProgram {
         /// The plugin's type.
         kind: String,

@@ -10,27 +10,13 @@ use super::finding::Problem;
 
 /// The rules of a plugin of a chain.
 pub(crate) fn plugin(checker: &mut Checker<'_>, kind: &str, node: &Node, path: &str) {
-    let has_mtu = ["bridge", "ptp", "tuning"].contains(&kind);
-    if has_mtu && matches!(number(node, "mtu"), Some(1..68)) {
-        let why = "is neither 0 nor at least 68, the smallest that IPv4 allows";
-        contradiction(checker, node, path, "mtu", why);
-    }
     match kind {
         "bridge" => bridge(checker, node, path),
         "portmap" => portmap(checker, node, path),
-        "tuning" => {
-            sysctl(checker, node, path);
-            from_root(checker, node, path, "dataDir");
-        }
+        "tuning" => from_root(checker, node, path, "dataDir"),
         "bandwidth" => {
             for (rate, burst) in [("ingressRate", "ingressBurst"), ("egressRate", "egressBurst")] {
                 both(checker, node, path, rate, burst);
-                for key in [rate, burst] {
-                    if matches!(number(node, key), Some(1..8)) {
-                        let why = "is neither 0 nor at least 8, the bits of one byte";
-                        contradiction(checker, node, path, key, why);
-                    }
-                }
             }
         }
         _ => {}
@@ -48,7 +34,7 @@ pub(crate) fn ipam(checker: &mut Checker<'_>, kind: &str, conf: &Node, node: &No
                 && node.get("ranges").is_none_or(|it| it.value.items().is_empty());
             if has_no_range && !capable("ipRanges") {
                 let why = "host-local hands out nothing without it";
-                checker.error(node.line, &join(path, "ranges"), Problem::Missing(why));
+                checker.error(node.line, &join(path, "ranges"), Problem::Missing(why.to_owned()));
             }
             ranges(checker, node, path);
             from_root(checker, node, path, "dataDir");
@@ -59,7 +45,11 @@ pub(crate) fn ipam(checker: &mut Checker<'_>, kind: &str, conf: &Node, node: &No
             if node.get("addresses").is_none() && !given {
                 let why =
                     "static has no address, unless \"ips\" is a capability or CNI_ARGS has IP";
-                checker.warning(node.line, &join(path, "addresses"), Problem::Missing(why));
+                checker.warning(
+                    node.line,
+                    &join(path, "addresses"),
+                    Problem::Missing(why.to_owned()),
+                );
             }
         }
         _ => {}
@@ -67,6 +57,9 @@ pub(crate) fn ipam(checker: &mut Checker<'_>, kind: &str, conf: &Node, node: &No
 }
 
 fn bridge(checker: &mut Checker<'_>, node: &Node, path: &str) {
+    if node.text_of("bridge").is_some_and(|name| name.len() > 15 && name.chars().count() <= 15) {
+        contradiction(checker, node, path, "bridge", "is longer than 15 bytes");
+    }
     if node.is_true("hairpinMode") && node.is_true("promiscMode") {
         contradiction(checker, node, path, "promiscMode", "does not go with hairpinMode");
     }
@@ -90,19 +83,6 @@ fn portmap(checker: &mut Checker<'_>, node: &Node, path: &str) {
     if node.get("markMasqBit").is_some() {
         let why = "does not go with markMasqBit: who marks, that chain or portmap?";
         contradiction(checker, node, path, "externalSetMarkChain", why);
-    }
-}
-
-fn sysctl(checker: &mut Checker<'_>, node: &Node, path: &str) {
-    let Some(sysctl) = node.get("sysctl") else { return };
-    for member in sysctl.value.members() {
-        let mut parts = member.key.split(['.', '/']);
-        let in_net = parts.next() == Some("net") && parts.clone().next().is_some();
-        if !in_net || parts.any(str::is_empty) {
-            let why = "is not below net.: a container's network has no others";
-            let key = join(&join(path, "sysctl"), &member.key);
-            checker.error(member.line, &key, Problem::Contradiction(why.into()));
-        }
     }
 }
 
@@ -132,10 +112,6 @@ fn ranges(checker: &mut Checker<'_>, ipam: &Node, path: &str) {
     let sets = ipam.get("ranges").map_or(&[][..], |it| it.value.items());
     for (index, set) in sets.iter().enumerate() {
         let path = format!("{}[{index}]", join(path, "ranges"));
-        if matches!(&set.content, Content::List(ranges) if ranges.is_empty()) {
-            let why = "is empty: it has no address to hand out".to_owned();
-            checker.error(set.line, &path, Problem::Contradiction(why));
-        }
         for (index, range) in set.items().iter().enumerate() {
             read(checker, range, format!("{path}[{index}]"));
         }
@@ -153,6 +129,8 @@ fn range<'a>(checker: &mut Checker<'_>, node: &'a Node, path: String) -> Option<
     let member = node.get("subnet")?;
     let subnet: Cidr = member.value.text()?.parse().ok()?;
     if subnet.network() != subnet {
+        let why = format!("is not a network without host bits, such as {}", subnet.network());
+        checker.error(member.line, &join(&path, "subnet"), Problem::Contradiction(why));
         return None;
     }
     let longest = if subnet.is_ipv4() { 30 } else { 126 };

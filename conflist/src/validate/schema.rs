@@ -1,135 +1,325 @@
-//! What may stand under a key.
+//! The JSON Schemas that the plugins' types give (`schemas/conflist.json`), read as far as those
+//! go: a test holds that nothing else stands in them.
 
-use std::net::IpAddr;
+use std::sync::LazyLock;
 
-use cni::{Cidr, Mac, NetworkName, Version};
+use regex_lite::Regex;
+use serde_json::Value;
 
-/// A key that somebody reads.
-#[derive(Debug)]
-pub(crate) struct Key {
-    pub(crate) name: &'static str,
-    pub(crate) shape: Shape,
-    /// Why it has to be there, if it has to.
-    pub(crate) required: Option<&'static str>,
-}
+use super::document::{Content, Node};
+use super::finding::Problem;
+use super::suggest::nearest;
 
-impl Key {
-    /// A key that may be absent.
-    pub(crate) const fn new(name: &'static str, shape: Shape) -> Self {
-        Self { name, shape, required: None }
+static ROOT: LazyLock<Value> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("../../schemas/conflist.json")).unwrap_or_default()
+});
+
+/// What is said of a value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Schema(&'static Value);
+
+impl Schema {
+    /// That of a list of plugins.
+    pub(crate) fn list() -> Self {
+        Self::definition("list")
     }
 
-    /// A key that has to be there, and why.
-    pub(crate) const fn required(name: &'static str, shape: Shape, why: &'static str) -> Self {
-        Self { name, shape, required: Some(why) }
+    /// That of a lone plugin, which is a network at the same time.
+    pub(crate) fn lone() -> Self {
+        Self::definition("lone")
     }
-}
 
-/// What a value has to look like.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Shape {
-    /// Anything.
-    Any,
-    /// `true` or `false`.
-    Bool,
-    /// The same; libcni takes it as text too.
-    BoolOrText,
-    /// Any text.
-    Text,
-    /// A text of a form.
-    Form(Form),
-    /// One of some texts.
-    OneOf(&'static [&'static str]),
-    /// A whole number, from and to.
-    Number(i128, i128),
-    /// A list of such values.
-    List(&'static Shape),
-    /// An object with these keys.
-    Object(&'static [Key]),
-    /// An object with any keys and such values.
-    Map(&'static Shape),
-}
+    /// That of a plugin, whichever its type is.
+    pub(crate) fn plugin() -> Self {
+        Self::definition("plugin")
+    }
 
-/// The form of a text.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Form {
-    /// `10.88.0.1`
-    Address,
-    /// `10.88.0.2/16`
-    AddressInNetwork,
-    /// `10.88.0.0/16`
-    Network,
-    /// `c2:11:22:33:44:55`
-    Mac,
-    /// The name of an interface.
-    Interface,
-    /// The name of a network.
-    NetworkName,
-    /// A version of the specification.
-    Version,
-    /// Three numbers between dots.
-    AnyVersion,
-    /// The name of a file.
-    FileName,
-}
+    /// The capabilities that are known, each with a schema.
+    pub(crate) fn capabilities() -> Self {
+        Self::definition("Capabilities")
+    }
 
-impl Shape {
+    fn definition(name: &str) -> Self {
+        Self(&ROOT["definitions"][name])
+    }
+
+    /// The types of plugins, or of IPAM plugins, that have keys of their own here.
+    pub(crate) fn types(of_ipam: bool) -> impl Iterator<Item = &'static str> + Clone {
+        let name = if of_ipam { "Ipam" } else { "plugin" };
+        let kind = &ROOT["definitions"][name]["properties"]["type"];
+        texts(&kind["anyOf"][0]["enum"])
+    }
+
+    /// All that has to be true of this value.
+    pub(crate) fn of(self, node: &Node) -> Vec<Self> {
+        if node.content == Content::Null && self.allows_null() {
+            return Vec::new();
+        }
+        let mut all = vec![self.referred()];
+        let mut at = 0;
+        while let Some(Self(schema)) = all.get(at).copied() {
+            let parts = schema["allOf"].as_array().into_iter().flatten();
+            all.extend(parts.filter_map(|part| match part.get("if") {
+                None => Some(Self(part).referred()),
+                Some(condition) => holds(condition, node).then(|| Self(&part["then"]).referred()),
+            }));
+            at += 1;
+        }
+        all
+    }
+
+    /// Follows a reference, and the one alternative that is not `null` or a proposal.
+    fn referred(self) -> Self {
+        let Self(schema) = self;
+        let name = schema["$ref"].as_str().and_then(|it| it.strip_prefix("#/definitions/"));
+        let alternatives = schema["anyOf"].as_array().filter(|_| schema.get("type").is_none());
+        let one = alternatives.into_iter().flatten().rfind(|it| it["type"] != "null");
+        match (name, one) {
+            (Some(name), _) => Self::definition(name).referred(),
+            (None, Some(one)) => Self(one).referred(),
+            (None, None) => self,
+        }
+    }
+
+    fn allows_null(self) -> bool {
+        let alternatives = self.0["anyOf"].as_array();
+        alternatives.is_some_and(|them| them.iter().any(|it| it["type"] == "null"))
+    }
+
+    /// The keys of an object.
+    pub(crate) fn keys(self) -> impl Iterator<Item = &'static str> + Clone {
+        self.0["properties"].as_object().into_iter().flat_map(|it| it.keys().map(String::as_str))
+    }
+
+    /// What is said of the value under a key, upper and lower case being the same.
+    pub(crate) fn property(self, key: &str) -> Option<Self> {
+        let name = self.keys().find(|name| name.eq_ignore_ascii_case(key))?;
+        Some(Self(&self.0["properties"][name]))
+    }
+
+    /// The keys that an object has to have.
+    pub(crate) fn required(self, node: &Node) -> impl Iterator<Item = &'static str> {
+        let not_empty = !node.members().is_empty();
+        let more = &self.0["then"]["required"];
+        texts(&self.0["required"]).chain(texts(more).filter(move |_| not_empty))
+    }
+
+    /// What is said of the values under all other keys.
+    pub(crate) fn others(self) -> Option<Self> {
+        self.0.get("additionalProperties").filter(|it| it.is_object()).map(Self)
+    }
+
+    /// Whether nobody else reads keys of this object.
+    pub(crate) fn is_closed(self) -> bool {
+        self.is_type("object") && self.0.get("additionalProperties").is_none()
+    }
+
+    /// Whether the value is the runtime's to write.
+    pub(crate) fn is_read_only(self) -> bool {
+        self.0["readOnly"] == true
+    }
+
+    /// What is said of the items of a list.
+    pub(crate) fn items(self) -> Option<Self> {
+        self.0.get("items").map(Self)
+    }
+
+    /// What the key is for, as part of a sentence.
+    pub(crate) fn purpose(self) -> String {
+        let text = self.0["description"].as_str().unwrap_or_default().trim_end_matches('.');
+        let mut characters = text.chars();
+        characters.next().map(|it| it.to_ascii_lowercase()).into_iter().chain(characters).collect()
+    }
+
+    /// What is wrong with a value, what stands in it aside.
+    pub(crate) fn refuses(self, node: &Node) -> Option<Problem> {
+        let fits = match &node.content {
+            Content::Null => self.is_type("null"),
+            Content::Bool(_) => self.is_type("boolean"),
+            Content::Number(_) => self.is_type("integer"),
+            Content::Text(_) => self.is_type("string") || self.0.get("enum").is_some(),
+            Content::List(_) => self.is_type("array"),
+            Content::Object(_) => self.is_type("object"),
+        };
+        if !fits && (self.0.get("type").is_some() || self.0.get("enum").is_some()) {
+            return Some(Problem::Type { expected: self.what(), found: node.what() });
+        }
+        match &node.content {
+            Content::Text(text) => self.refuses_text(text),
+            Content::Number(text) => self.refuses_number(text),
+            Content::List(items) if items.is_empty() && self.0.get("minItems").is_some() => {
+                Some(Problem::Contradiction("is empty".to_owned()))
+            }
+            _ => None,
+        }
+    }
+
+    fn refuses_text(self, text: &str) -> Option<Problem> {
+        let value = |expected: String, suggestion: Option<String>| {
+            Some(Problem::Value { expected, found: format!("{text:?}"), suggestion })
+        };
+        if self.0.get("enum").is_some() {
+            let words = texts(&self.0["enum"]);
+            if words.clone().any(|word| word == text) {
+                return None;
+            }
+            let words = words.filter(|word| !word.is_empty());
+            let meant = nearest(text, words.clone()).map(str::to_owned);
+            return value(format!("one of {}", words.collect::<Vec<_>>().join(", ")), meant);
+        }
+        let pattern = Regex::new(self.0["pattern"].as_str()?).ok()?;
+        if pattern.is_match(text) { None } else { value(self.form(), None) }
+    }
+
+    /// What a text is to be that matches the pattern.
+    fn form(self) -> String {
+        let message = self.0["patternErrorMessage"].as_str().unwrap_or_default();
+        message.strip_prefix("is not ").unwrap_or(message).to_owned()
+    }
+
+    fn refuses_number(self, text: &str) -> Option<Problem> {
+        let ranges = self.ranges();
+        let fits = |number: i128| ranges.iter().any(|(from, to)| (*from..=*to).contains(&number));
+        if ranges.is_empty() || text.parse().is_ok_and(fits) {
+            return None;
+        }
+        let range = |(from, to): &(i128, i128)| {
+            if from == to {
+                return from.to_string();
+            }
+            format!("a whole number from {from} to {to}")
+        };
+        let expected = ranges.iter().map(range).collect::<Vec<_>>().join(" or ");
+        Some(Problem::Value { expected, found: text.to_owned(), suggestion: None })
+    }
+
+    /// The numbers that are allowed, from and to.
+    fn ranges(self) -> Vec<(i128, i128)> {
+        let range = |schema: &Value| {
+            let limit = |key: &str| {
+                let limit = schema.get(key).or_else(|| schema.get("const"))?;
+                limit.as_i64().map(i128::from).or_else(|| limit.as_u64().map(i128::from))
+            };
+            Some((limit("minimum")?, limit("maximum")?))
+        };
+        let alternatives = self.0["anyOf"].as_array().into_iter().flatten();
+        range(self.0).into_iter().chain(alternatives.filter_map(range)).collect()
+    }
+
+    /// What a name among keys that are not listed is to be.
+    pub(crate) fn refuses_name(self, name: &str) -> Option<Problem> {
+        let names = Self(self.0.get("propertyNames")?);
+        names.refuses_text(name)?;
+        Some(Problem::Contradiction(format!("is not {}", names.form())))
+    }
+
+    fn is_type(self, name: &str) -> bool {
+        match &self.0["type"] {
+            Value::Array(types) => types.iter().any(|it| it == name),
+            other => other == name,
+        }
+    }
+
     /// What it is, for a message.
-    pub(crate) fn what(&self) -> String {
-        match self {
-            Self::Any => "anything".into(),
-            Self::Bool | Self::BoolOrText => "true or false".into(),
-            Self::Text | Self::Form(_) | Self::OneOf(_) => "a text".into(),
-            Self::Number(..) => "a number".into(),
-            Self::List(Self::List(_)) => "a list of lists".into(),
-            Self::List(Self::Object(_)) => "a list of objects".into(),
-            Self::List(Self::Number(..)) => "a list of numbers".into(),
-            Self::List(_) => "a list of texts".into(),
-            Self::Object(_) | Self::Map(_) => "an object".into(),
-        }
+    fn what(self) -> String {
+        let of_items = |items: Self| match items {
+            _ if items.is_type("array") => "a list of lists",
+            _ if items.is_type("object") => "a list of objects",
+            _ => "a list of texts",
+        };
+        let what = match self {
+            _ if self.is_type("boolean") => "true or false",
+            _ if self.is_type("integer") => "a number",
+            _ if self.is_type("array") => {
+                self.items().map_or("a list", |it| of_items(it.referred()))
+            }
+            _ if self.is_type("object") => "an object",
+            _ => "a text",
+        };
+        what.to_owned()
     }
 }
 
-impl Form {
-    /// Whether a text has this form. Where Go reads nothing from an empty text, so do we.
-    pub(crate) fn fits(self, text: &str) -> bool {
-        match self {
-            Self::Address | Self::Mac if text.is_empty() => true,
-            Self::Address => text.parse::<IpAddr>().is_ok(),
-            Self::AddressInNetwork => text.parse::<Cidr>().is_ok(),
-            Self::Network => text.parse::<Cidr>().is_ok_and(|cidr| cidr.network() == cidr),
-            Self::Mac => text.parse::<Mac>().is_ok(),
-            Self::Interface => text.parse::<cni::IfName>().is_ok(),
-            Self::NetworkName => text.parse::<NetworkName>().is_ok(),
-            Self::Version => !text.is_empty() && text.parse::<Version>().is_ok(),
-            Self::AnyVersion => {
-                let numbers: Vec<&str> = text.split('.').collect();
-                numbers.len() == 3 && numbers.iter().all(|number| number.parse::<u32>().is_ok())
-            }
-            Self::FileName => {
-                !text.is_empty() && !text.contains('/') && text != "." && text != ".."
-            }
-        }
-    }
+fn texts(list: &'static Value) -> impl Iterator<Item = &'static str> + Clone {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str)
+}
 
-    /// What it is, for a message: `… is not …`.
-    pub(crate) fn what(self) -> String {
-        match self {
-            Self::Address => "an address, such as 10.88.0.1 or fd00:88::1".into(),
-            Self::AddressInNetwork => {
-                "an address with a prefix length, such as 10.88.0.2/16 or fd00:88::2/64".into()
+/// Whether a condition of a schema is true of a value: keys that are there, and texts.
+fn holds(condition: &Value, node: &Node) -> bool {
+    if let Some(text) = condition.get("const") {
+        return node.text().is_some() && node.text() == text.as_str();
+    }
+    let there = |key: &Value| key.as_str().is_some_and(|key| node.get(key).is_some());
+    let fits = |(key, inner): (&String, &Value)| {
+        node.get(key).is_none_or(|member| holds(inner, &member.value))
+    };
+    condition["required"].as_array().is_none_or(|keys| keys.iter().all(there))
+        && condition["properties"].as_object().is_none_or(|them| them.iter().all(fits))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is read here, and what is there for people and editors.
+    const READ: [&str; 22] = [
+        "$ref",
+        "additionalProperties",
+        "allOf",
+        "anyOf",
+        "const",
+        "definitions",
+        "enum",
+        "if",
+        "items",
+        "maximum",
+        "minItems",
+        "minProperties",
+        "minimum",
+        "pattern",
+        "patternErrorMessage",
+        "properties",
+        "propertyNames",
+        "readOnly",
+        "required",
+        "then",
+        "type",
+        "description",
+    ];
+    const TOLD: [&str; 3] = ["default", "enumDescriptions", "title"];
+
+    #[test]
+    fn nothing_is_said_that_is_not_read() {
+        fn look(schema: &Value, is_root: bool) {
+            for (keyword, value) in schema.as_object().into_iter().flatten() {
+                let of_root = ["$comment", "$id", "$schema", "else", "not"];
+                let known = READ.contains(&keyword.as_str())
+                    || TOLD.contains(&keyword.as_str())
+                    || is_root && of_root.contains(&keyword.as_str());
+                assert!(known, "{keyword} in {schema}");
+                match (keyword.as_str(), value) {
+                    // The root tells by its keys what a file's name tells here.
+                    ("if", _) if is_root => {}
+                    ("properties" | "definitions", Value::Object(inner)) => {
+                        for it in inner.values() {
+                            look(it, false);
+                        }
+                    }
+                    ("allOf" | "anyOf", Value::Array(inner)) => {
+                        for it in inner {
+                            look(it, false);
+                        }
+                    }
+                    ("pattern", pattern) => {
+                        assert!(Regex::new(pattern.as_str().unwrap()).is_ok(), "{pattern}");
+                        assert!(schema.get("patternErrorMessage").is_some(), "{schema}");
+                    }
+                    (_, Value::Object(_)) => look(value, false),
+                    _ => {}
+                }
             }
-            Self::Network => "a network without host bits, such as 10.88.0.0/16".into(),
-            Self::Mac => "an Ethernet address, such as c2:11:22:33:44:55".into(),
-            Self::Interface => {
-                "the name of an interface: at most 15 bytes, no '/', ':' or space".into()
-            }
-            Self::NetworkName => {
-                "a name: letters, digits, '_', '.' and '-', beginning with a letter or digit".into()
-            }
-            Self::Version => format!("a known version: {}", Version::list()),
-            Self::AnyVersion => "a version: three numbers between dots".into(),
-            Self::FileName => "the name of a program".into(),
         }
+        assert!(ROOT["definitions"]["list"].is_object());
+        look(&ROOT, true);
     }
 }

@@ -114,7 +114,8 @@ fn either_detaches_what_the_other_attached() {
 fn both_keep_the_same_text() {
     let printed = on_a_node(
         "
-        export CNI_ARGS='IgnoreUnknown=1;K8S_POD_NAME=web' CAP_ARGS='{\"mac\":\"c2:00:00:00:00:01\",\"x\":[1]}'
+        export CNI_ARGS='IgnoreUnknown=1;K8S_POD_NAME=web' \
+        CAP_ARGS='{\"mac\":\"c2:00:00:00:00:01\",\"x\":[1]}'
         for program in $conflist $cnitool; do
             $program add bridge $pod >/dev/null
             stat -c '%a %n' /var/lib/cni/results /var/lib/cni/results/*

@@ -55,7 +55,11 @@ fn cnitools_environment() {
     let result: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(result, json!({"cniVersion": "1.0.0", "interfaces": [{"name": "third"}]}));
     assert_eq!(sandbox.results(), ["net-cnitool-a145bc1ace582bff43bd-net1"]);
-    expect!["ADD first cnitool-a145bc1ace582bff43bd net1 netns=/run/netns/a args=IgnoreUnknown=1;A=b path=$SANDBOX/bin"].assert_eq(sandbox.calls().lines().next().unwrap());
+    assert_eq!(
+        sandbox.calls().lines().next().unwrap(),
+        "ADD first cnitool-a145bc1ace582bff43bd net1 netns=/run/netns/a args=IgnoreUnknown=1;A=b \
+         path=$SANDBOX/bin"
+    );
 
     // What is set to nothing is not set.
     let output = conflist(&sandbox)

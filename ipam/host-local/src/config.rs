@@ -18,7 +18,8 @@ pub const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";
 /// broken the ranges meanwhile: these two need [`Config::data_dir`] and no more.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
-pub struct Config(Value);
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Config(#[cfg_attr(feature = "schema", schemars(with = "Keys"))] Value);
 
 /// What an ADD, a CHECK or a STATUS is about, everything validated.
 #[derive(Clone, Debug)]
@@ -45,63 +46,104 @@ pub struct NamedSet {
 }
 
 #[derive(Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 struct Keys {
+    /// What to hand out.
     ipam: IpamKeys,
+    /// What the runtime adds.
     runtime_config: RuntimeKeys,
+    /// Arguments of the administrator's.
     args: ArgsKeys,
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 struct IpamKeys {
+    /// The network of one more set of one range, the old style.
     subnet: Option<Cidr>,
+    /// The first address to give out; by default the one after the network's own.
     #[serde(deserialize_with = "cni::address_or_nothing")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::Address>"))]
     range_start: Option<IpAddr>,
+    /// The last address to give out; by default the last one, in IPv4 that before the broadcast address.
     #[serde(deserialize_with = "cni::address_or_nothing")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::Address>"))]
     range_end: Option<IpAddr>,
+    /// The gateway of the result, which is never given out; by default the one after the network's own.
     #[serde(deserialize_with = "cni::address_or_nothing")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::Address>"))]
     gateway: Option<IpAddr>,
+    /// The sets, of each of which an interface gets one address; the second range of a set is used when the
+    /// first is full.
+    #[cfg_attr(feature = "schema", schemars(inner(length(min = 1))))]
     ranges: Vec<Vec<RangeKeys>>,
+    /// Routes, passed on in the result.
     routes: Vec<Route>,
+    /// A file in the format of resolv.conf(5), for `dns` of the result.
     resolv_conf: PathBuf,
+    /// Whether leases from before the last boot may be given to others when a set is exhausted.
     reclaim_after_reboot: bool,
+    /// Where the directory of the network is.
+    #[cfg_attr(feature = "schema", schemars(extend("default" = DEFAULT_DATA_DIR)))]
+    #[allow(dead_code, reason = "only its type is asked for: Config::data_dir reads it, alone")]
+    data_dir: PathBuf,
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 struct RangeKeys {
+    /// The network that the range is part of.
     subnet: Cidr,
+    /// The first address to give out; by default the one after the network's own.
     #[serde(default, deserialize_with = "cni::address_or_nothing")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::Address>"))]
     range_start: Option<IpAddr>,
+    /// The last address to give out; by default the last one, in IPv4 that before the broadcast address.
     #[serde(default, deserialize_with = "cni::address_or_nothing")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::Address>"))]
     range_end: Option<IpAddr>,
+    /// The gateway of the result, which is never given out; by default the one after the network's own.
     #[serde(default, deserialize_with = "cni::address_or_nothing")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::Address>"))]
     gateway: Option<IpAddr>,
 }
 
 #[derive(Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct RuntimeKeys {
+    /// Sets that go before those of the configuration.
     #[serde(rename = "ipRanges")]
+    #[cfg_attr(feature = "schema", schemars(inner(length(min = 1))))]
     ip_ranges: Vec<Vec<RangeKeys>>,
+    /// Addresses to give out, one of a set.
     ips: Vec<RequestedAddress>,
 }
 
 #[derive(Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct ArgsKeys {
+    /// Those for plugins.
     cni: CniArgsKeys,
 }
 
 #[derive(Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct CniArgsKeys {
+    /// Addresses to give out, one of a set.
     ips: Vec<RequestedAddress>,
 }
 
 /// An address that a runtime asks for; it may bring a prefix, which the subnet knows better.
-struct RequestedAddress(IpAddr);
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+struct RequestedAddress(
+    #[cfg_attr(feature = "schema", schemars(with = "cni::schema::AddressOrCidr"))] IpAddr,
+);
 
 impl Default for IpamKeys {
     fn default() -> Self {
@@ -114,6 +156,7 @@ impl Default for IpamKeys {
             routes: Vec::new(),
             resolv_conf: PathBuf::new(),
             reclaim_after_reboot: true,
+            data_dir: PathBuf::new(),
         }
     }
 }
@@ -136,7 +179,6 @@ impl Config {
     /// Errors: code 7, naming the key; code 4 for `CNI_ARGS`.
     pub fn plan(&self, version: Version, args: &Args) -> Result<Plan, Error> {
         let keys: Keys = json::read(&self.0)?;
-        self.data_dir()?;
         let mut requested = requested_by_args(args)?.into_iter().collect::<Vec<_>>();
         requested.extend(keys.args.cni.ips.iter().map(|ip| ip.0));
         requested.extend(keys.runtime_config.ips.iter().map(|ip| ip.0));

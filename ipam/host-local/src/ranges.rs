@@ -23,7 +23,10 @@ pub struct RangeSet(Vec<Range>);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
     /// Nothing is left of a /31 or /32 after network, broadcast and gateway.
-    #[error("{0} is too small to hand out addresses of, give it a prefix of /{longest} or shorter", longest = if .0.is_ipv4() { 30 } else { 126 })]
+    #[error(
+        "{0} is too small to hand out addresses of, give it a prefix of /{longest} or shorter",
+        longest = if .0.is_ipv4() { 30 } else { 126 }
+    )]
     TooSmall(Cidr),
     /// The address of a host in place of a network.
     #[error("{0} has host bits set, the network is {network}", network = .0.network())]

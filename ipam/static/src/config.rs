@@ -7,38 +7,54 @@ use serde::Deserialize;
 
 /// The keys that are read.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Config {
+    /// What to give out.
     ipam: Option<IpamKeys>,
+    /// What the runtime adds; goes before all others.
     runtime_config: Requested,
+    /// Arguments of the administrator's.
     args: ArgsKeys,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct IpamKeys {
+    /// The addresses.
     addresses: Vec<AddressKeys>,
+    /// Routes, passed on in the result.
     routes: Vec<Route>,
+    /// Name resolution, passed on in the result.
     dns: Dns,
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct AddressKeys {
+    /// The address that the container gets, with the length of its network's prefix.
     address: Cidr,
+    /// Its gateway, of the same family.
     #[serde(default, deserialize_with = "cni::address_or_nothing")]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::Address>"))]
     gateway: Option<IpAddr>,
 }
 
 /// What a runtime asks for.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct Requested {
+    /// Addresses in place of those of the configuration.
     ips: Vec<Cidr>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct ArgsKeys {
+    /// Those for plugins; go before those of the configuration.
     cni: Requested,
 }
 

@@ -69,8 +69,9 @@ impl Changes {
         self.all.push(Change::AddRule { table, chain, place, rule, owner: None });
     }
 
-    /// Adds a rule with its owner's name on it, at most 253 bytes, which `iptables` neither shows nor compares:
-    /// `-C` and `-D` find the rule without it. The legacy variant has no room for that and drops it.
+    /// Adds a rule with its owner's name on it, at most 253 bytes, which `iptables` neither shows nor
+    /// compares: `-C` and `-D` find the rule without it. The legacy variant has no room for that and drops
+    /// it.
     pub fn add_owned_rule(
         &mut self,
         table: impl Into<Table>,

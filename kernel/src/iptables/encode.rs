@@ -35,7 +35,8 @@ impl Rule {
         out
     }
 
-    /// `NFTA_RULE_COMPAT`: the protocol, and whether it is inverted, by which `x_tables` checks its extensions.
+    /// `NFTA_RULE_COMPAT`: the protocol, and whether it is inverted, by which `x_tables` checks its
+    /// extensions.
     pub(crate) fn compat(&self) -> (u32, u32) {
         const NFT_RULE_COMPAT_F_INV: u32 = 1 << 1;
         match self.protocol {

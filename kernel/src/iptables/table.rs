@@ -109,8 +109,8 @@ pub struct OwnedRule {
     pub handle: u64,
     /// What it says.
     pub rule: Rule,
-    /// What [`Changes::add_owned_rule`](super::Changes::add_owned_rule) put on it, which no version of iptables
-    /// shows or compares; always none in the legacy variant, whose rules have no room for it.
+    /// What [`Changes::add_owned_rule`](super::Changes::add_owned_rule) put on it, which no version of
+    /// iptables shows or compares; always none in the legacy variant, whose rules have no room for it.
     pub owner: Option<String>,
 }
 

@@ -103,13 +103,14 @@ fn rules_of_portmap() {
             .matching(Match::Mark(Is::equal(bits))),
     );
     check(
-        "iptables -t nat -A CHAIN -m comment --comment \"CNI portfwd masquerade mark\" -j MARK --set-xmark 0x2000/0x2000",
+        "iptables -t nat -A CHAIN -m comment --comment \"CNI portfwd masquerade mark\" -j MARK --set-xmark \
+         0x2000/0x2000",
         &Rule::to(Target::Mark(bits)).comment("CNI portfwd masquerade mark"),
     );
     let ports = vec![Ports::from(8080), Ports::from(8443)];
     check(
-        "iptables -t nat -A CHAIN -m comment --comment 'dnat name: \"testnet\" id: \"pod-a\"' -m multiport -p tcp \
-         --destination-ports 8080,8443 -j NEXT",
+        "iptables -t nat -A CHAIN -m comment --comment 'dnat name: \"testnet\" id: \"pod-a\"' -m multiport \
+         -p tcp --destination-ports 8080,8443 -j NEXT",
         &Rule::jump("NEXT")
             .protocol(TCP)
             .comment("dnat name: \"testnet\" id: \"pod-a\"")
@@ -138,8 +139,8 @@ fn rules_of_firewall() {
     );
     let comment = "CNI firewall plugin rules (ingressPolicy: isolated)";
     check(
-        "iptables -t filter -A CHAIN -i cni0 ! -o cni0 -j NEXT -m comment --comment \"CNI firewall plugin rules \
-         (ingressPolicy: isolated)\"",
+        "iptables -t filter -A CHAIN -i cni0 ! -o cni0 -j NEXT -m comment --comment \"CNI firewall plugin \
+         rules (ingressPolicy: isolated)\"",
         &Rule {
             in_interface: Some(Is::equal("cni0".into())),
             out_interface: Some(Is::not("cni0".into())),
@@ -152,20 +153,24 @@ fn rules_of_firewall() {
 fn rules_of_masquerade() {
     let comment = "name: \"testnet\" id: \"pod-a\"";
     check(
-        "iptables -t nat -A CHAIN -s 10.88.0.2 -j NEXT -m comment --comment 'name: \"testnet\" id: \"pod-a\"'",
+        "iptables -t nat -A CHAIN -s 10.88.0.2 -j NEXT -m comment --comment 'name: \"testnet\" id: \
+         \"pod-a\"'",
         &Rule::jump("NEXT").source(net("10.88.0.2/32")).comment(comment),
     );
     check(
-        "iptables -t nat -A CHAIN -d 10.88.0.0/24 -j ACCEPT -m comment --comment 'name: \"testnet\" id: \"pod-a\"'",
+        "iptables -t nat -A CHAIN -d 10.88.0.0/24 -j ACCEPT -m comment --comment 'name: \"testnet\" id: \
+         \"pod-a\"'",
         &Rule::to(Target::Accept).destination(net("10.88.0.0/24")).comment(comment),
     );
     let masquerade = Rule::to(Target::Masquerade { random_fully: false });
     check(
-        "iptables -t nat -A CHAIN ! -d 224.0.0.0/4 -j MASQUERADE -m comment --comment 'name: \"testnet\" id: \"pod-a\"'",
+        "iptables -t nat -A CHAIN ! -d 224.0.0.0/4 -j MASQUERADE -m comment --comment 'name: \"testnet\" id: \
+         \"pod-a\"'",
         &masquerade.clone().destination(not_net("224.0.0.0/4")).comment(comment),
     );
     check(
-        "ip6tables -t nat -A CHAIN ! -d ff00::/8 -j MASQUERADE -m comment --comment 'name: \"testnet\" id: \"pod-a\"'",
+        "ip6tables -t nat -A CHAIN ! -d ff00::/8 -j MASQUERADE -m comment --comment 'name: \"testnet\" id: \
+         \"pod-a\"'",
         &masquerade.destination(not_net("ff00::/8")).comment(comment),
     );
 }
@@ -245,7 +250,8 @@ fn tables_and_chains_are_written_as_iptables_writes_them() {
     check_batch("iptables -t nat -F CHAIN", |batch| batch.flush_chain(Nat::V4.chain("CHAIN")));
 }
 
-/// Structures of older revisions, after `xt_tcpudp.h`, `xt_mark.h`, `xt_addrtype.h`, `xt_multiport.h` and `nf_nat.h`.
+/// Structures of older revisions, after `xt_tcpudp.h`, `xt_mark.h`, `xt_addrtype.h`, `xt_multiport.h` and
+/// `nf_nat.h`.
 #[test]
 fn older_versions_of_iptables_are_understood() {
     let xt =
@@ -277,8 +283,8 @@ fn older_versions_of_iptables_are_understood() {
     let all = [&protocol[..], &masked, &matches].concat();
     assert_eq!(
         Rule::decode(Family::Ipv4, &all).to_string(),
-        "-s 10.88.0.0/24 -p tcp -m tcp --dport 8080 -m mark ! --mark 0x2000/0x2000 -m addrtype ! --dst-type LOCAL \
-         -m multiport --dports 80,443 -j DNAT --to-destination 10.88.0.2:80"
+        "-s 10.88.0.0/24 -p tcp -m tcp --dport 8080 -m mark ! --mark 0x2000/0x2000 -m addrtype ! --dst-type \
+         LOCAL -m multiport --dports 80,443 -j DNAT --to-destination 10.88.0.2:80"
     );
     // What is cut short or asks for more than is known here stays what it is.
     for odd in [xt("tcp", 0, &ports), xt("multiport", 7, &multiport), xt("set", 4, &[0; 64])] {

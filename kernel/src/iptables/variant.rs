@@ -4,7 +4,7 @@
 //! kube-proxy and others do is seen, and kept in its order, only in the variant that they use.
 
 use super::changes::Changes;
-use super::legacy::{FAMILIES, HINT_TABLE, HINTS, Legacy};
+use super::legacy::{FAMILIES, HINT_TABLE, HINTS, Legacy, has_iptables};
 use super::{OwnedRule, Rule, Table};
 use crate::error::{Cause, Error, Result};
 use crate::nfnetlink::Nfnetlink;
@@ -22,13 +22,13 @@ pub struct Iptables<'n> {
 const TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 
 impl<'n> Iptables<'n> {
-    /// The variant that this node uses, one for both families: the one where the kubelet has left its hint, else
-    /// the one that holds more rules of others, else `nf_tables`.
+    /// The variant that this node uses, one for both families: the one where the kubelet has left its hint,
+    /// else the one that holds more rules of others, else `nf_tables`.
     ///
     /// Other processes that ask for the legacy variant wait until this one is done with it.
     ///
-    /// Errors: `Cause::NoLegacyProgram` if the legacy variant seems to be in use, and nothing is there to change
-    /// it with.
+    /// Errors: `Cause::NoLegacyProgram` if the legacy variant seems to be in use, and nothing is there to
+    /// change it with.
     pub fn of_node(netlink: &'n Nfnetlink) -> Result<Self> {
         let nf_tables = Self { netlink, legacy: None };
         if !Legacy::is_possible()? {
@@ -53,7 +53,25 @@ impl<'n> Iptables<'n> {
         Ok(nf_tables)
     }
 
-    /// Every variant that can hold rules in tables `nat`, for those who remove some: a node may have changed over.
+    /// Whether this node uses iptables at all, in either variant: it has the programs, or legacy tables, or
+    /// iptables' own chain for forwarded packets, or the kubelet's hint.
+    pub fn is_in_use(netlink: &Nfnetlink) -> Result<bool> {
+        if Legacy::is_possible()? || has_iptables() {
+            return Ok(true);
+        }
+        if !netlink.has_nf_tables()? {
+            return Ok(false);
+        }
+        for table in [Table::FILTER_V4, Table::FILTER_V6] {
+            if netlink.has_chain(table.chain("FORWARD"))? {
+                return Ok(true);
+            }
+        }
+        Iptables { netlink, legacy: None }.has_hint()
+    }
+
+    /// Every variant that can hold rules in tables `nat`, for those who remove some: a node may have changed
+    /// over.
     pub fn all(netlink: &'n Nfnetlink) -> Result<Vec<Self>> {
         Self::all_with(netlink, "nat")
     }
@@ -76,9 +94,9 @@ impl<'n> Iptables<'n> {
         Ok(all)
     }
 
-    /// Looks for what an ADD has made: where one would make it now, and if something is wrong there, in the other
-    /// variant, because rules that others have made since may have changed which one the node uses. Packets go
-    /// through both. If something is wrong with each, the error is that of the first.
+    /// Looks for what an ADD has made: where one would make it now, and if something is wrong there, in the
+    /// other variant, because rules that others have made since may have changed which one the node uses.
+    /// Packets go through both. If something is wrong with each, the error is that of the first.
     pub fn check<E: From<Error>>(
         netlink: &'n Nfnetlink,
         look: impl Fn(&Self) -> std::result::Result<(), E>,
@@ -183,8 +201,8 @@ impl<'n> Iptables<'n> {
     }
 }
 
-/// Whether a rule says something about the variant that a node uses, by its chain and the chain that it leads to:
-/// those of CNI plugins only say which one was in use when they were made.
+/// Whether a rule says something about the variant that a node uses, by its chain and the chain that it leads
+/// to: those of CNI plugins only say which one was in use when they were made.
 pub(super) fn is_of_others(chain: &str, next: Option<&str>) -> bool {
     ![Some(chain), next].iter().flatten().any(|name| name.starts_with("CNI-"))
 }

@@ -285,7 +285,8 @@ mod tests {
             prop_assert_eq!(Rule::parse(Family::Ipv6, &v6.to_string()), v6);
         }
         #[test]
-        fn no_text_panics(text in "(-[psdiomjg]|!|-m tcp|--[sd]ports?|[0-9:,./]{0,4}|\"|\\\\| |DNAT|.){0,20}") {
+        fn no_text_panics(text in "(-[psdiomjg]|!|-m tcp|--[sd]ports?|[0-9:,./]{0,4}|\"|\\\\| \
+            |DNAT|.){0,20}") {
             let _ = Rule::parse(Family::Ipv6, &text).to_string();
         }
     }

@@ -67,6 +67,9 @@ pub enum Expr {
     Immediate(Vec<u8>),
     /// Load the kind of the packet's destination, in host byte order: `RTN_LOCAL` and its like.
     DestinationType,
+    /// Load the state of the packet's connection, in host byte order: a bit of
+    /// [`ct_state`](crate::iptables::ct_state).
+    ConntrackState,
     /// Set a property of the packet to the loaded value: `enum nft_meta_keys`.
     SetMeta(u32),
     /// Look the loaded value up in a set or map of the table.
@@ -171,6 +174,7 @@ const NFT_RETURN: u32 = u32::MAX - 4;
 const NFTA_FIB_F_DADDR: u32 = 2;
 const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
 const NFT_NAT_DNAT: u32 = 1;
+const NFT_CT_STATE: u32 = 0;
 
 impl Expr {
     /// A counter as a new rule has it.
@@ -241,6 +245,9 @@ impl Expr {
                     number(1, NFT_REG_1),
                 ],
             ),
+            Expr::ConntrackState => {
+                other("ct", vec![number(2, NFT_CT_STATE), number(1, NFT_REG_1)])
+            }
             Expr::SetMeta(key) => other("meta", vec![number(2, *key), number(3, NFT_REG_1)]),
             Expr::Lookup { set, found } => {
                 let mut attributes = vec![number(2, NFT_REG_1)];
@@ -336,6 +343,11 @@ impl Expr {
                 let is_type =
                     (number(3)?, number(2)?) == (NFTA_FIB_F_DADDR, NFT_FIB_RESULT_ADDRTYPE);
                 is_type.then_some(Expr::DestinationType)?
+            }
+            "ct" => {
+                in_register_1(1)?;
+                let is_state = number(2)? == NFT_CT_STATE && attribute(3).is_none();
+                is_state.then_some(Expr::ConntrackState)?
             }
             "lookup" => {
                 in_register_1(2)?;

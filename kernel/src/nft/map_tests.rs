@@ -9,7 +9,7 @@ use crate::captures::{Capture, captures};
 use crate::nfnetlink::Batch;
 
 /// Types and values.
-type Attributes = Vec<(u16, Vec<u8>)>;
+pub(super) type Attributes = Vec<(u16, Vec<u8>)>;
 
 const MAPS: &str = include_str!("../../tests/data/nft-maps.txt");
 const TABLE: &str = "podwire_hostport";
@@ -28,7 +28,7 @@ fn capture(family: Family, text: &str) -> Capture {
 }
 
 /// A rule's expressions, without attributes that say what the kernel assumes anyway and that we leave out.
-fn comparable(new_rule: &[u8]) -> Vec<(String, Attributes)> {
+pub(super) fn comparable(new_rule: &[u8]) -> Vec<(String, Attributes)> {
     let elements = attributes(&new_rule[4..]).find(|(kind, _)| *kind == 4).unwrap().1;
     let mut all = Vec::new();
     for (_, element) in attributes(elements) {
@@ -152,7 +152,7 @@ fn sets_and_maps() {
 }
 
 /// What a message about an element says, without the number of the set.
-fn element_message(payload: &[u8]) -> Attributes {
+pub(super) fn element_message(payload: &[u8]) -> Attributes {
     let all = attributes(&payload[4..]).filter(|(kind, _)| *kind != 4);
     all.map(|(kind, value)| (kind, value.to_vec())).collect()
 }

@@ -4,6 +4,8 @@
 pub(crate) mod attribute;
 mod expr;
 #[cfg(test)]
+mod firewall_tests;
+#[cfg(test)]
 mod map_tests;
 mod read;
 mod set;

@@ -4,14 +4,18 @@ use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage,
 };
 
-use super::attribute::{attributes, be_u64, string};
+use super::attribute::{attributes, be_u32, be_u64, string};
 use super::write::{COMMENT, OWNER};
-use super::{Chain, Expr, Family, Verdict};
+use super::{Chain, Expr, Family, Hook, Verdict};
 use crate::error::Result;
 use crate::nfnetlink::Nfnetlink;
 
 const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
+const NFTA_CHAIN_HOOK: u16 = 4;
+const NFTA_CHAIN_POLICY: u16 = 5;
+const NFTA_HOOK_HOOKNUM: u16 = 1;
+const NF_DROP: u32 = 0;
 const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_CHAIN: u16 = 2;
 const NFTA_RULE_HANDLE: u16 = 3;
@@ -60,8 +64,27 @@ impl Nfnetlink {
         Ok(names.collect())
     }
 
-    /// How many rules these tables of a family have together, of those that `is_meant` takes by the rule's chain
-    /// and the chain that it leads to.
+    /// The base chains of a family that drop what none of their rules takes: table and name of each.
+    ///
+    /// The kernel goes through all chains of the family, so this is nothing for every ADD.
+    pub fn dropping_chains(&self, family: Family, hook: Hook) -> Result<Vec<(String, String)>> {
+        let message = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
+        let what = || format!("list the chains of family {}", family.name());
+        let bodies = self.dump(family, message, what)?;
+        let dropping = bodies.iter().filter_map(|body| {
+            let attribute = |wanted| Some(attributes(body).find(|(kind, _)| *kind == wanted)?.1);
+            let name = |wanted| attribute(wanted).map(|value| string(value).to_owned());
+            let (_, number) = attributes(attribute(NFTA_CHAIN_HOOK)?)
+                .find(|(kind, _)| *kind == NFTA_HOOK_HOOKNUM)?;
+            let drops = be_u32(number)? == hook.number()
+                && be_u32(attribute(NFTA_CHAIN_POLICY)?)? == NF_DROP;
+            if drops { name(NFTA_CHAIN_TABLE).zip(name(NFTA_CHAIN_NAME)) } else { None }
+        });
+        Ok(dropping.collect())
+    }
+
+    /// How many rules these tables of a family have together, of those that `is_meant` takes by the rule's
+    /// chain and the chain that it leads to.
     pub fn count_rules(
         &self,
         family: Family,

@@ -47,6 +47,8 @@ pub enum Type {
     Protocol,
     /// `inet_service`: a port.
     Port,
+    /// `ifname`: the name of an interface.
+    Ifname,
     /// `verdict`: what becomes of the packet.
     Verdict,
 }
@@ -85,6 +87,13 @@ const NFTA_DATA_VALUE: u16 = 1;
 /// Bits of one part in the number of a type that has several; nft's own, the kernel just keeps it.
 const TYPE_BITS: u32 = 6;
 
+/// nft's own note that keys are in the host's byte order (`NFTNL_UDATA_SET_KEYBYTEORDER`, of 4 bytes),
+/// without which it does not show names.
+const HOST_ORDER: [u8; 6] = {
+    let [a, b, c, d] = 1_u32.to_ne_bytes();
+    [0, 4, a, b, c, d]
+};
+
 impl Batch {
     /// Makes a set or map unless it is there.
     pub fn add_set(&mut self, set: Set<'_>, of: &SetType) {
@@ -104,6 +113,9 @@ impl Batch {
         }
         // Rules refer to it by name, but the kernel insists on a number.
         all.push(SetAttribute::Id(1));
+        if of.key == [Type::Ifname] {
+            all.push(SetAttribute::UserData(HOST_ORDER.into()));
+        }
         let message = NfTablesMessage::NewSet(SetMessage { attributes: all });
         self.push(set.family, NLM_F_CREATE, message, || format!("add set {set}"));
     }
@@ -225,6 +237,7 @@ impl Type {
             Type::Ipv6 => (8, 16),
             Type::Protocol => (12, 1),
             Type::Port => (13, 2),
+            Type::Ifname => (41, 16),
             Type::Verdict => (0xffff_ff00, 0),
         }
     }

@@ -121,7 +121,7 @@ pub struct LinkChange<'a> {
     pub mtu: Option<u32>,
     /// The hardware address.
     pub mac: Option<[u8; 6]>,
-    /// The index of the bridge that it becomes a port of.
+    /// The index of the bridge that it becomes a port of; 0 for none.
     pub master: Option<u32>,
     /// How it is set as the port of a bridge.
     pub port: Option<BridgePort>,

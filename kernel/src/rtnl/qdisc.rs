@@ -17,9 +17,6 @@ pub struct TokenBucket {
     pub limit: u32,
     /// How long the bucket lasts at this rate, in ticks (see [`super::Clock`]).
     pub buffer: u32,
-    /// The bucket in bytes, for those that last longer than `buffer` can tell. The kernel does not
-    /// tell it back.
-    pub burst: Option<u32>,
 }
 
 /// A queueing discipline of a link, as the kernel has it.
@@ -53,7 +50,6 @@ const TBF: &str = "tbf";
 /// Attributes of `tbf` (`include/uapi/linux/pkt_sched.h`).
 const TCA_TBF_PARMS: u16 = 1;
 const TCA_TBF_RATE64: u16 = 4;
-const TCA_TBF_BURST: u16 = 6;
 const TC_LINKLAYER_ETHERNET: u8 = 1;
 
 impl Rtnl {
@@ -124,7 +120,6 @@ pub(super) fn token_bucket_message(link: u32, bucket: &TokenBucket) -> TcMessage
     let mut message = root_message(link);
     message.header.handle = FIRST;
     let mut options = vec![option(TCA_TBF_PARMS, parameters(bucket))];
-    options.extend(bucket.burst.map(|it| option(TCA_TBF_BURST, it.to_ne_bytes().to_vec())));
     if u32::try_from(bucket.rate).is_err() {
         options.push(option(TCA_TBF_RATE64, bucket.rate.to_ne_bytes().to_vec()));
     }
@@ -202,5 +197,5 @@ fn read_token_bucket(options: &TcOption) -> Option<TokenBucket> {
 fn read_parameters(bytes: &[u8]) -> Option<TokenBucket> {
     let number = |at: usize| bytes.get(at..)?.first_chunk().copied().map(u32::from_ne_bytes);
     let (limit, buffer) = (number(LIMIT_AT)?, number(BUFFER_AT)?);
-    Some(TokenBucket { rate: number(RATE_AT)?.into(), limit, buffer, burst: None })
+    Some(TokenBucket { rate: number(RATE_AT)?.into(), limit, buffer })
 }

@@ -96,7 +96,8 @@ impl Rtnl {
         self.change(message, 0, || format!("delete route {}", route.destination))
     }
 
-    /// The index of the link by which packets of this machine to an address leave; `None` if there is no route.
+    /// The index of the link by which packets of this machine to an address leave; `None` if there is no
+    /// route.
     pub fn link_towards(&self, address: IpAddr) -> Result<Option<u32>> {
         let mut message = RouteMessage::default();
         message.header.address_family = Family::of(address).number();

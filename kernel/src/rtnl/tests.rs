@@ -1,9 +1,10 @@
 //! Requests compared with those that iproute2 6.1 sends for the same thing.
 //!
-//! The bytes are from `strace -e trace=sendmsg -e write=3 ip …` and `tc …`, the command stands with each. What
-//! is compared is the meaning: the order of attributes is free, and so is a text's final NUL.
+//! The bytes are from `strace -e trace=sendmsg -e write=3 ip …` and `tc …`, the command stands with each.
+//! What is compared is the meaning: the order of attributes is free, and so is a text's final NUL.
 
 use std::fmt::Debug;
+use std::ops::Range;
 
 use netlink_packet_core::{NetlinkHeader, NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -194,14 +195,16 @@ fn an_ifb_device() {
 }
 
 /// What tc sends for a token bucket filter, up to its table of transmission times
-/// (`TCA_TBF_RTAB`), the last attribute: without that, and without what the rate says of it
-/// (`cell_log`, `cell_align`).
+/// (`TCA_TBF_RTAB`), the last attribute: without that, without what the rate says of it
+/// (`cell_log`, `cell_align`), and without the burst in bytes (`TCA_TBF_BURST`).
 fn without_table(theirs: &[u8]) -> Vec<u8> {
     const TABLE: u16 = 4 + 1024;
+    const BURST: Range<usize> = 0x58..0x60;
     let mut bytes = theirs.to_vec();
+    bytes.drain(BURST);
     for length_at in [0, 0x2c] {
         let length = u16::from_ne_bytes(bytes[length_at..length_at + 2].try_into().unwrap());
-        bytes[length_at..length_at + 2].copy_from_slice(&(length - TABLE).to_ne_bytes());
+        bytes[length_at..length_at + 2].copy_from_slice(&(length - TABLE - 8).to_ne_bytes());
     }
     bytes[0x34] = 0;
     bytes[0x38..0x3a].fill(0);
@@ -219,7 +222,7 @@ fn a_token_bucket() {
         \0\0\0\0\0\0\0\0\0\0\0\0\x3f\xab\x01\0\
         \0\x94\x3f\0\0\0\0\0\x08\0\x06\0\xa0\x86\x01\0";
     let ticks = u32::try_from(Clock::read().unwrap().ticks(266_666)).unwrap();
-    let bucket = TokenBucket { rate: 375_000, limit: 109_375, buffer: ticks, burst: Some(100_000) };
+    let bucket = TokenBucket { rate: 375_000, limit: 109_375, buffer: ticks };
     let ours = token_bucket_message(3, &bucket);
     same(RouteNetlinkMessage::NewQueueDiscipline(ours), &without_table(theirs));
 
@@ -232,13 +235,8 @@ fn a_token_bucket() {
         \0\0\0\0\0\0\0\0\0\0\0\0\x80\x9b\x82\x07\
         \x29\x0e\0\0\0\0\0\0\x08\0\x06\0\x40\x42\x0f\0\
         \x0c\0\x04\0\0\xf2\x05\x2a\x01\0\0\0";
-    // These 232 microseconds are those at the highest rate of 32 bits; the kernel reads the burst.
-    let bucket = TokenBucket {
-        rate: 5_000_000_000,
-        limit: 126_000_000,
-        buffer: 0x0e29,
-        burst: Some(1_000_000),
-    };
+    // These 232 microseconds are those at the highest rate of 32 bits.
+    let bucket = TokenBucket { rate: 5_000_000_000, limit: 126_000_000, buffer: 0x0e29 };
     let ours = token_bucket_message(5, &bucket);
     same(RouteNetlinkMessage::NewQueueDiscipline(ours), &without_table(theirs));
 }

@@ -27,8 +27,8 @@ pub enum Error {
     /// The container's chain has the name of another container's, of another network: both names together are
     /// the same text.
     #[error(
-        "chain {chain} of this container is that of {holder}: network name and container ID, one behind the other, \
-         are the same text; rename one of the networks, or set \"ipMasqBackend\" to \"nftables\""
+        "chain {chain} of this container is that of {holder}: network name and container ID, one behind the \
+         other, are the same text; rename one of the networks, or set \"ipMasqBackend\" to \"nftables\""
     )]
     NameTaken {
         /// The chain.

@@ -43,7 +43,8 @@ impl MacSpoofCheck {
         Self { names, host_interface: host_interface.to_owned(), mac }
     }
 
-    /// Makes the rules, in place of older ones of the same attachment. Nothing but additions if there are none.
+    /// Makes the rules, in place of older ones of the same attachment. Nothing but additions if there are
+    /// none.
     pub fn add(&self, netlink: &Nfnetlink) -> Result<(), Error> {
         let result = match netlink.commit(&self.additions(Batch::new(), false)) {
             Err(error) if error.is_not_found() => {
@@ -123,8 +124,9 @@ pub fn remove(netlink: &Nfnetlink, container_id: &str, ifname: &str) -> Result<(
 }
 
 /// Removes the rules for interfaces of the node that are gone. The rules do not say which network they
-/// belong to, so GC deletes links first, and this comes after. `link_exists` is asked once the rules have been
-/// read, again if they change: it has to look at that time, for a link of before may have its rules only now.
+/// belong to, so GC deletes links first, and this comes after. `link_exists` is asked once the rules have
+/// been read, again if they change: it has to look at that time, for a link of before may have its rules only
+/// now.
 pub fn collect_garbage(
     netlink: &Nfnetlink,
     link_exists: impl Fn(&str) -> bool,

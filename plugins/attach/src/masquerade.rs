@@ -31,6 +31,7 @@ enum Rules {
 
 /// What masquerading is written with: the key `ipMasqBackend`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum MasqueradeBackend {
     /// Rules that `iptables` shows.

@@ -5,17 +5,24 @@ use serde::Deserialize;
 
 /// The plugin's own keys.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Config {
     /// How many bits a second enter the pod.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Rate>"))]
     pub ingress_rate: Option<u64>,
     /// How many bits may enter at once after a pause.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Burst>"))]
     pub ingress_burst: Option<u64>,
     /// How many bits a second leave the pod.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Rate>"))]
     pub egress_rate: Option<u64>,
     /// How many bits may leave at once after a pause.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Burst>"))]
     pub egress_burst: Option<u64>,
     /// How long packets wait at most, in milliseconds; 25 by default.
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = MAX_LATENCY)))]
+    #[cfg_attr(feature = "schema", schemars(extend("default" = DEFAULT_LATENCY)))]
     pub latency: Option<u32>,
     /// What the runtime adds.
     pub runtime_config: RuntimeConfig,
@@ -23,6 +30,7 @@ pub struct Config {
 
 /// What the runtime adds to the configuration.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct RuntimeConfig {
     /// The limits of this container, where the configuration has none.
@@ -31,15 +39,20 @@ pub struct RuntimeConfig {
 
 /// Limits as a runtime sends them; 0 is the same as nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Limits {
     /// As in the configuration.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Rate>"))]
     pub ingress_rate: Option<u64>,
     /// As in the configuration.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Burst>"))]
     pub ingress_burst: Option<u64>,
     /// As in the configuration.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Rate>"))]
     pub egress_rate: Option<u64>,
     /// As in the configuration.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Burst>"))]
     pub egress_burst: Option<u64>,
 }
 
@@ -67,6 +80,13 @@ const DEFAULT_LATENCY: u32 = 25;
 const MAX_LATENCY: u32 = 10_000;
 /// The kernel counts bytes.
 const BITS: u64 = 8;
+/// What the kernel counts in bytes has to fit into 32 bits.
+const MAX_BURST: u64 = BITS * u32::MAX as u64 - 1;
+
+#[cfg(feature = "schema")]
+type Rate = cni::schema::ZeroOr<BITS, { u64::MAX }>;
+#[cfg(feature = "schema")]
+type Burst = cni::schema::ZeroOr<BITS, MAX_BURST>;
 
 impl Config {
     /// Errors: code 7 for values that are wrong or do not go together.
@@ -137,12 +157,18 @@ fn limit(keys: &[String; 2], rate: u64, burst: u64) -> Result<Option<Limit>, Err
     if burst < BITS {
         return Err(too_small(burst_key, burst));
     }
-    let bytes = u32::try_from(burst / BITS).ok().filter(|bytes| *bytes < u32::MAX);
+    let bytes = u32::try_from(burst / BITS).ok().filter(|_| burst <= MAX_BURST);
     let burst = bytes.ok_or_else(|| {
-        let most = u64::from(u32::MAX) * BITS - 1;
-        Error::invalid_key(burst_key, format!("{burst} is too much; use at most {most} bits"))
+        Error::invalid_key(burst_key, format!("{burst} is too much; use at most {MAX_BURST} bits"))
     })?;
-    Ok(Some(Limit { rate: rate / BITS, burst }))
+    // The kernel is told how long a burst lasts, and takes none that lasts no time.
+    let (rate, least) = (rate / BITS, (rate / BITS).div_ceil(1_000_000));
+    if u64::from(burst) < least {
+        let least = least * BITS;
+        let why = format!("lasts less than a microsecond at this rate; use {least} bits or more");
+        return Err(Error::invalid_key(burst_key, why));
+    }
+    Ok(Some(Limit { rate, burst }))
 }
 
 #[cfg(test)]
@@ -214,6 +240,8 @@ mod tests {
         refused(&json!({"egressBurst": 8000}), "egressRate", "\"egressBurst\" is set");
         refused(&json!({"egressRate": 7, "egressBurst": 8000}), "egressRate", "7 is less than");
         refused(&json!({"egressRate": 8000, "egressBurst": 7}), "egressBurst", "7 is less than");
+        let short = json!({"egressRate": 100_000_000_008_u64, "egressBurst": 100_000});
+        refused(&short, "egressBurst", "use 100008 bits or more");
         refused(&json!({"egressRate": "1M"}), "egressRate", "\"1M\"");
         refused(&json!({"egressRate": -1}), "egressRate", "-1");
         refused(&json!({"latency": 0}), "latency", "1 to 10000 milliseconds");

@@ -8,9 +8,12 @@ use crate::vlans;
 
 /// The keys of `bridge`.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Config {
+    /// The bridge's name on the node.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(extend("default" = "cni0")))]
     bridge: Option<IfName>,
     /// Whether the bridge has the gateway's addresses, and the node forwards.
     #[serde(default)]
@@ -26,9 +29,11 @@ pub struct Config {
     pub ip_masq: bool,
     /// What masquerading is written with.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(extend("default" = "iptables")))]
     pub ip_masq_backend: MasqueradeBackend,
     /// The MTU of the veth pair and of a new bridge, in bytes; 0 for the kernel's default.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "cni::schema::Mtu"))]
     pub mtu: u32,
     /// Whether a pod can reach itself through the bridge.
     #[serde(default)]
@@ -38,6 +43,7 @@ pub struct Config {
     pub promisc_mode: bool,
     /// The VLAN of the pod's port, without tags; 0 for none.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 4094)))]
     pub vlan: i32,
     /// The VLANs that the pod's port carries with their tags.
     #[serde(default)]
@@ -60,41 +66,55 @@ pub struct Config {
     /// Name resolution, in place of what IPAM says.
     #[serde(default)]
     pub dns: Dns,
+    /// Arguments of the administrator's.
     #[serde(default)]
     args: Args,
+    /// What the runtime adds.
     #[serde(default)]
     runtime_config: RuntimeConfig,
 }
 
 /// VLANs of a port: a range, a single one, or both.
 #[derive(Clone, Copy, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct VlanTrunk {
     /// The first of a range.
     #[serde(default, rename = "minID")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 4094)))]
     pub min_id: Option<i32>,
     /// The last of a range.
     #[serde(default, rename = "maxID")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 4094)))]
     pub max_id: Option<i32>,
     /// A single one.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 4094)))]
     pub id: Option<i32>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct Args {
+    /// Those for plugins.
     #[serde(default)]
     cni: CniArgs,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct CniArgs {
+    /// The hardware address of the pod's interface.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::UnicastMac>"))]
     mac: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct RuntimeConfig {
+    /// The hardware address of the pod's interface; goes before all others.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::UnicastMac>"))]
     mac: Option<String>,
 }
 
@@ -241,7 +261,12 @@ mod tests {
 
     #[test]
     fn the_gateways_name_has_room() {
-        let keys = |bridge: &str| json!({"bridge": bridge, "vlan": 4094, "isGateway": true, "ipam": {"type": "x"}});
+        let vlan = json!({"vlan": 4094, "isGateway": true, "ipam": {"type": "x"}});
+        let keys = |bridge: &str| {
+            let mut keys = vlan.clone();
+            keys["bridge"] = bridge.into();
+            keys
+        };
         let longest = network(&keys("abcdefghij")).unwrap();
         Config::validate(&longest).unwrap();
         assert_eq!(longest.config.gateway_link(), "abcdefghij.4094");

@@ -36,13 +36,13 @@ pub(crate) fn ensure<'a>(
     let name = config.gateway_link();
     let is_new = find(config, node, bridge)?.is_none() && create(&name, node, bridge)?;
     let link = find(config, node, bridge)?.ok_or_else(|| missing(format!("link {name}")))?;
+    let is_back = !is_new && bring_back(&link, node, bridge)?;
     let port = port(&link, node, bridge)?;
-    if is_new {
-        let of_this_add: Vec<u32> =
-            [bridge, pod_port].into_iter().chain(&port).map(|it| it.index).collect();
-        undo.on_error("delete the interface of the VLAN", {
+    if let Some(port) = port.as_ref().filter(|_| is_new || is_back) {
+        let of_this_add = [bridge.index, pod_port.index, port.index];
+        undo.on_error("let go of the interface of the VLAN", {
             let (vlans, index) = (vlans.clone(), link.index);
-            move || Ok(delete_unused(index, node, &vlans, &of_this_add)?)
+            move || Ok(let_go_unused(index, is_new, node, &vlans, of_this_add)?)
         });
     }
     // Also if they were there: who made them may have been stopped halfway.
@@ -96,18 +96,45 @@ fn create(name: &str, node: &Rtnl, bridge: &Link) -> Result<bool, Error> {
 
 /// The bridge's port that it is the other end of. None if somebody else has made it as something else.
 fn port(link: &Link, node: &Rtnl, bridge: &Link) -> Result<Option<Link>, Error> {
-    let other_end = link.peer.map_or(Ok(None), |index| node.link_by_index(index))?;
-    Ok(other_end.filter(|it| it.peer == Some(link.index) && it.master == Some(bridge.index)))
+    Ok(other_end(link, node)?.filter(|it| it.master == Some(bridge.index)))
 }
 
-/// Unless another port has come into the VLAN meanwhile; the first of `of_this_add` is the bridge.
-fn delete_unused(index: u32, node: &Rtnl, vlans: &Vlans, of_this_add: &[u32]) -> Result<(), Error> {
-    let bridge = of_this_add.first().copied();
+/// Makes the other end a port again if it is none: it outlives a bridge that somebody deletes. Whether it was
+/// so.
+fn bring_back(link: &Link, node: &Rtnl, bridge: &Link) -> Result<bool, Error> {
+    let Some(lost) = other_end(link, node)?.filter(|it| it.master.is_none()) else {
+        return Ok(false);
+    };
+    let master = Some(bridge.index);
+    node.set_link(lost.index, LinkChange { master, up: Some(true), ..LinkChange::default() })?;
+    Ok(true)
+}
+
+/// The other end of its veth pair, if that is on the node.
+fn other_end(link: &Link, node: &Rtnl) -> Result<Option<Link>, Error> {
+    let other_end = link.peer.map_or(Ok(None), |index| node.link_by_index(index))?;
+    Ok(other_end.filter(|it| it.peer == Some(link.index)))
+}
+
+/// Deletes it if it is new, and otherwise takes its port from the bridge; unless another port has come into
+/// the VLAN meanwhile.
+fn let_go_unused(
+    index: u32,
+    is_new: bool,
+    node: &Rtnl,
+    vlans: &Vlans,
+    of_this_add @ [bridge, _, port]: [u32; 3],
+) -> Result<(), Error> {
     let is_used = node.port_vlans()?.iter().any(|it| {
-        it.bridge == bridge && !of_this_add.contains(&it.port) && vlans.is_native_of(&it.ranges)
+        it.bridge == Some(bridge)
+            && !of_this_add.contains(&it.port)
+            && vlans.is_native_of(&it.ranges)
     });
     if is_used {
         return Ok(());
     }
-    Ok(node.delete_link(index)?)
+    if is_new {
+        return Ok(node.delete_link(index)?);
+    }
+    Ok(node.set_link(port, LinkChange { master: Some(0), ..LinkChange::default() })?)
 }

@@ -74,11 +74,12 @@ impl<'a> Wanted<'a> {
             self.pod_interface().configure(pod, inside.index)?;
         }
         rules.masquerade(&self.result)?;
-        vlans::filter(self.config(), node, &bridge)?;
         let vlan_interface = self.become_gateway(node, &bridge, host, &addresses, undo)?;
         if !self.config().disable_container_interface {
             pair.wait_until_operational(node)?;
         }
+        // Last, because other pods come to rely on it, too.
+        vlans::filter(self.config(), node, &bridge)?;
         // In the order that [`POD_INTERFACE`] counts on.
         let mut interfaces = vec![
             interfaces::describe(&bridge, None),

@@ -1,29 +1,54 @@
 //! The configuration's keys, and what they come to.
 
-use cni::{Code, Error};
+use cni::Error;
 use serde::Deserialize;
 
 use crate::iptables::{BASE_CHAINS, OWN_CHAINS};
 
 /// The plugin's own keys.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Config {
-    /// Whose rules are written: `iptables`; empty for the same, unless firewalld runs on the node.
+    /// What lets packets through: `iptables`, `nftables` or `firewalld`; empty for what the node uses.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = BACKENDS, "default" = "")))]
     pub backend: Option<String>,
-    /// The chain of the administrator's own rules, which packets of pods pass first; `CNI-ADMIN` by default.
+    /// With the backend `iptables`, the chain of the administrator's own rules, which packets of pods pass
+    /// first; `CNI-ADMIN` by default.
+    #[cfg_attr(feature = "schema", schemars(extend("default" = DEFAULT_ADMIN_CHAIN)))]
     pub iptables_admin_chain_name: Option<String>,
+    /// With the backend `firewalld`, the zone that addresses of pods become sources of; `trusted` by default.
+    #[cfg_attr(feature = "schema", schemars(extend("default" = DEFAULT_ZONE)))]
+    pub firewalld_zone: Option<String>,
     /// Who may open connections to pods: `open`, the default, `same-bridge` or `isolated`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = POLICIES, "default" = "open")))]
     pub ingress_policy: Option<String>,
 }
+
+#[cfg(feature = "schema")]
+const BACKENDS: [&str; 4] = ["", "iptables", "nftables", "firewalld"];
+#[cfg(feature = "schema")]
+const POLICIES: [&str; 4] = ["", "open", "same-bridge", "isolated"];
 
 /// The configuration, found to make sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
-    /// Whether iptables is asked for by name, and not just where firewalld does not run.
-    pub(crate) iptables_by_name: bool,
+    /// None for what the node uses.
+    pub(crate) backend: Option<Backend>,
     pub(crate) admin_chain: String,
+    pub(crate) zone: String,
     pub(crate) isolation: Option<Isolation>,
+}
+
+/// What lets packets through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backend {
+    /// Rules in the table `filter` of iptables.
+    Iptables,
+    /// A table of our own.
+    Nftables,
+    /// A zone of firewalld.
+    Firewalld,
 }
 
 /// What a bridge is kept apart from.
@@ -39,33 +64,31 @@ pub(crate) enum Isolation {
 const CHAIN_NAME_MAX: usize = 28;
 
 const DEFAULT_ADMIN_CHAIN: &str = "CNI-ADMIN";
+const DEFAULT_ZONE: &str = "trusted";
 
 impl Config {
-    /// Errors: code 7 for values that are wrong, code 2 for a backend that is not supported.
+    /// Errors: code 7 for values that are wrong.
     pub(crate) fn settings(&self) -> Result<Settings, Error> {
         let given = self.iptables_admin_chain_name.as_deref().filter(|name| !name.is_empty());
         let admin_chain = given.unwrap_or(DEFAULT_ADMIN_CHAIN).to_owned();
         if let Some(why) = wrong_admin_chain(&admin_chain) {
             return Err(Error::invalid_key("iptablesAdminChainName", why));
         }
-        let (iptables_by_name, isolation) = (self.iptables_by_name()?, self.isolation()?);
-        Ok(Settings { iptables_by_name, admin_chain, isolation })
+        let given = self.firewalld_zone.as_deref().filter(|name| !name.is_empty());
+        let zone = given.unwrap_or(DEFAULT_ZONE).to_owned();
+        Ok(Settings { backend: self.backend()?, admin_chain, zone, isolation: self.isolation()? })
     }
 
-    fn iptables_by_name(&self) -> Result<bool, Error> {
+    fn backend(&self) -> Result<Option<Backend>, Error> {
         match self.backend.as_deref() {
-            None | Some("") => Ok(false),
-            Some("iptables") => Ok(true),
-            Some(other @ ("firewalld" | "nftables")) => Err(Error::new(
-                Code::UnsupportedField,
-                format!(
-                    "key \"backend\": {other:?} is not supported; use \"iptables\", on a node where firewalld runs \
-                     after the network's addresses have become a source of its zone trusted (firewall-cmd \
-                     --permanent --zone=trusted --add-source=NETWORK)"
-                ),
-            )),
+            None | Some("") => Ok(None),
+            Some("iptables") => Ok(Some(Backend::Iptables)),
+            Some("nftables") => Ok(Some(Backend::Nftables)),
+            Some("firewalld") => Ok(Some(Backend::Firewalld)),
             Some(other) => {
-                let why = format!("{other:?} is unknown; use \"iptables\", or leave it out");
+                let why = format!(
+                    "{other:?} is unknown; use \"iptables\", \"nftables\" or \"firewalld\", or leave it out"
+                );
                 Err(Error::invalid_key("backend", why))
             }
         }
@@ -85,6 +108,10 @@ impl Config {
     }
 }
 
+impl Backend {
+    pub(crate) const ALL: [Self; 3] = [Self::Iptables, Self::Nftables, Self::Firewalld];
+}
+
 impl Isolation {
     /// The value of `ingressPolicy`.
     pub(crate) fn name(self) -> &'static str {
@@ -97,21 +124,49 @@ impl Isolation {
 
 /// Why a chain cannot be one of the administrator's.
 fn wrong_admin_chain(name: &str) -> Option<String> {
-    let splits = |character: char| character.is_whitespace() || character.is_control();
+    let splits = |it: char| it.is_whitespace() || it.is_control() || it == '"';
     if name.len() > CHAIN_NAME_MAX || name.contains(splits) || name.starts_with(['-', '!']) {
         Some(format!(
-            "{name:?} is no name of a chain: at most {CHAIN_NAME_MAX} characters without spaces, of which the first \
-             is neither \"-\" nor \"!\""
+            "{name:?} is no name of a chain: at most {CHAIN_NAME_MAX} bytes without spaces and quotation marks, \
+             of which the first is neither \"-\" nor \"!\""
         ))
-    } else if BASE_CHAINS.contains(&name) || OWN_CHAINS.contains(&name) || VERDICTS.contains(&name)
-    {
+    } else if [&BASE_CHAINS[..], &OWN_CHAINS, &TARGETS].concat().contains(&name) {
         Some(format!("{name:?} has another meaning already; name a chain of your own"))
     } else {
         None
     }
 }
 
-const VERDICTS: [&str; 4] = ["ACCEPT", "DROP", "RETURN", "QUEUE"];
+/// What `-j` takes for something else than a chain, in the table `filter` (iptables-extensions(8)).
+const TARGETS: [&str; 27] = [
+    "ACCEPT",
+    "AUDIT",
+    "CHECKSUM",
+    "CLASSIFY",
+    "CONNMARK",
+    "CONNSECMARK",
+    "CT",
+    "DNAT",
+    "DROP",
+    "DSCP",
+    "HMARK",
+    "IDLETIMER",
+    "LED",
+    "LOG",
+    "MARK",
+    "MASQUERADE",
+    "NETMAP",
+    "NFLOG",
+    "NFQUEUE",
+    "QUEUE",
+    "REDIRECT",
+    "REJECT",
+    "RETURN",
+    "SECMARK",
+    "SNAT",
+    "TCPMSS",
+    "TRACE",
+];
 
 #[cfg(test)]
 mod tests {
@@ -123,29 +178,32 @@ mod tests {
 
     #[test]
     fn values_are_read() {
-        let nothing =
-            Settings { iptables_by_name: false, admin_chain: "CNI-ADMIN".into(), isolation: None };
+        let nothing = Settings {
+            backend: None,
+            admin_chain: "CNI-ADMIN".into(),
+            zone: "trusted".into(),
+            isolation: None,
+        };
         assert_eq!(read(serde_json::json!({})), Ok(nothing.clone()));
-        let empty =
-            serde_json::json!({"backend": "", "iptablesAdminChainName": "", "ingressPolicy": ""});
+        let empty = serde_json::json!({
+            "backend": "", "iptablesAdminChainName": "", "ingressPolicy": "", "firewalldZone": "",
+        });
         assert_eq!(read(empty), Ok(nothing));
         let all = read(serde_json::json!({
             "backend": "iptables", "iptablesAdminChainName": "SITE", "ingressPolicy": "isolated",
+            "firewalldZone": "pods",
         }));
         let expected = Settings {
-            iptables_by_name: true,
+            backend: Some(Backend::Iptables),
             admin_chain: "SITE".into(),
+            zone: "pods".into(),
             isolation: Some(Isolation::Isolated),
         };
         assert_eq!(all, Ok(expected));
-    }
-
-    #[test]
-    fn a_backend_that_is_not_there_says_what_to_use() {
-        for backend in ["firewalld", "nftables"] {
-            let error = read(serde_json::json!({"backend": backend})).unwrap_err();
-            assert_eq!(error.code, Code::UnsupportedField);
-            assert!(error.msg.contains(backend) && error.msg.contains("\"iptables\""), "{error}");
+        for (name, backend) in [("nftables", Backend::Nftables), ("firewalld", Backend::Firewalld)]
+        {
+            let settings = read(serde_json::json!({"backend": name})).unwrap();
+            assert_eq!(settings.backend, Some(backend));
         }
     }
 
@@ -159,12 +217,14 @@ mod tests {
             ("iptablesAdminChainName", "FORWARD"),
             ("iptablesAdminChainName", "CNI-FORWARD"),
             ("iptablesAdminChainName", "DROP"),
+            ("iptablesAdminChainName", "REJECT"),
+            ("iptablesAdminChainName", "a'quoted'\"name\""),
             ("iptablesAdminChainName", "a-name-of-twenty-nine-letters"),
         ] {
             let error = read(serde_json::json!({key: value})).unwrap_err();
             assert_eq!(error.code, cni::Code::InvalidConfig);
             let text = error.to_string();
-            assert!(text.contains(key) && text.contains(value), "{text}");
+            assert!(text.contains(key) && text.contains(&format!("{value:?}")), "{text}");
         }
     }
 }

@@ -1,6 +1,9 @@
 //! What can go wrong, and the codes for it.
 
 use cni::Code;
+use ipnetwork::IpNetwork;
+
+use crate::firewalld::BusError;
 
 /// Why packets could not be let through, or why not all is there that does that.
 #[derive(Debug, thiserror::Error)]
@@ -8,17 +11,41 @@ pub enum Error {
     /// The kernel refused something.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
-    /// What iptables accepts does not get through, and nobody said that it need not.
+    /// firewalld did not do what it was asked for.
+    #[error(transparent)]
+    Firewalld(#[from] BusError),
+    /// The zone is none of firewalld's.
     #[error(
-        "firewalld runs on this node, and rejects what iptables accepts; add the network's addresses to its zone \
-         trusted (firewall-cmd --permanent --zone=trusted --add-source=NETWORK && firewall-cmd --reload), and set \
-         \"backend\" to \"iptables\""
+        "key \"firewalldZone\": firewalld has no zone {zone:?}; name one that firewall-cmd --get-zones shows"
     )]
-    Firewalld,
+    NoZone {
+        /// The zone.
+        zone: String,
+        /// What firewalld says.
+        source: BusError,
+    },
+    /// firewalld is to let packets through, and nobody answers by that name.
+    #[error(
+        "firewalld does not answer on the system's bus; start it, or set key \"backend\" to \"iptables\" \
+         or \"nftables\" (if its rules stay in the kernel, after the network's addresses have become a \
+         source of its zone trusted: firewall-cmd --permanent --zone=trusted --add-source=NETWORK && \
+         firewall-cmd --reload)"
+    )]
+    NoFirewalld(#[source] BusError),
+    /// What our table accepts is dropped by another.
+    #[error(
+        "chain {chain} drops all new connections that the node forwards, and no other table can change \
+         that; let those of the network's addresses through: nft add rule {chain} ip saddr NETWORK accept \
+         (ip6 saddr for IPv6) and nft add rule {chain} ct state established,related accept"
+    )]
+    Dropped {
+        /// Family, table and name.
+        chain: String,
+    },
     /// The result names no bridge that could be kept apart from others.
     #[error(
-        "key \"ingressPolicy\" is {policy:?}, but the first interface of \"prevResult\" is no interface of the node; \
-         put firewall behind bridge, or leave the key out"
+        "key \"ingressPolicy\" is {policy:?}, but the first interface of \"prevResult\" is no interface \
+         of the node; put firewall behind bridge, or leave the key out"
     )]
     NoBridge {
         /// The policy.
@@ -34,6 +61,22 @@ pub enum Error {
         /// The rule, as `iptables -S` would show it.
         rule: String,
     },
+    /// CHECK found that something is not in our table, or behind what should come after it.
+    #[error("{what} is missing: nft {command}")]
+    MissingInTable {
+        /// A set, a chain, a rule or an element.
+        what: &'static str,
+        /// How the program `nft` would add it.
+        command: String,
+    },
+    /// CHECK found that an address is no source of the zone.
+    #[error("source is missing: firewall-cmd --zone={zone} --add-source={source_address}")]
+    MissingSource {
+        /// The zone.
+        zone: String,
+        /// The address.
+        source_address: IpNetwork,
+    },
 }
 
 impl From<Error> for cni::Error {
@@ -41,10 +84,13 @@ impl From<Error> for cni::Error {
         let code = match &error {
             Error::Kernel(error) if error.is_locked() => Code::TryAgain,
             Error::Kernel(error) if error.needs_program() => Code::NotAvailable,
-            Error::Kernel(_) => Code::Kernel,
-            Error::Firewalld => Code::UnsupportedField,
-            Error::NoBridge { .. } => Code::InvalidConfig,
-            Error::Missing { .. } => Code::Changed,
+            Error::Firewalld(error) if error.is_about("ZONE_CONFLICT") => Code::Conflict,
+            Error::Kernel(_) | Error::Firewalld(_) => Code::Kernel,
+            Error::NoFirewalld(_) | Error::Dropped { .. } => Code::NotAvailable,
+            Error::NoBridge { .. } | Error::NoZone { .. } => Code::InvalidConfig,
+            Error::Missing { .. } | Error::MissingInTable { .. } | Error::MissingSource { .. } => {
+                Code::Changed
+            }
         };
         Self::from_source(code, &error)
     }

@@ -1,7 +1,7 @@
 //! The backend `iptables`: rules in the table `filter`, exactly as the reference plugin has them.
 //!
-//! Its rules name nobody, and with a comment its DEL would not find them any more. So ours carry their owner in
-//! the kernel's user data, which iptables neither shows nor compares.
+//! Its rules name nobody, and with a comment its DEL would not find them any more. So ours carry their owner
+//! in the kernel's user data, which iptables neither shows nor compares.
 
 mod plan;
 mod remove;
@@ -126,8 +126,8 @@ fn add_own(
     Ok(())
 }
 
-/// Whether a shared rule is there, with the comments of any version of the reference plugin. What keeps bridges
-/// apart has to come before what lets packets through.
+/// Whether a shared rule is there, with the comments of any version of the reference plugin. What keeps
+/// bridges apart has to come before what lets packets through.
 fn is_there(there: &[Rule], chain: &str, rule: &Rule) -> bool {
     let end = there
         .iter()

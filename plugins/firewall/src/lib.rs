@@ -1,23 +1,26 @@
 //! Lets packets of a pod, that an earlier plugin of the chain attached, through the firewall of the node.
 //!
-//! ADD computes what is needed as a plain value and adds what is missing of it in one batch; CHECK compares the
-//! same value with what is there. What ADD makes carries the attachment's names, so DEL and GC find it without
-//! namespace and result.
+//! ADD computes what is needed as a plain value and adds what is missing of it in one batch; CHECK compares
+//! the same value with what is there. What ADD makes carries the attachment's names, so DEL and GC find it
+//! without namespace and result; and they look for what any backend leaves, because a node may change over.
 
 mod config;
 mod error;
+mod firewalld;
 mod iptables;
+mod nftables;
 mod owner;
 mod pod;
 
 pub use config::Config;
 pub use error::Error;
+pub use firewalld::BusError;
 
-use cni::{Call, Code, Network, Plugin, Success, ValidAttachments};
+use cni::{Call, Code, Failures, Network, Plugin, Success, ValidAttachments};
 use kernel::Nfnetlink;
-use kernel::nft::{Chain, Family};
+use kernel::iptables::Iptables;
 
-use crate::config::Settings;
+use crate::config::{Backend, Settings};
 use crate::owner::{Garbage, Owner};
 use crate::pod::Pod;
 
@@ -38,8 +41,16 @@ impl Plugin for Firewall {
         let settings = call.config().settings()?;
         let pod = Pod::of(call, result, &settings)?;
         let netlink = Nfnetlink::open().map_err(Error::from)?;
-        refuse_firewalld(&netlink, &settings)?;
-        iptables::add(&netlink, &iptables::Plan::new(owner(call), &settings.admin_chain, &pod))?;
+        match chosen(&netlink, &settings)? {
+            Backend::Iptables => {
+                let plan = iptables::Plan::new(owner(call), &settings.admin_chain, &pod);
+                iptables::add(&netlink, &plan)?;
+            }
+            Backend::Nftables => {
+                nftables::add(&netlink, &nftables::Plan::new(owner(call), &pod))?;
+            }
+            Backend::Firewalld => firewalld::add(&netlink, &owner(call), &pod, &settings.zone)?,
+        }
         Ok(result.clone())
     }
 
@@ -48,39 +59,78 @@ impl Plugin for Firewall {
         let settings = call.config().settings()?;
         let pod = Pod::of(call, result, &settings)?;
         let netlink = Nfnetlink::open().map_err(Error::from)?;
-        iptables::check(&netlink, &iptables::Plan::new(owner(call), &settings.admin_chain, &pod))?;
-        Ok(())
+        let look = |backend| match backend {
+            Backend::Iptables => {
+                let plan = iptables::Plan::new(owner(call), &settings.admin_chain, &pod);
+                iptables::check(&netlink, &plan)
+            }
+            Backend::Nftables => nftables::check(&netlink, &nftables::Plan::new(owner(call), &pod)),
+            Backend::Firewalld => firewalld::check(&netlink, &owner(call), &pod, &settings.zone),
+        };
+        let backend = chosen(&netlink, &settings)?;
+        let found = look(backend);
+        // What the node uses may have changed since the ADD.
+        let others = Backend::ALL.into_iter().filter(|other| *other != backend);
+        if settings.backend.is_none()
+            && found.is_err()
+            && others.into_iter().any(|it| look(it).is_ok())
+        {
+            return Ok(());
+        }
+        Ok(found?)
     }
 
     fn del(&self, call: &Call<Config>) -> Result<(), cni::Error> {
+        let settings = call.config().settings()?;
         let netlink = Nfnetlink::open().map_err(Error::from)?;
         let result = call.network.prev_result.as_ref();
         let addresses = result.map(|result| pod::addresses(call, result)).unwrap_or_default();
-        iptables::remove(&netlink, &owner(call), &addresses)?;
-        Ok(())
+        let owner = owner(call);
+        let mut failures = Failures::new();
+        failures.try_to("remove rules", || iptables::remove(&netlink, &owner, &addresses));
+        failures.try_to("remove elements", || nftables::remove(&netlink, &owner));
+        let remove_sources = || {
+            // What has no owner is the reference plugin's, which it makes where ADD would.
+            let is_chosen = chosen(&netlink, &settings)? == Backend::Firewalld;
+            let addresses = if is_chosen { addresses.as_slice() } else { &[] };
+            firewalld::remove(&netlink, &owner, addresses, &settings.zone)
+        };
+        failures.try_to("remove sources from firewalld", remove_sources);
+        failures.into_result()
     }
 
     fn gc(&self, network: &Network<Config>, valid: &ValidAttachments) -> Result<(), cni::Error> {
         let netlink = Nfnetlink::open().map_err(Error::from)?;
-        iptables::collect_garbage(&netlink, &Garbage::new(&network.name, valid))?;
-        Ok(())
+        let garbage = Garbage::new(&network.name, valid);
+        let mut failures = Failures::new();
+        failures.try_to("remove rules", || iptables::collect_garbage(&netlink, &garbage));
+        failures.try_to("remove elements", || nftables::collect_garbage(&netlink, &garbage));
+        let remove_sources = || firewalld::collect_garbage(&netlink, &garbage);
+        failures.try_to("remove sources from firewalld", remove_sources);
+        failures.into_result()
     }
 
     fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
         let settings = network.config.settings()?;
         let netlink = Nfnetlink::open().map_err(Error::from)?;
-        let status =
-            refuse_firewalld(&netlink, &settings).and_then(|()| iptables::status(&netlink));
+        let status = chosen(&netlink, &settings).and_then(|backend| match backend {
+            Backend::Iptables => iptables::status(&netlink),
+            Backend::Nftables => nftables::status(&netlink),
+            Backend::Firewalld => firewalld::status(&netlink, &settings.zone),
+        });
         status.map_err(|error| cni::Error { code: Code::NotAvailable, ..error.into() })
     }
 }
 
-/// Where firewalld runs, rules of iptables have to be asked for: its table has the last word.
-fn refuse_firewalld(netlink: &Nfnetlink, settings: &Settings) -> Result<(), Error> {
-    const VERDICTS: Chain<'_> =
-        Chain { family: Family::Inet, table: "firewalld", name: "filter_FORWARD" };
-    let runs = || Ok::<_, kernel::Error>(netlink.has_nf_tables()? && netlink.has_chain(VERDICTS)?);
-    if !settings.iptables_by_name && runs()? { Err(Error::Firewalld) } else { Ok(()) }
+/// The backend that the configuration names, or else what the node uses: firewalld has the last word where it
+/// runs, and iptables' own chain may drop what a table of ours accepts.
+fn chosen(netlink: &Nfnetlink, settings: &Settings) -> Result<Backend, Error> {
+    Ok(match settings.backend {
+        Some(backend) => backend,
+        None if firewalld::is_in_use(netlink)? => Backend::Firewalld,
+        None if Iptables::is_in_use(netlink)? => Backend::Iptables,
+        None => Backend::Nftables,
+    })
 }
 
 fn owner(call: &Call<Config>) -> Owner {

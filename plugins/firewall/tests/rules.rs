@@ -6,16 +6,13 @@ mod common;
 
 use std::thread;
 
-use common::{config, firewall, names, on_a_node, rules, sh};
+use common::{config, count, firewall, names, rules};
 use serde_json::{Value, json};
+use testbed::routed::on_a_node;
+use testbed::sh;
 
 fn by_iptables() -> Value {
     config(&json!({"backend": "iptables"}))
-}
-
-/// How many lines of a listing hold a text.
-fn count(listing: &str, text: &str) -> usize {
-    listing.lines().filter(|line| line.contains(text)).count()
 }
 
 #[test]
@@ -181,22 +178,6 @@ fn a_refused_add_leaves_nothing() {
         assert_eq!(error["code"], 7);
         assert!(error["msg"].as_str().unwrap().contains("ingressPolicy"), "{error}");
         assert_eq!(rules(), before);
-    });
-}
-
-#[test]
-fn firewalld_is_not_passed_over_in_silence() {
-    on_a_node(|| {
-        firewall("STATUS", "", "", &names()).unwrap();
-        sh("nft add table inet firewalld; nft add chain inet firewalld filter_FORWARD");
-        let before = rules();
-        let error = firewall("ADD", "pod-a", "/x", &config(&json!({}))).unwrap_err();
-        assert_eq!(error["code"], 2);
-        assert!(error["msg"].as_str().unwrap().contains("--zone=trusted"), "{error}");
-        assert_eq!(rules(), before);
-        assert_eq!(firewall("STATUS", "", "", &names()).unwrap_err()["code"], 50);
-        firewall("ADD", "pod-a", "/x", &by_iptables()).unwrap();
-        firewall("DEL", "pod-a", "", &names()).unwrap();
     });
 }
 

@@ -4,17 +4,10 @@
 
 mod common;
 
-use std::process::Command;
-
-use common::{Namespace, client, config, firewall, on_a_node, pod, sh};
+use common::{config, firewall, names, reaches};
 use serde_json::json;
-
-/// Whether an address answers, once at least: neighbours have to be found first.
-fn reaches(from: &Namespace, to: &str) -> bool {
-    let pid = from.pid().to_string();
-    let arguments = ["-t", pid.as_str(), "-n", "ping", "-q", "-c", "4", "-i", "0.3", "-W", "2", to];
-    Command::new("nsenter").args(arguments).output().unwrap().status.success()
-}
+use testbed::routed::{client, on_a_node, pod};
+use testbed::{Namespace, sh};
 
 #[test]
 fn a_pod_gets_through_where_everything_else_is_dropped() {
@@ -36,23 +29,90 @@ fn a_pod_gets_through_where_everything_else_is_dropped() {
 }
 
 #[test]
-fn bridges_with_a_policy_are_kept_apart() {
+fn a_pod_gets_through_a_table_of_our_own() {
     on_a_node(|| {
-        // Either veth end stands for a bridge.
-        let (pod, other) = (pod(), client());
-        let open = config(&json!({"ingressPolicy": "open"}));
-        firewall("ADD", "pod-a", &pod.path(), &open).unwrap();
-        let first = config(&json!({"ingressPolicy": "same-bridge"}));
-        firewall("ADD", "pod-a", &pod.path(), &first).unwrap();
-        assert!(reaches(&pod, "192.0.2.1") && reaches(&other, "10.88.0.2"));
-
-        let mut second = config(&json!({"ingressPolicy": "isolated", "name": "second"}));
-        second["prevResult"]["interfaces"][0]["name"] = "uplink".into();
-        second["prevResult"]["ips"] = json!([
-            {"address": "192.0.2.1/24", "interface": 1}, {"address": "2001:db8::1/64", "interface": 1}
-        ]);
-        firewall("ADD", "pod-b", &other.path(), &second).unwrap();
-        assert!(!reaches(&pod, "192.0.2.1") && !reaches(&other, "10.88.0.2"));
-        assert!(!reaches(&pod, "2001:db8::1") && !reaches(&other, "fd00:88::2"));
+        let (pod, client) = (pod(), client());
+        sh("nft 'table inet podwire_firewall {
+                chain forward { type filter hook forward priority 0; policy drop; };
+            }'");
+        assert!(!reaches(&pod, "192.0.2.1") && !reaches(&pod, "2001:db8::1"));
+        let config = config(&json!({"backend": "nftables"}));
+        firewall("ADD", "pod-a", &pod.path(), &config).unwrap();
+        assert!(reaches(&pod, "192.0.2.1") && reaches(&pod, "2001:db8::1"));
+        assert!(!reaches(&client, "10.88.0.2"), "who may come in is for other rules to say");
+        sh("nft add rule inet podwire_firewall admin ip daddr 192.0.2.1 drop");
+        assert!(!reaches(&pod, "192.0.2.1"), "the administrator's rules come first");
+        assert!(reaches(&pod, "2001:db8::1"));
+        sh("nft flush chain inet podwire_firewall admin");
+        firewall("DEL", "pod-a", "", &names()).unwrap();
+        assert!(!reaches(&pod, "192.0.2.1") && !reaches(&pod, "2001:db8::1"));
     });
+}
+
+#[test]
+fn bridges_with_a_policy_are_kept_apart_by_iptables() {
+    on_a_node(|| keeps_bridges_apart("iptables"));
+}
+
+#[test]
+fn bridges_with_a_policy_are_kept_apart_by_nftables() {
+    on_a_node(|| keeps_bridges_apart("nftables"));
+}
+
+fn keeps_bridges_apart(backend: &str) {
+    // Either veth end stands for a bridge.
+    let (pod, other) = (pod(), client());
+    let open = config(&json!({"backend": backend, "ingressPolicy": "open"}));
+    firewall("ADD", "pod-a", &pod.path(), &open).unwrap();
+    let first = config(&json!({"backend": backend, "ingressPolicy": "same-bridge"}));
+    firewall("ADD", "pod-a", &pod.path(), &first).unwrap();
+    assert!(reaches(&pod, "192.0.2.1") && reaches(&other, "10.88.0.2"));
+
+    let policy = json!({"backend": backend, "ingressPolicy": "isolated", "name": "second"});
+    let mut second = config(&policy);
+    second["prevResult"]["interfaces"][0]["name"] = "uplink".into();
+    second["prevResult"]["ips"] = json!([
+        {"address": "192.0.2.1/24", "interface": 1}, {"address": "2001:db8::1/64", "interface": 1}
+    ]);
+    firewall("ADD", "pod-b", &other.path(), &second).unwrap();
+    assert!(!reaches(&pod, "192.0.2.1") && !reaches(&other, "10.88.0.2"));
+    assert!(!reaches(&pod, "2001:db8::1") && !reaches(&other, "fd00:88::2"));
+}
+
+#[test]
+fn pods_of_a_bridge_are_kept_apart_by_iptables() {
+    on_a_node(|| keeps_pods_apart("iptables"));
+}
+
+#[test]
+fn pods_of_a_bridge_are_kept_apart_by_nftables() {
+    on_a_node(|| keeps_pods_apart("nftables"));
+}
+
+fn keeps_pods_apart(backend: &str) {
+    // Pods that send all they have to say to each other by the node.
+    sh("sysctl -qw net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0
+        ip link add cni0 type bridge; ip addr add 10.88.0.10/24 dev cni0; ip link set cni0 up");
+    let pods = [2, 3].map(|last| {
+        let (pod, link) = (Namespace::create(), format!("veth{last}"));
+        sh(&format!(
+            "ip link add {link} type veth peer name eth0 netns {}; ip link set {link} up master cni0",
+            pod.path()
+        ));
+        pod.sh(&format!(
+            "ip link set eth0 up; ip addr add 10.88.0.{last}/32 dev eth0
+            ip route add 10.88.0.10 dev eth0; ip route add default via 10.88.0.10"
+        ));
+        pod
+    });
+    let add = |policy: &str| {
+        let mut config = config(&json!({"backend": backend, "ingressPolicy": policy}));
+        config["prevResult"]["interfaces"][0]["name"] = "cni0".into();
+        firewall("ADD", "pod-a", &pods[0].path(), &config).unwrap();
+    };
+    add("same-bridge");
+    assert!(reaches(&pods[0], "10.88.0.3") && reaches(&pods[1], "10.88.0.2"));
+    add("isolated");
+    assert!(!reaches(&pods[0], "10.88.0.3") && !reaches(&pods[1], "10.88.0.2"));
+    assert!(reaches(&pods[0], "10.88.0.10"), "the node itself is another matter");
 }

@@ -13,6 +13,7 @@ pub struct Loopback;
 
 /// There is nothing to configure.
 #[derive(Clone, Copy, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Config {}
 
 impl Plugin for Loopback {

@@ -42,8 +42,8 @@ pub(crate) fn add(
     Ok(ends)
 }
 
-/// Finds a rule that is missing. Which variant of iptables the node uses may have changed since ADD, by what others
-/// do, so the rules may be in either.
+/// Finds a rule that is missing. Which variant of iptables the node uses may have changed since ADD, by what
+/// others do, so the rules may be in either.
 pub(crate) fn check(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
     Iptables::check(netlink, |iptables| check_in(iptables, plan))
 }

@@ -10,12 +10,16 @@ use crate::plan::{CHAIN_PREFIX, SHARED_CHAINS};
 
 /// The plugin's own keys.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Config {
     /// Whose rules are written: those of `iptables`, the default, or a table of our own, `nftables`.
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = ["iptables", "nftables"])))]
+    #[cfg_attr(feature = "schema", schemars(extend("default" = "iptables")))]
     pub backend: Option<String>,
     /// Whether connections from the node itself, and from the pod to itself, get the node's address, without
     /// which they cannot work; true by default.
+    #[cfg_attr(feature = "schema", schemars(extend("default" = true)))]
     pub snat: Option<bool>,
     /// Further conditions on IPv4 packets, as arguments of `iptables` or matches of `nft`.
     pub conditions_v4: Vec<String>,
@@ -24,10 +28,19 @@ pub struct Config {
     /// Whether all connections get the node's address, not only those that need it.
     pub masq_all: bool,
     /// The bit of the packet mark that stands for that, 0 to 31; 13 by default.
+    #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 31), extend("default" = DEFAULT_MARK_BIT)))]
     pub mark_masq_bit: Option<i64>,
     /// A chain of the table `nat` that sets another mark, which others masquerade.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(extend(
+            "pattern" = "^[^ \\t\\n]{1,28}$",
+            "patternErrorMessage" = "is not the name of a chain: 1 to 28 characters without spaces",
+        ))
+    )]
     pub external_set_mark_chain: Option<String>,
     /// What happens if another container has the port.
+    #[cfg_attr(feature = "schema", schemars(extend("default" = "replace")))]
     pub on_conflict: OnConflict,
     /// What the runtime adds.
     pub runtime_config: RuntimeConfig,
@@ -35,6 +48,7 @@ pub struct Config {
 
 /// What happens if another container has the port.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub enum OnConflict {
     /// The newest ADD gets it, because an older one may be a leftover.
@@ -46,6 +60,7 @@ pub enum OnConflict {
 
 /// What the runtime adds to the configuration.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct RuntimeConfig {
     /// The ports to map.

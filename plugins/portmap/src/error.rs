@@ -10,8 +10,8 @@ pub enum Error {
     Kernel(#[from] kernel::Error),
     /// Another container has the port, and `onConflict` is `error`.
     #[error(
-        "host port {port}/{protocol} is taken by {holder}; give that one up, map another hostPort or hostIP, or \
-         leave out \"onConflict\" to take the port over"
+        "host port {port}/{protocol} is taken by {holder}; give that one up, map another hostPort or hostIP, \
+         or leave out \"onConflict\" to take the port over"
     )]
     Taken {
         /// The port of the node.
@@ -24,8 +24,8 @@ pub enum Error {
     /// The container's chain has the name of another container's, of another network: both names together are
     /// the same text.
     #[error(
-        "chain {chain} of this container is that of {holder}: network name and container ID, one behind the other, \
-         are the same text; rename one of the networks"
+        "chain {chain} of this container is that of {holder}: network name and container ID, one behind the \
+         other, are the same text; rename one of the networks"
     )]
     NameTaken {
         /// The chain.

@@ -13,11 +13,11 @@ use crate::error::Error;
 use crate::mapping::Mapping;
 use crate::remove::End;
 
-/// So many ports are asked for one by one: the kernel looks at all that it tracks for each, but lists little.
+/// So many ports are asked for one by one: for each, the kernel looks at all that it tracks, but lists little.
 const FEW: usize = 4;
 
-/// Forgets the UDP flows to the node's ports, as of before the rules: clients that go on sending from one port
-/// would never get to the pod. TCP clients connect anew.
+/// Forgets the UDP flows to the node's ports, as of before the rules: clients that go on sending from one
+/// port would never get to the pod. TCP clients connect anew.
 ///
 /// Only packets to the node itself are mapped, so flows to elsewhere that happen to have the same port stay.
 pub(crate) fn forget_udp(
@@ -80,8 +80,8 @@ pub(crate) fn forget_ends(netlink: &Nfnetlink, ends: &[End]) -> Result<(), Error
     Ok(())
 }
 
-/// Forgets the flows that a pod opened itself, which is gone as are the rules that led to it: the next pod of its
-/// address has nothing to do with them.
+/// Forgets the flows that a pod opened itself, which is gone as are the rules that led to it: the next pod of
+/// its address has nothing to do with them.
 pub(crate) fn forget_opened(netlink: &Nfnetlink, ends: &[End]) -> Result<(), Error> {
     let addresses: HashSet<IpAddr> = ends.iter().map(|end| end.address).collect();
     for address in addresses {

@@ -1,9 +1,9 @@
 //! Leads ports of the node (`hostPort`) to the pod that an earlier plugin of the chain attached.
 //!
-//! ADD computes the rules as a plain value and adds them in one batch, for a new container nothing but additions; CHECK compares
-//! the same value with what the kernel holds. DEL and GC find what is a container's by its name, so they need
-//! neither namespace nor result nor mappings; and they look for what either backend leaves, because a node may
-//! change over.
+//! ADD computes the rules as a plain value and adds them in one batch, for a new container nothing but
+//! additions; CHECK compares the same value with what the kernel holds. DEL and GC find what is a container's
+//! by its name, so they need neither namespace nor result nor mappings; and they look for what either backend
+//! leaves, because a node may change over.
 
 mod apply;
 mod config;
@@ -133,8 +133,8 @@ impl Plugin for Portmap {
     }
 }
 
-/// Maps the ports with the backend of the configuration, and removes what the container has in that from an ADD
-/// before; gives the ends that this led to.
+/// Maps the ports with the backend of the configuration, and removes what the container has in that from an
+/// ADD before; gives the ends that this led to.
 fn add_rules(
     netlink: &Nfnetlink,
     (network, container_id): (&NetworkName, &ContainerId),
@@ -152,8 +152,8 @@ fn add_rules(
     apply::add(netlink, &plan, settings.refuse_conflicts)
 }
 
-/// Removes what the container has of another backend, the reference plugins' `nftables` included, and takes its
-/// ports from others there whose rules would come first.
+/// Removes what the container has of another backend, the reference plugins' `nftables` included, and takes
+/// its ports from others there whose rules would come first.
 fn take_over(
     netlink: &Nfnetlink,
     (network, container_id): (&NetworkName, &ContainerId),

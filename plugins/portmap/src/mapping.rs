@@ -9,18 +9,27 @@ use serde::de::{self, Deserializer, Unexpected, Visitor};
 
 /// One of `portMappings`, as the runtime sends it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(
+    feature = "schema",
+    schemars(extend("required" = ["hostPort", "containerPort", "protocol"]))
+)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Entry {
     /// Port of the node.
     #[serde(deserialize_with = "port")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 65535)))]
     pub host_port: i64,
     /// Port of the pod.
     #[serde(deserialize_with = "port")]
+    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 65535)))]
     pub container_port: i64,
     /// `tcp`, `udp` or `sctp`, in any case.
+    #[cfg_attr(feature = "schema", schemars(with = "cni::schema::Protocol"))]
     pub protocol: String,
     /// The node's address that the port is open at; empty or unspecified (0.0.0.0, ::) for all of a family.
     #[serde(rename = "hostIP")]
+    #[cfg_attr(feature = "schema", schemars(with = "cni::schema::Address"))]
     pub host_ip: String,
 }
 
@@ -52,8 +61,8 @@ impl Mapping {
                 return Err(Error::new(
                     Code::InvalidConfig,
                     format!(
-                        "key {key:?} of the configuration: hostPort {}/{} is mapped by portMappings[{before}] \
-                         already; give it another hostPort, protocol or hostIP",
+                        "key {key:?} of the configuration: hostPort {}/{} is mapped by \
+                         portMappings[{before}] already; give it another hostPort, protocol or hostIP",
                         mapping.host_port,
                         protocol_name(mapping.protocol)
                     ),

@@ -44,8 +44,8 @@ const FAMILIES: [Nat; 2] = [Nat::V4, Nat::V6];
 /// GC removes so many chains at a time: a batch has to fit into the socket's buffer.
 const PIECE: usize = 64;
 
-/// Removes all rules of a container, those of the reference plugins too. Adds to `ends` what they led to, save
-/// for what another container's rules for the same ports lead to as well, even if there is an error.
+/// Removes all rules of a container, those of the reference plugins too. Adds to `ends` what they led to,
+/// save for what another container's rules for the same ports lead to as well, even if there is an error.
 pub(crate) fn remove(
     netlink: &Nfnetlink,
     network: &NetworkName,

@@ -1,4 +1,5 @@
-//! Nodes whose rules are in the legacy tables, seen by `iptables-legacy`. Needs root, and a kernel that has them.
+//! Nodes whose rules are in the legacy tables, seen by `iptables-legacy`. Needs root, and a kernel that has
+//! them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -56,10 +57,12 @@ fn a_pods_whole_life() {
         portmap("ADD", "pod-a", &pod.path(), &all).unwrap();
         let listed = legacy_rules();
         for expected in [
-            "-A CNI-HOSTPORT-DNAT -p tcp -m comment --comment \"dnat name: \\\"testnet\\\" id: \\\"pod-a\\\"\" \
-             -m multiport --dports 8080,80 -j CNI-DN-",
-            "-A CNI-DN-9b8cc9dd5d53e36658bb0 -p udp -m udp --dport 53 -j DNAT --to-destination 10.88.0.2:53\n",
-            "-A CNI-DN-9b8cc9dd5d53e36658bb0 -p sctp -m sctp --dport 9899 -j DNAT --to-destination [fd00:88::2]:9899",
+            "-A CNI-HOSTPORT-DNAT -p tcp -m comment --comment \"dnat name: \\\"testnet\\\" id: \
+             \\\"pod-a\\\"\" -m multiport --dports 8080,80 -j CNI-DN-",
+            "-A CNI-DN-9b8cc9dd5d53e36658bb0 -p udp -m udp --dport 53 -j DNAT --to-destination \
+             10.88.0.2:53\n",
+            "-A CNI-DN-9b8cc9dd5d53e36658bb0 -p sctp -m sctp --dport 9899 -j DNAT --to-destination \
+             [fd00:88::2]:9899",
         ] {
             assert!(listed.contains(expected), "{expected}\n{listed}");
         }
@@ -91,7 +94,8 @@ fn the_order_is_that_of_nf_tables() {
             sender.send(sh(&format!("{program} -t nat -S"))).unwrap();
         });
         let listed: String = receiver.recv().unwrap();
-        // The variants list chains in orders of their own; within a chain the order is that of the packet's way.
+        // The variants list chains in orders of their own; within a chain the order is that of the packet's
+        // way.
         let is_rule = |line: &&str| line.starts_with("-A ");
         let mut rules: Vec<String> =
             listed.lines().filter(is_rule).map(ToOwned::to_owned).collect();
@@ -123,7 +127,8 @@ fn check_names_the_rule_that_is_missing() {
         }
         // Of what others write, some is not understood, and none of it is touched.
         sh(
-            "iptables-legacy -t nat -I CNI-HOSTPORT-DNAT -p gre -m statistic --mode random --probability 0.5 \\
+            "iptables-legacy -t nat -I CNI-HOSTPORT-DNAT -p gre -m statistic --mode random --probability 0.5 \
+             \\
             -j LOG --log-prefix 'a b'",
         );
         portmap("CHECK", "pod-a", &pod.path(), &one_port(8080)).unwrap();
@@ -195,7 +200,8 @@ fn parallel_adds_share_the_common_rules() {
             }
             scope.spawn(|| {
                 // Somebody who has never heard of our lock.
-                let change = "for i in $(seq 40); do iptables-legacy -w -t nat -A KUBE-SERVICES -j RETURN; done";
+                let change = "for i in $(seq 40); do iptables-legacy -w -t nat -A KUBE-SERVICES -j RETURN; \
+                    done";
                 sh(change);
             });
         });
@@ -231,7 +237,8 @@ fn without_a_hint_the_number_of_rules_decides() {
         assert!(rules().contains(OWN_CHAIN), "the legacy tables are there, but empty");
         portmap("DEL", "pod-a", "", &names()).unwrap();
         sh("nft flush ruleset; iptables-nft -t filter -A INPUT -j ACCEPT
-            nft 'add table ip other; add chain ip other one; add rule ip other one accept; add rule ip other one accept'
+            nft 'add table ip other; add chain ip other one; add rule ip other one accept; add rule ip other \
+            one accept'
             ip6tables-legacy -A INPUT -j ACCEPT");
         portmap("ADD", "pod-a", &pod.path(), &one_port(8080)).unwrap();
         assert!(rules().contains(OWN_CHAIN), "as many here as there");

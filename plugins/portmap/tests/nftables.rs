@@ -216,7 +216,8 @@ fn garbage_is_what_belongs_to_no_valid_attachment_of_the_network() {
         add("testnet", &long("a"), 8086);
         assert!(has("pod-a"));
         let mut gc = names();
-        gc["cni.dev/valid-attachments"] = json!([{"containerID": "pod-b", "ifname": "eth0"}, {"containerID": long("b"), "ifname": "eth0"}]);
+        let of = |id: &str| json!({"containerID": id, "ifname": "eth0"});
+        gc["cni.dev/valid-attachments"] = json!([of("pod-b"), of(&long("b"))]);
         portmap("GC", "", "", &gc).unwrap();
         assert_eq!(ruleset(), before);
         portmap("DEL", &long("b"), "", &names()).unwrap();
@@ -294,23 +295,6 @@ fn parallel_adds_and_dels() {
     });
 }
 
-/// Stands for kernels that cannot do it: there, elements do not get a time to live later on.
-#[test]
-fn elements_that_cannot_expire_are_deleted() {
-    on_a_node(|| {
-        let pod = pod();
-        sh("nft -f - <<E
-            table ip podwire_hostport {
-                map host_ports { type inet_proto . inet_service : ipv4_addr . inet_service; }
-            }\nE");
-        let config = nft(&json!([tcp(8080, 80)]));
-        portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
-        portmap("CHECK", "pod-a", &pod.path(), &config).unwrap();
-        portmap("DEL", "pod-a", "", &names()).unwrap();
-        assert_eq!(ruleset().to_string().matches("id: pod-a").count(), 0);
-    });
-}
-
 #[test]
 fn a_saved_ruleset_can_be_loaded_again() {
     on_a_node(|| {
@@ -347,7 +331,8 @@ fn rules_of_the_reference_plugins_are_removed() {
                 }
                 chain somebodys { counter comment \"pod-a\"; }
             }\nE
-            conntrack -I -t 600 -p tcp -s 192.0.2.1 -d 192.0.2.10 --sport 4242 --dport 8080 --dst-nat 10.88.0.2:80 --state ESTABLISHED");
+            conntrack -I -t 600 -p tcp -s 192.0.2.1 -d 192.0.2.10 --sport 4242 --dport 8080 --dst-nat \
+            10.88.0.2:80 --state ESTABLISHED");
         portmap("DEL", "pod-a", "", &names()).unwrap();
         let listed = sh("nft list table ip cni_hostport");
         assert!(!listed.contains("10.88.0.2"), "{listed}");
@@ -410,7 +395,8 @@ fn a_refused_add_loses_nothing() {
 fn conditional_rules_are_made_anew_in_their_order() {
     on_a_node(|| {
         let pod = pod();
-        let at_one = json!({"hostPort": 8080, "containerPort": 81, "protocol": "tcp", "hostIP": "192.0.2.10"});
+        let mut at_one = tcp(8080, 81);
+        at_one["hostIP"] = "192.0.2.10".into();
         let conditional = |mappings: &Value| {
             let mut config = nft(mappings);
             config["conditionsV4"] = json!(["iifname", "uplink"]);

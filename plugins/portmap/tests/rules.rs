@@ -248,7 +248,8 @@ fn many_ports_in_a_user_namespace() {
         let (program, netns) = (env!("CARGO_BIN_EXE_portmap"), pod.path());
         let listed = sh(&format!(
             "unshare --user --map-root-user --net sh -ec '
-                echo '\\''{config}'\\'' | CNI_COMMAND=ADD CNI_CONTAINERID=pod-a CNI_NETNS={netns} CNI_IFNAME=eth0 \\
+                echo '\\''{config}'\\'' | CNI_COMMAND=ADD CNI_CONTAINERID=pod-a CNI_NETNS={netns} \
+                CNI_IFNAME=eth0 \\
                     CNI_PATH=/nowhere {program} >&2
                 iptables -t nat -S'"
         ));

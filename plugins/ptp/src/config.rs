@@ -6,6 +6,8 @@ use serde::Deserialize;
 
 /// The keys of `ptp`.
 #[derive(Clone, Debug, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "schema", schemars(transform = needs_ipam))]
 #[serde(rename_all = "camelCase")]
 pub struct Config {
     /// Whether traffic that leaves the pod's network takes the node's address.
@@ -13,13 +15,29 @@ pub struct Config {
     pub ip_masq: bool,
     /// What masquerading is written with.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(extend("default" = "iptables")))]
     pub ip_masq_backend: MasqueradeBackend,
     /// The MTU of the veth pair, in bytes; 0 for the kernel's default.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "cni::schema::Mtu"))]
     pub mtu: u32,
     /// Name resolution, in place of what IPAM says.
     #[serde(default)]
     pub dns: Dns,
+}
+
+/// Says of the schema what [`Config::validate`] asks for.
+#[cfg(feature = "schema")]
+fn needs_ipam(schema: &mut schemars::Schema) {
+    let ipam = schemars::json_schema!({
+        "description": "Who gives out the addresses, without which ptp has no link",
+        "type": "object",
+        "required": ["type"],
+    });
+    schema.insert("required".to_owned(), vec!["ipam"].into());
+    if let Some(properties) = schema.get_mut("properties").and_then(|it| it.as_object_mut()) {
+        properties.insert("ipam".to_owned(), ipam.into());
+    }
 }
 
 impl Config {

@@ -11,6 +11,7 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use attach::hashed_name;
 use cni::{Call, json};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
@@ -27,6 +28,9 @@ pub const DEFAULT_DIR: &str = "/run/cni/tuning";
 
 /// What ends the name of a file that is being written.
 const FRESH: &str = ".new";
+
+/// What a file's name has room for.
+const NAME_MAX: usize = 255;
 
 /// The backup of one attachment.
 #[derive(Debug)]
@@ -131,10 +135,16 @@ impl<'a> Backup<'a> {
         self.dir.join(format!("{container_id}_{ifname}.json"))
     }
 
-    /// No part can hold the colons between them.
+    /// No part can hold the colons between them. Of names too long for that, it is a hash, by which
+    /// DEL finds it, and GC does not.
     fn fresh(&self) -> PathBuf {
         let Owner { network, container_id, ifname } = &self.owner;
-        self.dir.join(format!(".{network}:{container_id}:{ifname}{FRESH}"))
+        let name = format!(".{network}:{container_id}:{ifname}{FRESH}");
+        if name.len() <= NAME_MAX {
+            return self.dir.join(name);
+        }
+        let hash = hashed_name(".", NAME_MAX / 2, network, container_id);
+        self.dir.join(format!("{hash}:{ifname}{FRESH}"))
     }
 }
 
@@ -201,9 +211,10 @@ fn read(file: &Path) -> Result<Option<(Before, Option<Owner>)>, Error> {
     Ok(Some((Before { link, sysctl }, owner)))
 }
 
-/// Whether there is no such file, nor a directory to hold one.
+/// Whether there is no such file, nor a directory to hold one, or could not be by that name.
 fn is_gone(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+    use ErrorKind::{InvalidFilename, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory | InvalidFilename)
 }
 
 /// As the reference plugin indents it.

@@ -14,42 +14,71 @@ use crate::wanted::{LinkSettings, Wanted};
 
 /// The plugin's own keys.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Config {
+    /// Where backups are kept.
+    #[cfg_attr(feature = "schema", schemars(extend("default" = DEFAULT_DIR)))]
     data_dir: PathBuf,
+    /// Settings of the pod's namespace; `IFNAME` in a name stands for the interface's.
+    #[cfg_attr(feature = "schema", schemars(extend("propertyNames" = crate::sysctl::names())))]
     sysctl: BTreeMap<String, String>,
+    /// The hardware address of the interface.
+    #[cfg_attr(feature = "schema", schemars(with = "cni::schema::UnicastMac"))]
     mac: String,
+    /// Whether the interface takes all packets; false leaves it as it is.
     promisc: bool,
+    /// The MTU of the interface in bytes; 0 leaves it as it is.
+    #[cfg_attr(feature = "schema", schemars(with = "cni::schema::Mtu"))]
     mtu: u32,
+    /// How many packets the queue of the interface takes.
     #[serde(rename = "txQLen")]
     tx_queue_len: Option<u32>,
+    /// Whether the interface takes all multicast packets.
     allmulti: Option<bool>,
+    /// What the runtime adds.
     runtime_config: RuntimeConfig,
+    /// Arguments of the administrator's.
     args: ArgsKeys,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct RuntimeConfig {
+    /// The hardware address of the interface; goes before that of the configuration.
+    #[cfg_attr(feature = "schema", schemars(with = "cni::schema::UnicastMac"))]
     mac: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct ArgsKeys {
+    /// Those for plugins.
     cni: CniArgs,
 }
 
 /// What goes before everything else.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct CniArgs {
+    /// More settings.
+    #[cfg_attr(feature = "schema", schemars(extend("propertyNames" = crate::sysctl::names())))]
     sysctl: BTreeMap<String, String>,
+    /// The hardware address.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::UnicastMac>"))]
     mac: Option<String>,
+    /// Whether the interface takes all packets.
     promisc: Option<bool>,
+    /// The MTU in bytes.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::Mtu>"))]
     mtu: Option<u32>,
+    /// How many packets the queue takes.
     #[serde(rename = "txQLen")]
     tx_queue_len: Option<u32>,
+    /// Whether the interface takes all multicast packets.
     allmulti: Option<bool>,
 }
 

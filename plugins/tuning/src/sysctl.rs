@@ -1,6 +1,7 @@
 //! Settings below `net`: their names, and when two texts are the same value.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -80,13 +81,24 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
+/// What a name of a configuration looks like: as [`Name::of_config`] reads it.
+#[cfg(feature = "schema")]
+pub(crate) fn names() -> schemars::Schema {
+    schemars::json_schema!({
+        "pattern": "^net([./][^./]+)+$",
+        "patternErrorMessage": "is not below net.: a container's network has no others",
+    })
+}
+
 /// Whether the kernel means by `now` what `asked` says. It writes tabs for spaces, decimal numbers
-/// for others, and joins ranges (`8080,8081` becomes `8080-8081`).
+/// for others, all digits of an IPv6 address, and joins ranges (`8080,8081` becomes `8080-8081`).
 #[must_use]
 pub fn is_same(asked: &str, now: &str) -> bool {
     let words = |text| str::split_whitespace(text).map(|word| number(word).ok_or(word));
     let same_ranges = || ranges(asked).is_some_and(|asked| Some(asked) == ranges(now));
-    words(asked).eq(words(now)) || same_ranges()
+    let address = |text: &str| text.trim().parse::<Ipv6Addr>().ok();
+    let same_address = || address(asked).is_some_and(|asked| Some(asked) == address(now));
+    words(asked).eq(words(now)) || same_ranges() || same_address()
 }
 
 /// As the kernel reads them: hexadecimal behind `0x`, octal behind `0`.
@@ -168,6 +180,7 @@ mod tests {
             ("cubic", "cubic"),
             ("", ""),
             ("8081,8080,9000", "8080-8081,9000"),
+            ("2001:db8::1", "2001:0db8:0000:0000:0000:0000:0000:0001"),
         ] {
             assert!(is_same(asked, now), "{asked} {now}");
         }
@@ -178,6 +191,7 @@ mod tests {
             ("", "0"),
             ("1", "-1"),
             ("8080", "8080-8081"),
+            ("2001:db8::1", "2001:0db8:0000:0000:0000:0000:0000:0002"),
             ("0x", "0"),
             ("--1", "1"),
         ] {

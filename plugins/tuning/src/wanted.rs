@@ -97,21 +97,25 @@ impl Wanted {
 
     /// Changes everything: settings first, because some of them go with a small MTU.
     pub fn apply(&self, pod: &Pod, ifname: &str) -> Result<(), Error> {
-        pod.netns.enter(|| {
-            self.sysctl.iter().try_for_each(|(name, Sysctl { value, .. })| {
-                let set = || match read(name)? {
-                    Some(now) if is_same(value, &now) => Ok(()),
-                    _ => sysctl::set(&name.parts(), value),
-                };
-                set().map_err(|source| Error::Sysctl { name: name.to_string(), source })
-            })
-        })??;
+        // Twice, because some take others along: net.ipv4.ip_forward those of all interfaces.
+        pod.netns.enter(|| self.set().and_then(|()| self.set()))??;
         if self.link.is_empty() {
             return Ok(());
         }
         let index = look_up(pod, ifname)?.index;
         let failed = |source| Error::Link { ifname: ifname.to_owned(), source };
         pod.rtnl.set_link(index, self.link.change()).map_err(failed)
+    }
+
+    /// Sets the settings of the namespace that this thread is in, as far as they are not so yet.
+    fn set(&self) -> Result<(), Error> {
+        self.sysctl.iter().try_for_each(|(name, Sysctl { value, .. })| {
+            let set = || match read(name)? {
+                Some(now) if is_same(value, &now) => Ok(()),
+                _ => sysctl::set(&name.parts(), value),
+            };
+            set().map_err(|source| Error::Sysctl { name: name.to_string(), source })
+        })
     }
 
     /// A result that tells what the interface has become.
@@ -281,10 +285,12 @@ fn look_up(pod: &Pod, ifname: &str) -> Result<Link, Error> {
     pod.rtnl.link_by_name(ifname)?.ok_or_else(|| Error::NoInterface(ifname.to_owned()))
 }
 
-/// Reads a setting; `None` if it can be written only, as `net/ipv4/route/flush`.
+/// Reads a setting; `None` if it can be written only, as `net/ipv4/route/flush`, or has to be
+/// written first, as `net/ipv6/conf/IFNAME/stable_secret`.
 fn read(name: &Name) -> kernel::Result<Option<String>> {
+    use Errno::{EACCES, EIO, EPERM};
     match sysctl::read(&name.parts()) {
-        Err(error) if matches!(error.errno(), Some(Errno::EACCES | Errno::EPERM)) => Ok(None),
+        Err(error) if matches!(error.errno(), Some(EACCES | EPERM | EIO)) => Ok(None),
         value => value.map(Some),
     }
 }

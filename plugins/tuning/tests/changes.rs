@@ -186,6 +186,34 @@ fn a_setting_that_others_have_changed_meanwhile_stays() {
     assert_eq!(pod.sh(SOMAXCONN), "700");
 }
 
+/// Forwarding of the namespace is that of all interfaces, one of which is to be an exception.
+#[test]
+fn a_setting_that_takes_others_along() {
+    let pod = Pod::new();
+    let forwarding = "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/eth0/forwarding";
+    let sysctl = json!({"net.ipv4.ip_forward": "1", "net.ipv4.conf.IFNAME.forwarding": "0"});
+    let call = pod.call().with("sysctl", sysctl);
+    call.run("ADD").unwrap();
+    assert_eq!(pod.sh(forwarding), "1\n0");
+    call.run("CHECK").unwrap();
+    call.run("DEL").unwrap();
+    assert_eq!(pod.sh(forwarding), "0\n0");
+}
+
+/// One that the kernel does not tell before it has been set, and cannot take back.
+#[test]
+fn a_setting_without_a_value() {
+    let pod = Pod::new();
+    let secret = json!({"net.ipv6.conf.IFNAME.stable_secret": "2001:db8::1"});
+    let call = pod.call().with("sysctl", secret).with("mtu", 1400);
+    call.run("ADD").unwrap();
+    let now = pod.sh("cat /proc/sys/net/ipv6/conf/eth0/stable_secret");
+    assert_eq!(now, "2001:0db8:0000:0000:0000:0000:0000:0001");
+    call.run("CHECK").unwrap();
+    call.run("DEL").unwrap();
+    assert_eq!(pod.link(), UNTOUCHED);
+}
+
 /// Below 1280 bytes, an interface has no IPv6, and with that no settings of it.
 #[test]
 fn a_small_mtu_takes_settings_along() {

@@ -53,6 +53,26 @@ fn del_after_half_an_add() {
     assert!(pod.files().is_empty());
 }
 
+/// Names that are too long for the file which is being written, and for the backup itself.
+#[test]
+fn long_names() {
+    let pod = Pod::new();
+    let call = pod.call().with("mtu", 1420).with("name", "n".repeat(250));
+    call.run("DEL").unwrap();
+    call.run("ADD").unwrap();
+    assert_eq!(pod.files(), ["c1_eth0.json"]);
+    call.run("CHECK").unwrap();
+    call.run("DEL").unwrap();
+    assert!(pod.files().is_empty());
+
+    let container_id = "c".repeat(250).leak();
+    let call = common::Call { container_id, ..pod.call().with("mtu", 1420) };
+    call.refused("ADD", 5, "too long");
+    assert_eq!(pod.link(), "02:00:00:00:00:01 mtu 1500 qlen 1000");
+    call.run("DEL").unwrap();
+    assert!(pod.files().is_empty());
+}
+
 /// A backup from which nothing can be put back, though the pod is there, waits for the next DEL.
 #[test]
 fn del_that_fails_keeps_the_backup() {

@@ -48,6 +48,11 @@ impl Family {
         }
     }
 
+    /// The control plane's own, as an nft set has them.
+    pub(super) fn addresses_of_node(self) -> &'static str {
+        self.either("172.18.0.2, 127.0.0.1", "fc00:f853:ccd:e793::2")
+    }
+
     pub(super) fn default(self) -> &'static str {
         self.either("0.0.0.0/0", "::/0")
     }

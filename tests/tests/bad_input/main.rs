@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod ipam;
+mod schema;
 mod tuning;
 
 use std::process::ExitCode;
@@ -133,7 +134,9 @@ fn main() -> ExitCode {
         limits(),
         policies(),
     ];
-    for (name, bad) in cases.into_iter().flatten() {
+    let cases: Cases = cases.into_iter().flatten().collect();
+    schema::case(&mut suite, &cases);
+    for (name, bad) in cases {
         let go_fails = bad.go_fails;
         let needs = |plugins: &Plugins| Needs::plugins(plugins, &Plugins::ALL);
         suite.both(&name, go_fails, needs, move |plugins| bad.is_refused_by(plugins));
@@ -295,12 +298,12 @@ fn bridges() -> Cases {
         (
             "bridge_range_exhausted",
             bad(&ipam(&json!({"ranges": [[{"subnet": "10.88.0.0/30"}]]})), TRY_AGAIN, "10.88.0")
-                .before("mkdir -p /run/state/ipam/testnet; printf 'other\\r\\neth0' > /run/state/ipam/testnet/10.88.0.2"),
+                .before(
+                    "mkdir -p /run/state/ipam/testnet; printf 'other\\r\\neth0' > \
+                    /run/state/ipam/testnet/10.88.0.2",
+                ),
         ),
-        (
-            "bridge_interface_exists",
-            bad(&json!({}), CONFLICT, "eth0").before(ETH0),
-        ),
+        ("bridge_interface_exists", bad(&json!({}), CONFLICT, "eth0").before(ETH0)),
     ];
     let leaves_traces = [
         "bridge_other_address",

@@ -1,5 +1,5 @@
-//! nerdctl's calls as its newer series makes them, which needs a newer containerd than the tests have: by its OCI
-//! hook, which go-cni helps.
+//! nerdctl's calls as its newer series makes them, which needs a newer containerd than the tests have: by its
+//! OCI hook, which go-cni helps.
 //!
 //! `createRuntime` begins with a DEL without a namespace, in case the container is one that runs
 //! again after containerd's restart, and ignores what comes of it; `postStop` sends the same DEL with

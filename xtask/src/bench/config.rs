@@ -32,7 +32,10 @@ pub(super) fn portmap(backend: &str) -> Value {
 
 /// portmap with ports of the node and what they lead to.
 pub(super) fn portmap_of(backend: &str, ports: &[(u16, u16)]) -> Value {
-    let mapping = |(host, pod): &(u16, u16)| json!({"hostPort": host, "containerPort": pod, "protocol": "tcp"});
+    let mapping = |ports: &(u16, u16)| {
+        let (host, pod) = ports;
+        json!({"hostPort": host, "containerPort": pod, "protocol": "tcp"})
+    };
     let mappings: Vec<_> = ports.iter().map(mapping).collect();
     json!({
         "type": "portmap", "backend": backend, "runtimeConfig": {"portMappings": mappings},

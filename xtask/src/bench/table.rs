@@ -64,7 +64,10 @@ pub(super) fn text(rows: &[Row]) -> String {
 
 /// The same for programs.
 pub(super) fn json(rows: &[Row]) -> Value {
-    let side = |times: &[Duration]| json!({"p50": percentile(times, 50), "p90": percentile(times, 90), "rounds": times.len()});
+    let side = |times: &[Duration]| {
+        let (p50, p90) = (percentile(times, 50), percentile(times, 90));
+        json!({"p50": p50, "p90": p90, "rounds": times.len()})
+    };
     let row = |row: &Row| {
         json!({
             "scenario": row.scenario, "command": row.command, "unit": "ms",

@@ -1,9 +1,9 @@
 //! The legacy variant of iptables: tables of `x_tables`, which `iptables-legacy-save` reads and
 //! `iptables-legacy-restore` changes, all of a table's changes at once or none.
 //!
-//! `x_tables` has no number for its state that a change could be bound to. So other processes of ours are kept
-//! away by a [`Lock`] as long as a namespace's tables are in hand; and what others change meanwhile makes the
-//! program fail, upon which everything is read and computed anew.
+//! `x_tables` has no number for its state that a change could be bound to. So other processes of ours are
+//! kept away by a [`Lock`] as long as a namespace's tables are in hand; and what others change meanwhile
+//! makes the program fail, upon which everything is read and computed anew.
 
 mod lock;
 mod programs;
@@ -24,6 +24,7 @@ use programs::{Programs, table_names};
 use restore::Script;
 use save::Saved;
 
+pub(super) use programs::has_iptables;
 pub(super) use save::{HINT_TABLE, HINTS};
 
 /// The legacy tables of the namespace that this thread is in.
@@ -44,8 +45,8 @@ const ATTEMPTS: u32 = 20;
 impl Legacy {
     /// Whether there are legacy tables here, were it only because somebody has looked for some.
     ///
-    /// Those of IPv4 tell for both: whatever uses legacy iptables (kubelet, kube-proxy, container engines) uses
-    /// or probes IPv4's, also on nodes whose pods have IPv6 alone.
+    /// Those of IPv4 tell for both: whatever uses legacy iptables (kubelet, kube-proxy, container engines)
+    /// uses or probes IPv4's, also on nodes whose pods have IPv6 alone.
     pub(super) fn is_possible() -> Result<bool> {
         Ok(!table_names(Family::Ipv4)?.is_empty())
     }

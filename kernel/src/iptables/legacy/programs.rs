@@ -28,8 +28,7 @@ const RESOURCE_PROBLEM: i32 = 4;
 impl Programs {
     /// Those named `-legacy`; else those without, if they say that they are legacy ones.
     pub(super) fn find() -> Result<Option<Self>> {
-        let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
-        let directories: Vec<PathBuf> = env::split_paths(&path).collect();
+        let directories = directories();
         let first = |infix| {
             let has_both = |programs: &Self| {
                 let is_there = |action| programs.path(Family::Ipv4, action).is_file();
@@ -64,6 +63,16 @@ impl Programs {
     }
 }
 
+/// Whether the program `iptables` is installed, of whichever variant.
+pub(in super::super) fn has_iptables() -> bool {
+    directories().iter().any(|directory| directory.join("iptables").is_file())
+}
+
+fn directories() -> Vec<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_else(|| DEFAULT_PATH.into());
+    env::split_paths(&path).collect()
+}
+
 /// Runs a program to its end and gives what it printed.
 fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String> {
     let failed = |cause: Cause| Error::new(format!("run {}", program.display()), cause);
@@ -95,8 +104,8 @@ fn failed_line<'a>(stderr: &str, input: &'a str) -> Option<&'a str> {
     input.lines().nth(number.parse::<usize>().ok()?.checked_sub(1)?)
 }
 
-/// The names of the legacy tables that this network namespace has, one a line: of those that somebody has looked
-/// at or, on older kernels, whose module is loaded. That costs no more than reading a file.
+/// The names of the legacy tables that this network namespace has, one a line: of those that somebody has
+/// looked at or, on older kernels, whose module is loaded. That costs no more than reading a file.
 pub(super) fn table_names(family: Family) -> Result<String> {
     let file = if family == Family::Ipv6 { "ip6_tables_names" } else { "ip_tables_names" };
     let path = Path::new("/proc/thread-self/net").join(file);

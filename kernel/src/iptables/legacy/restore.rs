@@ -1,7 +1,7 @@
 //! What `iptables-legacy-restore --noflush` is told.
 //!
-//! Chains are made with `-N`, because `:CHAIN` would empty one that somebody else has made meanwhile, and rules
-//! are deleted by what they say: what has changed since it was read makes the whole text fail.
+//! Chains are made with `-N`, because `:CHAIN` would empty one that somebody else has made meanwhile, and
+//! rules are deleted by what they say: what has changed since it was read makes the whole text fail.
 
 use nix::errno::Errno;
 

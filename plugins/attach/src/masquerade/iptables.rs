@@ -283,8 +283,8 @@ fn rules_of(iptables: &Iptables<'_>, nat: Nat, chain: &str) -> Result<Vec<Rule>,
     Ok(iptables.rules(nat, chain)?.map(|(_, rule)| rule).collect())
 }
 
-/// The comment on a chain's rules, if by that and its name it is the chain of a container of this network, and
-/// none of the container's attachments is valid.
+/// The comment on a chain's rules, if by that and its name it is the chain of a container of this network,
+/// and none of the container's attachments is valid.
 fn garbage(
     iptables: &Iptables<'_>,
     nat: Nat,
@@ -316,8 +316,8 @@ fn comment(network: &str, container_id: &str) -> String {
     text
 }
 
-/// What follows the network's name in a comment, [`ID`], the container's ID and a quotation mark, unless they were
-/// cut: all but the quotation mark at the name's end, without which it could be that of a longer name.
+/// What follows the network's name in a comment, [`ID`], the container's ID and a quotation mark, unless they
+/// were cut: all but the quotation mark at the name's end, without which it could be that of a longer name.
 fn owner_rest<'a>(text: &'a str, network: &str) -> Option<&'a str> {
     let rest = text.strip_prefix("name: \"")?.strip_prefix(network)?.strip_prefix('"')?;
     (rest.starts_with(ID) || ID.starts_with(rest)).then_some(rest)

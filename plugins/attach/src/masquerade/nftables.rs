@@ -1,9 +1,9 @@
 //! Masquerading in an nftables table of its own, `inet cni_plugins_masquerade`.
 //!
-//! `postrouting` lets packets to multicast groups pass and sends all others to `masq_checks`, which has a rule
-//! for each address of a pod. Table, chains, rules and comments are those of the reference plugins. A comment
-//! begins with hashes of the network's name, and of the interface's and the container's: by these, rules are
-//! found again.
+//! `postrouting` lets packets to multicast groups pass and sends all others to `masq_checks`, which has a
+//! rule for each address of a pod. Table, chains, rules and comments are those of the reference plugins. A
+//! comment begins with hashes of the network's name, and of the interface's and the container's: by these,
+//! rules are found again.
 
 use std::fmt::{self, Display, Write};
 use std::net::IpAddr;
@@ -115,7 +115,8 @@ pub(super) fn collect_garbage(
     })
 }
 
-/// Finds out whether rules could be made. Nothing has to be tried where they would lack nothing but themselves.
+/// Finds out whether rules could be made. Nothing has to be tried where they would lack nothing but
+/// themselves.
 pub(super) fn try_out(netlink: &Nfnetlink) -> Result<(), Error> {
     let mut batch = frame(netlink)?;
     if batch.is_empty() {
@@ -139,8 +140,9 @@ fn remove_rules(
     Ok(())
 }
 
-/// A batch that makes the table, its chains, and the rules that all pods share; empty if these rules are there,
-/// for they hold the rest: an emptied `postrouting` refuses no rule in `masq_checks`, and sends it no packet.
+/// A batch that makes the table, its chains, and the rules that all pods share; empty if these rules are
+/// there, for they hold the rest: an emptied `postrouting` refuses no rule in `masq_checks`, and sends it no
+/// packet.
 fn frame(netlink: &Nfnetlink) -> Result<Batch, kernel::Error> {
     let mut batch = Batch::new();
     let there = rules_of(netlink, POSTROUTING)?;

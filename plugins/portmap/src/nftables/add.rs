@@ -21,8 +21,8 @@ use crate::remove::End;
 const ATTEMPTS: u32 = 50;
 const NAP: Duration = Duration::from_millis(1);
 
-/// Makes all of a plan or nothing, and removes what the container has in the tables from an ADD before; gives the
-/// ends that this led to. The newest ADD gets a port, unless conflicts are refused.
+/// Makes all of a plan or nothing, and removes what the container has in the tables from an ADD before; gives
+/// the ends that this led to. The newest ADD gets a port, unless conflicts are refused.
 pub(crate) fn add(
     netlink: &Nfnetlink,
     plan: &Plan,
@@ -56,9 +56,9 @@ pub(crate) fn add(
     }
 }
 
-/// Takes a plan's ports away from the containers of the backend `iptables`: its rules come first in a packet's way,
-/// so that a crashed pod's leftovers would keep the port. What a mapping with conditions does not take is left to
-/// them.
+/// Takes a plan's ports away from the containers of the backend `iptables`: its rules come first in a
+/// packet's way, so that a crashed pod's leftovers would keep the port. What a mapping with conditions does
+/// not take is left to them.
 pub(crate) fn take_from_iptables(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
     for iptables in &Iptables::all(netlink)? {
         iptables.transaction(|| -> Result<Changes, Error> {
@@ -198,8 +198,8 @@ fn add_shared(batch: &mut Batch, held: &Held, family: &FamilyPlan) {
     }
 }
 
-/// The rules of the backend `iptables` for the ports of these claims: chain, handle, what they stand for, and whose
-/// they are by the comment on the entry that leads there.
+/// The rules of the backend `iptables` for the ports of these claims: chain, handle, what they stand for, and
+/// whose they are by the comment on the entry that leads there.
 fn iptables_claims(
     iptables: &Iptables<'_>,
     nat: Nat,
@@ -242,7 +242,8 @@ impl FamilyPlan {
         }
     }
 
-    /// Whether a chain has all of the container's rules for it. If not, they are made anew, as their order matters.
+    /// Whether a chain has all of the container's rules for it. If not, they are made anew, as their order
+    /// matters.
     fn is_whole(&self, held: &Held, chain: &str, owner: &str) -> bool {
         let there = |wanted: &ConditionalRule| {
             held.rules.iter().any(|(name, rule)| {

@@ -21,8 +21,8 @@ pub(crate) fn check(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
     Ok(())
 }
 
-/// What is missing, and how the program `nft` would add it. Elements are looked for one by one, so that it does not
-/// matter how many there are.
+/// What is missing, and how the program `nft` would add it. Elements are looked for one by one, so that it
+/// does not matter how many there are.
 fn missing(
     netlink: &Nfnetlink,
     family: &FamilyPlan,
@@ -62,8 +62,8 @@ fn missing(
     Ok(None)
 }
 
-/// Whether the kernel can do what the backend asks of it: it is asked to make a whole table, and then to delete
-/// one that is not there, so that it takes everything back.
+/// Whether the kernel can do what the backend asks of it: it is asked to make a whole table, and then to
+/// delete one that is not there, so that it takes everything back.
 pub(crate) fn status() -> Result<(), Error> {
     const NO_SUCH_TABLE: &str = "podwire_hostport_status";
     let netlink = Nfnetlink::open()?;

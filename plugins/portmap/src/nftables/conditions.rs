@@ -20,9 +20,11 @@ pub(crate) struct Condition {
 /// `IFNAMSIZ`.
 const INTERFACE_NAME: usize = 16;
 
-const SUPPORTED: &str = "supported are ip/ip6 saddr and daddr, iifname, oifname and meta mark, each with a value or != and a value";
+const SUPPORTED: &str = "supported are ip/ip6 saddr and daddr, iifname, oifname and meta mark, each with a \
+    value or != and a value";
 
-/// Reads conditions, which may be split into texts anywhere between words. The error says which word is wrong.
+/// Reads conditions, which may be split into texts anywhere between words. The error says which word is
+/// wrong.
 pub(crate) fn read(nat: Nat, texts: &[String]) -> Result<Conditions, String> {
     let mut words = texts.iter().flat_map(|text| text.split_whitespace());
     let mut all = Vec::new();

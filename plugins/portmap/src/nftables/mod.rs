@@ -2,8 +2,8 @@
 //!
 //! The rules are the same whatever is mapped, and a packet passes the same few of them at any number of pods.
 //! What a container has is elements of the maps, each with the container's name as its comment; only mappings
-//! with conditions have rules of their own, in a chain for each port. Elements can be made to expire, so that DEL
-//! need not wait until the kernel has disposed of them.
+//! with conditions have rules of their own, in a chain for each port. Elements can be made to expire, so that
+//! DEL need not wait until the kernel has disposed of them.
 
 mod add;
 mod check;

@@ -188,8 +188,8 @@ impl ConditionalRule {
     }
 }
 
-/// What a container's elements and rules are known by. Without quotes, which `nft list` would not escape: a saved
-/// ruleset could not be loaded any more.
+/// What a container's elements and rules are known by. Without quotes, which `nft list` would not escape: a
+/// saved ruleset could not be loaded any more.
 pub(super) fn owner(network: &str, container_id: &str) -> String {
     format!("{}{}", owner_prefix(network), name(container_id, CONTAINER_ID_MAX))
 }

@@ -15,9 +15,9 @@ pub(super) const CONDITIONAL_PORTS: &str = "conditional_ports";
 pub(super) const ENTRY_CHAIN: &str = "host_ports";
 const POSTROUTING: &str = "postrouting";
 
-/// The bit of the packet mark that stays on what was mapped, so that nothing but that is masqueraded: not what
-/// kube-proxy led to the same pod. Another one than kube-proxy (14, 15) and the backend `iptables` (13) use, whose
-/// rules would masquerade all that has it.
+/// The bit of the packet mark that stays on what was mapped, so that nothing but that is masqueraded: not
+/// what kube-proxy led to the same pod. Another one than kube-proxy (14, 15) and the backend `iptables` (13)
+/// use, whose rules would masquerade all that has it.
 const MARK: u32 = 0x1000;
 
 /// `RTN_LOCAL` of `linux/rtnetlink.h`.

@@ -64,8 +64,10 @@ fn mappings_with_conditions_have_rules() {
     assert_eq!(
         shown(&plan.families[0]),
         [
-            "tcp_8080 tcp dport 8080 iifname eth* meta mark 0x10 meta mark set meta mark | 0x00001000 dnat to 10.88.0.2:80",
-            "tcp_8080 tcp dport 8080 ip daddr 192.0.2.10 iifname eth* meta mark 0x10 meta mark set meta mark | 0x00001000 dnat to 10.88.0.2:81",
+            "tcp_8080 tcp dport 8080 iifname eth* meta mark 0x10 meta mark set meta mark | 0x00001000 dnat \
+             to 10.88.0.2:80",
+            "tcp_8080 tcp dport 8080 ip daddr 192.0.2.10 iifname eth* meta mark 0x10 meta mark set meta mark \
+             | 0x00001000 dnat to 10.88.0.2:81",
         ]
     );
 }

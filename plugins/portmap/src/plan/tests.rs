@@ -87,7 +87,8 @@ fn both_families_and_host_addresses() {
 fn all_is_marked_elsewhere() {
     let config = json!({
         "masqAll": true, "externalSetMarkChain": "KUBE-MARK-MASQ",
-        "conditionsV4": ["!", "-s", "192.0.2.0/24", "-i", "eth+"], "conditionsV6": ["-m", "mark", "--mark", "0x1/0x3"],
+        "conditionsV4": ["!", "-s", "192.0.2.0/24", "-i", "eth+"],
+        "conditionsV6": ["-m", "mark", "--mark", "0x1/0x3"],
         "runtimeConfig": {"portMappings": [mapping(8080, 80, "tcp", "")]},
     });
     check(

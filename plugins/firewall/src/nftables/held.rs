@@ -1,0 +1,80 @@
+//! What is in the table at the moment.
+
+use kernel::Nfnetlink;
+use kernel::nft::{Element, Listed};
+
+use super::table::{FAMILY, Shared, TABLE, chain, chains, rules, set, sets};
+
+/// The table: nothing in it if it is not there.
+#[derive(Default)]
+pub(super) struct Held {
+    sets: Vec<(String, Vec<Element>)>,
+    chains: Vec<&'static str>,
+    /// With the names of their chains.
+    rules: Vec<(String, Listed)>,
+}
+
+impl Held {
+    pub(super) fn read(netlink: &Nfnetlink) -> Result<Self, kernel::Error> {
+        let mut held = Self::frame(netlink)?;
+        for (name, elements) in &mut held.sets {
+            *elements = netlink.elements(set(name))?;
+        }
+        Ok(held)
+    }
+
+    /// All but the elements.
+    pub(super) fn frame(netlink: &Nfnetlink) -> Result<Self, kernel::Error> {
+        let mut held = Self::default();
+        let names = netlink.set_names(FAMILY, TABLE)?;
+        held.sets.extend(names.into_iter().map(|name| (name, Vec::new())));
+        // Without sets there is no table, or nothing of ours in it.
+        if !held.sets.is_empty() {
+            held.rules = netlink.table_rules(FAMILY, TABLE)?;
+        }
+        // All chains have rules, or are named by one.
+        let is_whole = chains().iter().all(|(name, _)| held.missing_rule(name).is_none());
+        for (name, _) in chains() {
+            if is_whole || netlink.has_chain(chain(name))? {
+                held.chains.push(name);
+            }
+        }
+        Ok(held)
+    }
+
+    pub(super) fn elements(&self, set: &str) -> &[Element] {
+        self.sets.iter().find(|(name, _)| name == set).map_or(&[], |(_, elements)| elements)
+    }
+
+    pub(super) fn has_chain(&self, chain: &str) -> bool {
+        self.chains.contains(&chain)
+    }
+
+    /// The sets that are missing.
+    pub(super) fn missing_sets(&self) -> Vec<&'static str> {
+        let all = sets().into_iter().map(|(name, _)| name);
+        all.filter(|wanted| !self.sets.iter().any(|(name, _)| name == wanted)).collect()
+    }
+
+    /// The first rule of a chain that is missing, or comes before one that should come first.
+    pub(super) fn missing_rule(&self, chain: &str) -> Option<Shared> {
+        let mut there = self.rules_of(chain);
+        rules()
+            .into_iter()
+            .filter(|wanted| wanted.chain == chain)
+            .find(|wanted| !there.any(|rule| rule.expressions == wanted.expressions))
+    }
+
+    /// The handles of our own rules in a chain.
+    pub(super) fn handles(&self, chain: &str) -> Vec<u64> {
+        let ours = rules();
+        let is_ours = |rule: &&Listed| {
+            ours.iter().any(|it| it.chain == chain && it.expressions == rule.expressions)
+        };
+        self.rules_of(chain).filter(is_ours).map(|rule| rule.handle).collect()
+    }
+
+    fn rules_of(&self, chain: &str) -> impl Iterator<Item = &Listed> {
+        self.rules.iter().filter(move |(name, _)| name == chain).map(|(_, rule)| rule)
+    }
+}

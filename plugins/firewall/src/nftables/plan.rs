@@ -1,0 +1,150 @@
+//! What a pod comes to in the table: a plain value, the same on every machine.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use kernel::nft::{Data, Element, Verdict};
+
+use super::table::{BRIDGES, PODS, SOURCES, TABLE, WITHIN, of_family};
+use crate::config::Isolation;
+use crate::owner::Owner;
+use crate::pod::Pod;
+
+/// What is to be in the table for a pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Plan {
+    pub(super) owner: Owner,
+    /// Where the pod's own elements are.
+    pub(super) sets: [&'static str; 2],
+    pub(super) addresses: Vec<IpAddr>,
+    /// The pod's own elements, with their sets.
+    pub(super) own: Vec<(&'static str, Element)>,
+    /// Those of its bridge, which other pods share.
+    pub(super) bridge: Vec<(&'static str, Element)>,
+}
+
+impl Plan {
+    /// The plan that lets a pod's packets through.
+    pub(crate) fn new(owner: Owner, pod: &Pod) -> Self {
+        Self::with(PODS, owner, pod)
+    }
+
+    /// The plan that notes which addresses firewalld is given.
+    pub(crate) fn of_sources(owner: Owner, pod: &Pod) -> Self {
+        Self::with(SOURCES, owner, pod)
+    }
+
+    fn with(sets: [&'static str; 2], owner: Owner, pod: &Pod) -> Self {
+        let own = pod.addresses.iter().map(|address| {
+            let comment = Some(owner.as_str().to_owned());
+            let element = Element { key: octets(*address), data: None, comment, expires: false };
+            (of_family(sets, *address), element)
+        });
+        // Without an address, it has nothing that could be let through or kept apart.
+        let bridge = pod.bridge.as_ref().filter(|_| !pod.addresses.is_empty());
+        Self {
+            sets,
+            own: own.collect(),
+            addresses: pod.addresses.clone(),
+            bridge: bridge
+                .map(|(name, isolation)| apart(name, *isolation))
+                .into_iter()
+                .flatten()
+                .collect(),
+            owner,
+        }
+    }
+}
+
+/// What keeps a bridge apart from others, and maybe its pods from each other.
+fn apart(name: &str, isolation: Isolation) -> [(&'static str, Element); 2] {
+    let verdict = match isolation {
+        Isolation::SameBridge => Verdict::Return,
+        Isolation::Isolated => Verdict::Drop,
+    };
+    let shared = |key, data| Element { key, data, comment: None, expires: false };
+    let name = ifname(name);
+    [
+        (WITHIN, shared([name, name].concat(), Some(Data::Verdict(verdict)))),
+        (BRIDGES, shared(name.into(), None)),
+    ]
+}
+
+/// A name of an interface as the kernel compares it.
+fn ifname(name: &str) -> [u8; 16] {
+    let mut padded = [0; 16];
+    padded.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from);
+    padded
+}
+
+fn octets(address: IpAddr) -> Vec<u8> {
+    match address {
+        IpAddr::V4(v4) => v4.octets().into(),
+        IpAddr::V6(v6) => v6.octets().into(),
+    }
+}
+
+/// The address that an element stands for.
+pub(super) fn address(element: &Element) -> Option<IpAddr> {
+    let v4 = || Some(IpAddr::from(Ipv4Addr::from(<[u8; 4]>::try_from(&*element.key).ok()?)));
+    let v6 = || Some(IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(&*element.key).ok()?)));
+    v4().or_else(v6)
+}
+
+/// An element as `nft` would have it added.
+pub(super) fn show(set: &str, element: &Element) -> String {
+    let name = || {
+        let text = element.key.iter().take(16).take_while(|byte| **byte != 0);
+        format!("\"{}\"", text.map(|byte| char::from(*byte)).collect::<String>())
+    };
+    let key = match set {
+        BRIDGES => name(),
+        WITHIN => format!("{0} . {0}", name()),
+        _ => address(element).map(|address| address.to_string()).unwrap_or_default(),
+    };
+    let data = match &element.data {
+        Some(Data::Verdict(Verdict::Drop)) => " : drop",
+        Some(_) => " : return",
+        None => "",
+    };
+    let comment = element.comment.as_ref().map(|text| format!(" comment \"{text}\""));
+    format!("add element inet {TABLE} {set} {{ {key}{}{data} }}", comment.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_of_a_pod() {
+        let owner = Owner::new(
+            &"testnet".parse().unwrap(),
+            &"pod-a".parse().unwrap(),
+            &"eth0".parse().unwrap(),
+        );
+        let mut pod = Pod {
+            addresses: vec!["10.88.0.2".parse().unwrap(), "fd00:88::2".parse().unwrap()],
+            bridge: Some(("cni0".to_owned(), Isolation::Isolated)),
+        };
+        let shown = |plan: &Plan| {
+            let all = plan.own.iter().chain(&plan.bridge);
+            all.map(|(set, element)| show(set, element)).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            shown(&Plan::new(owner.clone(), &pod)),
+            [
+                r#"add element inet podwire_firewall pods4 { 10.88.0.2 comment "testnet pod-a eth0" }"#,
+                r#"add element inet podwire_firewall pods6 { fd00:88::2 comment "testnet pod-a eth0" }"#,
+                r#"add element inet podwire_firewall within_bridges { "cni0" . "cni0" : drop }"#,
+                r#"add element inet podwire_firewall bridges { "cni0" }"#,
+            ]
+        );
+        let sources = Plan::of_sources(owner.clone(), &pod);
+        assert_eq!(sources.own.iter().map(|(set, _)| *set).collect::<Vec<_>>(), SOURCES);
+        assert_eq!(
+            sources.own.iter().filter_map(|(_, element)| address(element)).collect::<Vec<_>>(),
+            pod.addresses
+        );
+        pod.addresses.clear();
+        assert!(shown(&Plan::new(owner, &pod)).is_empty());
+    }
+}

@@ -1,0 +1,209 @@
+//! The backend `firewalld`, with the real one on a bus of the test's own. Needs root.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use common::{config, firewall, names, reaches};
+use nix::sched::{CloneFlags, unshare};
+use serde_json::{Value, json};
+use testbed::routed::{client, on_a_node, pod};
+use testbed::sh;
+
+/// A bus and firewalld, which end with it.
+struct Firewalld(Vec<Child>);
+
+const BUS: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN"
+    "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+    <type>system</type>
+    <listen>unix:path=/run/dbus/system_bus_socket</listen>
+    <auth>EXTERNAL</auth>
+    <policy context="default">
+        <allow user="*"/> <allow own="*"/> <allow eavesdrop="true"/>
+        <allow send_destination="*" eavesdrop="true"/>
+    </policy>
+</busconfig>"#;
+
+impl Firewalld {
+    fn start() -> Self {
+        let mut all = Self(Vec::new());
+        all.run("dbus-daemon --config-file=/run/bus.conf --nofork --nopidfile");
+        await_success("test -S /run/dbus/system_bus_socket");
+        all.run("firewalld --nofork --nopid");
+        await_success("firewall-cmd --state");
+        all
+    }
+
+    fn run(&mut self, command: &str) {
+        let words: Vec<&str> = command.split(' ').collect();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).stdout(Stdio::null()).stderr(Stdio::null());
+        self.0.push(command.spawn().unwrap());
+    }
+
+    /// Ends firewalld as it likes to be ended, or not.
+    fn stop(&mut self, signal: &str) {
+        let mut firewalld = self.0.pop().unwrap();
+        sh(&format!("kill -{signal} {}", firewalld.id()));
+        firewalld.wait().unwrap();
+    }
+}
+
+impl Drop for Firewalld {
+    fn drop(&mut self) {
+        for child in self.0.iter_mut().rev() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn await_success(command: &str) {
+    let succeeds = || {
+        sleep(Duration::from_millis(100));
+        Command::new("sh").args(["-c", command]).output().unwrap().status.success()
+    };
+    assert!((0..300).any(|_| succeeds()), "{command} did not succeed in time");
+}
+
+/// Runs a test on a node that has a `/run` and a configuration of firewalld of its own.
+fn on_a_node_with_firewalld(test: impl FnOnce(Firewalld) + Send + 'static) {
+    if !Path::new("/usr/sbin/firewalld").exists() {
+        assert!(std::env::var_os("CI").is_none(), "CI has to have firewalld");
+        eprintln!("skipped: there is no firewalld");
+        return;
+    }
+    on_a_node(move || {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        sh("mount --make-rprivate /; mount -t tmpfs tmpfs /run; mount -t tmpfs tmpfs /etc/firewalld
+            mkdir -p /run/dbus /run/lock");
+        std::fs::write("/run/bus.conf", BUS).unwrap();
+        test(Firewalld::start());
+    });
+}
+
+fn sources(zone: &str) -> String {
+    let listed = sh(&format!("firewall-cmd --zone={zone} --list-sources"));
+    let mut all: Vec<&str> = listed.split_whitespace().collect();
+    all.sort_unstable();
+    all.join(" ")
+}
+
+fn notes() -> usize {
+    sh("nft list table inet podwire_firewall").matches("comment").count()
+}
+
+const BOTH: &str = "10.88.0.2/32 fd00:88::2/128";
+
+/// A configuration that lets the plugin choose, for a pod at another address.
+fn at(address: &str) -> Value {
+    let mut config = config(&json!({}));
+    config["prevResult"]["ips"] = json!([{"address": address, "interface": 1}]);
+    config
+}
+
+#[test]
+fn a_pod_is_a_source_of_the_zone_from_add_to_del() {
+    on_a_node_with_firewalld(|_firewalld| {
+        let config = || config(&json!({}));
+        firewall("STATUS", "", "", &names()).unwrap();
+        firewall("ADD", "pod-a", "/x", &config()).unwrap();
+        assert_eq!(sources("trusted"), BOTH);
+        firewall("CHECK", "pod-a", "/x", &config()).unwrap();
+        firewall("ADD", "pod-a", "/x", &config()).expect("already there is success");
+        sh("firewall-cmd --zone=trusted --remove-source=fd00:88::2/128");
+        let error = firewall("CHECK", "pod-a", "/x", &config()).unwrap_err();
+        assert_eq!(error["code"], 101);
+        let msg = error["msg"].as_str().unwrap();
+        assert!(msg.ends_with("firewall-cmd --zone=trusted --add-source=fd00:88::2/128"), "{msg}");
+        firewall("DEL", "pod-a", "", &names()).expect("names are enough");
+        assert_eq!((sources("trusted"), notes()), (String::new(), 0));
+        firewall("DEL", "pod-a", "", &config()).expect("a second DEL finds nothing and succeeds");
+        let error = firewall("CHECK", "pod-a", "/x", &config()).unwrap_err();
+        assert_eq!(error["code"], 101);
+    });
+}
+
+#[test]
+fn what_belongs_to_others_stays() {
+    on_a_node_with_firewalld(|_firewalld| {
+        sh("firewall-cmd --zone=trusted --add-source=10.88.0.0/16");
+        firewall("ADD", "pod-b", "/x", &at("10.88.0.3/24")).unwrap();
+        let mut other = at("10.88.0.4/24");
+        other["name"] = "other".into();
+        firewall("ADD", "pod-c", "/x", &other).unwrap();
+        let before = sources("trusted");
+        assert_eq!(before, "10.88.0.0/16 10.88.0.3/32 10.88.0.4/32");
+        // As the reference plugin leaves it, which names nobody.
+        sh("firewall-cmd --zone=trusted --add-source=10.88.0.9/32");
+        firewall("DEL", "pod-x", "", &at("10.88.0.9/24")).unwrap();
+        assert_eq!(sources("trusted"), before);
+        firewall("DEL", "pod-x", "", &at("10.88.0.3/24")).unwrap();
+        assert_eq!(sources("trusted"), before, "the address is another's");
+
+        firewall("ADD", "pod-a", "/x", &at("10.88.0.5/24")).unwrap();
+        let mut gc = names();
+        gc["cni.dev/valid-attachments"] = json!([{"containerID": "pod-b", "ifname": "eth0"}]);
+        firewall("GC", "", "", &gc).unwrap();
+        assert_eq!((sources("trusted"), notes()), (before, 2));
+    });
+}
+
+#[test]
+fn an_add_that_fails_leaves_nothing() {
+    on_a_node_with_firewalld(|mut firewalld| {
+        let named = |zone| config(&json!({"backend": "firewalld", "firewalldZone": zone}));
+        // The second address is another zone's.
+        sh("firewall-cmd --zone=public --add-source=fd00:88::2/128");
+        let error = firewall("ADD", "pod-a", "/x", &named("internal")).unwrap_err();
+        assert_eq!(error["code"], 102, "{error}");
+        assert_eq!((sources("internal"), notes()), (String::new(), 0));
+        assert_eq!(sources("public"), "fd00:88::2/128");
+        sh("firewall-cmd --zone=public --remove-source=fd00:88::2/128");
+
+        let error = firewall("ADD", "pod-a", "/x", &named("nowhere")).unwrap_err();
+        assert_eq!((&error["code"], notes()), (&json!(7), 0));
+        assert!(error["msg"].as_str().unwrap().contains("\"firewalldZone\""), "{error}");
+        assert_eq!(firewall("STATUS", "", "", &named("nowhere")).unwrap_err()["code"], 50);
+
+        firewall("ADD", "pod-a", "/x", &named("internal")).unwrap();
+        assert_eq!(sources("internal"), BOTH);
+        // The key may have changed.
+        firewall("DEL", "pod-a", "", &names()).unwrap();
+        assert_eq!(sources("internal"), "");
+
+        firewall("ADD", "pod-a", "/x", &named("internal")).unwrap();
+        // Its table stays in the kernel, its sources do not.
+        firewalld.stop("KILL");
+        let error = firewall("ADD", "pod-b", "/x", &at("10.88.0.3/24")).unwrap_err();
+        assert_eq!(error["code"], 50);
+        assert!(error["msg"].as_str().unwrap().contains("does not answer"), "{error}");
+        assert_eq!(notes(), 2);
+        firewall("DEL", "pod-a", "", &named("internal")).unwrap();
+        assert_eq!(notes(), 0);
+    });
+}
+
+#[test]
+fn a_pod_gets_through_and_bridges_are_kept_apart() {
+    on_a_node_with_firewalld(|_firewalld| {
+        let (pod, client) = (pod(), client());
+        assert!(!reaches(&pod, "192.0.2.1") && !reaches(&pod, "2001:db8::1"));
+        let first = config(&json!({"ingressPolicy": "same-bridge"}));
+        firewall("ADD", "pod-a", &pod.path(), &first).unwrap();
+        assert!(reaches(&pod, "192.0.2.1") && reaches(&pod, "2001:db8::1"));
+        // The other veth end stands for a bridge, too.
+        let mut second = config(&json!({"ingressPolicy": "isolated", "name": "second"}));
+        second["prevResult"]["interfaces"][0]["name"] = "uplink".into();
+        second["prevResult"]["ips"] = json!([{"address": "192.0.2.1/24", "interface": 1}]);
+        firewall("ADD", "pod-b", &client.path(), &second).unwrap();
+        assert!(!reaches(&pod, "192.0.2.1") && !reaches(&client, "10.88.0.2"));
+        assert!(!reaches(&pod, "2001:db8::1"));
+    });
+}

@@ -1,0 +1,166 @@
+//! The JSON Schemas of `conflist/schemas`, as the types give them that the plugins read.
+//!
+//! They are of draft 7, which all editors know. Keys that no schema names are allowed, as the
+//! specification lets plugins ignore them; where others are expected, `additionalProperties` says
+//! so. `conflist.json` has all the others in it, because some tools follow no reference to a file.
+
+mod tidy;
+
+use cni::schema::{Every, List};
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+
+/// A file of `conflist/schemas`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct File {
+    /// Its name.
+    pub name: String,
+    /// What stands in it.
+    pub text: String,
+}
+
+/// What is known of a plugin.
+struct Plugin {
+    /// Its type.
+    kind: &'static str,
+    /// Whether it stands behind `ipam.type`.
+    gives_addresses: bool,
+    /// Its own keys.
+    own: Map<String, Value>,
+}
+
+/// All files.
+#[must_use]
+pub fn files() -> Vec<File> {
+    let mut definitions = Map::new();
+    let mut plugin = |kind, gives_addresses, (mut own, more): (Map<_, _>, Map<_, _>)| {
+        definitions.extend(more);
+        if gives_addresses {
+            // Beside `ipam` stand the keys of the plugin that asks.
+            own.insert("additionalProperties".to_owned(), true.into());
+        }
+        Plugin { kind, gives_addresses, own }
+    };
+    let plugins = [
+        plugin("bandwidth", false, read::<bandwidth::Config>()),
+        plugin("bridge", false, read::<bridge::Config>()),
+        plugin("firewall", false, read::<firewall::Config>()),
+        plugin("host-local", true, read::<host_local::config::Config>()),
+        plugin("loopback", false, read::<loopback::Config>()),
+        plugin("portmap", false, read::<portmap::Config>()),
+        plugin("ptp", false, read::<ptp::Config>()),
+        plugin("static", true, read::<static_addresses::Config>()),
+        plugin("tuning", false, read::<tuning::Config>()),
+    ];
+    let (every, more) = read::<Every>();
+    definitions.extend(more);
+    definitions.insert("plugin".to_owned(), every.into());
+
+    let mut files: Vec<File> =
+        plugins.iter().map(|plugin| plugin.file(definitions.clone())).collect();
+    files.push(conflist(&plugins, definitions));
+    files
+}
+
+/// The schema of what a type reads, and those of what stands in it.
+fn read<T: JsonSchema>() -> (Map<String, Value>, Map<String, Value>) {
+    let schema = SchemaSettings::draft07().into_generator().into_root_schema_for::<T>();
+    tidy::tidy(schema.to_value())
+}
+
+impl Plugin {
+    /// The schema of the plugin's configuration alone.
+    fn file(&self, definitions: Map<String, Value>) -> File {
+        let mut schema = self.own.clone();
+        schema.insert("allOf".to_owned(), json!([{"$ref": "#/definitions/plugin"}, self.is_it()]));
+        file(self.kind, &format!("The configuration of {}", self.kind), schema, definitions)
+    }
+
+    /// What is true of a configuration that this plugin reads.
+    fn is_it(&self) -> Value {
+        let is_type = json!({
+            "type": "object",
+            "required": ["type"],
+            "properties": {"type": {"const": self.kind}},
+        });
+        if self.gives_addresses {
+            json!({"required": ["ipam"], "properties": {"ipam": is_type}})
+        } else {
+            is_type
+        }
+    }
+}
+
+/// The schema of whole networks: a list of plugins, or one plugin in a `.conf`.
+fn conflist(plugins: &[Plugin], mut definitions: Map<String, Value>) -> File {
+    if let Some(every) = definitions.get_mut("plugin") {
+        let kinds = |gives_addresses| {
+            let of_kind = |it: &&Plugin| it.gives_addresses == gives_addresses;
+            plugins.iter().filter(of_kind).map(|it| it.kind).collect::<Vec<_>>()
+        };
+        propose(&mut every["properties"]["type"], &kinds(false));
+        every["allOf"] = plugins
+            .iter()
+            .map(|it| json!({"if": it.is_it(), "then": {"$ref": definition(it.kind)}}))
+            .collect();
+        propose(&mut definitions["Ipam"]["properties"]["type"], &kinds(true));
+    }
+    for plugin in plugins {
+        definitions.insert(plugin.kind.to_owned(), plugin.own.clone().into());
+    }
+    let (list, more) = read::<List>();
+    let of_network = |key: &str| list["properties"][key].clone();
+    let lone = json!({
+        "title": "CNI network of one plugin",
+        "required": ["name"],
+        "properties": {
+            "$schema": of_network("$schema"),
+            "name": of_network("name"),
+            "cniVersion": of_network("cniVersion"),
+        },
+        "allOf": [{"$ref": definition("plugin")}],
+    });
+    for (name, of_list) in more {
+        definitions.entry(name).or_insert(of_list);
+    }
+    definitions.insert("lone".to_owned(), lone);
+    definitions.insert("list".to_owned(), list.into());
+    let root = json!({
+        "type": "object",
+        "if": {"required": ["type"], "not": {"required": ["plugins"]}},
+        "then": {"$ref": definition("lone")},
+        "else": {"$ref": definition("list")},
+    });
+    let root = root.as_object().cloned().unwrap_or_default();
+    file("conflist", "A network: *.conflist, or *.conf for one plugin", root, definitions)
+}
+
+/// Lets editors propose types; others are as good.
+fn propose(kind: &mut Value, known: &[&str]) {
+    let any = kind.take();
+    let description = any["description"].clone();
+    *kind = json!({"description": description, "anyOf": [{"enum": known}, any]});
+}
+
+fn definition(name: &str) -> String {
+    format!("#/definitions/{name}")
+}
+
+fn file(
+    name: &str,
+    title: &str,
+    mut schema: Map<String, Value>,
+    mut definitions: Map<String, Value>,
+) -> File {
+    let head = [
+        ("$schema", "http://json-schema.org/draft-07/schema#".to_owned()),
+        ("$id", format!("urn:podwire:schema:{name}")),
+        ("$comment", "Written by cargo xtask schema.".to_owned()),
+        ("title", title.to_owned()),
+    ];
+    schema.extend(head.map(|(key, text)| (key.to_owned(), text.into())));
+    tidy::keep_what_is_used(&schema, &mut definitions);
+    schema.insert("definitions".to_owned(), definitions.into());
+    File { name: format!("{name}.json"), text: format!("{:#}\n", Value::Object(schema)) }
+}

@@ -1,0 +1,304 @@
+//! What a schema says of a key is what the plugin's type does with it: values at the edges of each
+//! schema are read by the plugin itself, and by `conflist validate`, which goes by the schemas.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::{env, fs, process};
+
+use cni::{Args, Command, Error, Network, Plugin, Version};
+use conflist::validate::{Severity, file};
+use serde_json::{Value, json};
+
+/// Where the two differ: the file, the end of the place, who refuses it, and why.
+const DIFFERENCES: &[(&str, &str, Who, &str)] = &[
+    ("bandwidth", "Burst", Who::Plugin, ALONE),
+    ("bandwidth", "Rate", Who::Plugin, ALONE),
+    ("bridge", "/dns/nameservers/0", Who::Schema, RESOLVER),
+    ("firewall", "/iptablesAdminChainName", Who::Plugin, CHAIN),
+    ("host-local", "/ipam/ranges", Who::Schema, "a file has no runtimeConfig.ipRanges instead"),
+    ("host-local", "/gateway", Who::Plugin, ADDRESSES),
+    ("host-local", "/rangeEnd", Who::Plugin, ADDRESSES),
+    ("host-local", "/rangeStart", Who::Plugin, ADDRESSES),
+    ("host-local", "/subnet", Who::Plugin, ADDRESSES),
+    ("portmap", "/backend", Who::Plugin, "the conditions are those of the other backend"),
+    ("portmap", "/conditionsV4/0", Who::Plugin, "arguments of iptables have their own parser"),
+    ("ptp", "/dns/nameservers/0", Who::Schema, RESOLVER),
+    ("static", "/dns/nameservers/0", Who::Schema, RESOLVER),
+    ("static", "/gateway", Who::Plugin, ADDRESSES),
+    ("static", "/ipam", Who::Plugin, "without ipam.type, static is not asked"),
+];
+const ALONE: &str =
+    "a rate does not go without a burst; validate sees that in a file's own keys only";
+const RESOLVER: &str = "resolv.conf(5) takes addresses only; no plugin looks at them";
+const CHAIN: &str = "which names iptables takes, and which have another meaning";
+const ADDRESSES: &str = "an address is of another family or network than others";
+
+/// Who refuses a value that the other takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Plugin,
+    Schema,
+}
+
+/// Texts among which are some of every form.
+const TEXTS: [&str; 40] = [
+    "",
+    "x",
+    "..",
+    "...",
+    ".x",
+    "a/b",
+    "a b",
+    "a:b",
+    "fifteen-letters",
+    "sixteen-letters-",
+    "x\n",
+    "10.88.0.1",
+    "10.88.0.01",
+    "10.88.0.256",
+    "10.88.0",
+    "fd00::1",
+    "::",
+    "1::2::3",
+    "::ffff:1.2.3.4",
+    "1:2:3:4:5:6:7:8",
+    "1:2:3:4:5:6:7::",
+    "1:2:3:4:5:6:7::8",
+    "1:2:3:4:5:6:1.2.3.4",
+    "fe80::1%eth0",
+    "10.88.0.0/24",
+    "10.88.0.7/024",
+    "10.88.0.7/0024",
+    "10.88.0.7/33",
+    "10.88.0.7/+8",
+    "fd00::/64",
+    "fd00::/129",
+    "fd00::/008",
+    "c2:11:22:33:44:55",
+    "C2-11-22-33-44-55",
+    "c211.2233.4455",
+    "01:00:5e:00:00:01",
+    "c2:11-22:33:44:55",
+    "tcp",
+    "SCTP",
+    "icmp",
+];
+
+/// A plugin's configuration in which every key has a place, and how the plugin reads it.
+struct Subject {
+    kind: &'static str,
+    good: Value,
+    read: fn(Vec<u8>) -> Result<(), Error>,
+}
+
+fn read<P: Plugin>(plugin: &P, stdin: Vec<u8>) -> Result<(), Error> {
+    let network = Network::<P::Config>::read(Command::Add, stdin, Version::V1_0_0, Vec::new())?;
+    plugin.validate(&network)
+}
+
+fn read_ranges(stdin: Vec<u8>) -> Result<(), Error> {
+    let network = Network::<host_local::config::Config>::read(
+        Command::Add,
+        stdin,
+        Version::V1_0_0,
+        Vec::new(),
+    )?;
+    network.config.plan(Version::V1_0_0, &Args::default()).map(drop)
+}
+
+fn subjects() -> Vec<Subject> {
+    let dns = json!({"nameservers": ["10.88.0.1"], "search": ["a"], "options": ["b"]});
+    let routes = json!([{"dst": "0.0.0.0/0"}]);
+    let rates = json!({"ingressRate": 8, "ingressBurst": 8, "egressRate": 8, "egressBurst": 8});
+    let ip_ranges = json!([[{"subnet": "fd00:88::/64"}]]);
+    let mut bandwidth = rates.clone();
+    bandwidth["latency"] = json!(25);
+    vec![
+        Subject { kind: "bandwidth", good: bandwidth, read: |it| read(&bandwidth::Bandwidth, it) },
+        Subject {
+            kind: "bandwidth",
+            good: json!({"runtimeConfig": {"bandwidth": rates}}),
+            read: |it| read(&bandwidth::Bandwidth, it),
+        },
+        Subject {
+            kind: "bridge",
+            good: json!({"vlanTrunk": [{"minID": 1, "maxID": 4094, "id": 7}], "dns": dns}),
+            read: |it| read(&bridge::Bridge, it),
+        },
+        Subject { kind: "firewall", good: json!({}), read: |it| read(&firewall::Firewall, it) },
+        Subject {
+            kind: "host-local",
+            good: json!({"ipam": {
+                "type": "host-local", "ranges": [[{"subnet": "10.88.0.0/24"}]], "routes": routes,
+            }, "runtimeConfig": {"ipRanges": ip_ranges}}),
+            read: read_ranges,
+        },
+        Subject {
+            kind: "portmap",
+            good: json!({
+                "conditionsV4": ["-s", "10.0.0.0/8"],
+                "runtimeConfig": {"portMappings": [
+                    {"hostPort": 80, "containerPort": 80, "protocol": "tcp"},
+                ]},
+            }),
+            read: |it| read(&portmap::Portmap, it),
+        },
+        Subject {
+            kind: "ptp",
+            good: json!({"ipam": {"type": "host-local", "subnet": "10.88.0.0/24"}, "dns": dns}),
+            read: |it| read(&ptp::Ptp, it),
+        },
+        Subject {
+            kind: "static",
+            good: json!({"ipam": {
+                "type": "static", "addresses": [{"address": "10.88.0.5/24"}], "routes": routes,
+                "dns": dns,
+            }}),
+            read: |it| read(&static_addresses::Static, it),
+        },
+        Subject {
+            kind: "tuning",
+            good: json!({"sysctl": {"net.core.somaxconn": "1"}}),
+            read: |it| read(&tuning::Tuning::default(), it),
+        },
+    ]
+}
+
+#[test]
+fn types_and_schemas_agree() {
+    let judge = Judge::new();
+    let (mut values, mut refused, mut complaints) = (0, 0, Vec::new());
+    let mut seen = BTreeSet::new();
+    for subject in subjects() {
+        let name = format!("{}.json", subject.kind);
+        let schema = schema::files().into_iter().find(|file| file.name == name).unwrap();
+        let schema: Value = serde_json::from_str(&schema.text).unwrap();
+        let mut tries = Vec::new();
+        edges(&schema, &schema, "", &mut tries);
+        tries.sort_by_key(|(place, value)| format!("{place} {value}"));
+        tries.dedup();
+        for (place, value) in tries {
+            let mut config = subject.good.clone();
+            if !put(&mut config, &place, value.clone()) {
+                continue;
+            }
+            for (key, text) in [("name", "n"), ("cniVersion", "1.0.0"), ("type", subject.kind)] {
+                config[key] = json!(text);
+            }
+            if ["host-local", "static"].contains(&subject.kind) {
+                config["type"] = json!("bridge");
+            }
+            let by_type = (subject.read)(config.to_string().into_bytes()).err();
+            let by_schema = judge.refuses(&config);
+            values += 1;
+            refused += usize::from(by_type.is_some());
+            let who = match (&by_type, &by_schema) {
+                (Some(_), None) => Who::Plugin,
+                (None, Some(_)) => Who::Schema,
+                _ => continue,
+            };
+            let known = DIFFERENCES.iter().position(|(kind, end, refuses, _)| {
+                (*kind, *refuses) == (subject.kind, who) && place.ends_with(end)
+            });
+            let Some(at) = known else {
+                complaints.push(format!("{name} {place} {value}: {by_type:?}, {by_schema:?}"));
+                continue;
+            };
+            seen.insert(at);
+        }
+    }
+    let unseen = DIFFERENCES.iter().enumerate().filter(|(at, _)| !seen.contains(at));
+    complaints.extend(unseen.map(|(_, it)| format!("{it:?}: there is no such difference")));
+    assert!(complaints.is_empty(), "{}", complaints.join("\n"));
+    println!("{values} values, {refused} refused by the plugin");
+    assert!(refused > 300 && values - refused > 300, "{values} values, {refused} refused");
+}
+
+/// Values for each key that a schema names, good ones and bad ones, with their places.
+fn edges(root: &Value, schema: &Value, place: &str, tries: &mut Vec<(String, Value)>) {
+    if let Some(name) = schema["$ref"].as_str() {
+        return edges(root, root.pointer(&name[1..]).unwrap(), place, tries);
+    }
+    let types = schema["type"].to_string();
+    if !place.is_empty() {
+        let all = [json!(true), json!(1), json!("x"), json!([]), json!({}), json!(null)];
+        tries.extend(all.map(|value| (place.to_owned(), value)));
+    }
+    for key in ["minimum", "maximum", "const"] {
+        if let Some(number) = schema[key].as_i64() {
+            let around = [number - 1, number, number + 1];
+            tries.extend(around.map(|number| (place.to_owned(), json!(number))));
+        }
+    }
+    for word in schema["enum"].as_array().into_iter().flatten() {
+        tries.push((place.to_owned(), word.clone()));
+    }
+    if types.contains("string") {
+        tries.extend(TEXTS.map(|text| (place.to_owned(), json!(text))));
+    }
+    for (key, inner) in schema["properties"].as_object().into_iter().flatten() {
+        edges(root, inner, &format!("{place}/{key}"), tries);
+    }
+    if schema["items"].is_object() {
+        edges(root, &schema["items"], &format!("{place}/0"), tries);
+    }
+    for inner in schema["anyOf"].as_array().into_iter().flatten() {
+        edges(root, inner, place, tries);
+    }
+    if let (true, Some(all)) = (!place.is_empty(), schema["allOf"].as_array()) {
+        edges(root, &all[0], place, tries);
+    }
+}
+
+/// Puts a value in its place, if there is one.
+fn put(config: &mut Value, place: &str, value: Value) -> bool {
+    let (parent, key) = place.rsplit_once('/').unwrap();
+    match config.pointer_mut(parent) {
+        Some(Value::Object(object)) => {
+            object.insert(key.to_owned(), value);
+            true
+        }
+        Some(Value::Array(items)) if !items.is_empty() => {
+            items[0] = value;
+            true
+        }
+        _ => false,
+    }
+}
+
+/// `conflist validate`, with plugins of all names, as nothing is run.
+struct Judge(PathBuf);
+
+impl Judge {
+    fn new() -> Self {
+        let dir = env::temp_dir().join(format!("schema-types-{}", process::id()));
+        fs::create_dir_all(dir.join("bin")).unwrap();
+        for file in schema::files() {
+            let name = file.name.trim_end_matches(".json");
+            symlink("/bin/true", dir.join("bin").join(name)).unwrap();
+        }
+        Self(dir)
+    }
+
+    /// The errors in a configuration behind a bridge.
+    fn refuses(&self, config: &Value) -> Option<String> {
+        let list = json!({
+            "name": "n", "cniVersion": "1.0.0", "plugins": [{"type": "bridge"}, config],
+        });
+        let path = self.0.join("n.conflist");
+        fs::write(&path, list.to_string()).unwrap();
+        let findings = file(&path, &[self.0.join("bin")]);
+        let errors = findings.iter().filter(|finding| finding.severity == Severity::Error);
+        let errors: Vec<String> = errors.map(ToString::to_string).collect();
+        Some(errors.join("; ")).filter(|errors| !errors.is_empty())
+    }
+}
+
+impl Drop for Judge {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
