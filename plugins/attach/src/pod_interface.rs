@@ -216,7 +216,7 @@ fn is_route(route: &rtnl::Route, wanted: &rtnl::Route) -> bool {
         && route.link == wanted.link
 }
 
-/// Whether the kernel has joined a route to the one of another link: then it does not tell its source address.
+/// Whether the kernel has joined a route to one of another link: then it does not tell its source address.
 fn is_joined(route: &rtnl::Route, other: &rtnl::Route) -> bool {
     let of = |route: &rtnl::Route| (route.destination, route.table, route.priority);
     !route.destination.is_ipv4() && of(route) == of(other) && route.link != other.link

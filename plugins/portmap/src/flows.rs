@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::mapping::Mapping;
 use crate::remove::End;
 
-/// So many ports are asked for one by one: for each, the kernel looks at all that it tracks, but lists little.
+/// So many ports are asked for one by one: each time, the kernel goes through all connections, but tells few.
 const FEW: usize = 4;
 
 /// Forgets the UDP flows to the node's ports, as of before the rules: clients that go on sending from one
