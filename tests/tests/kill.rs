@@ -42,13 +42,15 @@ const TRACE: &str = "/run/trace";
 /// How it shows that the kernel takes a call back and makes it again, however often: the write that
 /// switches forwarding on, while somebody else holds the lock of all links.
 const MADE_AGAIN: &str = "ERESTARTNOINTR";
-/// Calls that change nothing outside of the process. To die at one of them is to die at the next
-/// call that is not among them.
-const HARMLESS: [&str; 22] = [
+/// Calls that change nothing outside of the process, where the kernel has done what it was asked for
+/// before its answer is read. To die at one of them is to die at the next call that is not among them.
+const HARMLESS: [&str; 30] = [
     "access",
     "arch_prctl",
     "brk",
+    "connect",
     "fstat",
+    "fstatfs",
     "getpid",
     "getrandom",
     "gettid",
@@ -59,13 +61,19 @@ const HARMLESS: [&str; 22] = [
     "munmap",
     "newfstatat",
     "poll",
+    "pread64",
     "prlimit64",
+    "recvfrom",
     "rseq",
     "rt_sigaction",
     "rt_sigprocmask",
+    "sched_getaffinity",
     "set_robust_list",
     "set_tid_address",
+    "setns",
+    "setsockopt",
     "sigaltstack",
+    "socket",
     "statx",
 ];
 /// Kills are waits, mostly: for grace periods and for the kernel to take links down.

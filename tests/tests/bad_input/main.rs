@@ -18,12 +18,12 @@ use tests::{Known, NODE, Needs, Plugins, Pod, Suite, World, call_with, differenc
 
 /// Codes of the specification, section "Error", and of this suite from 100 on.
 const VERSION: u64 = 1;
-const UNSUPPORTED: u64 = 2;
 const ENVIRONMENT: u64 = 4;
 const JSON: u64 = 6;
 const CONFIG: u64 = 7;
 const NETNS: u64 = 8;
 const TRY_AGAIN: u64 = 11;
+const UNAVAILABLE: u64 = 50;
 const KERNEL: u64 = 100;
 const CONFLICT: u64 = 102;
 const DELEGATE: u64 = 103;
@@ -420,7 +420,7 @@ fn policies() -> Cases {
         ),
         (
             "firewall_backend_firewalld",
-            bad(&json!({"backend": "firewalld"}), UNSUPPORTED, "trusted"),
+            bad(&json!({"backend": "firewalld"}), UNAVAILABLE, "start it"),
         ),
         ("firewall_backend_is_a_number", bad(&json!({"backend": 1}), CONFIG, "backend")),
         ("firewall_no_previous_result", bad(&json!({"prevResult": null}), CONFIG, "prevResult")),
