@@ -79,14 +79,14 @@ fn take_back(zone: &str, made: &[IpAddr]) -> Result<(), Error> {
     made.iter().try_for_each(|address| firewalld.remove_source(zone, *address))
 }
 
-/// Finds an address that is no source of the zone, or what does not keep the bridge apart.
+/// Finds an address that is no source of the zone, whoever made it, or what does not keep the bridge apart.
 pub(crate) fn check(
     netlink: &Nfnetlink,
     owner: &Owner,
     pod: &Pod,
     zone: &str,
 ) -> Result<(), Error> {
-    nftables::check(netlink, &nftables::Plan::of_sources(owner.clone(), pod))?;
+    nftables::check(netlink, &nftables::Plan::of_bridge(owner.clone(), pod))?;
     let mut firewalld = Firewalld::connect()?;
     for address in &pod.addresses {
         if !firewalld.has_source(zone, *address)? {

@@ -142,6 +142,7 @@ fn what_belongs_to_others_stays() {
         assert_eq!(before, "10.88.0.0/16 10.88.0.3/32 10.88.0.4/32");
         // As the reference plugin leaves it, which names nobody.
         sh("firewall-cmd --zone=trusted --add-source=10.88.0.9/32");
+        firewall("CHECK", "pod-x", "/x", &at("10.88.0.9/24")).expect("nothing is missing");
         firewall("DEL", "pod-x", "", &at("10.88.0.9/24")).unwrap();
         assert_eq!(sources("trusted"), before);
         firewall("DEL", "pod-x", "", &at("10.88.0.3/24")).unwrap();
@@ -225,7 +226,12 @@ fn an_add_that_fails_takes_nothing_from_others() {
 fn a_pod_gets_through_and_bridges_are_kept_apart() {
     on_a_node_with_firewalld(|_firewalld| {
         let (pod, client) = (pod(), client());
+        // As an ADD before firewalld's start has left it.
+        let before = config(&json!({"backend": "iptables"}));
+        firewall("ADD", "pod-a", &pod.path(), &before).unwrap();
         assert!(!reaches(&pod, "192.0.2.1") && !reaches(&pod, "2001:db8::1"));
+        let error = firewall("CHECK", "pod-a", &pod.path(), &config(&json!({}))).unwrap_err();
+        assert_eq!(error["code"], 101);
         let first = config(&json!({"ingressPolicy": "same-bridge"}));
         firewall("ADD", "pod-a", &pod.path(), &first).unwrap();
         assert!(reaches(&pod, "192.0.2.1") && reaches(&pod, "2001:db8::1"));

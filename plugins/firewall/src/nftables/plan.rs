@@ -33,6 +33,11 @@ impl Plan {
         Self::with(SOURCES, owner, pod)
     }
 
+    /// The plan that keeps a pod's bridge apart, whoever lets its packets through.
+    pub(crate) fn of_bridge(owner: Owner, pod: &Pod) -> Self {
+        Self { own: Vec::new(), ..Self::of_sources(owner, pod) }
+    }
+
     fn with(sets: [&'static str; 2], owner: Owner, pod: &Pod) -> Self {
         let own = pod.addresses.iter().map(|address| noted(sets, *address, owner.as_str()));
         // Without an address, it has nothing that could be let through or kept apart.
