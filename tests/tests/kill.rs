@@ -22,8 +22,8 @@ use std::thread;
 
 use serde_json::{Value, json};
 use tests::configs::{
-    MASQUERADE_BACKENDS, POD_SUBNET, POD_SUBNET6, PORTMAP_BACKENDS, bandwidth, bridge, host_local,
-    port, portmap, portmap_by, ptp, tuning, with,
+    MASQUERADE_BACKENDS, POD_SUBNET, POD_SUBNET6, PORTMAP_BACKENDS, bandwidth, bridge, firewall,
+    host_local, port, portmap, portmap_by, ptp, tuning, with,
 };
 use tests::{
     Chain, NODE, Needs, Plugins, Pod, Suite, World, differences, panic_message, workspace,
@@ -111,7 +111,7 @@ fn victims() -> Vec<Victim> {
     let with = |plugin| move |&by: &&'static str| Victim { plugin, by };
     let mut victims: Vec<_> =
         ["bandwidth", "bridge", "loopback"].iter().map(|it| with(*it)(&"iptables")).collect();
-    victims.extend(RUNTIMES.iter().map(with("firewall")));
+    victims.extend(RUNTIMES.iter().chain(&["nftables"]).map(with("firewall")));
     victims.extend(RUNTIMES.iter().map(with("tuning")));
     victims.extend(["bridge", "ptp"].iter().map(with("host-local")));
     victims.push(with("static")(&"bridge"));
@@ -282,6 +282,9 @@ impl Node {
             "portmap" => vec![ptp(&subnets), portmap_by(by)],
             "host-local" if by == "ptp" => vec![ptp(&subnets), portmap()],
             "bandwidth" => vec![bridge(&subnets), portmap(), bandwidth(10, 10)],
+            "firewall" if by == "nftables" => {
+                vec![bridge(&subnets), with(firewall(), &json!({"backend": by}))]
+            }
             "firewall" | "tuning" => whole_chain(by),
             "static" => vec![with(bridge(&[]), &fixed_addresses()), portmap()],
             _ => vec![bridge(&subnets), portmap()],
