@@ -29,17 +29,6 @@ use tests::{
     Chain, NODE, Needs, Plugins, Pod, Suite, World, differences, panic_message, workspace,
 };
 
-const ALL: [&str; 9] = [
-    "bandwidth",
-    "bridge",
-    "firewall",
-    "host-local",
-    "loopback",
-    "portmap",
-    "ptp",
-    "static",
-    "tuning",
-];
 /// Who brings addresses, called by another plugin.
 const IPAM: [&str; 2] = ["host-local", "static"];
 /// Who keeps nothing that would have to be collected.
@@ -84,7 +73,7 @@ const AT_ONCE: usize = 4;
 
 fn main() -> ExitCode {
     let mut suite = Suite::new();
-    let needs = Needs::plugins(&Plugins::ours(), &ALL).tools(&["strace", "iptables"]);
+    let needs = Needs::plugins(&Plugins::ours(), &Plugins::ALL).tools(&["strace", "iptables"]);
     for victim in victims() {
         for command in ["ADD", "DEL", "GC"] {
             let Victim { plugin, by } = victim;
@@ -111,7 +100,8 @@ fn victims() -> Vec<Victim> {
     let with = |plugin| move |&by: &&'static str| Victim { plugin, by };
     let mut victims: Vec<_> =
         ["bandwidth", "bridge", "loopback"].iter().map(|it| with(*it)(&"iptables")).collect();
-    victims.extend(RUNTIMES.iter().chain(&["nftables"]).map(with("firewall")));
+    victims.extend(RUNTIMES.iter().map(with("firewall")));
+    victims.push(with("firewall")(&"nftables"));
     victims.extend(RUNTIMES.iter().map(with("tuning")));
     victims.extend(["bridge", "ptp"].iter().map(with("host-local")));
     victims.push(with("static")(&"bridge"));
@@ -267,7 +257,7 @@ impl Node {
                 _ => format!("ln -s '{real}' {name}"),
             }
         };
-        let lines = ALL.map(line).join("\n");
+        let lines = Plugins::ALL.map(line).join("\n");
         self.world.sh(NODE, &format!("rm -rf {BIN}; mkdir {BIN}; cd {BIN}\n{lines}"));
     }
 
@@ -283,7 +273,7 @@ impl Node {
             "host-local" if by == "ptp" => vec![ptp(&subnets), portmap()],
             "bandwidth" => vec![bridge(&subnets), portmap(), bandwidth(10, 10)],
             "firewall" if by == "nftables" => {
-                vec![bridge(&subnets), with(firewall(), &json!({"backend": by}))]
+                vec![bridge(&subnets), portmap(), with(firewall(), &json!({"backend": by}))]
             }
             "firewall" | "tuning" => whole_chain(by),
             "static" => vec![with(bridge(&[]), &fixed_addresses()), portmap()],

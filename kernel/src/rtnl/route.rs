@@ -34,7 +34,8 @@ pub struct Route {
     pub onlink: bool,
     /// The index of the link.
     pub link: Option<u32>,
-    /// The source address for packets of this machine.
+    /// The source address for packets of this machine. Of IPv6 routes that the kernel has joined, it tells
+    /// that of the first alone.
     pub source: Option<IpAddr>,
     /// How far away the destination is (`rtm_scope`): 0 anywhere, 253 on the link, 254 here.
     pub scope: u8,
@@ -208,14 +209,15 @@ fn read_route(reply: RouteNetlinkMessage, family: Family) -> Option<Vec<Route>> 
     if hops.is_empty() {
         return Some(vec![route]);
     }
-    let by_hop = |hop: &RouteNextHop| {
+    let by_hop = |(at, hop): (usize, &RouteNextHop)| {
         let gateway = hop.attributes.iter().find_map(|attribute| match attribute {
             RouteAttribute::Gateway(via) => ip(via),
             _ => None,
         });
-        Route { link: Some(hop.interface_index), gateway, ..route }
+        let source = route.source.filter(|_| at == 0 || family == Family::V4);
+        Route { link: Some(hop.interface_index), gateway, source, ..route }
     };
-    Some(hops.iter().map(by_hop).collect())
+    Some(hops.iter().enumerate().map(by_hop).collect())
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {

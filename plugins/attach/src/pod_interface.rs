@@ -99,7 +99,12 @@ impl<'a> PodInterface<'a> {
             }
         }
         for wanted in all_wanted {
-            if !routes.iter().any(|route| is_route(route, &wanted)) {
+            let is_it = |route: &rtnl::Route| {
+                let joined = routes.iter().any(|other| is_joined(route, other));
+                let source = route.source.or(wanted.source.filter(|_| joined));
+                is_route(&rtnl::Route { source, ..*route }, &wanted)
+            };
+            if !routes.iter().any(is_it) {
                 let via = wanted.gateway.map(|ip| format!(" via {ip}")).unwrap_or_default();
                 let route = format!("route {}{via} by {}", wanted.destination, self.name);
                 return Err(Error::missing(route));
@@ -209,6 +214,12 @@ fn is_route(route: &rtnl::Route, wanted: &rtnl::Route) -> bool {
         && route.table == wanted.table
         && (wanted.source.is_none() || wanted.source == route.source)
         && route.link == wanted.link
+}
+
+/// Whether the kernel has joined a route to one of another link: then it does not tell its source address.
+fn is_joined(route: &rtnl::Route, other: &rtnl::Route) -> bool {
+    let of = |route: &rtnl::Route| (route.destination, route.table, route.priority);
+    !route.destination.is_ipv4() && of(route) == of(other) && route.link != other.link
 }
 
 #[cfg(test)]

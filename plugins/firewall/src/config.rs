@@ -135,8 +135,8 @@ fn wrong_admin_chain(name: &str) -> Option<String> {
     let splits = |it: char| it.is_whitespace() || it.is_control() || it == '"';
     if name.len() > CHAIN_NAME_MAX || name.contains(splits) || name.starts_with(['-', '!']) {
         Some(format!(
-            "{name:?} is no name of a chain: at most {CHAIN_NAME_MAX} bytes without spaces and quotation marks, \
-             of which the first is neither \"-\" nor \"!\""
+            "{name:?} is no name of a chain: at most {CHAIN_NAME_MAX} bytes without spaces and quotation \
+             marks, of which the first is neither \"-\" nor \"!\""
         ))
     } else if [&BASE_CHAINS[..], &OWN_CHAINS, &TARGETS].concat().contains(&name) {
         Some(format!("{name:?} has another meaning already; name a chain of your own"))

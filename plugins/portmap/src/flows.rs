@@ -13,6 +13,9 @@ use crate::error::Error;
 use crate::mapping::Mapping;
 use crate::remove::End;
 
+/// So many ports are asked for one by one: each time, the kernel goes through all connections, but tells few.
+const FEW: usize = 4;
+
 /// Forgets the UDP flows to the node's ports, as of before the rules: clients that go on sending from one
 /// port would never get to the pod. TCP clients connect anew.
 ///
@@ -30,15 +33,23 @@ pub(crate) fn forget_udp(
     let is_local =
         |ip: IpAddr| ip.is_loopback() || addresses.iter().any(|address| address.network.ip() == ip);
     for nat in pod.iter().map(|cidr| Nat::of(cidr.ip())) {
-        for mapping in udp.iter().filter(|mapping| mapping.is_of(nat)) {
-            let filter = Filter {
-                protocol: Some(UDP),
-                original_destination: mapping.host_ip.filter(|ip| !ip.is_unspecified()),
-                original_destination_port: Some(mapping.host_port),
-                ..Filter::default()
-            };
-            for flow in netlink.flows(nat.family(), &filter)? {
-                if is_local(flow.original.destination) {
+        let of_family = udp.iter().filter(|mapping| mapping.is_of(nat));
+        let places: HashSet<(Option<IpAddr>, u16)> = of_family
+            .map(|mapping| (mapping.host_ip.filter(|ip| !ip.is_unspecified()), mapping.host_port))
+            .collect();
+        let all = Filter { protocol: Some(UDP), ..Filter::default() };
+        let to = |(address, port): &(Option<IpAddr>, u16)| Filter {
+            original_destination: *address,
+            original_destination_port: Some(*port),
+            ..all
+        };
+        let questions: Vec<Filter> =
+            if places.len() > FEW { vec![all] } else { places.iter().map(to).collect() };
+        for question in questions {
+            for flow in netlink.flows(nat.family(), &question)? {
+                let (ip, port) = (flow.original.destination, flow.original.destination_port);
+                let is_mapped = [None, Some(ip)].iter().any(|at| places.contains(&(*at, port)));
+                if is_mapped && is_local(ip) {
                     netlink.delete_flow(nat.family(), &flow)?;
                 }
             }

@@ -18,6 +18,7 @@ pub use config::{Config, OnConflict};
 pub use error::Error;
 pub use mapping::{Entry, Mapping};
 
+use attach::Pod;
 use cni::{
     Call, Cidr, Code, ContainerId, Failures, Network, NetworkName, Plugin, Success, Undo,
     ValidAttachments,
@@ -101,7 +102,11 @@ impl Plugin for Portmap {
         failures.try_to("remove elements", remove_elements);
         // However far the removal came.
         failures.try_to("forget connections to it", || flows::forget_ends(&netlink, &ends));
-        failures.try_to("forget its connections", || flows::forget_opened(&netlink, &ends));
+        failures.try_to("forget its connections", || match Pod::open_if_there(call.netns())? {
+            Some(_) => Ok(flows::forget_opened(&netlink, &ends)?),
+            // It vanished some time ago: who knows whose its address is by now.
+            None => Ok::<_, cni::Error>(()),
+        });
         failures.into_result()
     }
 
@@ -113,7 +118,7 @@ impl Plugin for Portmap {
         failures.try_to("remove rules", remove_rules);
         let remove_elements = || nftables::collect_garbage(&netlink, name, valid, &mut ends);
         failures.try_to("remove elements", remove_elements);
-        // Not those from its address: who knows whose that is by now.
+        // Not those from its address, which may be another's by now.
         failures.try_to("forget connections", || flows::forget_ends(&netlink, &ends));
         failures.into_result()
     }

@@ -10,9 +10,9 @@ use std::thread;
 use std::time::Duration;
 
 use common::{config, names, of, portmap, tcp, with_both_backends};
-use serde_json::json;
+use serde_json::{Value, json};
 use testbed::routed::{client, on_a_node, pod};
-use testbed::{Namespace, serve, sh};
+use testbed::{Namespace, cni_command, serve, sh};
 
 /// What a connection from a namespace is answered; none if nobody takes it.
 fn ask(from: &Namespace, to: &str) -> Option<String> {
@@ -129,6 +129,10 @@ fn exchange(socket: &UdpSocket, to: &str) -> Option<String> {
     None
 }
 
+fn udp(port: u16) -> Value {
+    json!({"hostPort": port, "containerPort": port, "protocol": "udp"})
+}
+
 fn echo(pod: &Namespace, address: &str) {
     let socket = pod.enter(|| UdpSocket::bind(address)).unwrap();
     thread::spawn(move || {
@@ -164,35 +168,84 @@ fn udp_flows_from_before_find_the_pod() {
 fn udp_flows_to_elsewhere_are_left_alone() {
     with_both_backends(|backend| {
         let pod = pod();
-        sh("conntrack -I -t 600 -p udp -s 10.88.0.7 -d 198.51.100.8 --sport 4242 --dport 53
-            conntrack -I -t 600 -p udp -s 10.88.0.7 -d 10.88.0.10 --sport 4243 --dport 53
-            conntrack -I -t 600 -p udp -s 127.0.0.1 -d 127.0.0.5 --sport 4244 --dport 53");
-        let mapping = json!({"hostPort": 53, "containerPort": 53, "protocol": "udp"});
-        portmap("ADD", "pod-a", &pod.path(), &of(backend, config(&json!([mapping])))).unwrap();
-        let flows = sh("conntrack -L -p udp --dport 53");
-        assert!(flows.contains("sport=4242"), "{flows}");
-        assert!(!flows.contains("sport=4243") && !flows.contains("sport=4244"), "{flows}");
+        for ports in [vec![udp(53)], (50..60).map(udp).collect()] {
+            sh("conntrack -I -t 600 -p udp -s 10.88.0.7 -d 198.51.100.8 --sport 4242 --dport 53
+                conntrack -I -t 600 -p udp -s 10.88.0.7 -d 10.88.0.10 --sport 4243 --dport 53
+                conntrack -I -t 600 -p udp -s 127.0.0.1 -d 127.0.0.5 --sport 4244 --dport 53
+                conntrack -I -t 600 -p udp -s 10.88.0.7 -d 10.88.0.10 --sport 4245 --dport 61");
+            let config = of(backend, config(&json!(ports)));
+            portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
+            let flows = sh("conntrack -L -p udp");
+            let is_there = |port: u16| flows.contains(&format!("sport={port} "));
+            let left = [4242, 4243, 4244, 4245].map(is_there);
+            assert_eq!(left, [true, false, false, true], "{flows}");
+            portmap("DEL", "pod-a", "", &names()).unwrap();
+            sh("conntrack -F");
+        }
     });
+}
+
+/// The kernel looks at all connections for each question about them.
+#[test]
+fn many_udp_ports_take_no_more_questions() {
+    with_both_backends(|backend| {
+        let pod = pod();
+        let trace = std::env::temp_dir().join(format!("portmap-trace-{}", std::process::id()));
+        let questions = |count: u16| {
+            let ports: Vec<_> = (1000..1000 + count).map(udp).collect();
+            let mut add = cni_command("strace", "ADD", "pod-a", &pod.path());
+            add.args(["-qq", "-e", "trace=sendto,sendmsg", "-o"]).arg(&trace);
+            add.arg(env!("CARGO_BIN_EXE_portmap"));
+            testbed::run(&mut add, &of(backend, config(&json!(ports)))).unwrap();
+            portmap("DEL", "pod-a", "", &names()).unwrap();
+            std::fs::read_to_string(&trace).unwrap().lines().count()
+        };
+        // The first one makes what all share.
+        let (_, some, many) = (questions(1), questions(10), questions(100));
+        std::fs::remove_file(&trace).unwrap();
+        assert_eq!(some, many);
+    });
+}
+
+/// Makes connections that the pod opened, as the kernel remembers them, and a neighbour of it.
+fn remember_clients() {
+    sh("conntrack -I -t 600 -p udp -s 10.88.0.2 -d 198.51.100.8 --sport 4242 --dport 53
+        conntrack -I -t 600 -p udp -s fd00:88::2 -d 2001:db8::8 --sport 4243 --dport 53
+        conntrack -I -t 600 -p udp -s 10.88.0.3 -d 198.51.100.8 --sport 4244 --dport 53
+        conntrack -I -t 600 -p udp -s fd00:88::3 -d 2001:db8::8 --sport 4245 --dport 53");
+}
+
+/// Which of them it still remembers.
+fn remembered_clients() -> [bool; 4] {
+    let flows = sh("conntrack -L -p udp --dport 53; conntrack -L -f ipv6 -p udp --dport 53");
+    ["4242", "4243", "4244", "4245"].map(|port| flows.contains(&format!("sport={port}")))
 }
 
 #[test]
 fn connections_that_a_deleted_pod_opened_are_forgotten() {
     with_both_backends(|backend| {
         let pod = pod();
-        sh("conntrack -I -t 600 -p udp -s 10.88.0.2 -d 198.51.100.8 --sport 4242 --dport 53
-            conntrack -I -t 600 -p udp -s fd00:88::2 -d 2001:db8::8 --sport 4243 --dport 53
-            conntrack -I -t 600 -p udp -s 10.88.0.3 -d 198.51.100.8 --sport 4244 --dport 53
-            conntrack -I -t 600 -p udp -s fd00:88::3 -d 2001:db8::8 --sport 4245 --dport 53");
+        remember_clients();
         let config = of(backend, config(&json!([tcp(8080, 80)])));
         portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
-        let flows = || sh("conntrack -L -p udp --dport 53; conntrack -L -f ipv6 -p udp --dport 53");
-        let of_clients = || {
-            let flows = flows();
-            ["4242", "4243", "4244", "4245"].map(|port| flows.contains(&format!("sport={port}")))
-        };
-        assert_eq!(of_clients(), [true; 4], "a pod that lives goes on with them");
-        portmap("DEL", "pod-a", "", &names()).unwrap();
-        assert_eq!(of_clients(), [false, false, true, true], "{}", flows());
+        assert_eq!(remembered_clients(), [true; 4], "a pod that lives goes on with them");
+        portmap("DEL", "pod-a", &pod.path(), &names()).unwrap();
+        assert_eq!(remembered_clients(), [false, false, true, true]);
+    });
+}
+
+#[test]
+fn a_late_del_leaves_the_connections_of_who_may_have_the_address_by_now() {
+    with_both_backends(|backend| {
+        let pod = pod();
+        let config = of(backend, config(&json!([tcp(8080, 80)])));
+        for netns in ["", "/run/netns/vanished", "/dev/null"] {
+            portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
+            remember_clients();
+            portmap("DEL", "pod-a", netns, &names()).unwrap();
+            assert_eq!(remembered_clients(), [true; 4], "{netns:?}");
+            sh("conntrack -F");
+        }
     });
 }
 

@@ -135,6 +135,26 @@ fn interfaces_of_one_pod_go_one_by_one() {
     }
 }
 
+/// IPv6 joins the routes of both that have one destination.
+#[test]
+fn interfaces_of_one_pod_pass_check() {
+    on_a_node(|| {
+        let pod = Namespace::create();
+        let (first, second) = two_interfaces(&pod, "nftables");
+        let checks = [first, second].map(|call| {
+            let result = call.run("ADD").unwrap();
+            call.with("prevResult", result)
+        });
+        for check in &checks {
+            check.run("CHECK").unwrap();
+        }
+        pod.sh("ip -6 route del fd00:88::/64 via fd00:88::1 dev eth1");
+        checks[0].run("CHECK").unwrap();
+        let error = checks[1].run("CHECK").unwrap_err();
+        assert!(error["msg"].as_str().unwrap().contains("fd00:88::/64 via fd00:88::1 by eth1"));
+    });
+}
+
 /// The pod cannot be looked into, so the ends on the node and the result have to tell.
 #[test]
 fn interfaces_of_one_pod_go_by_their_names() {

@@ -114,7 +114,7 @@ impl Example {
         plugins
     }
 
-    /// The same with nftables wherever the plugins of both suites can be told so; the Go firewall cannot.
+    /// The same with nftables wherever both suites' plugins can be told so: not in firewall.
     pub(super) fn nftables(self, leases: &Path) -> Vec<Value> {
         let mut plugins = self.chain(leases);
         for plugin in &mut plugins {
