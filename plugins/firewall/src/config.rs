@@ -15,7 +15,15 @@ pub struct Config {
     pub backend: Option<String>,
     /// With the backend `iptables`, the chain of the administrator's own rules, which packets of pods pass
     /// first; `CNI-ADMIN` by default.
-    #[cfg_attr(feature = "schema", schemars(extend("default" = DEFAULT_ADMIN_CHAIN)))]
+    #[cfg_attr(
+        feature = "schema",
+        schemars(extend(
+            "default" = DEFAULT_ADMIN_CHAIN,
+            "pattern" = "^([^\\s\"!-][^\\s\"]{0,27})?$",
+            "patternErrorMessage" = "is not the name of a chain: at most 28 characters without spaces and \
+                                     quotation marks, the first neither - nor !",
+        ))
+    )]
     pub iptables_admin_chain_name: Option<String>,
     /// With the backend `firewalld`, the zone that addresses of pods become sources of; `trusted` by default.
     #[cfg_attr(feature = "schema", schemars(extend("default" = DEFAULT_ZONE)))]

@@ -7,6 +7,7 @@
 mod bus;
 mod message;
 
+use std::cell::RefCell;
 use std::net::IpAddr;
 
 use cni::{Failures, Undo};
@@ -44,32 +45,48 @@ pub(crate) fn add(
     zone: &str,
 ) -> Result<(), cni::Error> {
     let mut firewalld = Firewalld::connect()?;
-    let mut before = nftables::sources(netlink)?;
-    before.retain(|(_, of)| of == owner.as_str());
+    let before = nftables::sources(netlink)?;
+    let plan = nftables::Plan::of_sources(owner.clone(), pod);
+    let made = RefCell::new(Vec::new());
     Undo::around(|undo| {
-        undo.on_error("remove the sources", || {
-            remove_all(netlink, zone, |of| of == owner.as_str())
+        // What another pod or an ADD before has made stays theirs.
+        undo.on_error("take the sources back", || {
+            take_back(zone, &made.borrow())?;
+            Ok(nftables::restore_sources(netlink, &plan, &before)?)
         });
-        nftables::add(netlink, &nftables::Plan::of_sources(owner.clone(), pod))?;
+        nftables::add(netlink, &plan)?;
         for address in &pod.addresses {
-            firewalld.add_source(zone, *address)?;
+            if !firewalld.has_source(zone, *address)? {
+                made.borrow_mut().push(*address);
+                firewalld.add_source(zone, *address)?;
+            }
         }
-        let stale = before.iter().filter(|(address, _)| !pod.addresses.contains(address));
-        for (address, _) in stale {
-            firewalld.remove_source(ANY_ZONE, *address)?;
+        for (address, of) in &before {
+            if of == owner.as_str() && !pod.addresses.contains(address) {
+                firewalld.remove_source(ANY_ZONE, *address)?;
+            }
         }
         Ok(())
     })
 }
 
-/// Finds an address that is no source of the zone, or what does not keep the bridge apart.
+/// Removes sources of a zone.
+fn take_back(zone: &str, made: &[IpAddr]) -> Result<(), Error> {
+    if made.is_empty() {
+        return Ok(());
+    }
+    let Some(mut firewalld) = Firewalld::connect_if_there()? else { return Ok(()) };
+    made.iter().try_for_each(|address| firewalld.remove_source(zone, *address))
+}
+
+/// Finds an address that is no source of the zone, whoever made it, or what does not keep the bridge apart.
 pub(crate) fn check(
     netlink: &Nfnetlink,
     owner: &Owner,
     pod: &Pod,
     zone: &str,
 ) -> Result<(), Error> {
-    nftables::check(netlink, &nftables::Plan::of_sources(owner.clone(), pod))?;
+    nftables::check(netlink, &nftables::Plan::of_bridge(owner.clone(), pod))?;
     let mut firewalld = Firewalld::connect()?;
     for address in &pod.addresses {
         if !firewalld.has_source(zone, *address)? {
@@ -88,7 +105,7 @@ pub(crate) fn remove(
     addresses: &[IpAddr],
     zone: &str,
 ) -> Result<(), cni::Error> {
-    remove_all(netlink, ANY_ZONE, |of| of == owner.as_str())?;
+    remove_all(netlink, |of| of == owner.as_str())?;
     if addresses.is_empty() {
         return Ok(());
     }
@@ -103,7 +120,7 @@ pub(crate) fn remove(
 
 /// Removes the sources of pods that are not valid any more.
 pub(crate) fn collect_garbage(netlink: &Nfnetlink, garbage: &Garbage) -> Result<(), cni::Error> {
-    remove_all(netlink, ANY_ZONE, |of| garbage.contains(of))
+    remove_all(netlink, |of| garbage.contains(of))
 }
 
 /// Whether firewalld answers, and has the zone.
@@ -112,12 +129,8 @@ pub(crate) fn status(netlink: &Nfnetlink, zone: &str) -> Result<(), Error> {
     nftables::status(netlink)
 }
 
-/// Removes sources of ours from a zone, and then the notes of those that are gone.
-fn remove_all(
-    netlink: &Nfnetlink,
-    zone: &str,
-    is_doomed: impl Fn(&str) -> bool,
-) -> Result<(), cni::Error> {
+/// Removes sources of ours from whatever zones, and then the notes of those that are gone.
+fn remove_all(netlink: &Nfnetlink, is_doomed: impl Fn(&str) -> bool) -> Result<(), cni::Error> {
     let mut doomed = nftables::sources(netlink)?;
     doomed.retain(|(_, owner)| is_doomed(owner));
     if doomed.is_empty() {
@@ -126,7 +139,7 @@ fn remove_all(
     let mut failures = Failures::new();
     // Sources live as long as firewalld runs.
     if let Some(mut firewalld) = Firewalld::connect_if_there()? {
-        let mut remove = |address| firewalld.remove_source(zone, address);
+        let mut remove = |address| firewalld.remove_source(ANY_ZONE, address);
         doomed.retain(|(address, _)| {
             failures.try_to(format!("remove source {address}"), || remove(*address)).is_some()
         });

@@ -69,12 +69,10 @@ impl Plugin for Firewall {
         };
         let backend = chosen(&netlink, &settings)?;
         let found = look(backend);
-        // What the node uses may have changed since the ADD.
-        let others = Backend::ALL.into_iter().filter(|other| *other != backend);
-        if settings.backend.is_none()
-            && found.is_err()
-            && others.into_iter().any(|it| look(it).is_ok())
-        {
+        // What the node uses may have changed since the ADD; but firewalld rejects what it does not know.
+        let mut others = Backend::ALL.into_iter().filter(|other| *other != backend);
+        let may_be_elsewhere = settings.backend.is_none() && backend != Backend::Firewalld;
+        if found.is_err() && may_be_elsewhere && others.any(|it| look(it).is_ok()) {
             return Ok(());
         }
         Ok(found?)

@@ -14,7 +14,7 @@ mod plan;
 mod remove;
 mod table;
 
-pub(crate) use add::add;
+pub(crate) use add::{add, restore_sources};
 pub(crate) use check::{check, status};
 pub(crate) use plan::Plan;
 pub(crate) use remove::{collect_garbage, remove, remove_sources, sources};

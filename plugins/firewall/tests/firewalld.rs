@@ -142,6 +142,7 @@ fn what_belongs_to_others_stays() {
         assert_eq!(before, "10.88.0.0/16 10.88.0.3/32 10.88.0.4/32");
         // As the reference plugin leaves it, which names nobody.
         sh("firewall-cmd --zone=trusted --add-source=10.88.0.9/32");
+        firewall("CHECK", "pod-x", "/x", &at("10.88.0.9/24")).expect("nothing is missing");
         firewall("DEL", "pod-x", "", &at("10.88.0.9/24")).unwrap();
         assert_eq!(sources("trusted"), before);
         firewall("DEL", "pod-x", "", &at("10.88.0.3/24")).unwrap();
@@ -191,10 +192,46 @@ fn an_add_that_fails_leaves_nothing() {
 }
 
 #[test]
+fn an_add_that_fails_takes_nothing_from_others() {
+    on_a_node_with_firewalld(|_firewalld| {
+        let [mut same, mut elsewhere] = [at("10.88.0.2/24"), at("10.88.0.2/24")];
+        for config in [&mut same, &mut elsewhere] {
+            config["name"] = "other".into();
+        }
+        firewall("ADD", "pod-a", "/x", &at("10.88.0.2/24")).unwrap();
+        let table = || sh("nft list table inet podwire_firewall");
+        let before = table();
+        elsewhere["firewalldZone"] = "internal".into();
+        assert_eq!(firewall("ADD", "pod-b", "/x", &elsewhere).unwrap_err()["code"], 102);
+        assert_eq!((sources("trusted"), table()), ("10.88.0.2/32".into(), before));
+
+        // The second address is another zone's.
+        sh("firewall-cmd --zone=public --add-source=10.88.0.9/32");
+        let second = json!({"address": "10.88.0.9/24", "interface": 1});
+        same["prevResult"]["ips"].as_array_mut().unwrap().push(second);
+        assert_eq!(firewall("ADD", "pod-b", "/x", &same).unwrap_err()["code"], 102);
+        assert_eq!(sources("trusted"), "10.88.0.2/32", "it is of pod-a");
+        firewall("CHECK", "pod-a", "/x", &at("10.88.0.2/24")).unwrap();
+
+        // Its own ADD of before, when the key said something else.
+        let mut again = at("10.88.0.2/24");
+        again["firewalldZone"] = "internal".into();
+        assert_eq!(firewall("ADD", "pod-a", "/x", &again).unwrap_err()["code"], 102);
+        firewall("DEL", "pod-a", "", &names()).unwrap();
+        assert_eq!((sources("trusted"), notes()), (String::new(), 0));
+    });
+}
+
+#[test]
 fn a_pod_gets_through_and_bridges_are_kept_apart() {
     on_a_node_with_firewalld(|_firewalld| {
         let (pod, client) = (pod(), client());
+        // As an ADD before firewalld's start has left it.
+        let before = config(&json!({"backend": "iptables"}));
+        firewall("ADD", "pod-a", &pod.path(), &before).unwrap();
         assert!(!reaches(&pod, "192.0.2.1") && !reaches(&pod, "2001:db8::1"));
+        let error = firewall("CHECK", "pod-a", &pod.path(), &config(&json!({}))).unwrap_err();
+        assert_eq!(error["code"], 101);
         let first = config(&json!({"ingressPolicy": "same-bridge"}));
         firewall("ADD", "pod-a", &pod.path(), &first).unwrap();
         assert!(reaches(&pod, "192.0.2.1") && reaches(&pod, "2001:db8::1"));

@@ -1,9 +1,12 @@
 //! The system's bus: a connection, and calls that wait for their answers.
 
 use std::io::{self, Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::message::{FIXED, Kind, Message, Method, Value, call, rest_length};
 
@@ -11,6 +14,8 @@ use super::message::{FIXED, Kind, Message, Method, Value, call, rest_length};
 pub(super) struct Bus {
     stream: UnixStream,
     serial: u32,
+    /// How long it may take to answer a call.
+    patience: Duration,
 }
 
 /// Why the bus, or who was called by it, did not do what was asked.
@@ -61,13 +66,15 @@ const THE_BUS: Method<'_> = Method {
 impl Bus {
     /// Connects to the system's bus.
     pub(super) fn system() -> Result<Self, BusError> {
-        let path = socket();
+        Self::at(&socket(), PATIENCE)
+    }
+
+    fn at(path: &Path, patience: Duration) -> Result<Self, BusError> {
         let connect = || {
-            let stream = UnixStream::connect(&path)?;
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
-            authenticate(&stream)?;
-            Ok(Self { stream, serial: 0 })
+            let stream = connect(path, patience)?;
+            stream.set_write_timeout(Some(patience))?;
+            authenticate(&stream, Instant::now() + patience)?;
+            Ok(Self { stream, serial: 0, patience })
         };
         let mut bus = connect()
             .map_err(|source| BusError::Connect { path: path.display().to_string(), source })?;
@@ -83,9 +90,11 @@ impl Bus {
     ) -> Result<Value, BusError> {
         let shown = || format!("{}.{}({})", method.interface, method.name, arguments.join(", "));
         self.serial += 1;
-        let answer = self
-            .ask(&call(self.serial, method, arguments))
-            .map_err(|source| BusError::Broken { method: shown(), source })?;
+        let answer = self.ask(&call(self.serial, method, arguments)).map_err(|source| {
+            // Who is silent once is not waited for again.
+            let _ = self.stream.shutdown(Shutdown::Both);
+            BusError::Broken { method: shown(), source }
+        })?;
         match (answer.kind, answer.value) {
             (Kind::Error(name), Value::Text(text)) => {
                 Err(BusError::Refused { method: shown(), name, text })
@@ -99,14 +108,15 @@ impl Bus {
 
     /// Sends a call. What comes before its answer is news that nobody asked for.
     fn ask(&mut self, call: &[u8]) -> io::Result<Message> {
-        self.stream.write_all(call)?;
+        let deadline = Instant::now() + self.patience;
+        self.stream.write_all(call).map_err(or_late)?;
         loop {
             let mut message = vec![0; FIXED];
-            self.stream.read_exact(&mut message)?;
+            read(&self.stream, &mut message, deadline)?;
             let fixed = message.first_chunk().ok_or(io::ErrorKind::InvalidData)?;
             let rest = rest_length(fixed).ok_or(io::ErrorKind::InvalidData)?;
             message.resize(FIXED + rest, 0);
-            self.stream.read_exact(&mut message[FIXED..])?;
+            read(&self.stream, &mut message[FIXED..], deadline)?;
             let message = Message::parse(&message).ok_or(io::ErrorKind::InvalidData)?;
             if message.kind != Kind::Other && message.answers == Some(self.serial) {
                 return Ok(message);
@@ -144,11 +154,20 @@ fn socket() -> PathBuf {
     path.unwrap_or(SOCKET).into()
 }
 
+/// Connects, which waits as long as those are many who wait already.
+fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
+    let (connected, connection) = mpsc::channel();
+    let path = path.to_owned();
+    // Ends with the program, if not before.
+    thread::spawn(move || connected.send(UnixStream::connect(path)));
+    connection.recv_timeout(patience).unwrap_or_else(|_| Err(late()))
+}
+
 /// Says who we are, which the socket itself confirms, all in one go ("Authentication Protocol").
-fn authenticate(mut stream: &UnixStream) -> io::Result<()> {
+fn authenticate(mut stream: &UnixStream, deadline: Instant) -> io::Result<()> {
     stream.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
     for expected in ["DATA", "OK"] {
-        let line = read_line(stream)?;
+        let line = read_line(stream, deadline)?;
         if line.split(' ').next() != Some(expected) {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, line));
         }
@@ -157,12 +176,12 @@ fn authenticate(mut stream: &UnixStream) -> io::Result<()> {
 }
 
 /// Reads byte by byte, so that nothing of what comes after the line is lost.
-fn read_line(mut stream: &UnixStream) -> io::Result<String> {
+fn read_line(stream: &UnixStream, deadline: Instant) -> io::Result<String> {
     const LENGTH_MAX: usize = 1024;
     let mut line = Vec::new();
     while !line.ends_with(b"\r\n") {
         let mut byte = [0];
-        stream.read_exact(&mut byte)?;
+        read(stream, &mut byte, deadline)?;
         line.extend(byte);
         if line.len() > LENGTH_MAX {
             return Err(io::ErrorKind::InvalidData.into());
@@ -170,3 +189,33 @@ fn read_line(mut stream: &UnixStream) -> io::Result<String> {
     }
     Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
 }
+
+/// Reads all of it before the deadline, in however many pieces it comes.
+fn read(mut stream: &UnixStream, mut to: &mut [u8], deadline: Instant) -> io::Result<()> {
+    while !to.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(late());
+        }
+        stream.set_read_timeout(Some(left))?;
+        match stream.read(to) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(len) => to = &mut to[len..],
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(or_late(error)),
+        }
+    }
+    Ok(())
+}
+
+/// A time that ran out has a text of its own: the kernel's says "try again".
+fn or_late(error: io::Error) -> io::Error {
+    if error.kind() == io::ErrorKind::WouldBlock { late() } else { error }
+}
+
+fn late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "no answer in time")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,13 @@
 //! Making what a plan asks for.
 
+use std::net::IpAddr;
+
 use kernel::nft::{Data, Element, NewRule, Place, Verdict};
 use kernel::{Batch, Nfnetlink};
 
 use super::held::Held;
 use super::obstacle;
-use super::plan::Plan;
+use super::plan::{Plan, noted};
 use super::table::{FAMILY, TABLE, WITHIN, chain, chains, rules, set, sets};
 use crate::error::Error;
 
@@ -82,6 +84,32 @@ fn add_own(batch: &mut Batch, held: &Held, plan: &Plan) {
         }
         batch.create_element(set(name), element);
     }
+}
+
+/// Undoes what [`add`] has noted of a plan's sources: they are again whose they were before.
+pub(crate) fn restore_sources(
+    netlink: &Nfnetlink,
+    plan: &Plan,
+    before: &[(IpAddr, String)],
+) -> Result<(), Error> {
+    let owner = plan.owner.as_str();
+    netlink.transaction(|netlink| -> Result<Batch, Error> {
+        let (mut batch, held) = (Batch::new(), Held::read(netlink)?);
+        for name in plan.sets {
+            let own = held.elements(name).iter().filter(|it| it.comment.as_deref() == Some(owner));
+            own.for_each(|element| batch.delete_element(set(name), &element.key));
+        }
+        for (address, of) in before {
+            let (name, element) = noted(plan.sets, *address, of);
+            let there = held.elements(name).iter().find(|it| it.key == element.key);
+            if there.is_none_or(|it| it.comment.as_deref() == Some(owner))
+                && (of == owner || plan.addresses.contains(address))
+            {
+                batch.create_element(set(name), &element);
+            }
+        }
+        Ok(batch)
+    })
 }
 
 /// Makes an element of a bridge. Where it is, the stricter policy stays.

@@ -15,7 +15,7 @@ use crate::error::Error;
 /// Finds something that is missing, whoever made it. Elements are looked for one by one, so that it does not
 /// matter how many there are.
 pub(crate) fn check(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
-    if plan.own.is_empty() {
+    if plan.own.is_empty() && plan.bridge.is_empty() {
         return Ok(());
     }
     let held = Held::frame(netlink)?;

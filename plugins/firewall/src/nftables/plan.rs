@@ -33,12 +33,13 @@ impl Plan {
         Self::with(SOURCES, owner, pod)
     }
 
+    /// The plan that keeps a pod's bridge apart, whoever lets its packets through.
+    pub(crate) fn of_bridge(owner: Owner, pod: &Pod) -> Self {
+        Self { own: Vec::new(), ..Self::of_sources(owner, pod) }
+    }
+
     fn with(sets: [&'static str; 2], owner: Owner, pod: &Pod) -> Self {
-        let own = pod.addresses.iter().map(|address| {
-            let comment = Some(owner.as_str().to_owned());
-            let element = Element { key: octets(*address), data: None, comment, expires: false };
-            (of_family(sets, *address), element)
-        });
+        let own = pod.addresses.iter().map(|address| noted(sets, *address, owner.as_str()));
         // Without an address, it has nothing that could be let through or kept apart.
         let bridge = pod.bridge.as_ref().filter(|_| !pod.addresses.is_empty());
         Self {
@@ -53,6 +54,17 @@ impl Plan {
             owner,
         }
     }
+}
+
+/// An address of an owner as an element, with its set.
+pub(super) fn noted(
+    sets: [&'static str; 2],
+    address: IpAddr,
+    owner: &str,
+) -> (&'static str, Element) {
+    let comment = Some(owner.to_owned());
+    let element = Element { key: octets(address), data: None, comment, expires: false };
+    (of_family(sets, address), element)
 }
 
 /// What keeps a bridge apart from others, and maybe its pods from each other.
