@@ -1,3 +1,5 @@
+//! A bus that does not answer, or not with what was asked for, in threads of the tests.
+
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
 
