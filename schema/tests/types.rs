@@ -17,7 +17,6 @@ const DIFFERENCES: &[(&str, &str, Who, &str)] = &[
     ("bandwidth", "Burst", Who::Plugin, ALONE),
     ("bandwidth", "Rate", Who::Plugin, ALONE),
     ("bridge", "/dns/nameservers/0", Who::Schema, RESOLVER),
-    ("firewall", "/iptablesAdminChainName", Who::Plugin, CHAIN),
     ("host-local", "/ipam/ranges", Who::Schema, "a file has no runtimeConfig.ipRanges instead"),
     ("host-local", "/gateway", Who::Plugin, ADDRESSES),
     ("host-local", "/rangeEnd", Who::Plugin, ADDRESSES),
@@ -33,7 +32,6 @@ const DIFFERENCES: &[(&str, &str, Who, &str)] = &[
 const ALONE: &str =
     "a rate does not go without a burst; validate sees that in a file's own keys only";
 const RESOLVER: &str = "resolv.conf(5) takes addresses only; no plugin looks at them";
-const CHAIN: &str = "which names iptables takes, and which have another meaning";
 const ADDRESSES: &str = "an address is of another family or network than others";
 
 /// Who refuses a value that the other takes.
