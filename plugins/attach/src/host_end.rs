@@ -4,14 +4,12 @@
 //! it can be removed when nothing else is known any more. The names themselves are noted as the
 //! link's alias, where `ip link` shows them and GC reads them.
 
-use std::fmt::Write;
-
 use cni::{Call, NetworkName, Success, ValidAttachments};
 use kernel::Rtnl;
 use kernel::rtnl::Link;
-use sha2::{Digest, Sha512};
 
 use crate::alias;
+use crate::chain_name::hashed_name;
 use crate::error::Error;
 use crate::pod::Pod;
 
@@ -134,13 +132,7 @@ impl HostEnd {
 /// The name of the node's end of a veth pair, which follows from what the pair is for.
 #[must_use]
 pub fn veth_name(purpose: &str) -> String {
-    let mut name = PREFIX.to_owned();
-    for byte in Sha512::digest(purpose) {
-        // Writing to a text cannot fail.
-        let _ = write!(name, "{byte:02x}");
-    }
-    name.truncate(PREFIX.len() + DIGITS);
-    name
+    hashed_name(PREFIX, PREFIX.len() + DIGITS, &[purpose])
 }
 
 /// Deletes a link if it is a veth; one that vanishes meanwhile is none.

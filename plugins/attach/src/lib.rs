@@ -15,7 +15,7 @@ mod pod_interface;
 mod veth_pair;
 
 pub use alias::{alias, alias_owner, alias_that_fits};
-pub use chain_name::{chain_name, hashed_name};
+pub use chain_name::{chain_name, hashed_name, name_that_fits};
 pub use error::{Error, code_of};
 pub use host_end::{HostEnd, veth_name};
 pub use macspoof::MacSpoofCheck;

@@ -28,7 +28,7 @@ impl OwnIfb {
     }
 
     pub(crate) fn named(network: &NetworkName, container_id: &str, ifname: &str) -> Self {
-        let name = hashed_name(PREFIX, NAME_MAX, network.as_str(), container_id);
+        let name = hashed_name(PREFIX, NAME_MAX, &[network.as_str(), container_id]);
         Self { name, alias: alias(network, container_id, ifname) }
     }
 

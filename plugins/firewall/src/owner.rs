@@ -1,7 +1,7 @@
 //! What an attachment's rules and elements are known by.
 
+use attach::name_that_fits;
 use cni::{ContainerId, IfName, NetworkName, ValidAttachments};
-use sha2::{Digest, Sha256};
 
 /// Whose a rule or an element is: names of network, container and interface, at most 128 bytes, which is what
 /// a comment can have. No name has a space, so the parts can be told apart.
@@ -17,7 +17,8 @@ impl Owner {
     }
 
     fn of(network: &str, container_id: &str, ifname: &str) -> Self {
-        let (network, id) = (name(network, NETWORK_MAX), name(container_id, CONTAINER_ID_MAX));
+        let (network, id) =
+            (name_that_fits(network, NETWORK_MAX), name_that_fits(container_id, CONTAINER_ID_MAX));
         Self(format!("{network} {id} {ifname}"))
     }
 
@@ -36,22 +37,13 @@ impl Garbage {
     pub(crate) fn new(network: &NetworkName, valid: &ValidAttachments) -> Self {
         let owner = |(id, ifname)| Owner::of(network.as_str(), id, ifname);
         let valid = valid.iter().map(owner).collect();
-        Self { network: name(network.as_str(), NETWORK_MAX), valid }
+        Self { network: name_that_fits(network.as_str(), NETWORK_MAX), valid }
     }
 
     pub(crate) fn contains(&self, owner: &str) -> bool {
         let of = owner.split(' ').next();
         of == Some(self.network.as_str()) && !self.valid.iter().any(|valid| valid.0 == owner)
     }
-}
-
-/// A name, or 16 bytes of its hash; no name has a colon.
-fn name(text: &str, max: usize) -> String {
-    if text.len() <= max {
-        return text.to_owned();
-    }
-    let hash = Sha256::digest(text);
-    hash.iter().take(16).fold("sha256:".to_owned(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 #[cfg(test)]

@@ -143,7 +143,7 @@ impl<'a> Backup<'a> {
         if name.len() <= NAME_MAX {
             return self.dir.join(name);
         }
-        let hash = hashed_name(".", NAME_MAX / 2, network, container_id);
+        let hash = hashed_name(".", NAME_MAX / 2, &[network, container_id]);
         self.dir.join(format!("{hash}:{ifname}{FRESH}"))
     }
 }

@@ -5,7 +5,7 @@
 //! comment begins with hashes of the network's name, and of the interface's and the container's: by these,
 //! rules are found again.
 
-use std::fmt::{self, Display, Write};
+use std::fmt::{self, Display};
 use std::net::IpAddr;
 
 use cni::{Cidr, NetworkName, ValidAttachments};
@@ -14,9 +14,9 @@ use kernel::nft::{
     Base, BaseChain, Chain, Expr, Family, Hook, Listed, NewRule, Place, Verdict, meta, octets,
 };
 use kernel::{Batch, Nfnetlink};
-use sha2::{Digest, Sha512};
 
 use super::{Owner, lacking, multicast};
+use crate::chain_name::hashed_name;
 use crate::error::Error;
 
 /// The rules that one attachment should have.
@@ -261,13 +261,7 @@ fn hashes(owner: &Owner<'_>) -> String {
 }
 
 fn hash(text: &str) -> String {
-    let mut digits = String::new();
-    for byte in Sha512::digest(text) {
-        // Writing to a text cannot fail.
-        let _ = write!(digits, "{byte:02x}");
-    }
-    digits.truncate(HASH_DIGITS);
-    digits
+    hashed_name("", HASH_DIGITS, &[text])
 }
 
 #[cfg(test)]

@@ -2,10 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use attach::name_that_fits;
 use cni::{Cidr, ContainerId, NetworkName};
 use kernel::iptables::Nat;
 use kernel::nft::{Data, Element, Expr, Verdict, octets};
-use sha2::{Digest, Sha256};
 
 use super::conditions::Condition;
 use super::table::{
@@ -191,21 +191,12 @@ impl ConditionalRule {
 /// What a container's elements and rules are known by. Without quotes, which `nft list` would not escape: a
 /// saved ruleset could not be loaded any more.
 pub(super) fn owner(network: &str, container_id: &str) -> String {
-    format!("{}{}", owner_prefix(network), name(container_id, CONTAINER_ID_MAX))
+    format!("{}{}", owner_prefix(network), name_that_fits(container_id, CONTAINER_ID_MAX))
 }
 
 /// What the owners of a network have in common.
 pub(super) fn owner_prefix(network: &str) -> String {
-    format!("dnat name: {} id: ", name(network, NETWORK_MAX))
-}
-
-/// A name, or 16 bytes of its hash; no name has a colon.
-fn name(text: &str, max: usize) -> String {
-    if text.len() <= max {
-        return text.to_owned();
-    }
-    let hash = Sha256::digest(text);
-    hash.iter().take(16).fold("sha256:".to_owned(), |hex, byte| hex + &format!("{byte:02x}"))
+    format!("dnat name: {} id: ", name_that_fits(network, NETWORK_MAX))
 }
 
 /// The networks whose packets to the pod need the node's address, because the answers would not find back
