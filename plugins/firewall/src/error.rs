@@ -1,5 +1,6 @@
 //! What can go wrong, and the codes for it.
 
+use attach::code_of;
 use cni::Code;
 use ipnetwork::IpNetwork;
 
@@ -82,10 +83,9 @@ pub enum Error {
 impl From<Error> for cni::Error {
     fn from(error: Error) -> Self {
         let code = match &error {
-            Error::Kernel(error) if error.is_locked() => Code::TryAgain,
-            Error::Kernel(error) if error.needs_program() => Code::NotAvailable,
+            Error::Kernel(error) => code_of(error),
             Error::Firewalld(error) if error.is_about("ZONE_CONFLICT") => Code::Conflict,
-            Error::Kernel(_) | Error::Firewalld(_) => Code::Kernel,
+            Error::Firewalld(_) => Code::Kernel,
             Error::NoFirewalld(_) | Error::Dropped { .. } => Code::NotAvailable,
             Error::NoBridge { .. } | Error::NoZone { .. } => Code::InvalidConfig,
             Error::Missing { .. } | Error::MissingInTable { .. } | Error::MissingSource { .. } => {
