@@ -102,10 +102,12 @@ impl Plugin for Portmap {
         failures.try_to("remove elements", remove_elements);
         // However far the removal came.
         failures.try_to("forget connections to it", || flows::forget_ends(&netlink, &ends));
-        failures.try_to("forget its connections", || match Pod::open_if_there(call.netns())? {
-            Some(_) => Ok(flows::forget_opened(&netlink, &ends)?),
-            // It vanished some time ago: who knows whose its address is by now.
-            None => Ok::<_, cni::Error>(()),
+        failures.try_to("forget its connections", || {
+            // If it vanished some time ago, who knows whose its address is by now.
+            if !ends.is_empty() && Pod::open_if_there(call.netns())?.is_some() {
+                flows::forget_opened(&netlink, &ends)?;
+            }
+            Ok::<_, cni::Error>(())
         });
         failures.into_result()
     }
