@@ -105,12 +105,13 @@ pub(crate) fn remove(
     addresses: &[IpAddr],
     zone: &str,
 ) -> Result<(), cni::Error> {
-    remove_all(netlink, |of| of == owner.as_str())?;
+    let (own, others): (Vec<_>, Vec<_>) =
+        nftables::sources(netlink)?.into_iter().partition(|(_, of)| of == owner.as_str());
+    remove_all(netlink, own)?;
     if addresses.is_empty() {
         return Ok(());
     }
-    let all = nftables::sources(netlink)?;
-    let nobodys = addresses.iter().filter(|it| !all.iter().any(|(address, _)| address == *it));
+    let nobodys = addresses.iter().filter(|it| !others.iter().any(|(address, _)| address == *it));
     let Some(mut firewalld) = Firewalld::connect_if_there()? else { return Ok(()) };
     for address in nobodys {
         firewalld.remove_source(zone, *address)?;
@@ -120,7 +121,9 @@ pub(crate) fn remove(
 
 /// Removes the sources of pods that are not valid any more.
 pub(crate) fn collect_garbage(netlink: &Nfnetlink, garbage: &Garbage) -> Result<(), cni::Error> {
-    remove_all(netlink, |of| garbage.contains(of))
+    let mut doomed = nftables::sources(netlink)?;
+    doomed.retain(|(_, of)| garbage.contains(of));
+    remove_all(netlink, doomed)
 }
 
 /// Whether firewalld answers, and has the zone.
@@ -130,9 +133,7 @@ pub(crate) fn status(netlink: &Nfnetlink, zone: &str) -> Result<(), Error> {
 }
 
 /// Removes sources of ours from whatever zones, and then the notes of those that are gone.
-fn remove_all(netlink: &Nfnetlink, is_doomed: impl Fn(&str) -> bool) -> Result<(), cni::Error> {
-    let mut doomed = nftables::sources(netlink)?;
-    doomed.retain(|(_, owner)| is_doomed(owner));
+fn remove_all(netlink: &Nfnetlink, mut doomed: Vec<(IpAddr, String)>) -> Result<(), cni::Error> {
     if doomed.is_empty() {
         return Ok(());
     }
