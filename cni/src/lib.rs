@@ -15,6 +15,7 @@ pub mod environment;
 pub mod error;
 pub mod exec;
 pub mod failures;
+pub mod file;
 pub mod ipam;
 pub mod json;
 pub mod name;

@@ -1,0 +1,191 @@
+//! Files and directories that plugins read and make: regular files only, with a limit on their size, and
+//! directories that nobody else can write to.
+//!
+//! Plugins run as root and read files whose names come from configurations, or that stand in directories
+//! to which others may have had access. A FIFO or a device would stop a plugin for ever, a huge file would
+//! fill its memory, and a file of another user must not be trusted.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+use rustix::process::geteuid;
+
+/// The size limit for configurations, results and other files that a person or a runtime writes, in bytes.
+pub const SIZE_LIMIT: u64 = 16 << 20;
+
+/// The permissions of a directory that a plugin makes: only its owner can write to it.
+const DIR_MODE: u32 = 0o755;
+/// Write permission of the group and of others.
+const WRITABLE_BY_OTHERS: u32 = 0o022;
+/// In a sticky directory, nobody can remove the files of others.
+const STICKY: u32 = 0o1000;
+
+/// Reads a regular file of at most `limit` bytes.
+///
+/// Errors: those of open(2) and read(2); [`ErrorKind::InvalidInput`] if it is not a regular file, without
+/// waiting for the other end of a FIFO; [`ErrorKind::FileTooLarge`] if it is larger than the limit.
+pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    read_open(open(path)?, limit)
+}
+
+/// As [`read`], for a file that only this plugin, or another one that runs as the same user, writes.
+///
+/// Errors: also [`ErrorKind::PermissionDenied`] if the file belongs to another user.
+pub fn read_own(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let file = open(path)?;
+    refuse_other_owner(&file)?;
+    read_open(file, limit)
+}
+
+/// Makes a directory and those above it, with permissions that do not depend on the caller's umask. A
+/// directory that exists is left as it is.
+pub fn create_dir(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(DIR_MODE).create(path)
+}
+
+/// As [`create_dir`], for a directory that only plugins use. If it exists and others can write to it, they
+/// lose that permission.
+///
+/// Errors: [`ErrorKind::PermissionDenied`] if it belongs to another user.
+pub fn own_dir(path: &Path) -> io::Result<()> {
+    create_dir(path)?;
+    let directory = File::open(path)?;
+    refuse_other_owner(&directory)?;
+    let mode = directory.metadata()?.mode();
+    if mode & WRITABLE_BY_OTHERS == 0 || mode & STICKY != 0 {
+        return Ok(());
+    }
+    directory.set_permissions(Permissions::from_mode(mode & 0o7777 & !WRITABLE_BY_OTHERS))
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    // Opening a FIFO would wait for a writer, and opening a terminal could make it the process's own.
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    // Opening a device can have effects of its own, so the file is examined first.
+    if !fs::metadata(path)?.is_file() {
+        return Err(not_regular());
+    }
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
+}
+
+fn not_regular() -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, "it is not a regular file")
+}
+
+fn refuse_other_owner(file: &File) -> io::Result<()> {
+    let (owner, own) = (file.metadata()?.uid(), geteuid().as_raw());
+    if owner == own {
+        return Ok(());
+    }
+    let what = format!("it belongs to user {owner}, not to user {own}, and is not trusted");
+    Err(io::Error::new(ErrorKind::PermissionDenied, what))
+}
+
+fn read_open(file: File, limit: u64) -> io::Result<Vec<u8>> {
+    let size = file.metadata()?.len();
+    let mut bytes = Vec::new();
+    if size <= limit {
+        bytes.reserve(usize::try_from(size).unwrap_or_default() + 1);
+        file.take(limit + 1).read_to_end(&mut bytes)?;
+    }
+    if size > limit || bytes.len() as u64 > limit {
+        let what = format!("it is larger than the limit of {limit} bytes");
+        return Err(io::Error::new(ErrorKind::FileTooLarge, what));
+    }
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use rustix::process::umask;
+
+    use super::*;
+
+    /// A directory of the test's own, removed at its end.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let dir = std::env::temp_dir().join(format!("cni-file-{name}-{}", std::process::id()));
+            fs::create_dir_all(&dir).unwrap();
+            Self(dir)
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().mode() & 0o7777
+    }
+
+    #[test]
+    fn regular_files_up_to_the_limit() {
+        let scratch = Scratch::new("limit");
+        let file = scratch.0.join("file");
+        fs::write(&file, "12345").unwrap();
+        assert_eq!(read(&file, 5).unwrap(), b"12345");
+        assert_eq!(read(&file, 4).unwrap_err().kind(), ErrorKind::FileTooLarge);
+        assert_eq!(read(&scratch.0.join("none"), 5).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(read_own(&file, 5).unwrap(), b"12345");
+        // Files of procfs and sysfs say that they are empty.
+        assert!(!read(Path::new("/proc/self/status"), SIZE_LIMIT).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_not_a_regular_file_is_refused_at_once() {
+        let scratch = Scratch::new("kinds");
+        let fifo = scratch.0.join("fifo");
+        mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
+        for path in [&*fifo, Path::new("/dev/zero"), &*scratch.0] {
+            assert_eq!(read(path, 5).unwrap_err().kind(), ErrorKind::InvalidInput, "{path:?}");
+        }
+    }
+
+    #[test]
+    fn files_of_others_are_not_trusted() {
+        if !geteuid().is_root() {
+            // The file of another user that every machine has.
+            let error = read_own(Path::new("/etc/passwd"), SIZE_LIMIT).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+            return;
+        }
+        let scratch = Scratch::new("owner");
+        let file = scratch.0.join("file");
+        fs::write(&file, "forged").unwrap();
+        std::os::unix::fs::chown(&file, Some(1), None).unwrap();
+        assert_eq!(read_own(&file, 9).unwrap_err().kind(), ErrorKind::PermissionDenied);
+        assert_eq!(read(&file, 9).unwrap(), b"forged");
+        std::os::unix::fs::chown(&scratch.0, Some(1), None).unwrap();
+        assert_eq!(own_dir(&scratch.0).unwrap_err().kind(), ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn directories_do_not_depend_on_the_umask() {
+        let scratch = Scratch::new("umask");
+        let before = umask(Mode::empty());
+        let made = scratch.0.join("a/b");
+        own_dir(&made).unwrap();
+        umask(before);
+        assert_eq!((mode(&made), mode(&scratch.0.join("a"))), (0o755, 0o755));
+        fs::set_permissions(&made, Permissions::from_mode(0o777)).unwrap();
+        create_dir(&made).unwrap();
+        assert_eq!(mode(&made), 0o777);
+        own_dir(&made).unwrap();
+        assert_eq!(mode(&made), 0o755);
+        fs::set_permissions(&made, Permissions::from_mode(0o1777)).unwrap();
+        own_dir(&made).unwrap();
+        assert_eq!(mode(&made), 0o1777);
+    }
+}
