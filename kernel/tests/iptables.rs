@@ -306,3 +306,22 @@ fn an_owner_is_nothing_that_iptables_sees() {
         assert_eq!(sh("iptables -S FORWARD"), "-P FORWARD ACCEPT\n");
     });
 }
+
+/// Each message is refused with an answer of its own, more than the socket's buffer holds. Before, the
+/// answer to the last one was waited for, for ever.
+#[test]
+fn hundreds_of_refused_messages() {
+    in_new_netns(|| {
+        let netlink = Nfnetlink::open().unwrap();
+        let mut changes = Changes::new();
+        for _ in 0..1000 {
+            changes.add_rule(Nat::V4, "POSTROUTING", Place::Last, &Rule::to(Target::Accept));
+        }
+        let error = netlink.commit(&changes.batch()).unwrap_err();
+        assert!(error.is_not_found() && error.is_refusal(), "{error:?}");
+        assert!(error.operation.contains("POSTROUTING"), "{error:?}");
+        // The socket is in order.
+        assert!(netlink.has_nf_tables().unwrap());
+        assert!(!netlink.has_chain(Table::FILTER_V4.chain("FORWARD")).unwrap());
+    });
+}
