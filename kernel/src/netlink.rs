@@ -122,6 +122,30 @@ impl Socket {
         self.collect(sequence).map(|(messages, _)| messages)
     }
 
+    /// Sends two requests in one send(2), so that a signal cannot end this process between them, and waits
+    /// until both were carried out. Returns how each of them ended; the kernel also carries out the second
+    /// one after it has refused the first.
+    ///
+    /// Errors: how one of them ended is not known.
+    pub fn request_both<P: NetlinkSerializable + NetlinkDeserializable>(
+        &self,
+        requests: [(P, u16); 2],
+    ) -> Result<[Result<(), Cause>; 2], Cause> {
+        let mut bytes = Vec::new();
+        let [first, second] = requests.map(|(payload, flags)| {
+            let sequence = self.next_sequence();
+            bytes.extend(encode(payload, NLM_F_REQUEST | NLM_F_ACK | flags, sequence));
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            sequence
+        });
+        self.send(&bytes)?;
+        let outcome = |sequence| match self.collect::<P>(sequence) {
+            Err(cause @ Cause::Refused { .. }) => Ok(Err(cause)),
+            collected => collected.map(|_| Ok(())),
+        };
+        Ok([outcome(first)?, outcome(second)?])
+    }
+
     /// Lists objects; begins anew if they changed meanwhile.
     pub fn dump<R: NetlinkDeserializable>(
         &self,
