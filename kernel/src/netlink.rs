@@ -126,6 +126,15 @@ impl Socket {
         next
     }
 
+    /// Gives the bytes of a message the next sequence number.
+    fn number(&self, message: &mut [u8]) -> u32 {
+        let sequence = self.next_sequence();
+        if let Some(at) = message.get_mut(SEQUENCE) {
+            at.copy_from_slice(&sequence.to_ne_bytes());
+        }
+        sequence
+    }
+
     /// Sends one request and returns the messages that came before its acknowledgement.
     pub fn request<R: NetlinkDeserializable>(
         &self,
@@ -134,6 +143,36 @@ impl Socket {
     ) -> Result<Vec<R>, Cause> {
         let mut bytes = encode(payload, NLM_F_REQUEST | NLM_F_ACK | flags);
         self.ask(&mut bytes, |reply| Ok(reply.decode()?)).map(|(messages, _)| messages)
+    }
+
+    /// Sends two requests in one send(2), so that a signal cannot end this process between them. Returns how
+    /// each of them ended; the kernel also carries out the second one after it has refused the first.
+    ///
+    /// Errors: how one of them ended is not known.
+    pub fn request_both<P: NetlinkSerializable>(
+        &self,
+        requests: [(P, u16); 2],
+    ) -> Result<[Result<(), Cause>; 2], Cause> {
+        let mut bytes = Vec::new();
+        let [first, second] = requests.map(|(payload, flags)| {
+            let mut message = encode(payload, NLM_F_REQUEST | NLM_F_ACK | flags);
+            let sequence = self.number(&mut message);
+            bytes.extend(message);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            sequence
+        });
+        self.send(&bytes)?;
+        let (mut one, mut other) = (None, None);
+        self.answers(|reply| {
+            match reply.sequence {
+                sequence if sequence == first => one = reply.outcome(),
+                sequence if sequence == second => other = reply.outcome(),
+                _ => {}
+            }
+            Ok(one.is_some() && other.is_some())
+        })?;
+        let unknown = || Err(Cause::Unanswered(Errno::ENOMSG));
+        Ok([one.unwrap_or_else(unknown), other.unwrap_or_else(unknown)])
     }
 
     /// Lists objects; starts again if they changed meanwhile.
@@ -179,10 +218,7 @@ impl Socket {
     ) -> Result<(Vec<T>, bool), Cause> {
         let mut attempt = 0;
         loop {
-            let sequence = self.next_sequence();
-            if let Some(at) = bytes.get_mut(SEQUENCE) {
-                at.copy_from_slice(&sequence.to_ne_bytes());
-            }
+            let sequence = self.number(bytes);
             self.send(bytes)?;
             let (mut messages, mut interrupted) = (Vec::new(), false);
             let answered = self.answers(|reply| {

@@ -43,7 +43,7 @@ fn bridge(rtnl: &Rtnl) -> u32 {
 fn veth(rtnl: &Rtnl, pod: &Netns, master: Option<u32>) -> kernel::Result<()> {
     let mac = Some([0xc2, 0, 0, 0, 0, 2]);
     let peer = VethPeer { name: "eth0", mac, netns: pod };
-    rtnl.create_veth(&Veth { name: "veth0", mtu: Some(1400), master, peer })
+    rtnl.create_veth(&Veth { name: "veth0", mtu: Some(1400), master, alias: None, peer })
 }
 
 #[test]
@@ -276,11 +276,33 @@ fn long_lists_are_whole() {
     });
 }
 
+/// The note comes with the link, or neither is there.
+#[test]
+fn a_link_and_its_alias() {
+    in_namespaces(|rtnl, pod| {
+        let create = |alias: &str| {
+            let peer = VethPeer { name: "eth0", mac: None, netns: pod };
+            let alias = Some(alias);
+            rtnl.create_veth(&Veth { name: "veth0", mtu: None, master: None, alias, peer })
+        };
+        let refused = create(&"a".repeat(300)).unwrap_err();
+        assert!(refused.errno().is_some(), "{refused:?}");
+        assert_eq!(rtnl.link_by_name("veth0").unwrap(), None);
+        create("net/id/eth0").unwrap();
+        rtnl.create_ifb(&Ifb { name: "bwp0", mtu: 1400, alias: Some("net/id") }).unwrap();
+        for (name, alias) in [("veth0", "net/id/eth0"), ("bwp0", "net/id")] {
+            let seen = sh(&format!("ip link show {name}"));
+            assert!(seen.contains(&format!("alias {alias}\n")), "{seen}");
+        }
+        assert!(create("net/id/eth0").unwrap_err().is_exists());
+    });
+}
+
 #[test]
 fn queueing_disciplines() {
     in_namespaces(|rtnl, pod| {
         veth(rtnl, pod, None).unwrap();
-        rtnl.create_ifb(&Ifb { name: "bwp0", mtu: 1400 }).unwrap();
+        rtnl.create_ifb(&Ifb { name: "bwp0", mtu: 1400, alias: None }).unwrap();
         let index = |name| rtnl.link_by_name(name).unwrap().unwrap().index;
         let (veth, ifb) = (index("veth0"), index("bwp0"));
         let bucket = TokenBucket { rate: 375_000, limit: 109_375, buffer: 4_166_656 };
@@ -325,7 +347,7 @@ fn queueing_disciplines() {
 #[test]
 fn a_large_bucket() {
     in_namespaces(|rtnl, _| {
-        rtnl.create_ifb(&Ifb { name: "bwp0", mtu: 1500 }).unwrap();
+        rtnl.create_ifb(&Ifb { name: "bwp0", mtu: 1500, alias: None }).unwrap();
         let ifb = rtnl.link_by_name("bwp0").unwrap().unwrap().index;
         let bucket = TokenBucket { rate: 1_250_000, limit: 600_000_000, buffer: u32::MAX };
         rtnl.add_token_bucket(ifb, &bucket).unwrap();

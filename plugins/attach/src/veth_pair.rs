@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use cni::Undo;
-use kernel::rtnl::{Link, LinkChange, Veth, VethPeer};
+use kernel::rtnl::{Link, Veth, VethPeer};
 use kernel::{Rtnl, sysctl};
 
 use crate::error::Error;
@@ -41,7 +41,8 @@ impl VethPair {
     ) -> Result<Self, Error> {
         let VethOptions { mtu, mac, master } = options;
         let peer = VethPeer { name: end.ifname(), mac, netns: &pod.netns };
-        node.create_veth(&Veth { name: &end.name, mtu, master, peer })?;
+        let alias = end.alias_that_fits();
+        node.create_veth(&Veth { name: &end.name, mtu, master, alias, peer })?;
         let made = end.clone();
         undo.on_error("delete the veth pair", move || Ok(made.delete(node, None, None, None)?));
 
@@ -49,8 +50,6 @@ impl VethPair {
         let host = node.link_by_name(&end.name)?.ok_or_else(|| missing(&end.name))?;
         let inside = pod.rtnl.link_by_name(end.ifname())?;
         let inside = inside.ok_or_else(|| missing(end.ifname()))?;
-        let alias = end.alias_that_fits();
-        node.set_link(host.index, LinkChange { alias, ..LinkChange::default() })?;
         ignore_router_advertisements(&end.name)?;
         Ok(Self { host, inside })
     }

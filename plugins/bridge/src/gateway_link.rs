@@ -86,6 +86,7 @@ fn create(name: &str, node: &Rtnl, bridge: &Link) -> Result<bool, Error> {
         name: &veth_name(name),
         mtu: Some(bridge.mtu),
         master: Some(bridge.index),
+        alias: None,
         peer: VethPeer { name, mac: None, netns: &netns },
     };
     match node.create_veth(&pair) {

@@ -177,7 +177,7 @@ impl Node {
             let (netns, rtnl) = (Netns::open(&path)?, Rtnl::open()?);
             let master = rtnl.link_by_name(BRIDGE)?.map(|bridge| bridge.index);
             let peer = VethPeer { name: "eth0", mac: None, netns: &netns };
-            rtnl.create_veth(&Veth { name, mtu: None, master, peer })
+            rtnl.create_veth(&Veth { name, mtu: None, master, alias: None, peer })
         })?;
         machine.run(move || -> Result<(), kernel::Error> {
             sysctl::write(&["ipv4", "ip_forward"], "1")?;
