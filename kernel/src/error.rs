@@ -40,6 +40,9 @@ pub enum Cause {
     /// The kernel has carried out or refused the request, but its answer was not received.
     #[error("receive the kernel's answer: {}; whether this was done is not known", .0.desc())]
     Unanswered(Errno),
+    /// This thread was in another network namespace and could not go back to its own.
+    #[error("{}; nothing can be done from the namespace where this thread is now", .0.desc())]
+    Stranded(Errno),
     /// A program failed: how it ended, and what it said.
     #[error("{0}")]
     Program(String),
@@ -123,9 +126,11 @@ impl Error {
             | Cause::Locked(_)
             | Cause::NoLegacyProgram
             | Cause::Unstable(_) => true,
-            Cause::Decode(_) | Cause::Truncated(_) | Cause::Unanswered(_) | Cause::Program(_) => {
-                false
-            }
+            Cause::Decode(_)
+            | Cause::Truncated(_)
+            | Cause::Unanswered(_)
+            | Cause::Stranded(_)
+            | Cause::Program(_) => false,
         }
     }
 
@@ -145,6 +150,7 @@ impl Cause {
             Self::Decode(_)
             | Self::Truncated(_)
             | Self::Unanswered(_)
+            | Self::Stranded(_)
             | Self::Program(_)
             | Self::Locked(_)
             | Self::NoLegacyProgram

@@ -20,6 +20,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::MsgFlags;
 
 use crate::error::Cause;
+use crate::netns::ensure_home;
 
 /// The families of netlink that are spoken here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +76,7 @@ const ENLARGEMENTS: u32 = 8;
 impl Socket {
     /// Opens a socket in the namespace that this thread is in.
     pub fn open(protocol: Protocol) -> Result<Self, Cause> {
+        ensure_home().map_err(|error| error.cause)?;
         let number = match protocol {
             Protocol::Route => netlink_sys::protocols::NETLINK_ROUTE,
             Protocol::Netfilter => netlink_sys::protocols::NETLINK_NETFILTER,
