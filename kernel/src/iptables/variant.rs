@@ -262,7 +262,9 @@ mod tests {
 
     fn count(rules: &[(&str, Option<&str>)]) -> Count {
         let mut count = Count::default();
-        rules.iter().for_each(|(chain, next)| count.add(chain, *next));
+        for (chain, next) in rules {
+            count.add(chain, *next);
+        }
         count
     }
 
