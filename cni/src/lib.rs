@@ -20,6 +20,7 @@ pub mod ipam;
 pub mod json;
 pub mod name;
 pub mod plugin;
+pub mod purge;
 pub mod result;
 #[cfg(feature = "schema")]
 pub mod schema;
@@ -34,6 +35,7 @@ pub use error::{Code, Error};
 pub use failures::Failures;
 pub use name::{ContainerId, IfName, NetworkName};
 pub use plugin::{Plugin, run};
+pub use purge::Purge;
 pub use result::{Dns, Interface, IpConfig, Route, Success};
 pub use undo::Undo;
 pub use version::Version;
