@@ -7,7 +7,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use cni::IfName;
-use conflist::files::FilesError;
 use conflist::validate::{self, Severity};
 use conflist::{Attachment, Error, Runtime, Valid, attachment};
 use serde_json::{Map, Value};
@@ -87,12 +86,11 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
 
 fn del(runtime: &Runtime, target: &Target) -> Result<(), Failure> {
     let attachment = target.detachment()?;
-    let network = match runtime.network(&target.network) {
-        Err(Error::Files(error @ FilesError::NotFound { .. })) => runtime
-            .cached_network(&target.network, &attachment.container_id, &attachment.ifname)?
-            .ok_or(Error::Files(error))?,
-        found => found?,
-    };
+    let network = runtime.network(&target.network).or_else(|error| {
+        // The file is gone, or cannot be read any more.
+        let Attachment { container_id, ifname, .. } = &attachment;
+        runtime.kept_network(&target.network, container_id, ifname)?.ok_or(error)
+    })?;
     Ok(runtime.del(&network, &attachment)?)
 }
 

@@ -12,7 +12,6 @@ mod rules;
 mod schema;
 mod suggest;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use cni::{NetworkName, exec};
@@ -36,8 +35,14 @@ pub fn network(dir: &Path, name: &str, plugin_path: &[PathBuf]) -> Result<Vec<Fi
     let name: NetworkName = name.parse()?;
     let mut files = Vec::new();
     let mut nameless = Vec::new();
+    let mut findings = Vec::new();
     for file in files::networks(dir)? {
-        let node = fs::read(&file).ok().and_then(|text| Node::parse(&text).ok());
+        let text = files::read_file(&file);
+        if let (Err(error), true) = (&text, files.is_empty()) {
+            let problem = Problem::InTheWay(error.to_string());
+            Checker { file: &file, findings: &mut findings }.warning(1, "", problem);
+        }
+        let node = text.ok().and_then(|text| Node::parse(&text).ok());
         match node.as_ref().and_then(|node| node.text_of("name")) {
             Some(text) if text == name.as_str() => files.push(file),
             Some(_) => {}
@@ -48,8 +53,12 @@ pub fn network(dir: &Path, name: &str, plugin_path: &[PathBuf]) -> Result<Vec<Fi
         let name = name.to_string();
         return Err(FilesError::NotFound { name, dir: dir.into(), unreadable: Vec::new() }.into());
     }
-    let files = if files.is_empty() { nameless } else { files };
-    let mut findings: Vec<Finding> = Vec::new();
+    let files = if files.is_empty() {
+        findings.clear();
+        nameless
+    } else {
+        files
+    };
     for finding in files.iter().flat_map(|path| file(path, plugin_path)) {
         // Files with the same name share the plugins beside them.
         if !findings.contains(&finding) {
@@ -83,7 +92,7 @@ pub fn file(path: &Path, plugin_path: &[PathBuf]) -> Vec<Finding> {
 
 fn read(path: &Path, findings: &mut Vec<Finding>) -> Option<Node> {
     let mut checker = Checker { file: path, findings };
-    let text = match fs::read(path) {
+    let text = match files::read_file(path) {
         Ok(text) => text,
         Err(error) => {
             checker.error(1, "", Problem::Unreadable(error.to_string()));
@@ -252,7 +261,7 @@ fn taken(checker: &mut Checker<'_>, node: &Node) {
         if other.file_name() == checker.file.file_name() {
             return;
         }
-        let theirs = fs::read(&other).ok().and_then(|text| Node::parse(&text).ok());
+        let theirs = files::read_file(&other).ok().and_then(|text| Node::parse(&text).ok());
         if theirs.is_some_and(|node| node.text_of("name") == Some(text)) {
             let problem = Problem::NameTaken { name: text.to_owned(), first: other };
             checker.warning(name.line, &name.key, problem);

@@ -33,6 +33,11 @@ pub enum Problem {
     /// The file could not be read.
     #[error("{0}")]
     Unreadable(String),
+    /// A file before the network's cannot be read.
+    #[error(
+        "cannot be read: {0}; runtimes that use libcni read it on the way to the network, and stop there"
+    )]
+    InTheWay(String),
     /// It is no JSON.
     #[error("not JSON: {0}")]
     Syntax(String),

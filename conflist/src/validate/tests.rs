@@ -4,7 +4,7 @@
 
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::{env, process};
+use std::{env, fs, process};
 
 use expect_test::{expect, expect_file};
 use proptest::prelude::*;
