@@ -37,6 +37,7 @@ pub mod files;
 pub mod gc;
 mod lock;
 pub mod network;
+mod registry;
 mod request;
 mod runtime;
 pub mod validate;
