@@ -2,34 +2,62 @@
 //!
 //! Each plugin has a public function `purge(&mut Purge)`: it looks for what the plugin made, in the same way
 //! as its GC does, and calls [`Purge::remove`] for each thing that it found. It needs no configuration,
-//! because that may be gone; directories that a configuration can move are in [`Purge::data_dirs`].
+//! because that may be gone; what configurations tell is in [`Known`].
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
 
 use crate::error::Error;
 
+/// What the configurations of a node tell, those of today and those that are kept with results.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The networks whose plugins are all of the suite.
+    pub networks: BTreeSet<String>,
+    /// The directories that they name as `dataDir`, beside the plugins' own defaults.
+    pub data_dirs: BTreeSet<PathBuf>,
+}
+
 /// What was found, and removed unless this is a dry run.
 #[derive(Debug, Default)]
 pub struct Purge {
     is_dry_run: bool,
-    data_dirs: Vec<PathBuf>,
+    known: Known,
     found: Vec<String>,
     left: Vec<String>,
     errors: Vec<Error>,
 }
 
 impl Purge {
-    /// A dry run only finds things. `data_dirs` are the directories that configurations name as `dataDir`.
+    /// A dry run only finds things.
     #[must_use]
-    pub fn new(is_dry_run: bool, data_dirs: Vec<PathBuf>) -> Self {
-        Self { is_dry_run, data_dirs, ..Self::default() }
+    pub fn new(is_dry_run: bool, known: Known) -> Self {
+        Self { is_dry_run, known, ..Self::default() }
     }
 
-    /// The directories that configurations name, beside the plugins' own defaults.
+    /// Whether nothing is to be removed.
     #[must_use]
-    pub fn data_dirs(&self) -> &[PathBuf] {
-        &self.data_dirs
+    pub fn is_dry_run(&self) -> bool {
+        self.is_dry_run
+    }
+
+    /// What the configurations of the node tell.
+    #[must_use]
+    pub fn known(&self) -> &Known {
+        &self.known
+    }
+
+    /// Lets a function look for things and remove them, unless this is a dry run: it gets whether it is one,
+    /// and gives the things that it removed, or would remove.
+    pub fn all<E: Into<Error>>(
+        &mut self,
+        what: impl fmt::Display,
+        remove: impl FnOnce(bool) -> Result<Vec<String>, E>,
+    ) {
+        let is_dry_run = self.is_dry_run;
+        let found = self.look(what, || remove(is_dry_run));
+        self.found.extend(found.into_iter().flatten());
     }
 
     /// Looks for things in one place. If that fails, the other places are searched nevertheless.
@@ -90,7 +118,7 @@ mod tests {
     fn a_dry_run_removes_nothing() {
         for is_dry_run in [true, false] {
             let mut removed = 0;
-            let mut purge = Purge::new(is_dry_run, Vec::new());
+            let mut purge = Purge::new(is_dry_run, Known::default());
             purge.remove("link a", || {
                 removed += 1;
                 Ok::<_, Error>(())
@@ -101,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_others_are_removed_after_an_error() {
-        let mut purge = Purge::new(false, Vec::new());
+        let mut purge = Purge::new(false, Known::default());
         let fail = || Err::<(), _>(Error::new(Code::Kernel, "table is busy"));
         assert_eq!(purge.look("list links", fail), None);
         purge.remove("table a", fail);

@@ -295,6 +295,17 @@ impl Cache {
         Ok(found)
     }
 
+    /// All files that name an attachment, whatever its network, in the order of their names.
+    pub(crate) fn all(&self) -> Result<Vec<(PathBuf, Cached)>, CacheError> {
+        let mut found = Vec::new();
+        for file in self.names()?.into_iter().map(|name| self.results().join(name)) {
+            if let Ok(Some(Content::Named(cached))) = read(&file) {
+                found.push((file, cached));
+            }
+        }
+        Ok(found)
+    }
+
     /// The names of all files, in order. Names in no text are of no attachment.
     fn names(&self) -> Result<Vec<String>, CacheError> {
         let dir = self.results();
@@ -324,7 +335,7 @@ impl Cache {
         }
     }
 
-    fn results(&self) -> PathBuf {
+    pub(crate) fn results(&self) -> PathBuf {
         self.dir.join("results")
     }
 

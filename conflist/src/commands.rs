@@ -12,7 +12,7 @@ use conflist::{Attachment, Error, Runtime, Valid, attachment};
 use serde_json::{Map, Value};
 
 use crate::cli::{Cli, Command, Gc, Target};
-use crate::report;
+use crate::{report, uninstall};
 
 /// Why a command was not even begun, or did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +29,10 @@ pub(crate) enum Failure {
     Args(cni::Error),
     #[error(transparent)]
     Result(cni::Error),
+    #[error("a purge removes the network of all pods: there is no terminal to ask on, use --yes")]
+    NoTerminal,
+    #[error("read the answer")]
+    Answer(#[source] io::Error),
     #[error("print on stdout")]
     Print(#[source] io::Error),
     #[error("CAP_ARGS is no JSON object")]
@@ -66,6 +70,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         }
         Command::Del(target) => del(&runtime, target)?,
         Command::Gc(gc) => collect(&runtime, gc)?,
+        Command::Purge(options) => return uninstall::run(&runtime, options),
         Command::Status { network, .. } => {
             let network = runtime.network(network)?;
             if network.version < cni::Version::V1_1_0 {
@@ -137,7 +142,7 @@ fn validated(runtime: &Runtime, network: &str) -> Result<ExitCode, Failure> {
     Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn print(line: &dyn Display) -> Result<(), Failure> {
+pub(crate) fn print(line: &dyn Display) -> Result<(), Failure> {
     writeln!(io::stdout().lock(), "{line}").map_err(Failure::Print)
 }
 

@@ -47,7 +47,7 @@ impl Runtime {
     }
 
     /// The configuration that is kept with a result.
-    fn network_of(&self, cached: &Cached) -> Option<Network> {
+    pub(crate) fn network_of(&self, cached: &Cached) -> Option<Network> {
         let kept = Network::from_list(&cached.config).ok();
         let mut network = kept.filter(|network| network.name == cached.network)?;
         if !network.only_inlined {

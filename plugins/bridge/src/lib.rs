@@ -10,12 +10,14 @@ mod connection;
 mod error;
 mod gateway;
 mod gateway_link;
+mod purge;
 mod rules;
 mod vlans;
 mod wanted;
 
 pub use config::{Config, Settings, VlanTrunk};
 pub use error::Error;
+pub use purge::purge;
 
 use attach::{HostEnd, Pod};
 use cni::{
