@@ -1,7 +1,7 @@
 //! The configuration of `bridge`, and what it refuses.
 
 use attach::MasqueradeBackend;
-use cni::{Dns, Environment, Error, IfName, Mac, Network};
+use cni::{DnsKeys, Environment, Error, IfName, Mac, Network};
 use serde::Deserialize;
 
 use crate::vlans;
@@ -65,7 +65,7 @@ pub struct Config {
     pub port_isolation: bool,
     /// Name resolution, in place of what IPAM says.
     #[serde(default)]
-    pub dns: Dns,
+    pub dns: DnsKeys,
     /// Arguments of the administrator's.
     #[serde(default)]
     args: Args,

@@ -34,9 +34,7 @@ impl<'a> Wanted<'a> {
         for ip in &mut result.ips {
             ip.interface = Some(POD_INTERFACE);
         }
-        if !config.dns.is_empty() {
-            result.dns = config.dns.clone();
-        }
+        result.dns = result.dns.overridden_by(&config.dns);
         Self::of(call, result)
     }
 
