@@ -8,9 +8,11 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 
 use crate::error::{Error, Result};
+use crate::netns::ensure_home;
 
 /// Reads a setting, without the line's end: `read(&["ipv4", "ip_forward"])`.
 pub fn read(name: &[&str]) -> Result<String> {
+    ensure_home()?;
     let path = path(name);
     let text = fs::read_to_string(&path)
         .map_err(|error| Error::new(format!("read {}", path.display()), error))?;
@@ -31,6 +33,7 @@ pub fn write(name: &[&str], value: &str) -> Result<Option<String>> {
 
 /// Writes a setting, whatever its value; some cannot be read.
 pub fn set(name: &[&str], value: &str) -> Result<()> {
+    ensure_home()?;
     let path = path(name);
     // The line's end makes an empty value one that is written, too.
     fs::write(&path, format!("{value}\n"))

@@ -379,3 +379,23 @@ fn what_others_queue_with() {
         assert_eq!(rtnl.redirections(index).unwrap(), Vec::<u32>::new());
     });
 }
+
+/// Before, a link whose description has more than 32 KiB could not be read.
+#[test]
+fn hundreds_of_alternative_names() {
+    in_new_netns(|| {
+        let names = (0..300).map(|number| format!("altname {number:0>120}"));
+        let commands = names.map(|name| format!("link property add dev lo {name}"));
+        let file = std::env::temp_dir().join(format!("altnames-{}", std::process::id()));
+        std::fs::write(&file, commands.collect::<Vec<_>>().join("\n")).unwrap();
+        sh(&format!("ip -batch {}", file.display()));
+        std::fs::remove_file(file).unwrap();
+
+        let rtnl = || Rtnl::open().unwrap();
+        assert_eq!(rtnl().link_by_name("lo").unwrap().unwrap().index, 1);
+        assert_eq!(rtnl().links().unwrap().len(), 1);
+        let rtnl = rtnl();
+        rtnl.links().unwrap();
+        assert_eq!(rtnl.link_by_index(1).unwrap().unwrap().name, "lo");
+    });
+}

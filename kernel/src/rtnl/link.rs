@@ -207,7 +207,7 @@ impl Rtnl {
     pub fn links(&self) -> Result<Vec<Link>> {
         let mut message = LinkMessage::default();
         message.attributes.push(without_statistics());
-        self.dump(&RouteNetlinkMessage::GetLink(message), || "list links".to_owned())
+        self.dump(RouteNetlinkMessage::GetLink(message), || "list links".to_owned())
     }
 
     /// Makes a bridge, up.
