@@ -35,7 +35,7 @@ pub use environment::{Command, Environment};
 pub use error::{Code, Error};
 pub use failures::Failures;
 pub use name::{ContainerId, IfName, NetworkName};
-pub use plugin::{Plugin, run};
+pub use plugin::{Plugin, run, validate};
 pub use result::{Interface, IpConfig, Route, Success};
 pub use undo::Undo;
 pub use version::Version;

@@ -69,7 +69,7 @@ pub struct RuntimeConfig {
 
 /// The configuration, found to make sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// What the ports are mapped with.
     pub(crate) backend: Backend,
     /// How packets are marked that need the node's address; none if none do.
