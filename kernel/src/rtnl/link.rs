@@ -69,6 +69,8 @@ pub struct Bridge<'a> {
     pub promisc: bool,
     /// Whether it keeps VLANs apart.
     pub vlan_filtering: bool,
+    /// A note about it, at most 255 bytes (`IFLA_IFALIAS`).
+    pub alias: Option<&'a str>,
 }
 
 /// A veth pair to be made: this end, which is up at once, and the other one.
@@ -210,12 +212,14 @@ impl Rtnl {
         self.dump(RouteNetlinkMessage::GetLink(message), || "list links".to_owned())
     }
 
-    /// Makes a bridge, up.
+    /// Makes a bridge, up. If its name is taken, the link that has it gets the note nevertheless: look first.
     ///
     /// Errors: EEXIST if the name is taken, whatever by.
     pub fn create_bridge(&self, bridge: &Bridge<'_>) -> Result<()> {
         let message = bridge_message(bridge);
-        self.create(message, None, || format!("create bridge {}", bridge.name))
+        self.create(message, bridge.alias.map(|alias| (bridge.name, alias)), || {
+            format!("create bridge {}", bridge.name)
+        })
     }
 
     /// Makes a veth pair, the one end here and the other in its namespace. If the name of the end here is
