@@ -177,10 +177,8 @@ impl Target {
             serde_json::from_str::<Map<String, Value>>(&self.capability_args)
                 .map_err(Failure::CapabilityArgs)?
         };
-        Ok(Attachment {
-            args: cni::Args::parse(&self.args).map_err(Failure::Args)?,
-            capability_args,
-            ..Attachment::new(container_id, ifname, netns)
-        })
+        let args = cni::Args::parse(&self.args);
+        args.refuse_malformed().map_err(Failure::Args)?;
+        Ok(Attachment { args, capability_args, ..Attachment::new(container_id, ifname, netns) })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use cni::{Args, Cidr, Code, Dns, Error, IpConfig, Route, Version};
+use cni::{Args, Cidr, Code, Dns, DnsKeys, Error, IpConfig, Route, Version};
 use serde::Deserialize;
 
 /// The keys that are read.
@@ -27,7 +27,7 @@ struct IpamKeys {
     /// Routes, passed on in the result.
     routes: Vec<Route>,
     /// Name resolution, passed on in the result.
-    dns: Dns,
+    dns: DnsKeys,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -106,7 +106,7 @@ impl Config {
         }
         refuse_twice(&addresses)?;
         version.has_room_for(addresses.iter().map(|it| (it.address.is_ipv4(), it.key.as_str())))?;
-        Ok(Plan { addresses, routes: ipam.routes, dns: ipam.dns })
+        Ok(Plan { addresses, routes: ipam.routes, dns: ipam.dns.into() })
     }
 }
 

@@ -22,7 +22,7 @@ fn call(version: Version, args: &str, keys: &Value) -> Result<Call<Config>, Erro
         container_id: "c1".parse().unwrap(),
         ifname: "eth0".parse().unwrap(),
         netns: None,
-        args: Args::parse(args)?,
+        args: Args::parse(args),
     };
     Ok(Call { network, environment })
 }

@@ -88,7 +88,9 @@ impl HostEnd {
                 None => Ok(()),
             };
         }
-        for interface in result.iter().flat_map(|it| &it.interfaces) {
+        // Other names may be longer than those that the kernel has.
+        let interfaces = result.iter().flat_map(|it| &it.interfaces);
+        for interface in interfaces.filter(|it| is_random(&it.name)) {
             let link = node.link_by_name(&interface.name)?;
             if let Some(link) = link.filter(is_ours) {
                 delete_veth(node, &link)?;

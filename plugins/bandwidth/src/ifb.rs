@@ -34,7 +34,7 @@ impl OwnIfb {
 
     /// Makes it, up, and notes whose it is.
     pub(crate) fn create(&self, node: &Rtnl, mtu: u32) -> Result<(), Error> {
-        match node.create_ifb(&Ifb { name: &self.name, mtu }) {
+        match node.create_ifb(&Ifb { name: &self.name, mtu, alias: None }) {
             Err(error) if error.is_exists() => {
                 let there = node.link_by_name(&self.name)?;
                 let owner = there.map(|link| link.alias).unwrap_or_default();

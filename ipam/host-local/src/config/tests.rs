@@ -6,7 +6,7 @@ use super::*;
 
 fn plan_of(config: &Value, version: Version, args: &str) -> Result<Plan, Error> {
     let config: Config = json::read(config).unwrap();
-    config.plan(version, &Args::parse(args).unwrap())
+    config.plan(version, &Args::parse(args))
 }
 
 fn plan(config: &Value) -> Result<Plan, Error> {
