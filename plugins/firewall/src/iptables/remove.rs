@@ -6,7 +6,7 @@ use kernel::Nfnetlink;
 use kernel::iptables::{Changes, Iptables, OwnedRule, Rule, Table};
 
 use super::FAMILIES;
-use super::plan::{FORWARD_CHAIN, own_rules};
+use super::plan::{POD_CHAINS, own_rules};
 use crate::error::Error;
 use crate::owner::{Garbage, Owner};
 
@@ -20,24 +20,30 @@ pub(crate) fn remove(
     owner: &Owner,
     addresses: &[IpAddr],
 ) -> Result<(), Error> {
-    remove_all(netlink, |table, one| {
+    remove_all(netlink, |table, chain, one| {
         if let Some(other) = &one.owner {
             return other == owner.as_str();
         }
         let mut of_family = addresses.iter().filter(|address| Table::filter_of(**address) == table);
-        of_family.any(|address| own_rules(*address).contains(&one.rule))
+        let is_this = |(of, rule): &(&str, Rule)| *of == chain && *rule == one.rule;
+        of_family.any(|address| own_rules(*address).iter().any(is_this))
     })
+}
+
+/// Removes the rules that name an attachment, in one variant of iptables.
+pub(super) fn remove_own(iptables: &Iptables<'_>, owner: &Owner) -> Result<(), Error> {
+    remove_from(iptables, |_, _, one| one.owner.as_deref() == Some(owner.as_str()))
 }
 
 /// Removes the rules of attachments that are not valid any more.
 pub(crate) fn collect_garbage(netlink: &Nfnetlink, garbage: &Garbage) -> Result<(), Error> {
-    remove_all(netlink, |_, one| one.owner.as_deref().is_some_and(|it| garbage.contains(it)))
+    remove_all(netlink, |_, _, one| one.owner.as_deref().is_some_and(|it| garbage.contains(it)))
 }
 
 /// In `nf_tables`, and in the legacy tables if there are some: the node may have changed over.
 fn remove_all(
     netlink: &Nfnetlink,
-    is_doomed: impl Fn(Table, &OwnedRule) -> bool,
+    is_doomed: impl Fn(Table, &str, &OwnedRule) -> bool,
 ) -> Result<(), Error> {
     let mut result = Ok(());
     for iptables in &Iptables::all_with(netlink, FAMILIES[0].name())? {
@@ -48,20 +54,22 @@ fn remove_all(
 
 fn remove_from(
     iptables: &Iptables<'_>,
-    is_doomed: impl Fn(Table, &OwnedRule) -> bool,
+    is_doomed: impl Fn(Table, &str, &OwnedRule) -> bool,
 ) -> Result<(), Error> {
+    let places = FAMILIES.into_iter().flat_map(|table| POD_CHAINS.map(|chain| (table, chain)));
+    let places: Vec<(Table, &str)> = places.collect();
     loop {
         let mut count = 0;
         iptables.transaction(|| -> Result<Changes, Error> {
             let mut changes = Changes::new();
             count = 0;
-            for table in FAMILIES {
+            for (table, chain) in &places {
                 let mut seen: Vec<Rule> = Vec::new();
-                for one in iptables.owned_rules(table, FORWARD_CHAIN)? {
+                for one in iptables.owned_rules(*table, chain)? {
                     // The legacy program deletes by what a rule says, and always the first that says so.
                     let is_again = iptables.is_legacy() && seen.contains(&one.rule);
-                    if count < PIECE && !is_again && is_doomed(table, &one) {
-                        changes.delete_rule(table, FORWARD_CHAIN, one.handle);
+                    if count < PIECE && !is_again && is_doomed(*table, chain, &one) {
+                        changes.delete_rule(*table, chain, one.handle);
                         seen.push(one.rule);
                         count += 1;
                     }
