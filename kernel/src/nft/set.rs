@@ -121,6 +121,15 @@ impl Batch {
         self.push(set.family, NLM_F_CREATE, message, || format!("add set {set}"));
     }
 
+    /// Deletes a set or map with its elements; fails with EBUSY if a rule uses it by then, with ENOENT if it is
+    /// not there.
+    pub fn delete_set(&mut self, set: Set<'_>) {
+        let attributes =
+            vec![SetAttribute::Table(set.table.into()), SetAttribute::Name(set.name.into())];
+        let message = NfTablesMessage::DeleteSet(SetMessage { attributes });
+        self.push(set.family, 0, message, || format!("delete set {set}"));
+    }
+
     /// Adds an element unless it is there.
     pub fn add_element(&mut self, set: Set<'_>, element: &Element) {
         let message = NfTablesMessage::NewSetElement(list(set, element.to_wire()));

@@ -128,7 +128,10 @@ pub(super) fn read(
                 Other::Act(act) => step.acts.push(act),
             },
             Expr::Range { .. } => holds = None,
-            Expr::Lookup { .. } | Expr::At(..) | Expr::Immediate(_) | Expr::DestinationType
+            Expr::Lookup { .. }
+            | Expr::At(..)
+            | Expr::Immediate(_)
+            | Expr::DestinationType
             | Expr::ConntrackStatus => {
                 loaded = Loaded::Unknown;
             }

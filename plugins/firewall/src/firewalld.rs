@@ -126,6 +126,16 @@ pub(crate) fn collect_garbage(netlink: &Nfnetlink, garbage: &Garbage) -> Result<
     remove_all(netlink, doomed)
 }
 
+/// Removes all sources that are noted; or only says which, a line for each.
+pub(crate) fn purge(netlink: &Nfnetlink, dry_run: bool) -> Result<Vec<String>, cni::Error> {
+    let all = nftables::sources(netlink)?;
+    let shown = all.iter().map(|(address, _)| format!("firewalld: source {address}")).collect();
+    if !dry_run {
+        remove_all(netlink, all)?;
+    }
+    Ok(shown)
+}
+
 /// Whether firewalld answers, and has the zone.
 pub(crate) fn status(netlink: &Nfnetlink, zone: &str, published: bool) -> Result<(), Error> {
     Firewalld::connect()?.has_source(zone, IpAddr::from([192, 0, 2, 1]))?;

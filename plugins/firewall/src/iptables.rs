@@ -4,6 +4,7 @@
 //! in the kernel's user data, which iptables neither shows nor compares.
 
 mod plan;
+mod purge;
 mod remove;
 
 use std::net::IpAddr;
@@ -18,6 +19,7 @@ use crate::error::Error;
 use crate::obstacle;
 
 pub(crate) use plan::{BASE_CHAINS, OWN_CHAINS, Plan};
+pub(crate) use purge::purge;
 pub(crate) use remove::{collect_garbage, remove};
 
 use plan::{FORWARD, FORWARD_CHAIN, FamilyPlan, POD_CHAINS, PUBLISHED, rank};

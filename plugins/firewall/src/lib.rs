@@ -12,10 +12,12 @@ mod nftables;
 mod obstacle;
 mod owner;
 mod pod;
+mod purge;
 
 pub use config::{Config, Settings};
 pub use error::Error;
 pub use firewalld::BusError;
+pub use purge::purge;
 
 use cni::{Call, Code, Environment, Failures, Network, Plugin, Success, ValidAttachments};
 use kernel::Nfnetlink;
@@ -106,10 +108,13 @@ impl Plugin for Firewall {
         let netlink = Nfnetlink::open().map_err(Error::from)?;
         let garbage = Garbage::new(&network.name, valid);
         let mut failures = Failures::new();
-        failures.try_to("remove rules", || iptables::collect_garbage(&netlink, &garbage));
         failures.try_to("remove elements", || nftables::collect_garbage(&netlink, &garbage));
         let remove_sources = || firewalld::collect_garbage(&netlink, &garbage);
         failures.try_to("remove sources from firewalld", remove_sources);
+        failures.try_to("remove rules", || {
+            let held = nftables::addresses(&netlink)?;
+            iptables::collect_garbage(&netlink, &garbage, &held)
+        });
         failures.into_result()
     }
 

@@ -16,4 +16,4 @@ mod table;
 pub(crate) use add::{add, restore};
 pub(crate) use check::{check, status};
 pub(crate) use plan::Plan;
-pub(crate) use remove::{collect_garbage, remove, remove_sources, sources};
+pub(crate) use remove::{addresses, collect_garbage, purge, remove, remove_sources, sources};

@@ -98,7 +98,7 @@ pub(super) fn rank(rule: &Rule) -> Option<usize> {
 
 fn shared(admin_chain: &str, pod: &Pod) -> Vec<(String, Vec<(Place, Rule)>)> {
     let admin = || {
-        let jump = Rule::jump(admin_chain).comment("CNI firewall plugin admin overrides");
+        let jump = Rule::jump(admin_chain).comment(TO_ADMIN);
         vec![(Place::First, jump)]
     };
     let mut all = pod.bridge.as_ref().map(isolation).unwrap_or_default();
@@ -118,6 +118,8 @@ fn shared(admin_chain: &str, pod: &Pod) -> Vec<(String, Vec<(Place, Rule)>)> {
     all
 }
 
+/// The comment of jumps to the administrator's chain.
+pub(super) const TO_ADMIN: &str = "CNI firewall plugin admin overrides";
 const OF_POLICIES: &str = "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)";
 
 fn enter_stage_1() -> Rule {

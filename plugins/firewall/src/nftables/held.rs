@@ -1,7 +1,7 @@
 //! What is in the table at the moment.
 
-use kernel::Nfnetlink;
 use kernel::nft::{BaseChain, Element, Listed, SetType};
+use kernel::{Batch, Nfnetlink};
 
 use super::table::{FAMILY, PUBLISHED, Shared, TABLE, chain, chains, rules, set, sets};
 
@@ -93,6 +93,40 @@ impl Held {
         let ours = self.wanted_rules(chain);
         let is_ours = |rule: &&Listed| ours.iter().any(|it| it.expressions == rule.expressions);
         self.rules_of(chain).filter(is_ours).map(|rule| rule.handle).collect()
+    }
+
+    /// Whether anything of the table is there.
+    pub(super) fn is_there(&self) -> bool {
+        !self.sets.is_empty() || !self.chains.is_empty()
+    }
+
+    /// Whether somebody else has rules in the table, or chains and sets with rules.
+    pub(super) fn has_rules_of_others(&self) -> bool {
+        let ours = rules(true);
+        let is_ours = |(chain, rule): &(String, Listed)| {
+            ours.iter().any(|it| it.chain == chain && it.expressions == rule.expressions)
+        };
+        !self.rules.iter().all(is_ours)
+    }
+
+    /// Deletes our rules, sets and chains; the chains that others may have rules in stay.
+    pub(super) fn remove_ours(&self, batch: &mut Batch) {
+        for (name, _) in self.wanted_chains() {
+            for handle in self.handles(name) {
+                batch.delete_rule(chain(name), handle);
+            }
+        }
+        for (name, _) in self.wanted_sets() {
+            if self.sets.iter().any(|(there, _)| there == name) {
+                batch.delete_set(set(name));
+            }
+        }
+        for (name, base) in self.wanted_chains() {
+            let is_empty = self.handles(name).len() == self.rules_of(name).count();
+            if base.is_none() && self.has_chain(name) && is_empty {
+                batch.delete_chain(chain(name));
+            }
+        }
     }
 
     fn rules_of(&self, chain: &str) -> impl Iterator<Item = &Listed> {
