@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use cni::{Args, Cidr, Code, Error, Route, Version, json};
-use serde::{Deserialize, Deserializer, de};
+use cni::{Args, Cidr, Code, Error, RequestedAddress, Route, Version, json};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::ranges::{Range, RangeSet};
@@ -120,6 +120,7 @@ struct RuntimeKeys {
     #[cfg_attr(feature = "schema", schemars(inner(length(min = 1))))]
     ip_ranges: Vec<Vec<RangeKeys>>,
     /// Addresses to give out, one of a set.
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<cni::schema::AddressOrCidr>"))]
     ips: Vec<RequestedAddress>,
 }
 
@@ -136,14 +137,9 @@ struct ArgsKeys {
 #[serde(default)]
 struct CniArgsKeys {
     /// Addresses to give out, one of a set.
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<cni::schema::AddressOrCidr>"))]
     ips: Vec<RequestedAddress>,
 }
-
-/// An address that a runtime asks for; it may bring a prefix, which the subnet knows better.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-struct RequestedAddress(
-    #[cfg_attr(feature = "schema", schemars(with = "cni::schema::AddressOrCidr"))] IpAddr,
-);
 
 impl Default for IpamKeys {
     fn default() -> Self {
@@ -180,8 +176,8 @@ impl Config {
     pub fn plan(&self, version: Version, args: &Args) -> Result<Plan, Error> {
         let keys: Keys = json::read(&self.0)?;
         let mut requested = requested_by_args(args)?.into_iter().collect::<Vec<_>>();
-        requested.extend(keys.args.cni.ips.iter().map(|ip| ip.0));
-        requested.extend(keys.runtime_config.ips.iter().map(|ip| ip.0));
+        requested.extend(keys.args.cni.ips.iter().map(|ip| ip.ip()));
+        requested.extend(keys.runtime_config.ips.iter().map(|ip| ip.ip()));
 
         let mut sets = sets(&keys.ipam, &keys.runtime_config)?;
         version.has_room_for(sets.iter().map(|named| (named.set.is_ipv4(), named.key.as_str())))?;
@@ -276,27 +272,10 @@ fn requested_by_args(args: &Args) -> Result<Option<IpAddr>, Error> {
     let Some(text) = args.get("IP").filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    requested_address(text).map(Some).ok_or_else(|| {
-        Error::new(Code::InvalidEnvironment, format!("CNI_ARGS: IP={text} is no address"))
-    })
-}
-
-fn requested_address(text: &str) -> Option<IpAddr> {
-    let address = match text.parse::<Cidr>() {
-        Ok(cidr) => cidr.ip(),
-        Err(_) => text.parse().ok()?,
-    };
-    Some(address.to_canonical())
-}
-
-impl<'de> Deserialize<'de> for RequestedAddress {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let wrong = || {
-            de::Error::custom(format!("{text:?} is no address, with or without a prefix length"))
-        };
-        requested_address(&text).map(Self).ok_or_else(wrong)
-    }
+    let address: Result<RequestedAddress, _> = text.parse();
+    address
+        .map(|address| Some(address.ip()))
+        .map_err(|error| Error::new(Code::InvalidEnvironment, format!("CNI_ARGS: IP: {error}")))
 }
 
 #[cfg(test)]
