@@ -132,13 +132,10 @@ impl FromStr for RequestedAddress {
     type Err = InvalidAddress;
 
     fn from_str(text: &str) -> Result<Self, InvalidAddress> {
-        let (ip, prefix) = match text.parse::<Cidr>() {
-            Ok(cidr) => (cidr.ip(), Some(cidr.prefix())),
-            Err(_) => {
-                let ip = text.parse().map_err(|_| InvalidAddress::Requested(text.to_owned()))?;
-                (ip, None)
-            }
-        };
+        let cidr = text.parse::<Cidr>().ok();
+        let ip = cidr.map_or_else(|| text.parse(), |cidr| Ok(cidr.ip()));
+        let ip: IpAddr = ip.map_err(|_| InvalidAddress::Requested(text.to_owned()))?;
+        let prefix = cidr.map(Cidr::prefix);
         let canonical = ip.to_canonical();
         let prefix =
             if canonical == ip { prefix } else { prefix.and_then(|it| it.checked_sub(96)) };
