@@ -28,7 +28,7 @@ pub mod schema;
 pub mod undo;
 pub mod version;
 
-pub use address::{Cidr, Mac, address_or_nothing};
+pub use address::{Cidr, Mac, RequestedAddress, address_or_nothing};
 pub use args::Args;
 pub use call::{Call, Network, ValidAttachments};
 pub use dns::{Dns, DnsKeys};

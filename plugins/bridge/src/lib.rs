@@ -44,6 +44,7 @@ impl Plugin for Bridge {
         environment: Option<&Environment>,
     ) -> Result<Settings, cni::Error> {
         Config::validate(network)?;
+        ipam::validate(network)?;
         Ok(Settings { mac: network.config.mac(environment)? })
     }
 
