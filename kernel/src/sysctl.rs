@@ -32,6 +32,14 @@ pub fn write(name: &[&str], value: &str) -> Result<Option<String>> {
     Ok(Some(before))
 }
 
+/// Finds out whether a setting could be written, without writing it.
+pub fn try_out(name: &[&str]) -> Result<()> {
+    ensure_home()?;
+    let path = path(name);
+    let opened = fs::File::options().write(true).open(&path);
+    opened.map(drop).map_err(|error| Error::new(format!("write to {}", path.display()), error))
+}
+
 /// Writes a setting, whatever its value; some cannot be read.
 pub fn set(name: &[&str], value: &str) -> Result<()> {
     ensure_home()?;

@@ -35,6 +35,7 @@ fn bridge(rtnl: &Rtnl) -> u32 {
         mtu: Some(1400),
         promisc: true,
         vlan_filtering: false,
+        alias: None,
     })
     .unwrap();
     rtnl.link_by_name("cni0").unwrap().unwrap().index
@@ -269,6 +270,7 @@ fn long_lists_are_whole() {
                 mtu: None,
                 promisc: false,
                 vlan_filtering: false,
+                alias: None,
             })
             .unwrap();
         }

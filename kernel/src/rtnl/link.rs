@@ -47,6 +47,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// The index of the other end, in the other end's namespace.
     pub peer: Option<u32>,
+    /// The number of the other end's namespace in this one; `None` if the other end is in this one.
+    pub peer_namespace: Option<i32>,
     /// How it is set as the port of a bridge, if it is one.
     pub port: Option<BridgePort>,
     /// How it treats VLANs, if it is a bridge.
@@ -69,6 +71,8 @@ pub struct Bridge<'a> {
     pub promisc: bool,
     /// Whether it keeps VLANs apart.
     pub vlan_filtering: bool,
+    /// A note about it, at most 255 bytes (`IFLA_IFALIAS`).
+    pub alias: Option<&'a str>,
 }
 
 /// A veth pair to be made: this end, which is up at once, and the other one.
@@ -210,12 +214,14 @@ impl Rtnl {
         self.dump(RouteNetlinkMessage::GetLink(message), || "list links".to_owned())
     }
 
-    /// Makes a bridge, up.
+    /// Makes a bridge, up. If its name is taken, the link that has it gets the note nevertheless: look first.
     ///
     /// Errors: EEXIST if the name is taken, whatever by.
     pub fn create_bridge(&self, bridge: &Bridge<'_>) -> Result<()> {
         let message = bridge_message(bridge);
-        self.create(message, None, || format!("create bridge {}", bridge.name))
+        self.create(message, bridge.alias.map(|alias| (bridge.name, alias)), || {
+            format!("create bridge {}", bridge.name)
+        })
     }
 
     /// Makes a veth pair, the one end here and the other in its namespace. If the name of the end here is

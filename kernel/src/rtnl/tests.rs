@@ -94,6 +94,7 @@ fn a_bridge() {
         mtu: Some(1400),
         promisc: false,
         vlan_filtering: false,
+        alias: None,
     };
     same(RouteNetlinkMessage::NewLink(bridge_message(&ours)), theirs);
 }

@@ -6,6 +6,7 @@ use cni::Undo;
 use kernel::rtnl::{Link, Veth, VethPeer};
 use kernel::{Rtnl, sysctl};
 
+use crate::changes::undo_unless_refused;
 use crate::error::Error;
 use crate::host_end::HostEnd;
 use crate::pod::Pod;
@@ -42,9 +43,11 @@ impl VethPair {
         let VethOptions { mtu, mac, master } = options;
         let peer = VethPeer { name: end.ifname(), mac, netns: &pod.netns };
         let alias = end.alias_that_fits();
-        node.create_veth(&Veth { name: &end.name, mtu, master, alias, peer })?;
+        let created = node.create_veth(&Veth { name: &end.name, mtu, master, alias, peer });
         let made = end.clone();
-        undo.on_error("delete the veth pair", move || Ok(made.delete(node, None, None, None)?));
+        undo_unless_refused(undo, created, "delete the veth pair", move || {
+            Ok(made.delete(node, None, None, None)?)
+        })?;
 
         let missing = |name: &str| Error::missing(format!("link {name}"));
         let host = node.link_by_name(&end.name)?.ok_or_else(|| missing(&end.name))?;

@@ -17,9 +17,9 @@ pub(crate) struct OwnIfb {
     alias: String,
 }
 
-const PREFIX: &str = "bwp";
+pub(crate) const PREFIX: &str = "bwp";
 /// What Linux has room for (`IFNAMSIZ` less the final zero).
-const NAME_MAX: usize = 15;
+pub(crate) const NAME_MAX: usize = 15;
 const KIND: &str = "ifb";
 
 impl OwnIfb {
@@ -84,12 +84,12 @@ pub(crate) fn collect_garbage(
     failures.into_result()
 }
 
-fn is_ifb(link: &Link) -> bool {
+pub(crate) fn is_ifb(link: &Link) -> bool {
     link.kind.as_deref() == Some(KIND)
 }
 
 /// Deletes a link; one that vanishes meanwhile is no failure.
-fn delete(node: &Rtnl, link: &Link) -> Result<(), Error> {
+pub(crate) fn delete(node: &Rtnl, link: &Link) -> Result<(), Error> {
     match node.delete_link(link.index) {
         Err(error) if !error.is_not_found() => Err(error.into()),
         _ => Ok(()),

@@ -10,10 +10,12 @@ mod config;
 mod error;
 mod ifb;
 mod plan;
+mod purge;
 mod shape;
 
 pub use config::{Config, Limits, RuntimeConfig, Settings};
 pub use error::Error;
+pub use purge::purge;
 
 use attach::{Pod, VethPair, interfaces};
 use cni::{Call, Code, Environment, Network, Plugin, Success, Undo, ValidAttachments};

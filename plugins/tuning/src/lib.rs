@@ -10,11 +10,13 @@ pub mod allowlist;
 pub mod backup;
 mod config;
 mod error;
+mod purge;
 pub mod sysctl;
 pub mod wanted;
 
 pub use config::Config;
 pub use error::Error;
+pub use purge::purge;
 
 use std::path::PathBuf;
 

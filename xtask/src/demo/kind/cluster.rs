@@ -64,8 +64,14 @@ impl<'a> Cluster<'a> {
         host.run(|| -> Result<(), kernel::Error> {
             let rtnl = Rtnl::open()?;
             let mac = [0x02, 0x42, 0xac, 0x12, 0, 1];
-            let bridge =
-                Bridge { name: BRIDGE, mac, mtu: None, promisc: false, vlan_filtering: false };
+            let bridge = Bridge {
+                name: BRIDGE,
+                mac,
+                mtu: None,
+                promisc: false,
+                vlan_filtering: false,
+                alias: None,
+            };
             rtnl.create_bridge(&bridge)?;
             bring_up("lo", None)?;
             bring_up(BRIDGE, Some(HOST))
