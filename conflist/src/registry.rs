@@ -17,7 +17,13 @@ pub(crate) struct Entry {
 /// before their addresses.
 pub(crate) const PLUGINS: [Entry; 9] = [
     entry(portmap::Portmap::NAME, |it| cni::validate(&portmap::Portmap, it), nothing),
-    entry(firewall::Firewall::NAME, |it| cni::validate(&firewall::Firewall, it), nothing),
+    entry(
+        firewall::Firewall::NAME,
+        |it| cni::validate(&firewall::Firewall, it),
+        |purge| {
+            purge.all("purge firewall", firewall::purge);
+        },
+    ),
     entry(
         bandwidth::Bandwidth::NAME,
         |it| cni::validate(&bandwidth::Bandwidth, it),
