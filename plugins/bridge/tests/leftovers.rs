@@ -143,7 +143,7 @@ fn a_pod_cannot_keep_rules_of_the_node() {
         for trick in [
             "ip addr add 10.88.0.2/32 dev lo",
             "ip link set eth0 down; ip link set eth0 name eth9",
-            "ip link del eth0; ip link add eth0 type dummy; ip addr add 10.88.0.2/24 dev lo",
+            "ip link del eth0; ip link add eth0 type bridge; ip addr add 10.88.0.2/24 dev lo",
         ] {
             in_namespaces(|pod| {
                 let network = network_with("ipMasqBackend", backend.into());

@@ -24,7 +24,7 @@ fn networks() -> [Value; 2] {
     [json!({"cniVersion": "1.1.0", "name": "n", "type": "bridge"}), network()]
 }
 
-/// The bridge of the reference plugin 1.10.0 takes the address of the pod's port.
+/// With the reference plugin 1.10.0 and no gateway, the bridge takes the lowest address of its ports.
 #[test]
 fn a_bridge_of_somebody_else_keeps_its_hardware_address() {
     let uplink = "ip link add up0 address fe:ff:00:00:00:01 up type veth peer name up1
@@ -55,7 +55,7 @@ fn a_bridge_of_somebody_else_keeps_its_hardware_address() {
     }
 }
 
-/// The bridge of the reference plugin 1.10.0 ignores advertisements from then on.
+/// After an ADD of the reference plugin 1.10.0, such a bridge ignores router advertisements.
 #[test]
 fn a_bridge_of_somebody_else_keeps_its_settings() {
     let settings = "cd /proc/sys/net/ipv6/conf/cni0; cat accept_ra accept_dad";
@@ -117,7 +117,7 @@ fn the_node_keeps_the_default_route_of_its_router() {
 }
 
 /// A second pod gets the addresses of the first one, whose hardware address the node and a neighbour remember.
-/// With the reference plugin 1.10.0, they cannot reach the second one for some seconds.
+/// With the reference plugin 1.10.0, the neighbour cannot reach the second one for some seconds.
 #[test]
 fn an_address_that_is_given_out_again_answers_at_once() {
     for (key, value) in [
@@ -158,7 +158,7 @@ fn an_address_that_is_given_out_again_answers_at_once() {
     }
 }
 
-/// The reference plugin 1.10.0 leaves it at the kernel's default, 1, always.
+/// The reference plugin 1.10.0 always leaves the kernel's default, 1.
 #[test]
 fn a_pod_listens_to_routers_if_nobody_else_gives_it_addresses() {
     let accept_ra = |network: &Value| {
@@ -175,7 +175,7 @@ fn a_pod_listens_to_routers_if_nobody_else_gives_it_addresses() {
     assert_eq!(accept_ra(&networks()[0]), "1\n");
 }
 
-/// Both with the reference plugin 1.10.0, which asks its IPAM plugin first always.
+/// The reference plugin 1.10.0 calls its IPAM plugin before it deletes the interface, whatever the plugin.
 #[test]
 fn dhcp_has_the_interface_as_long_as_it_needs_it() {
     in_namespaces(|pod| {
