@@ -21,13 +21,14 @@ pub mod ipam;
 pub mod json;
 pub mod name;
 pub mod plugin;
+pub mod purge;
 pub mod result;
 #[cfg(feature = "schema")]
 pub mod schema;
 pub mod undo;
 pub mod version;
 
-pub use address::{Cidr, Mac, address_or_nothing};
+pub use address::{Cidr, Mac, RequestedAddress, address_or_nothing};
 pub use args::Args;
 pub use call::{Call, Network, ValidAttachments};
 pub use dns::{Dns, DnsKeys};
@@ -36,6 +37,7 @@ pub use error::{Code, Error};
 pub use failures::Failures;
 pub use name::{ContainerId, IfName, NetworkName};
 pub use plugin::{Plugin, run, validate};
+pub use purge::Purge;
 pub use result::{Interface, IpConfig, Route, Success};
 pub use undo::Undo;
 pub use version::Version;

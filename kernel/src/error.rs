@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 
 use netlink_packet_core::DecodeError;
 use nix::errno::Errno;
@@ -175,6 +176,16 @@ impl From<Errno> for Cause {
     fn from(errno: Errno) -> Self {
         Self::Refused { errno, text: None }
     }
+}
+
+/// Why a file could not be opened. Without a `/proc`, all files below it are missing, which must not be taken
+/// for a namespace or a setting that has gone.
+pub(crate) fn file_error(path: &Path, error: io::Error) -> io::Error {
+    let is_below = error.kind() == io::ErrorKind::NotFound && path.starts_with("/proc");
+    if is_below && !Path::new("/proc/self").exists() {
+        return io::Error::other("no /proc is mounted here; mount it");
+    }
+    error
 }
 
 /// The extended text, set off by a dash where there is one.

@@ -9,6 +9,7 @@ pub mod netlink;
 pub mod netns;
 pub mod nfnetlink;
 pub mod nft;
+pub mod obstacle;
 pub mod rtnl;
 pub mod sysctl;
 

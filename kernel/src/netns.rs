@@ -11,7 +11,7 @@ use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{FsType, fstatfs};
 
-use crate::error::{Cause, Error, Result};
+use crate::error::{Cause, Error, Result, file_error};
 
 /// An open network namespace, which stays alive as long as it is held.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Netns {
             .read(true)
             .custom_flags(OFlag::O_NONBLOCK.bits())
             .open(path)
-            .map_err(|error| Error::new(operation(), error))?;
+            .map_err(|error| Error::new(operation(), file_error(path, error)))?;
         let system = fstatfs(&file).map_err(|errno| Error::new(operation(), errno))?;
         if system.filesystem_type() != NSFS_MAGIC {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "it is not a namespace");

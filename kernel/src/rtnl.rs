@@ -8,6 +8,7 @@ mod filter;
 mod link;
 mod qdisc;
 mod route;
+mod usage;
 mod vlan;
 
 pub use address::{Address, AddressOptions, wait_for_dad};
@@ -15,6 +16,7 @@ pub use clock::Clock;
 pub use link::{Bridge, BridgePort, Ifb, Link, LinkChange, Veth, VethPeer};
 pub use qdisc::{Place, Qdisc, TokenBucket};
 pub use route::{Route, table};
+pub use usage::Usage;
 pub use vlan::{BridgeVlans, PortVlans, VlanRange};
 
 use netlink_packet_core::NetlinkDeserializable;

@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
 use kernel::iptables::{
     self, BaseChain, Bits, Changes, Iptables, Is, Match, Nat, NatChain, Ports, Rule, SCTP, TCP,
     Table, Target, UDP, address_type,
@@ -326,13 +329,20 @@ fn hundreds_of_refused_messages() {
     });
 }
 
-/// Root of a user namespace may not read which legacy tables there are. Before, nothing worked there.
+/// Who becomes root in a user namespace may not read which legacy tables there are. Before, nothing worked
+/// there.
 #[test]
 fn root_of_a_user_namespace() {
-    let program = std::env::current_exe().unwrap();
-    let inside =
-        ["-Urn", program.to_str().unwrap(), "--exact", "rules_of_this_namespace", "--ignored"];
-    let output = std::process::Command::new("unshare").args(inside).output().unwrap();
+    let anyone = std::env::temp_dir().join(format!("kernel-iptables-{}", std::process::id()));
+    std::fs::copy(std::env::current_exe().unwrap(), &anyone).unwrap();
+    let output = Command::new("unshare")
+        .args(["-Urn", anyone.to_str().unwrap(), "--exact", "rules_of_this_namespace", "--ignored"])
+        .current_dir("/")
+        .uid(65534)
+        .gid(65534)
+        .output();
+    std::fs::remove_file(anyone).unwrap();
+    let output = output.unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }

@@ -27,8 +27,10 @@ use crate::nft::Expr;
 
 pub use arguments::{ArgumentError, parse_matches};
 pub use changes::Changes;
+pub(crate) use legacy::{Legacy, SavedTable};
 pub use table::{BaseChain, Nat, NatChain, OwnedRule, Table};
 pub use variant::Iptables;
+pub(crate) use xt::states_of;
 
 /// `IPPROTO_TCP`.
 pub const TCP: u8 = 6;

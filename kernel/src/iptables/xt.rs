@@ -13,6 +13,7 @@ pub(super) const MULTIPORT_MAX: usize = 15;
 const XT_ADDRTYPE_INVERT_SOURCE: u32 = 1;
 const XT_ADDRTYPE_INVERT_DEST: u32 = 2;
 const XT_CONNTRACK_STATE: u16 = 1;
+const XT_CONNTRACK_STATE_ALIAS: u16 = 1 << 13;
 const XT_MULTIPORT_DESTINATION: u8 = 1;
 const XT_SCTP_SRC_PORTS: u32 = 1;
 const XT_SCTP_DEST_PORTS: u32 = 2;
@@ -227,6 +228,17 @@ fn read_conntrack(info: View<'_>) -> Option<Match> {
     }
     let negated = info.u16(148)? & XT_CONNTRACK_STATE != 0;
     Some(Match::ConntrackState(Is { value: info.u16(150)?, negated }))
+}
+
+/// The states that a match asks for, be it by `-m conntrack` or by its older name `-m state`.
+pub(crate) fn states_of(xt: &Xt) -> Option<Is<u16>> {
+    let mut plain = xt.clone();
+    let flags = View(&xt.info).u16(146)? & !XT_CONNTRACK_STATE_ALIAS;
+    plain.info.get_mut(146..148)?.copy_from_slice(&flags.to_ne_bytes());
+    match read_match(&plain)?.as_slice() {
+        [Match::ConntrackState(states)] => Some(*states),
+        _ => None,
+    }
 }
 
 /// Source and destination ports at the given offsets; bits 1 and 2 of `inverted` belong to them.

@@ -70,6 +70,8 @@ pub enum Expr {
     /// Load the state of the packet's connection, in host byte order: a bit of
     /// [`ct_state`](crate::iptables::ct_state).
     ConntrackState,
+    /// Load what happened to the packet's connection, in host byte order: bits of [`ct_status`].
+    ConntrackStatus,
     /// Set a property of the packet to the loaded value: `enum nft_meta_keys`.
     SetMeta(u32),
     /// Look the loaded value up in a set or map of the table.
@@ -162,6 +164,12 @@ pub mod meta {
     pub const L4PROTO: u32 = 16;
 }
 
+/// Bits of [`Expr::ConntrackStatus`] (`enum ip_conntrack_status`), those that are used here.
+pub mod ct_status {
+    /// The destination of its first packet was changed.
+    pub const DST_NAT: u32 = 1 << 5;
+}
+
 const NFT_REG_1: u32 = 1;
 const NFT_REG32_00: u32 = 8;
 const NFT_CMP_EQ: u32 = 0;
@@ -175,6 +183,7 @@ const NFTA_FIB_F_DADDR: u32 = 2;
 const NFT_FIB_RESULT_ADDRTYPE: u32 = 3;
 const NFT_NAT_DNAT: u32 = 1;
 const NFT_CT_STATE: u32 = 0;
+const NFT_CT_STATUS: u32 = 2;
 
 impl Expr {
     /// A counter as a new rule has it.
@@ -247,6 +256,9 @@ impl Expr {
             ),
             Expr::ConntrackState => {
                 other("ct", vec![number(2, NFT_CT_STATE), number(1, NFT_REG_1)])
+            }
+            Expr::ConntrackStatus => {
+                other("ct", vec![number(2, NFT_CT_STATUS), number(1, NFT_REG_1)])
             }
             Expr::SetMeta(key) => other("meta", vec![number(2, *key), number(3, NFT_REG_1)]),
             Expr::Lookup { set, found } => {
@@ -346,8 +358,11 @@ impl Expr {
             }
             "ct" => {
                 in_register_1(1)?;
-                let is_state = number(2)? == NFT_CT_STATE && attribute(3).is_none();
-                is_state.then_some(Expr::ConntrackState)?
+                match (number(2)?, attribute(3)) {
+                    (NFT_CT_STATE, None) => Expr::ConntrackState,
+                    (NFT_CT_STATUS, None) => Expr::ConntrackStatus,
+                    _ => return None,
+                }
             }
             "lookup" => {
                 in_register_1(2)?;

@@ -16,8 +16,8 @@ mod write;
 
 use std::net::IpAddr;
 
-pub use expr::{Base, Expr, Found, Verdict, Xt, meta};
-pub use read::Listed;
+pub use expr::{Base, Expr, Found, Verdict, Xt, ct_status, meta};
+pub use read::{FilterChain, Listed};
 pub use set::{Data, Element, Set, SetType, Type};
 
 /// The packets a table sees (`NFPROTO_*`).
@@ -138,6 +138,11 @@ impl std::fmt::Display for Chain<'_> {
 }
 
 impl Hook {
+    fn from_number(number: u32) -> Option<Self> {
+        let all = [Self::Prerouting, Self::Input, Self::Forward, Self::Output, Self::Postrouting];
+        all.into_iter().find(|hook| hook.number() == number)
+    }
+
     fn number(self) -> u32 {
         match self {
             Hook::Prerouting => 0,

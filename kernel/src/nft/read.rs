@@ -1,7 +1,8 @@
 //! What is in a table: chains, and the rules of one chain.
 
 use netlink_packet_netfilter::nftables::{
-    ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage,
+    ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, TableAttribute,
+    TableMessage,
 };
 
 use super::attribute::{attributes, be_u32, be_u64, string};
@@ -14,7 +15,10 @@ const NFTA_CHAIN_TABLE: u16 = 1;
 const NFTA_CHAIN_NAME: u16 = 3;
 const NFTA_CHAIN_HOOK: u16 = 4;
 const NFTA_CHAIN_POLICY: u16 = 5;
+const NFTA_CHAIN_TYPE: u16 = 7;
 const NFTA_HOOK_HOOKNUM: u16 = 1;
+const NFTA_TABLE_FLAGS: u16 = 2;
+const NFT_TABLE_F_DORMANT: u32 = 1;
 const NF_DROP: u32 = 0;
 const NFTA_RULE_TABLE: u16 = 1;
 const NFTA_RULE_CHAIN: u16 = 2;
@@ -33,6 +37,39 @@ pub struct Listed {
     pub comment: Option<String>,
     /// Whose it is, if a [`NewRule`](super::NewRule) said so.
     pub owner: Option<String>,
+}
+
+/// A base chain of the kind `filter`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilterChain {
+    /// The family of its table.
+    pub family: Family,
+    /// The name of its table.
+    pub table: String,
+    /// Its own name.
+    pub name: String,
+    /// Where it hangs in the packet's way.
+    pub hook: Hook,
+    /// Whether it drops what none of its rules decides about.
+    pub drops: bool,
+}
+
+impl FilterChain {
+    /// Reads an `NFT_MSG_NEWCHAIN` behind its nfgenmsg; none if it is no base chain, or of another kind.
+    fn parse(family: Family, body: &[u8]) -> Option<Self> {
+        let attribute = |wanted| Some(attributes(body).find(|(kind, _)| *kind == wanted)?.1);
+        let text = |wanted| attribute(wanted).map(|value| string(value).to_owned());
+        let (_, number) =
+            attributes(attribute(NFTA_CHAIN_HOOK)?).find(|(kind, _)| *kind == NFTA_HOOK_HOOKNUM)?;
+        (string(attribute(NFTA_CHAIN_TYPE)?) == "filter").then_some(())?;
+        Some(Self {
+            family,
+            table: text(NFTA_CHAIN_TABLE)?,
+            name: text(NFTA_CHAIN_NAME)?,
+            hook: Hook::from_number(be_u32(number)?)?,
+            drops: attribute(NFTA_CHAIN_POLICY).and_then(be_u32) == Some(NF_DROP),
+        })
+    }
 }
 
 impl Nfnetlink {
@@ -64,23 +101,26 @@ impl Nfnetlink {
         Ok(names.collect())
     }
 
-    /// The base chains of a family that drop what none of their rules takes: table and name of each.
+    /// The base chains of a family whose kind is `filter`.
     ///
     /// The kernel goes through all chains of the family, so this is nothing for every ADD.
-    pub fn dropping_chains(&self, family: Family, hook: Hook) -> Result<Vec<(String, String)>> {
+    pub fn filter_chains(&self, family: Family) -> Result<Vec<FilterChain>> {
         let message = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
         let what = || format!("list the chains of family {}", family.name());
         let bodies = self.dump(family, message, what)?;
-        let dropping = bodies.iter().filter_map(|body| {
-            let attribute = |wanted| Some(attributes(body).find(|(kind, _)| *kind == wanted)?.1);
-            let name = |wanted| attribute(wanted).map(|value| string(value).to_owned());
-            let (_, number) = attributes(attribute(NFTA_CHAIN_HOOK)?)
-                .find(|(kind, _)| *kind == NFTA_HOOK_HOOKNUM)?;
-            let drops = be_u32(number)? == hook.number()
-                && be_u32(attribute(NFTA_CHAIN_POLICY)?)? == NF_DROP;
-            if drops { name(NFTA_CHAIN_TABLE).zip(name(NFTA_CHAIN_NAME)) } else { None }
-        });
-        Ok(dropping.collect())
+        Ok(bodies.iter().filter_map(|body| FilterChain::parse(family, body)).collect())
+    }
+
+    /// Whether a table was switched off (`dormant`), so that no packet sees its chains; false if it is not
+    /// there.
+    pub fn is_dormant(&self, family: Family, table: &str) -> Result<bool> {
+        let attributes = vec![TableAttribute::Name(table.into())];
+        let message = NfTablesMessage::GetTable(TableMessage { attributes });
+        let what = || format!("look for table {} {table}", family.name());
+        let found = self.get(family, message, what)?;
+        let mut flags = found.iter().flat_map(|body| self::attributes(body));
+        let flags = flags.find(|(kind, _)| *kind == NFTA_TABLE_FLAGS);
+        Ok(flags.and_then(|(_, value)| be_u32(value)).unwrap_or(0) & NFT_TABLE_F_DORMANT != 0)
     }
 
     /// How many rules these tables of a family have together, of those that `is_meant` takes by the rule's

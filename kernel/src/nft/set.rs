@@ -84,6 +84,7 @@ const NFTA_SET_ELEM_FLAGS: u16 = 3;
 const NFTA_SET_ELEM_EXPIRATION: u16 = 5;
 const NFTA_SET_ELEM_USERDATA: u16 = 6;
 const NFTA_DATA_VALUE: u16 = 1;
+const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
 /// Bits of one part in the number of a type that has several; nft's own, the kernel just keeps it.
 const TYPE_BITS: u32 = 6;
 
@@ -118,6 +119,15 @@ impl Batch {
         }
         let message = NfTablesMessage::NewSet(SetMessage { attributes: all });
         self.push(set.family, NLM_F_CREATE, message, || format!("add set {set}"));
+    }
+
+    /// Deletes a set or map with its elements; fails with EBUSY if a rule uses it by then, with ENOENT if it is
+    /// not there.
+    pub fn delete_set(&mut self, set: Set<'_>) {
+        let attributes =
+            vec![SetAttribute::Table(set.table.into()), SetAttribute::Name(set.name.into())];
+        let message = NfTablesMessage::DeleteSet(SetMessage { attributes });
+        self.push(set.family, 0, message, || format!("delete set {set}"));
     }
 
     /// Adds an element unless it is there.
@@ -176,6 +186,14 @@ impl Nfnetlink {
         Ok(bodies.iter().flat_map(|body| Element::parse_all(body)).collect())
     }
 
+    /// As [`Nfnetlink::elements`], with the one that catches all others, whose key is empty.
+    pub fn elements_and_catch_all(&self, set: Set<'_>) -> Result<Vec<Element>> {
+        let message = NfTablesMessage::GetSetElement(list(set, Vec::new()));
+        let what = || format!("list the elements of {set}");
+        let bodies = unless_missing(self.dump(set.family, message, what))?;
+        Ok(bodies.iter().flat_map(|body| Element::parse_with_catch_all(body)).collect())
+    }
+
     /// The element with this key, unless it has expired; none if there is no such set.
     pub fn element(&self, set: Set<'_>, key: &[u8]) -> Result<Option<Element>> {
         let message = NfTablesMessage::GetSetElement(list(set, wire_key(key)));
@@ -200,6 +218,10 @@ impl Element {
 
     /// Reads an `NFT_MSG_NEWSETELEM` behind its nfgenmsg.
     pub(crate) fn parse_all(body: &[u8]) -> impl Iterator<Item = Self> {
+        Self::parse_with_catch_all(body).filter(|element| !element.key.is_empty())
+    }
+
+    fn parse_with_catch_all(body: &[u8]) -> impl Iterator<Item = Self> {
         let lists = attributes(body).filter(|(kind, _)| *kind == NFTA_SET_ELEM_LIST_ELEMENTS);
         lists.flat_map(|(_, list)| attributes(list)).filter_map(|(_, element)| Self::parse(element))
     }
@@ -210,8 +232,10 @@ impl Element {
             match kind {
                 NFTA_SET_ELEM_KEY => element.key = data_value(value)?.to_vec(),
                 NFTA_SET_ELEM_DATA => element.data = Data::parse(value),
-                // The one behind the last, which catches all others, has no key.
-                NFTA_SET_ELEM_FLAGS if be_u32(value)? != 0 => return None,
+                // The end of a range, which is no element.
+                NFTA_SET_ELEM_FLAGS if be_u32(value)? & NFT_SET_ELEM_INTERVAL_END != 0 => {
+                    return None;
+                }
                 NFTA_SET_ELEM_EXPIRATION => element.expires = true,
                 NFTA_SET_ELEM_USERDATA => element.comment = comment(value),
                 _ => {}

@@ -134,7 +134,7 @@ fn address_message(index: u32, network: IpNetwork) -> AddressMessage {
     message
 }
 
-fn address(reply: RouteNetlinkMessage) -> Option<Address> {
+pub(super) fn address(reply: RouteNetlinkMessage) -> Option<Address> {
     let RouteNetlinkMessage::NewAddress(message) = reply else {
         return None;
     };

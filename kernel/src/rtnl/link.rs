@@ -47,6 +47,8 @@ pub struct Link {
     pub master: Option<u32>,
     /// The index of the other end, in the other end's namespace.
     pub peer: Option<u32>,
+    /// The number of the other end's namespace in this one; `None` if the other end is in this one.
+    pub peer_namespace: Option<i32>,
     /// How it is set as the port of a bridge, if it is one.
     pub port: Option<BridgePort>,
     /// How it treats VLANs, if it is a bridge.

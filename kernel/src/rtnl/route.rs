@@ -99,6 +99,17 @@ impl Rtnl {
     /// The index of the link by which packets of this machine to an address leave; `None` if there is no
     /// route.
     pub fn link_towards(&self, address: IpAddr) -> Result<Option<u32>> {
+        Ok(self.way_to(address)?.map(|(index, _)| index))
+    }
+
+    /// The index of the link that an address is reached by without another router between; `None` if there
+    /// is no such route.
+    pub fn direct_link_towards(&self, address: IpAddr) -> Result<Option<u32>> {
+        Ok(self.way_to(address)?.and_then(|(index, is_direct)| is_direct.then_some(index)))
+    }
+
+    /// The link that packets to an address leave by, and whether the address is reached there directly.
+    fn way_to(&self, address: IpAddr) -> Result<Option<(u32, bool)>> {
         let mut message = RouteMessage::default();
         message.header.address_family = Family::of(address).number();
         message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
@@ -110,10 +121,16 @@ impl Rtnl {
         };
         Ok(replies.into_iter().find_map(|reply| match reply {
             RouteNetlinkMessage::NewRoute(message) => {
-                message.attributes.into_iter().find_map(|attribute| match attribute {
-                    RouteAttribute::Oif(index) => Some(index),
+                let all = &message.attributes;
+                let is_gateway = |one: &RouteAttribute| {
+                    matches!(one, RouteAttribute::Gateway(_) | RouteAttribute::Via(_))
+                };
+                let is_direct = !all.iter().any(is_gateway);
+                let index = all.iter().find_map(|attribute| match attribute {
+                    RouteAttribute::Oif(index) => Some(*index),
                     _ => None,
-                })
+                });
+                index.map(|index| (index, is_direct))
             }
             _ => None,
         }))

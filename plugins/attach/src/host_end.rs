@@ -33,7 +33,7 @@ impl HostEnd {
         Self::named(&call.network.name, call.container_id().as_str(), call.ifname().as_str())
     }
 
-    fn named(network: &NetworkName, container_id: &str, ifname: &str) -> Self {
+    pub(crate) fn named(network: &NetworkName, container_id: &str, ifname: &str) -> Self {
         let alias = alias::alias(network, container_id, ifname);
         Self { name: veth_name(&alias), alias, ifname: ifname.to_owned() }
     }
@@ -138,7 +138,7 @@ pub fn veth_name(purpose: &str) -> String {
 }
 
 /// Deletes a link if it is a veth; one that vanishes meanwhile is none.
-fn delete_veth(rtnl: &Rtnl, link: &Link) -> Result<(), Error> {
+pub(crate) fn delete_veth(rtnl: &Rtnl, link: &Link) -> Result<(), Error> {
     if link.kind.as_deref() != Some("veth") {
         return Ok(());
     }

@@ -15,9 +15,10 @@ pub mod macspoof;
 pub mod masquerade;
 mod pod;
 mod pod_interface;
+pub mod purge;
 mod veth_pair;
 
-pub use alias::{alias, alias_owner, alias_that_fits};
+pub use alias::{alias, alias_owner, alias_parts, alias_that_fits};
 pub use chain_name::{chain_name, hashed_name, name_that_fits};
 pub use changes::undo_unless_refused;
 pub use error::{Error, code_of};

@@ -178,6 +178,48 @@ pub fn collect_garbage(
     })
 }
 
+/// Removes the rules of all attachments, and the table if nothing is left in it; in a dry run, only looks.
+/// Returns the chains and the table.
+pub(crate) fn purge(netlink: &Nfnetlink, is_dry_run: bool) -> Result<Vec<String>, Error> {
+    let mut found = Vec::new();
+    let mut build = |netlink: &Nfnetlink| -> Result<Batch, Error> {
+        let mut batch = Batch::new();
+        let names = netlink.chain_names(Family::Bridge, TABLE)?;
+        let (ours, others): (Vec<_>, Vec<_>) =
+            names.into_iter().partition(|name| name.starts_with(CHAIN_PREFIX));
+        found = ours.iter().map(|name| format!("nft chain {}", chain(name))).collect();
+        if ours.is_empty() {
+            return Ok(batch);
+        }
+        let mut is_needed = others.iter().any(|name| name != PREROUTING.name);
+        for rule in netlink.rules(PREROUTING)? {
+            match rule.expressions.last() {
+                Some(Expr::Verdict(Verdict::Jump(target))) if ours.contains(target) => {
+                    batch.delete_rule(PREROUTING, rule.handle);
+                }
+                _ => is_needed = true,
+            }
+        }
+        for name in &ours {
+            batch.flush_chain(chain(name));
+        }
+        for name in &ours {
+            batch.delete_chain(chain(name));
+        }
+        if !is_needed {
+            batch.delete_table(Family::Bridge, TABLE);
+            found.push(format!("nft table bridge {TABLE}"));
+        }
+        Ok(batch)
+    };
+    if is_dry_run {
+        build(netlink)?;
+    } else {
+        netlink.transaction(build)?;
+    }
+    Ok(found)
+}
+
 impl Names {
     /// The names that the reference plugins give them, or a hash if these are longer than the kernel's.
     fn of(container_id: &str, ifname: &str) -> Self {

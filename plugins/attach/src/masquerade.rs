@@ -188,6 +188,38 @@ pub fn collect_garbage(
     )
 }
 
+/// Removes what was made for any network, by either backend; in a dry run, only looks. Returns the chains of
+/// iptables and the table of nftables.
+pub(crate) fn purge(netlink: &Nfnetlink, is_dry_run: bool) -> Result<Vec<String>, Error> {
+    let mut found = Vec::new();
+    for iptables in &Iptables::all(netlink)? {
+        let before = found.len();
+        let build = || -> Result<Changes, Error> {
+            found.truncate(before);
+            Ok(iptables::remove_all(iptables, &mut found)?)
+        };
+        commit(is_dry_run, build, |build| iptables.transaction(build))?;
+    }
+    if netlink.has_nf_tables()? {
+        let before = found.len();
+        let build = || -> Result<Batch, Error> {
+            found.truncate(before);
+            Ok(nftables::remove_all(netlink, &mut found)?)
+        };
+        commit(is_dry_run, build, |mut build| netlink.transaction(|_| build()))?;
+    }
+    Ok(found)
+}
+
+/// Builds changes and commits them, which may take several tries, or only builds them in a dry run.
+fn commit<T, B: FnMut() -> Result<T, Error>>(
+    is_dry_run: bool,
+    mut build: B,
+    commit: impl FnOnce(B) -> Result<(), Error>,
+) -> Result<(), Error> {
+    if is_dry_run { build().map(drop) } else { commit(build) }
+}
+
 /// Removes what both backends have made: in `nf_tables` in one batch, and in the legacy tables too if there
 /// are some, because a node may have changed over.
 fn remove_all(

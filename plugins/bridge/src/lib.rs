@@ -10,12 +10,14 @@ mod connection;
 mod error;
 mod gateway;
 mod gateway_link;
+mod purge;
 mod rules;
 mod vlans;
 mod wanted;
 
 pub use config::{Config, Settings, VlanTrunk};
 pub use error::Error;
+pub use purge::purge;
 
 use attach::{Families, HostEnd, Pod, addresses, forwarding};
 use cni::{
@@ -42,6 +44,7 @@ impl Plugin for Bridge {
         environment: Option<&Environment>,
     ) -> Result<Settings, cni::Error> {
         Config::validate(network)?;
+        ipam::validate(network)?;
         Ok(Settings { mac: network.config.mac(environment)? })
     }
 

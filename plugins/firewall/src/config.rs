@@ -31,6 +31,10 @@ pub struct Config {
     /// Who may open connections to pods: `open`, the default, `same-bridge` or `isolated`.
     #[cfg_attr(feature = "schema", schemars(extend("enum" = POLICIES, "default" = "open")))]
     pub ingress_policy: Option<String>,
+    /// Let packets through that a published port (`hostPort`) of the node was the destination of, whatever
+    /// the node's chain for forwarded packets and `ingressPolicy` say; `false` by default.
+    #[cfg_attr(feature = "schema", schemars(extend("default" = false)))]
+    pub allow_published_ports: Option<bool>,
 }
 
 #[cfg(feature = "schema")]
@@ -46,6 +50,8 @@ pub struct Settings {
     pub(crate) admin_chain: String,
     pub(crate) zone: String,
     pub(crate) isolation: Option<Isolation>,
+    /// Whether connections that came by DNAT get through.
+    pub(crate) published: bool,
 }
 
 /// What lets packets through.
@@ -82,9 +88,26 @@ impl Config {
         if let Some(why) = wrong_admin_chain(&admin_chain) {
             return Err(Error::invalid_key("iptablesAdminChainName", why));
         }
+        let published = self.allow_published_ports.unwrap_or_default();
+        let (backend, isolation) = (self.backend()?, self.isolation()?);
+        Ok(Settings { backend, admin_chain, zone: self.zone()?, isolation, published })
+    }
+
+    /// What a DEL needs: the backend and the zone, as if wrong values were not there.
+    pub(crate) fn for_removal(&self) -> (Option<Backend>, String) {
+        let zone = self.zone().unwrap_or_else(|_| DEFAULT_ZONE.to_owned());
+        (self.backend().unwrap_or_default(), zone)
+    }
+
+    fn zone(&self) -> Result<String, Error> {
         let given = self.firewalld_zone.as_deref().filter(|name| !name.is_empty());
-        let zone = given.unwrap_or(DEFAULT_ZONE).to_owned();
-        Ok(Settings { backend: self.backend()?, admin_chain, zone, isolation: self.isolation()? })
+        let zone = given.unwrap_or(DEFAULT_ZONE);
+        if zone.contains(char::is_control) {
+            let why =
+                format!("{zone:?} is not the name of a zone: control characters are not allowed");
+            return Err(Error::invalid_key("firewalldZone", why));
+        }
+        Ok(zone.to_owned())
     }
 
     fn backend(&self) -> Result<Option<Backend>, Error> {
@@ -191,6 +214,7 @@ mod tests {
             admin_chain: "CNI-ADMIN".into(),
             zone: "trusted".into(),
             isolation: None,
+            published: false,
         };
         assert_eq!(read(serde_json::json!({})), Ok(nothing.clone()));
         let empty = serde_json::json!({
@@ -199,13 +223,14 @@ mod tests {
         assert_eq!(read(empty), Ok(nothing));
         let all = read(serde_json::json!({
             "backend": "iptables", "iptablesAdminChainName": "SITE", "ingressPolicy": "isolated",
-            "firewalldZone": "pods",
+            "firewalldZone": "pods", "allowPublishedPorts": true,
         }));
         let expected = Settings {
             backend: Some(Backend::Iptables),
             admin_chain: "SITE".into(),
             zone: "pods".into(),
             isolation: Some(Isolation::Isolated),
+            published: true,
         };
         assert_eq!(all, Ok(expected));
         for (name, backend) in [("nftables", Backend::Nftables), ("firewalld", Backend::Firewalld)]
@@ -220,6 +245,7 @@ mod tests {
         for (key, value) in [
             ("backend", "ufw"),
             ("ingressPolicy", "closed"),
+            ("firewalldZone", "a\0b"),
             ("iptablesAdminChainName", "two words"),
             ("iptablesAdminChainName", "-A"),
             ("iptablesAdminChainName", "FORWARD"),

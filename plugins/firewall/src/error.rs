@@ -33,15 +33,18 @@ pub enum Error {
          firewall-cmd --reload)"
     )]
     NoFirewalld(#[source] BusError),
-    /// What our table accepts is dropped by another.
+    /// What our rules accept is dropped by another chain.
     #[error(
-        "chain {chain} drops all new connections that the node forwards, and no other table can change \
-         that; let those of the network's addresses through: nft add rule {chain} ip saddr NETWORK accept \
-         (ip6 saddr for IPv6) and nft add rule {chain} ct state established,related accept"
+        "chain {chain} drops all new connections of pods that the node forwards, by {how}, and no rule in \
+         another chain can change that; let the network's addresses through: {commands}"
     )]
     Dropped {
         /// Family, table and name.
         chain: String,
+        /// By what.
+        how: &'static str,
+        /// What lets the packets through.
+        commands: String,
     },
     /// The result names no bridge that could be kept apart from others.
     #[error(

@@ -47,14 +47,14 @@ pub(crate) fn add(
     let mut firewalld = Firewalld::connect()?;
     let before = nftables::sources(netlink)?;
     let plan = nftables::Plan::of_sources(owner.clone(), pod);
+    let replaced = nftables::add(netlink, &plan)?;
     let made = RefCell::new(Vec::new());
     Undo::around(|undo| {
         // What another pod or an ADD before has made stays theirs.
         undo.on_error("take the sources back", || {
             take_back(zone, &made.borrow())?;
-            Ok(nftables::restore_sources(netlink, &plan, &before)?)
+            Ok(nftables::restore(netlink, &plan, &replaced)?)
         });
-        nftables::add(netlink, &plan)?;
         for address in &pod.addresses {
             if !firewalld.has_source(zone, *address)? {
                 made.borrow_mut().push(*address);
@@ -126,10 +126,20 @@ pub(crate) fn collect_garbage(netlink: &Nfnetlink, garbage: &Garbage) -> Result<
     remove_all(netlink, doomed)
 }
 
+/// Removes all sources that are noted; or only says which, a line for each.
+pub(crate) fn purge(netlink: &Nfnetlink, dry_run: bool) -> Result<Vec<String>, cni::Error> {
+    let all = nftables::sources(netlink)?;
+    let shown = all.iter().map(|(address, _)| format!("firewalld: source {address}")).collect();
+    if !dry_run {
+        remove_all(netlink, all)?;
+    }
+    Ok(shown)
+}
+
 /// Whether firewalld answers, and has the zone.
-pub(crate) fn status(netlink: &Nfnetlink, zone: &str) -> Result<(), Error> {
+pub(crate) fn status(netlink: &Nfnetlink, zone: &str, published: bool) -> Result<(), Error> {
     Firewalld::connect()?.has_source(zone, IpAddr::from([192, 0, 2, 1]))?;
-    nftables::status(netlink)
+    nftables::status(netlink, published)
 }
 
 /// Removes sources of ours from whatever zones, and then the notes of those that are gone.

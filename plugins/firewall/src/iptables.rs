@@ -4,24 +4,52 @@
 //! in the kernel's user data, which iptables neither shows nor compares.
 
 mod plan;
+mod purge;
 mod remove;
 
+use std::net::IpAddr;
+
+use cni::Undo;
 use kernel::Nfnetlink;
 use kernel::iptables::{BaseChain, Changes, Iptables, Match, OwnedRule, Rule, Table};
-use kernel::nft::Place;
+use kernel::nft::Place as At;
+use kernel::obstacle::Place;
 
 use crate::error::Error;
+use crate::obstacle;
 
 pub(crate) use plan::{BASE_CHAINS, OWN_CHAINS, Plan};
+pub(crate) use purge::purge;
 pub(crate) use remove::{collect_garbage, remove};
 
-use plan::{FORWARD, FORWARD_CHAIN, FamilyPlan, STAGE_1};
+use plan::{FORWARD, FORWARD_CHAIN, FamilyPlan, POD_CHAINS, PUBLISHED, rank};
+use remove::remove_own;
 
 const FAMILIES: [Table; 2] = [Table::FILTER_V4, Table::FILTER_V6];
 
-/// Makes the rules of a plan, all or none, and deletes what the attachment has from an ADD before.
-pub(crate) fn add(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
-    let iptables = &Iptables::of_node(netlink)?;
+/// Makes the rules of a plan, all or none, and deletes what the attachment has from an ADD before. For the
+/// first pod of the node, refuses if chains of others drop everything.
+pub(crate) fn add(
+    netlink: &Nfnetlink,
+    plan: &Plan,
+    addresses: &[IpAddr],
+) -> Result<(), cni::Error> {
+    let mut iptables = Iptables::of_node(netlink).map_err(Error::from)?;
+    if is_first(&iptables, plan)? {
+        let is_legacy = iptables.is_legacy();
+        // It may hold the lock that is needed to look at the legacy tables.
+        drop(iptables);
+        obstacle::refuse(netlink, addresses, |place| is_answered(place, is_legacy))?;
+        iptables = Iptables::of_node(netlink).map_err(Error::from)?;
+    }
+    Undo::around(|undo| {
+        // The kernel may have made everything, and only its answer was lost.
+        undo.on_error("remove the rules", || Ok(remove_own(&iptables, &plan.owner)?));
+        Ok(make(&iptables, plan)?)
+    })
+}
+
+fn make(iptables: &Iptables<'_>, plan: &Plan) -> Result<(), Error> {
     iptables.transaction(|| -> Result<Changes, Error> {
         let mut changes = Changes::new();
         for family in &plan.families {
@@ -34,6 +62,19 @@ pub(crate) fn add(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
         }
         Ok(changes)
     })
+}
+
+/// Whether no pod of this node has rules yet, of the family of a plan that is looked at first.
+fn is_first(iptables: &Iptables<'_>, plan: &Plan) -> Result<bool, Error> {
+    let Some(family) = plan.families.first() else { return Ok(false) };
+    Ok(!iptables.has_chain(family.table, FORWARD_CHAIN)?)
+}
+
+/// Whether a chain is `FORWARD` of the variant that has our rules, which come first there.
+fn is_answered(place: &Place, is_legacy: bool) -> bool {
+    let is_table =
+        |table: &Table| (table.family(), table.name()) == (place.family, place.table.as_str());
+    place.is_legacy == is_legacy && place.chain == FORWARD && FAMILIES.iter().any(is_table)
 }
 
 /// Finds a rule that is missing, whoever made it.
@@ -52,19 +93,29 @@ pub(crate) fn check(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
                 return Err(missing(chain, rule));
             }
         }
-        let there: Vec<Rule> =
-            iptables.rules(table, FORWARD_CHAIN)?.map(|(_, rule)| rule).collect();
-        if let Some(rule) = family.rules.iter().find(|rule| !there.contains(rule)) {
-            return Err(missing(FORWARD_CHAIN, rule));
+        for chain in POD_CHAINS {
+            let mut wanted = family.rules.iter().filter(|(of, _)| *of == chain).peekable();
+            if wanted.peek().is_none() {
+                continue;
+            }
+            let there: Vec<Rule> = iptables.rules(table, chain)?.map(|(_, rule)| rule).collect();
+            if let Some((_, rule)) = wanted.find(|(_, rule)| !there.contains(rule)) {
+                return Err(missing(chain, rule));
+            }
         }
     }
     Ok(())
 }
 
-/// Whether netfilter answers, and rules could be written in the variant that the node uses.
+/// Whether netfilter answers, rules could be written in the variant that the node uses, and no chain of others
+/// drops everything.
 pub(crate) fn status(netlink: &Nfnetlink) -> Result<(), Error> {
-    Iptables::of_node(netlink)?.has_chain(Table::FILTER_V4, FORWARD)?;
-    Ok(())
+    let iptables = Iptables::of_node(netlink)?;
+    iptables.has_chain(Table::FILTER_V4, FORWARD)?;
+    let is_legacy = iptables.is_legacy();
+    // It may hold the lock that is needed to look at the legacy tables.
+    drop(iptables);
+    obstacle::refuse(netlink, &[], |place| is_answered(place, is_legacy))
 }
 
 /// Makes what is missing of what all pods share: nothing, for all but the first.
@@ -78,11 +129,13 @@ fn add_shared(
     for (chain, rules) in family.shared_by_chain() {
         let listed: Vec<(u64, Rule)> = iptables.rules(table, chain)?.collect();
         let there: Vec<Rule> = listed.iter().map(|(_, rule)| rule.clone()).collect();
-        for (place, rule) in rules {
-            if !is_there(&there, chain, rule) {
-                missing.push((chain, behind_stage_1(rule, &listed).unwrap_or(*place), rule));
-            }
-        }
+        let absent = rules.iter().filter(|(_, rule)| !is_there(&there, chain, rule));
+        let behind = |rule| if chain == FORWARD { behind_others(rule, &listed) } else { None };
+        let (later, first): (Vec<_>, Vec<_>) = absent
+            .map(|(place, rule)| (chain, behind(rule), *place, rule))
+            .partition(|(_, behind, ..)| behind.is_some());
+        // Each that comes first is made before those that are there; the others one after the other.
+        missing.extend(first.into_iter().chain(later.into_iter().rev()));
     }
     if missing.is_empty() {
         return Ok(());
@@ -97,8 +150,8 @@ fn add_shared(
             changes.add_chain(table, chain);
         }
     }
-    for (chain, place, rule) in missing {
-        changes.add_rule(table, chain, place, rule);
+    for (chain, behind, place, rule) in missing {
+        changes.add_rule(table, chain, behind.unwrap_or(place), rule);
     }
     Ok(())
 }
@@ -107,32 +160,41 @@ fn add_shared(
 fn add_own(
     iptables: &Iptables<'_>,
     changes: &mut Changes,
-    (table, wanted): (Table, &[Rule]),
+    (table, wanted): (Table, &[(&str, Rule)]),
     owner: &str,
 ) -> Result<(), kernel::Error> {
-    let there: Vec<OwnedRule> = iptables.owned_rules(table, FORWARD_CHAIN)?.collect();
-    // Where rules have no owners, those that say the same are one, as for the reference plugin.
-    let is_own = |one: &&OwnedRule| iptables.is_legacy() || one.owner.as_deref() == Some(owner);
-    for rule in wanted {
-        if !there.iter().filter(is_own).any(|one| one.rule == *rule) {
-            changes.add_owned_rule(table, FORWARD_CHAIN, Place::Last, rule, owner);
+    let mut has_own = false;
+    for chain in POD_CHAINS {
+        let wanted: Vec<&Rule> =
+            wanted.iter().filter(|(of, _)| *of == chain).map(|(_, rule)| rule).collect();
+        // Who has nothing in the first chain from an ADD before has nothing in the second either.
+        if chain == PUBLISHED && wanted.is_empty() && !has_own {
+            break;
         }
-    }
-    for stale in there.iter().filter(|one| one.owner.as_deref() == Some(owner)) {
-        if !wanted.contains(&stale.rule) {
-            changes.delete_rule(table, FORWARD_CHAIN, stale.handle);
+        let there: Vec<OwnedRule> = iptables.owned_rules(table, chain)?.collect();
+        let is_own = |one: &&OwnedRule| one.owner.as_deref() == Some(owner);
+        // Where rules have no owners, those that say the same are one, as for the reference plugin.
+        let counts = |one: &&OwnedRule| iptables.is_legacy() || is_own(one);
+        for rule in &wanted {
+            if !there.iter().filter(counts).any(|one| one.rule == **rule) {
+                changes.add_owned_rule(table, chain, At::Last, rule, owner);
+            }
+        }
+        for own in there.iter().filter(is_own) {
+            has_own = true;
+            if !wanted.contains(&&own.rule) {
+                changes.delete_rule(table, chain, own.handle);
+            }
         }
     }
     Ok(())
 }
 
-/// Whether a shared rule is there, with the comments of any version of the reference plugin. What keeps
-/// bridges apart has to come before what lets packets through.
+/// Whether a shared rule is there, with the comments of any version of the reference plugin. Published ports
+/// come before what keeps bridges apart, and that before what lets packets through.
 fn is_there(there: &[Rule], chain: &str, rule: &Rule) -> bool {
-    let end = there
-        .iter()
-        .position(|one| chain == FORWARD && one.next_chain() == Some(FORWARD_CHAIN))
-        .filter(|_| rule.next_chain() == Some(STAGE_1));
+    let is_later = |one: &Rule| rank(one) > rank(rule) && rank(rule).is_some();
+    let end = there.iter().position(|one| chain == FORWARD && is_later(one));
     let wanted = without_comment(rule);
     there[..end.unwrap_or(there.len())].iter().any(|one| without_comment(one) == wanted)
 }
@@ -143,11 +205,9 @@ fn without_comment(rule: &Rule) -> Rule {
     rule
 }
 
-/// The place right behind the jump that keeps bridges apart, for the one that lets packets through.
-fn behind_stage_1(rule: &Rule, there: &[(u64, Rule)]) -> Option<Place> {
-    if rule.next_chain() != Some(FORWARD_CHAIN) {
-        return None;
-    }
-    let stage_1 = there.iter().position(|(_, one)| one.next_chain() == Some(STAGE_1))?;
-    Some(there.get(stage_1 + 1).map_or(Place::Last, |(handle, _)| Place::Before(*handle)))
+/// The place right behind the last jump that comes before this one; none if there is no such jump.
+fn behind_others(rule: &Rule, there: &[(u64, Rule)]) -> Option<At> {
+    let is_earlier = |(_, one): &(u64, Rule)| rank(one).is_some() && rank(one) < rank(rule);
+    let last = there.iter().rposition(is_earlier)?;
+    Some(there.get(last + 1).map_or(At::Last, |(handle, _)| At::Before(*handle)))
 }

@@ -9,12 +9,15 @@ mod error;
 mod firewalld;
 mod iptables;
 mod nftables;
+mod obstacle;
 mod owner;
 mod pod;
+mod purge;
 
 pub use config::{Config, Settings};
 pub use error::Error;
 pub use firewalld::BusError;
+pub use purge::purge;
 
 use cni::{Call, Code, Environment, Failures, Network, Plugin, Success, ValidAttachments};
 use kernel::Nfnetlink;
@@ -43,12 +46,12 @@ impl Plugin for Firewall {
 
     fn add(&self, call: &Call<Config>, settings: &Settings) -> Result<Success, cni::Error> {
         let result = call.previous_result()?;
-        let pod = Pod::of(call, result, settings)?;
+        let pod = Pod::of(result, settings)?;
         let netlink = Nfnetlink::open().map_err(Error::from)?;
-        match chosen(&netlink, settings)? {
+        match chosen(&netlink, settings.backend)? {
             Backend::Iptables => {
                 let plan = iptables::Plan::new(owner(call), &settings.admin_chain, &pod);
-                iptables::add(&netlink, &plan)?;
+                iptables::add(&netlink, &plan, &pod.addresses)?;
             }
             Backend::Nftables => {
                 nftables::add(&netlink, &nftables::Plan::new(owner(call), &pod))?;
@@ -60,7 +63,7 @@ impl Plugin for Firewall {
 
     fn check(&self, call: &Call<Config>, settings: &Settings) -> Result<(), cni::Error> {
         let result = call.previous_result()?;
-        let pod = Pod::of(call, result, settings)?;
+        let pod = Pod::of(result, settings)?;
         let netlink = Nfnetlink::open().map_err(Error::from)?;
         let look = |backend| match backend {
             Backend::Iptables => {
@@ -70,31 +73,32 @@ impl Plugin for Firewall {
             Backend::Nftables => nftables::check(&netlink, &nftables::Plan::new(owner(call), &pod)),
             Backend::Firewalld => firewalld::check(&netlink, &owner(call), &pod, &settings.zone),
         };
-        let backend = chosen(&netlink, settings)?;
+        let backend = chosen(&netlink, settings.backend)?;
         let found = look(backend);
         // What the node uses may have changed since the ADD; but firewalld rejects what it does not know.
         let mut others = Backend::ALL.into_iter().filter(|other| *other != backend);
         let may_be_elsewhere = settings.backend.is_none() && backend != Backend::Firewalld;
-        if found.is_err() && may_be_elsewhere && others.any(|it| look(it).is_ok()) {
-            return Ok(());
+        if !(found.is_err() && may_be_elsewhere && others.any(|it| look(it).is_ok())) {
+            found?;
         }
-        Ok(found?)
+        let changed = |error| cni::Error { code: Code::Changed, ..cni::Error::from(error) };
+        obstacle::check(&netlink, &pod.addresses).map_err(changed)
     }
 
     fn del(&self, call: &Call<Config>) -> Result<(), cni::Error> {
-        let settings = call.config().settings()?;
+        let (backend, zone) = call.config().for_removal();
         let netlink = Nfnetlink::open().map_err(Error::from)?;
         let result = call.network.prev_result.as_ref();
-        let addresses = result.map(|result| pod::addresses(call, result)).unwrap_or_default();
+        let addresses = result.map(pod::addresses).unwrap_or_default();
         let owner = owner(call);
         let mut failures = Failures::new();
         failures.try_to("remove rules", || iptables::remove(&netlink, &owner, &addresses));
         failures.try_to("remove elements", || nftables::remove(&netlink, &owner));
         let remove_sources = || {
             // What has no owner is the reference plugin's, which it makes where ADD would.
-            let is_chosen = chosen(&netlink, &settings)? == Backend::Firewalld;
+            let is_chosen = chosen(&netlink, backend)? == Backend::Firewalld;
             let addresses = if is_chosen { addresses.as_slice() } else { &[] };
-            firewalld::remove(&netlink, &owner, addresses, &settings.zone)
+            firewalld::remove(&netlink, &owner, addresses, &zone)
         };
         failures.try_to("remove sources from firewalld", remove_sources);
         failures.into_result()
@@ -104,19 +108,22 @@ impl Plugin for Firewall {
         let netlink = Nfnetlink::open().map_err(Error::from)?;
         let garbage = Garbage::new(&network.name, valid);
         let mut failures = Failures::new();
-        failures.try_to("remove rules", || iptables::collect_garbage(&netlink, &garbage));
         failures.try_to("remove elements", || nftables::collect_garbage(&netlink, &garbage));
         let remove_sources = || firewalld::collect_garbage(&netlink, &garbage);
         failures.try_to("remove sources from firewalld", remove_sources);
+        failures.try_to("remove rules", || {
+            let held = nftables::addresses(&netlink)?;
+            iptables::collect_garbage(&netlink, &garbage, &held)
+        });
         failures.into_result()
     }
 
     fn status(&self, _network: &Network<Config>, settings: &Settings) -> Result<(), cni::Error> {
         let netlink = Nfnetlink::open().map_err(Error::from)?;
-        let status = chosen(&netlink, settings).and_then(|backend| match backend {
+        let status = chosen(&netlink, settings.backend).and_then(|backend| match backend {
             Backend::Iptables => iptables::status(&netlink),
-            Backend::Nftables => nftables::status(&netlink),
-            Backend::Firewalld => firewalld::status(&netlink, &settings.zone),
+            Backend::Nftables => nftables::status(&netlink, settings.published),
+            Backend::Firewalld => firewalld::status(&netlink, &settings.zone, settings.published),
         });
         status.map_err(|error| cni::Error { code: Code::NotAvailable, ..error.into() })
     }
@@ -124,8 +131,8 @@ impl Plugin for Firewall {
 
 /// The backend that the configuration names, or else what the node uses: firewalld has the last word where it
 /// runs, and iptables' own chain may drop what a table of ours accepts.
-fn chosen(netlink: &Nfnetlink, settings: &Settings) -> Result<Backend, Error> {
-    Ok(match settings.backend {
+fn chosen(netlink: &Nfnetlink, named: Option<Backend>) -> Result<Backend, Error> {
+    Ok(match named {
         Some(backend) => backend,
         None if firewalld::is_in_use(netlink)? => Backend::Firewalld,
         None if Iptables::is_in_use(netlink)? => Backend::Iptables,

@@ -9,12 +9,11 @@
 mod add;
 mod check;
 mod held;
-mod obstacle;
 mod plan;
 mod remove;
 mod table;
 
-pub(crate) use add::{add, restore_sources};
+pub(crate) use add::{add, restore};
 pub(crate) use check::{check, status};
 pub(crate) use plan::Plan;
-pub(crate) use remove::{collect_garbage, remove, remove_sources, sources};
+pub(crate) use remove::{addresses, collect_garbage, purge, remove, remove_sources, sources};

@@ -2,10 +2,10 @@
 
 use std::net::IpAddr;
 
-use cni::{Call, Success};
+use cni::Success;
 use kernel::Rtnl;
 
-use crate::config::{Config, Isolation, Settings};
+use crate::config::{Isolation, Settings};
 use crate::error::Error;
 
 /// What the rules are about.
@@ -15,17 +15,15 @@ pub(crate) struct Pod {
     pub(crate) addresses: Vec<IpAddr>,
     /// The bridge that is to be kept apart, and from what.
     pub(crate) bridge: Option<(String, Isolation)>,
+    /// Whether connections get through that came by a published port.
+    pub(crate) published: bool,
 }
 
 impl Pod {
-    pub(crate) fn of(
-        call: &Call<Config>,
-        result: &Success,
-        settings: &Settings,
-    ) -> Result<Self, Error> {
-        let addresses = addresses(call, result);
+    pub(crate) fn of(result: &Success, settings: &Settings) -> Result<Self, Error> {
+        let (addresses, published) = (addresses(result), settings.published);
         let Some(isolation) = settings.isolation else {
-            return Ok(Self { addresses, bridge: None });
+            return Ok(Self { addresses, bridge: None, published });
         };
         // The plugin `bridge` puts its bridge first. Before version 0.3.0, results name no interfaces.
         let first = result.interfaces.first().filter(|it| it.sandbox.is_empty());
@@ -36,14 +34,15 @@ impl Pod {
         };
         let name = name.filter(|name| is_plain(name));
         let name = name.ok_or(Error::NoBridge { policy: isolation.name() })?;
-        Ok(Self { addresses, bridge: Some((name, isolation)) })
+        Ok(Self { addresses, bridge: Some((name, isolation)), published })
     }
 }
 
-/// The addresses on the pod's interface, as far as the result says where they are.
-pub(crate) fn addresses(call: &Call<Config>, result: &Success) -> Vec<IpAddr> {
+/// All addresses of the result, whichever interface they are on: that one may have no sandbox in the result,
+/// as those of virtual machines have not, or another name than the attachment.
+pub(crate) fn addresses(result: &Success) -> Vec<IpAddr> {
     let mut all = Vec::new();
-    for ip in result.ips_of(call.ifname().as_str()) {
+    for ip in &result.ips {
         let address = ip.address.ip();
         if !all.contains(&address) {
             all.push(address);

@@ -85,7 +85,7 @@ fn a_chain_that_drops_all_is_not_passed_over_in_silence() {
         let error = firewall("ADD", "pod-a", "/x", &config).unwrap_err();
         assert_eq!(error["code"], 50);
         let msg = error["msg"].as_str().unwrap();
-        assert!(msg.contains("nft add rule inet site forward ip saddr"), "{msg}");
+        assert!(msg.contains("nft insert rule inet site forward ip saddr"), "{msg}");
         assert_eq!(sh("nft list ruleset"), before);
         assert_eq!(firewall("STATUS", "", "", &status).unwrap_err()["code"], 50);
 

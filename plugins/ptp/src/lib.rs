@@ -36,7 +36,8 @@ impl Plugin for Ptp {
         network: &Network<Config>,
         _environment: Option<&Environment>,
     ) -> Result<(), cni::Error> {
-        Config::validate(network)
+        Config::validate(network)?;
+        ipam::validate(network)
     }
 
     fn add(&self, call: &Call<Config>, (): &()) -> Result<Success, cni::Error> {

@@ -25,11 +25,12 @@ use restore::Script;
 use save::Saved;
 
 pub(super) use programs::has_iptables;
+pub(crate) use save::SavedTable;
 pub(super) use save::{HINT_TABLE, HINTS};
 
 /// The legacy tables of the namespace that this thread is in.
 #[derive(Debug)]
-pub(super) struct Legacy {
+pub(crate) struct Legacy {
     programs: Programs,
     #[expect(dead_code, reason = "it is held, not used")]
     lock: Lock,
@@ -47,7 +48,7 @@ impl Legacy {
     ///
     /// Those of IPv4 tell for both: whatever uses legacy iptables (kubelet, kube-proxy, container engines)
     /// uses or probes IPv4's, also on nodes whose pods have IPv6 alone.
-    pub(super) fn is_possible() -> Result<bool> {
+    pub(crate) fn is_possible() -> Result<bool> {
         Ok(!table_names(Family::Ipv4)?.is_empty())
     }
 
@@ -64,7 +65,7 @@ impl Legacy {
     /// Waits until no other process of ours changes the tables; none if this node has no programs for them.
     ///
     /// Errors: `Cause::Locked` if that takes too long.
-    pub(super) fn open() -> Result<Option<Self>> {
+    pub(crate) fn open() -> Result<Option<Self>> {
         let Some(programs) = Programs::find()? else { return Ok(None) };
         let lock = Lock::take()?;
         Ok(Some(Self { programs, lock, saved: RefCell::default() }))
@@ -95,6 +96,11 @@ impl Legacy {
 
     pub(super) fn rules(&self, table: Table, chain: &str) -> Result<Vec<(u64, Rule)>> {
         Ok(self.saved(table.family)?.table(table).rules(chain))
+    }
+
+    /// Everything that a family's tables hold.
+    pub(crate) fn tables(&self, family: Family) -> Result<Rc<Saved>> {
+        self.saved(family)
     }
 
     /// Makes the changes that `build` computes from what there is, anew if others make that fail.

@@ -61,7 +61,8 @@ impl Script {
                 return Err(Errno::EEXIST);
             }
             Change::AddChain { chain, .. } | Change::CreateChain { chain, .. } => {
-                self.table.chains.push(SavedChain { name: chain.clone(), lines: Vec::new() });
+                let (name, lines) = (chain.clone(), Vec::new());
+                self.table.chains.push(SavedChain { name, drops: false, lines });
                 self.push(format!("-N {}", word(chain)), format!("-X {}", word(chain)));
             }
             Change::FlushChain { chain, .. } => {

@@ -11,7 +11,7 @@ pub(crate) struct Saved {
     pub(crate) has_hint: bool,
     /// How many rules of others there are in all tables.
     pub(crate) rules: usize,
-    tables: [SavedTable; 2],
+    tables: [SavedTable; 5],
 }
 
 /// A table as it was read, or as it will be after some changes.
@@ -25,6 +25,8 @@ pub(crate) struct SavedTable {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SavedChain {
     pub(super) name: String,
+    /// Whether it is a base chain that drops what none of its rules decides about.
+    pub(super) drops: bool,
     pub(super) lines: Vec<Line>,
 }
 
@@ -57,10 +59,11 @@ impl Saved {
             }
             let table = saved.tables.iter_mut().find(|table| table.of.name == name);
             if let Some(chain) = line.strip_prefix(':') {
-                let chain = chain.split(' ').next().unwrap_or_default();
+                let mut words = chain.split(' ');
+                let chain = words.next().unwrap_or_default();
                 saved.has_hint |= name == HINT_TABLE && HINTS.contains(&chain);
-                if let Some(table) = table.filter(|table| !table.has_chain(chain)) {
-                    table.chains.push(SavedChain { name: chain.to_owned(), lines: Vec::new() });
+                if let Some(table) = table {
+                    table.declare(chain, words.next() == Some("DROP"));
                 }
             } else if let Some(line) = line.strip_prefix("-A ") {
                 let (chain, text) = line.split_once(' ').unwrap_or((line, ""));
@@ -77,13 +80,18 @@ impl Saved {
 
     /// One of the tables that are taken apart.
     pub(crate) fn table(&self, wanted: Table) -> &SavedTable {
-        let [nat, filter] = &self.tables;
-        if wanted.name == nat.of.name { nat } else { filter }
+        let found = self.tables.iter().find(|table| table.of.name == wanted.name);
+        found.unwrap_or(&self.tables[0])
+    }
+
+    /// All tables.
+    pub(crate) fn tables(&self) -> &[SavedTable] {
+        &self.tables
     }
 }
 
-/// The tables that are taken apart.
-const NAMES: [&str; 2] = ["nat", "filter"];
+/// The tables that there can be.
+const NAMES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 
 impl SavedTable {
     /// A table as it is before anybody has used it.
@@ -91,9 +99,25 @@ impl SavedTable {
         let nat =
             [NatChain::Prerouting, NatChain::Output, NatChain::Postrouting].map(NatChain::name);
         let filter = ["INPUT", "FORWARD", "OUTPUT"];
-        let names = if of.name == "nat" { nat } else { filter };
-        let chain = |name: &str| SavedChain { name: name.to_owned(), lines: Vec::new() };
-        Self { of, chains: names.into_iter().map(chain).collect() }
+        let names: &[&str] = match of.name {
+            "nat" => &nat,
+            "filter" => &filter,
+            // What is in the others is read as it is printed.
+            _ => &[],
+        };
+        let chain =
+            |name: &&str| SavedChain { name: (*name).to_owned(), drops: false, lines: Vec::new() };
+        Self { of, chains: names.iter().map(chain).collect() }
+    }
+
+    /// The names of all chains, each with whether it drops what none of its rules decides about.
+    pub(crate) fn policies(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.chains.iter().map(|chain| (chain.name.as_str(), chain.drops))
+    }
+
+    /// The table's name.
+    pub(crate) fn name(&self) -> &'static str {
+        self.of.name
     }
 
     /// The chain's rules with their handles, in their order; none if there is no such chain.
@@ -113,6 +137,17 @@ impl SavedTable {
 
     pub(super) fn chain(&self, name: &str) -> Option<&SavedChain> {
         self.chains.iter().find(|chain| chain.name == name)
+    }
+
+    /// Takes note of a chain and its policy.
+    fn declare(&mut self, name: &str, drops: bool) {
+        match self.chains.iter_mut().find(|chain| chain.name == name) {
+            Some(chain) => chain.drops = drops,
+            None => {
+                let (name, lines) = (name.to_owned(), Vec::new());
+                self.chains.push(SavedChain { name, drops, lines });
+            }
+        }
     }
 
     fn append(&mut self, name: &str, line: Line) {

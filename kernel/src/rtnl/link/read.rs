@@ -30,6 +30,7 @@ const IFLA_TXQLEN: u16 = 13;
 const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_LINK_NETNSID: u16 = 37;
 
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -62,6 +63,7 @@ impl NetlinkDeserializable for Link {
             tx_queue_len: 0,
             master: None,
             peer: None,
+            peer_namespace: None,
             port: None,
             vlans: None,
             alias: String::new(),
@@ -74,6 +76,10 @@ impl NetlinkDeserializable for Link {
                 IFLA_IFNAME => text(value).clone_into(&mut link.name),
                 IFLA_MTU => link.mtu = number(value),
                 IFLA_LINK => link.peer = Some(number(value)),
+                IFLA_LINK_NETNSID => {
+                    let number = value.first_chunk().map(|bytes| i32::from_ne_bytes(*bytes));
+                    link.peer_namespace = number.filter(|number| *number >= 0);
+                }
                 IFLA_MASTER => link.master = Some(number(value)),
                 IFLA_TXQLEN => link.tx_queue_len = number(value),
                 IFLA_OPERSTATE => link.operational = value == [IF_OPER_UP],

@@ -226,6 +226,42 @@ pub(super) fn collect_garbage(
     Ok(changes)
 }
 
+/// What removes the chains of all containers, whose names are added to `found`.
+pub(super) fn remove_all(
+    iptables: &Iptables<'_>,
+    found: &mut Vec<String>,
+) -> Result<Changes, kernel::Error> {
+    let mut changes = Changes::new();
+    let none = Kept::Only(Vec::new());
+    let variant = if iptables.is_legacy() { "-legacy" } else { "" };
+    for nat in FAMILIES {
+        for chain in iptables.chain_names(nat)? {
+            let first = iptables.rules(nat, &chain)?.next();
+            let Some(text) = first.and_then(|(_, rule)| rule.comment_text().map(str::to_owned))
+            else {
+                continue;
+            };
+            if is_chain_of_somebody(&chain, &text) {
+                remove_chain(iptables, nat, &mut changes, (&chain, &text), &none)?;
+                found.push(format!("{}{variant} -t nat chain {chain}, {text}", nat.program()));
+            }
+        }
+    }
+    Ok(changes)
+}
+
+/// Whether a chain is that of the container which the comment on its rules names.
+fn is_chain_of_somebody(chain: &str, comment: &str) -> bool {
+    let Some(text) = comment.strip_prefix("name: \"").filter(|_| chain.starts_with("CNI-")) else {
+        return false;
+    };
+    let named = text
+        .split_once('"')
+        .and_then(|(network, rest)| Some((network, rest.strip_prefix(ID)?.strip_suffix('"')?)));
+    // Names that were cut do not tell the chain's name.
+    named.map_or(comment.len() == COMMENT_MAX, |(network, id)| chain_name("", network, id) == chain)
+}
+
 /// Adds what removes a chain and the rules that lead to it, save for those that are kept.
 ///
 /// Its name is a hash with nothing between network and ID, so it can be another container's too, known by the

@@ -14,11 +14,15 @@ use crate::pod::Pod;
 /// Base chains of the table `filter`.
 pub(crate) const BASE_CHAINS: [&str; 3] = ["INPUT", FORWARD, "OUTPUT"];
 /// The plugin's own chains.
-pub(crate) const OWN_CHAINS: [&str; 3] = [FORWARD_CHAIN, STAGE_1, STAGE_2];
+pub(crate) const OWN_CHAINS: [&str; 4] = [FORWARD_CHAIN, STAGE_1, STAGE_2, PUBLISHED];
+/// The chains that have rules of a pod's own.
+pub(super) const POD_CHAINS: [&str; 2] = [FORWARD_CHAIN, PUBLISHED];
 
 pub(super) const FORWARD: &str = "FORWARD";
 /// Lets packets of pods through.
 pub(super) const FORWARD_CHAIN: &str = "CNI-FORWARD";
+/// Connections that came by DNAT; it comes before what keeps bridges apart.
+pub(super) const PUBLISHED: &str = "CNI-PUBLISHED";
 /// Packets from a bridge that is kept apart from others.
 pub(super) const STAGE_1: &str = "CNI-ISOLATION-STAGE-1";
 /// Packets from such a bridge to anything else.
@@ -36,8 +40,8 @@ pub(super) struct FamilyPlan {
     pub(super) table: Table,
     /// What all pods share, in the order in which it is made.
     shared: Vec<(String, Vec<(Place, Rule)>)>,
-    /// The pod's own, in `CNI-FORWARD`.
-    pub(super) rules: Vec<Rule>,
+    /// The pod's own, with their chains.
+    pub(super) rules: Vec<(&'static str, Rule)>,
 }
 
 impl Plan {
@@ -45,8 +49,10 @@ impl Plan {
         let families = FAMILIES.into_iter().filter_map(|table| {
             let of_family = |address: &&IpAddr| Table::filter_of(**address) == table;
             let addresses = pod.addresses.iter().filter(of_family);
-            let rules: Vec<Rule> = addresses.flat_map(|address| own_rules(*address)).collect();
-            let shared = shared(admin_chain, pod.bridge.as_ref());
+            let is_meant = |(chain, _): &_| *chain != PUBLISHED || pod.published;
+            let rules = addresses.flat_map(|address| own_rules(*address)).filter(is_meant);
+            let rules: Vec<_> = rules.collect();
+            let shared = shared(admin_chain, pod);
             (!rules.is_empty()).then_some(FamilyPlan { table, shared, rules })
         });
         Self { owner, families: families.collect() }
@@ -69,34 +75,55 @@ impl FamilyPlan {
     }
 }
 
-/// What lets packets of an address through: whatever comes from it, and the answers.
-pub(super) fn own_rules(address: IpAddr) -> [Rule; 2] {
-    let answers = ct_state::RELATED | ct_state::ESTABLISHED;
-    let accept = Rule::to(Target::Accept);
+/// What lets packets of an address through: whatever comes from it, and the answers; and with published ports
+/// whatever comes to it by DNAT, and the answers.
+pub(super) fn own_rules(address: IpAddr) -> [(&'static str, Rule); 4] {
+    let states = ct_state::RELATED | ct_state::ESTABLISHED;
+    let are_answers = || Match::ConntrackState(Is::equal(states));
+    let to = Rule::to(Target::Accept).destination(Is::equal(IpNetwork::from(address)));
+    let from = Rule::to(Target::Accept).source(Is::equal(IpNetwork::from(address)));
     [
-        accept
-            .clone()
-            .destination(Is::equal(IpNetwork::from(address)))
-            .matching(Match::ConntrackState(Is::equal(answers))),
-        accept.source(Is::equal(IpNetwork::from(address))),
+        (FORWARD_CHAIN, to.clone().matching(are_answers())),
+        (FORWARD_CHAIN, from.clone()),
+        (PUBLISHED, to),
+        (PUBLISHED, from.matching(are_answers())),
     ]
 }
 
-fn shared(
-    admin_chain: &str,
-    bridge: Option<&(String, Isolation)>,
-) -> Vec<(String, Vec<(Place, Rule)>)> {
-    let admin = Rule::jump(admin_chain).comment("CNI firewall plugin admin overrides");
+/// The order of the jumps in `FORWARD`, by the chains that they lead to; none for the rules of others.
+pub(super) fn rank(rule: &Rule) -> Option<usize> {
+    let order = [PUBLISHED, STAGE_1, FORWARD_CHAIN];
+    rule.next_chain().and_then(|next| order.iter().position(|chain| *chain == next))
+}
+
+fn shared(admin_chain: &str, pod: &Pod) -> Vec<(String, Vec<(Place, Rule)>)> {
+    let admin = || {
+        let jump = Rule::jump(admin_chain).comment(TO_ADMIN);
+        vec![(Place::First, jump)]
+    };
+    let mut all = pod.bridge.as_ref().map(isolation).unwrap_or_default();
+    all.push((FORWARD_CHAIN.to_owned(), admin()));
+    // The last one is made first, each next one before it.
     let forward = Rule::jump(FORWARD_CHAIN).comment("CNI firewall plugin rules");
-    let mut all = bridge.map(isolation).unwrap_or_default();
-    all.push((FORWARD_CHAIN.to_owned(), vec![(Place::First, admin)]));
-    let of_forward = (Place::First, forward);
-    // Made first, so that what keeps bridges apart comes before it.
-    match all.iter_mut().find(|(chain, _)| chain == FORWARD) {
-        Some((_, rules)) => rules.insert(0, of_forward),
-        None => all.push((FORWARD.to_owned(), vec![of_forward])),
+    let mut jumps = vec![(Place::First, forward)];
+    jumps.extend(pod.bridge.as_ref().map(|_| (Place::First, enter_stage_1())));
+    if pod.published {
+        all.push((PUBLISHED.to_owned(), admin()));
+        let enter = Rule::jump(PUBLISHED)
+            .matching(Match::ConntrackState(Is::equal(ct_state::DNAT)))
+            .comment("CNI firewall plugin rules (published ports)");
+        jumps.push((Place::First, enter));
     }
+    all.push((FORWARD.to_owned(), jumps));
     all
+}
+
+/// The comment of jumps to the administrator's chain.
+pub(super) const TO_ADMIN: &str = "CNI firewall plugin admin overrides";
+const OF_POLICIES: &str = "CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)";
+
+fn enter_stage_1() -> Rule {
+    Rule::jump(STAGE_1).comment(OF_POLICIES)
 }
 
 /// What drops packets from a bridge that is kept apart to another one that is.
@@ -104,9 +131,7 @@ fn isolation((bridge, isolation): &(String, Isolation)) -> Vec<(String, Vec<(Pla
     let policy = isolation.name();
     let own =
         |rule: Rule| rule.comment(format!("CNI firewall plugin rules (ingressPolicy: {policy})"));
-    let common = |rule: Rule| {
-        rule.comment("CNI firewall plugin rules (ingressPolicy: same-bridge|isolated)")
-    };
+    let common = |rule: Rule| rule.comment(OF_POLICIES);
     let this = || Some(Is::equal(bridge.clone()));
     let to_others = Rule {
         in_interface: this(),
@@ -123,6 +148,5 @@ fn isolation((bridge, isolation): &(String, Isolation)) -> Vec<(String, Vec<(Pla
     let go_on = || (Place::Last, common(Rule::to(Target::Return)));
     stage_1.push(go_on());
     let stage_2 = vec![(Place::First, common(to_this)), go_on()];
-    let enter = vec![(Place::First, common(Rule::jump(STAGE_1)))];
-    vec![(STAGE_1.into(), stage_1), (STAGE_2.into(), stage_2), (FORWARD.into(), enter)]
+    vec![(STAGE_1.into(), stage_1), (STAGE_2.into(), stage_2)]
 }

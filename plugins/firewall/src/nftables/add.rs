@@ -1,25 +1,40 @@
 //! Making what a plan asks for.
 
-use std::net::IpAddr;
+use std::cell::RefCell;
 
+use cni::Undo;
 use kernel::nft::{Data, Element, NewRule, Place, Verdict};
 use kernel::{Batch, Nfnetlink};
 
 use super::held::Held;
-use super::obstacle;
-use super::plan::{Plan, noted};
-use super::table::{FAMILY, TABLE, WITHIN, chain, chains, rules, set, sets};
+use super::plan::Plan;
+use super::table::{FAMILY, TABLE, WITHIN, chain, is_answered, set};
 use crate::error::Error;
+use crate::obstacle;
 
 /// Makes all of a plan or nothing, and removes what the pod has in the same sets from an ADD before. Of two
 /// pods that have had an address, it is the newest one's.
-pub(crate) fn add(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
+///
+/// Returns what it replaced, for [`restore`].
+pub(crate) fn add(netlink: &Nfnetlink, plan: &Plan) -> Result<Vec<Noted>, cni::Error> {
+    let before = RefCell::new(Vec::new());
+    Undo::around(|undo| {
+        // The kernel may have made everything, and only its answer was lost.
+        undo.on_error("take the elements back", || Ok(restore(netlink, plan, &before.borrow())?));
+        Ok(make(netlink, plan, &before)?)
+    })?;
+    Ok(before.into_inner())
+}
+
+/// Makes all of a plan or nothing; notes what it replaces.
+fn make(netlink: &Nfnetlink, plan: &Plan, before: &RefCell<Vec<Noted>>) -> Result<(), Error> {
     netlink.transaction(|netlink| -> Result<Batch, Error> {
         let mut batch = Batch::new();
-        let held = Held::read(netlink)?;
+        let held = Held::read(netlink, plan.has_published())?;
+        *before.borrow_mut() = replaced(&held, plan);
         // Without addresses, there is nothing for which the table would have to be there.
         if !plan.own.is_empty() && make_whole(&mut batch, &held) {
-            obstacle::refuse(netlink, &plan.addresses)?;
+            obstacle::refuse(netlink, &plan.addresses, is_answered)?;
         }
         add_own(&mut batch, &held, plan);
         for (name, element) in &plan.bridge {
@@ -34,12 +49,13 @@ pub(crate) fn add(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
 pub(super) fn make_whole(batch: &mut Batch, held: &Held) -> bool {
     let missing = held.missing_sets();
     let broken = |name: &str| !held.has_chain(name) || held.missing_rule(name).is_some();
-    let broken: Vec<_> = chains().into_iter().filter(|(name, _)| broken(name)).collect();
+    let broken: Vec<_> =
+        held.wanted_chains().into_iter().filter(|(name, _)| broken(name)).collect();
     if missing.is_empty() && broken.is_empty() {
         return false;
     }
     batch.add_table(FAMILY, TABLE);
-    for (name, of) in sets() {
+    for (name, of) in held.wanted_sets() {
         if missing.contains(&name) {
             batch.add_set(set(name), &of);
         }
@@ -54,8 +70,7 @@ pub(super) fn make_whole(batch: &mut Batch, held: &Held) -> bool {
         for handle in held.handles(name) {
             batch.delete_rule(chain(name), handle);
         }
-        let ours: Vec<_> = rules().into_iter().filter(|rule| rule.chain == *name).collect();
-        for rule in ours.into_iter().rev() {
+        for rule in held.wanted_rules(name).into_iter().rev() {
             let rule = NewRule { expressions: rule.expressions, ..NewRule::default() };
             batch.add_rule(chain(name), Place::First, rule);
         }
@@ -66,7 +81,7 @@ pub(super) fn make_whole(batch: &mut Batch, held: &Held) -> bool {
 /// Makes the pod's own elements, and deletes those that it needs no more.
 fn add_own(batch: &mut Batch, held: &Held, plan: &Plan) {
     let owner = Some(plan.owner.as_str());
-    for name in plan.sets {
+    for name in plan.sets.iter().flatten().copied() {
         let is_wanted = |key: &[u8]| plan.own.iter().any(|(set, it)| *set == name && it.key == key);
         for element in held.elements(name) {
             if element.comment.as_deref() == owner && !is_wanted(&element.key) {
@@ -86,26 +101,40 @@ fn add_own(batch: &mut Batch, held: &Held, plan: &Plan) {
     }
 }
 
-/// Undoes what [`add`] has noted of a plan's sources: they are again whose they were before.
-pub(crate) fn restore_sources(
-    netlink: &Nfnetlink,
-    plan: &Plan,
-    before: &[(IpAddr, String)],
-) -> Result<(), Error> {
+/// An element with its set.
+pub(crate) type Noted = (&'static str, Element);
+
+/// The elements that a plan replaces: those at the same keys, and the pod's own.
+fn replaced(held: &Held, plan: &Plan) -> Vec<Noted> {
+    let mut all = Vec::new();
+    for name in plan.sets.iter().flatten().copied() {
+        let is_meant = |there: &&Element| {
+            there.comment.as_deref() == Some(plan.owner.as_str())
+                || plan.own.iter().any(|(set, it)| *set == name && it.key == there.key)
+        };
+        all.extend(held.elements(name).iter().filter(is_meant).map(|it| (name, it.clone())));
+    }
+    all
+}
+
+/// Undoes an [`add`]: the elements are again whose they were before.
+pub(crate) fn restore(netlink: &Nfnetlink, plan: &Plan, before: &[Noted]) -> Result<(), Error> {
     let owner = plan.owner.as_str();
     netlink.transaction(|netlink| -> Result<Batch, Error> {
-        let (mut batch, held) = (Batch::new(), Held::read(netlink)?);
-        for name in plan.sets {
-            let own = held.elements(name).iter().filter(|it| it.comment.as_deref() == Some(owner));
-            own.for_each(|element| batch.delete_element(set(name), &element.key));
+        let (mut batch, held) = (Batch::new(), Held::read(netlink, false)?);
+        for name in plan.sets.iter().flatten().copied() {
+            for there in held.elements(name) {
+                let is_own = there.comment.as_deref() == Some(owner);
+                if is_own && !before.iter().any(|(set, was)| *set == name && was == there) {
+                    batch.delete_element(set(name), &there.key);
+                }
+            }
         }
-        for (address, of) in before {
-            let (name, element) = noted(plan.sets, *address, of);
-            let there = held.elements(name).iter().find(|it| it.key == element.key);
-            if there.is_none_or(|it| it.comment.as_deref() == Some(owner))
-                && (of == owner || plan.addresses.contains(address))
-            {
-                batch.create_element(set(name), &element);
+        for (name, was) in before {
+            let there = held.elements(name).iter().find(|it| it.key == was.key);
+            let is_own = |it: &Element| it.comment.as_deref() == Some(owner);
+            if there.is_none_or(|it| is_own(it) && it != was) {
+                batch.create_element(set(name), was);
             }
         }
         Ok(batch)

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use kernel::nft::{Data, Element, Verdict};
 
-use super::table::{BRIDGES, PODS, SOURCES, TABLE, WITHIN, of_family};
+use super::table::{BRIDGES, PODS, PUBLISHED, SOURCES, TABLE, WITHIN, of_family};
 use crate::config::Isolation;
 use crate::owner::Owner;
 use crate::pod::Pod;
@@ -14,7 +14,7 @@ use crate::pod::Pod;
 pub(crate) struct Plan {
     pub(super) owner: Owner,
     /// Where the pod's own elements are.
-    pub(super) sets: [&'static str; 2],
+    pub(super) sets: Vec<[&'static str; 2]>,
     pub(super) addresses: Vec<IpAddr>,
     /// The pod's own elements, with their sets.
     pub(super) own: Vec<(&'static str, Element)>,
@@ -33,18 +33,28 @@ impl Plan {
         Self::with(SOURCES, owner, pod)
     }
 
-    /// The plan that keeps a pod's bridge apart, whoever lets its packets through.
+    /// What the table does for a pod whose packets firewalld lets through.
     pub(crate) fn of_bridge(owner: Owner, pod: &Pod) -> Self {
-        Self { own: Vec::new(), ..Self::of_sources(owner, pod) }
+        let mut plan = Self::of_sources(owner, pod);
+        plan.own.retain(|(set, _)| PUBLISHED.contains(set));
+        plan
+    }
+
+    pub(super) fn has_published(&self) -> bool {
+        self.own.iter().any(|(set, _)| PUBLISHED.contains(set))
     }
 
     fn with(sets: [&'static str; 2], owner: Owner, pod: &Pod) -> Self {
-        let own = pod.addresses.iter().map(|address| noted(sets, *address, owner.as_str()));
+        let of = |sets| {
+            let owner = owner.as_str();
+            pod.addresses.iter().map(move |address| noted(sets, *address, owner))
+        };
+        let own = of(sets).chain(of(PUBLISHED).filter(|_| pod.published)).collect();
         // Without an address, it has nothing that could be let through or kept apart.
         let bridge = pod.bridge.as_ref().filter(|_| !pod.addresses.is_empty());
         Self {
-            sets,
-            own: own.collect(),
+            sets: vec![sets, PUBLISHED],
+            own,
             addresses: pod.addresses.clone(),
             bridge: bridge
                 .map(|(name, isolation)| apart(name, *isolation))
@@ -136,6 +146,7 @@ mod tests {
         let mut pod = Pod {
             addresses: vec!["10.88.0.2".parse().unwrap(), "fd00:88::2".parse().unwrap()],
             bridge: Some(("cni0".to_owned(), Isolation::Isolated)),
+            published: false,
         };
         let shown = |plan: &Plan| {
             let all = plan.own.iter().chain(&plan.bridge);
@@ -156,6 +167,13 @@ mod tests {
             sources.own.iter().filter_map(|(_, element)| address(element)).collect::<Vec<_>>(),
             pod.addresses
         );
+        pod.published = true;
+        let published = Plan::of_sources(owner.clone(), &pod);
+        assert_eq!(
+            published.own.iter().map(|(set, _)| *set).collect::<Vec<_>>(),
+            [SOURCES, PUBLISHED].concat()
+        );
+        assert_eq!(Plan::of_bridge(owner.clone(), &pod).own.len(), 2);
         pod.addresses.clear();
         assert!(shown(&Plan::new(owner, &pod)).is_empty());
     }

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use kernel::iptables::ct_state;
 use kernel::nft::{
-    Base, BaseChain, Chain, Expr, Family, Found, Hook, Set, SetType, Type, Verdict, meta,
+    Base, BaseChain, Chain, Expr, Family, Found, Hook, Set, SetType, Type, Verdict, ct_status, meta,
 };
+use kernel::obstacle::Place;
 
 /// One table for both.
 pub(super) const FAMILY: Family = Family::Inet;
@@ -15,6 +16,8 @@ pub(super) const TABLE: &str = "podwire_firewall";
 pub(super) const PODS: [&str; 2] = ["pods4", "pods6"];
 /// Addresses that firewalld has been given as sources of a zone, by family.
 pub(super) const SOURCES: [&str; 2] = ["firewalld_sources4", "firewalld_sources6"];
+/// Addresses of pods that connections to published ports may reach, by family.
+pub(super) const PUBLISHED: [&str; 2] = ["published4", "published6"];
 /// Bridges that are kept apart from each other.
 pub(super) const BRIDGES: &str = "bridges";
 /// What becomes of packets that leave such a bridge to itself.
@@ -22,6 +25,8 @@ pub(super) const WITHIN: &str = "within_bridges";
 
 pub(super) const FORWARD: &str = "forward";
 pub(super) const ISOLATION: &str = "isolation";
+/// Connections that came by DNAT; it comes before what keeps bridges apart.
+const OF_PUBLISHED: &str = "published";
 /// The administrator's own.
 const ADMIN: &str = "admin";
 
@@ -52,39 +57,50 @@ pub(super) fn of_family(pair: [&'static str; 2], address: IpAddr) -> &'static st
     pair[usize::from(address.is_ipv6())]
 }
 
-/// All sets and maps.
-pub(super) fn sets() -> [(&'static str, SetType); 6] {
+/// Whether a chain is one where our rules come first, or firewalld's, which we tell about addresses.
+pub(super) fn is_answered(place: &Place) -> bool {
+    !place.is_legacy
+        && place.family == FAMILY
+        && [TABLE, "firewalld"].contains(&place.table.as_str())
+}
+
+/// All sets and maps; those of published ports only where a pod asks for them.
+pub(super) fn sets(published: bool) -> Vec<(&'static str, SetType)> {
     let of = |key: &[Type], data: &[Type]| SetType {
         key: key.to_vec(),
         data: data.to_vec(),
         expires: false,
     };
     let [v4, v6] = [of(&[Type::Ipv4], &[]), of(&[Type::Ipv6], &[])];
-    [
+    let mut all = vec![
         (PODS[0], v4.clone()),
         (PODS[1], v6.clone()),
-        (SOURCES[0], v4),
-        (SOURCES[1], v6),
+        (SOURCES[0], v4.clone()),
+        (SOURCES[1], v6.clone()),
         (BRIDGES, of(&[Type::Ifname], &[])),
         (WITHIN, of(&[Type::Ifname, Type::Ifname], &[Type::Verdict])),
-    ]
+    ];
+    if published {
+        all.extend([(PUBLISHED[0], v4), (PUBLISHED[1], v6)]);
+    }
+    all
 }
 
 /// All chains, those that others lead to first, with the places of base chains.
-pub(super) fn chains() -> [(&'static str, Option<BaseChain>); 3] {
-    [(ISOLATION, None), (ADMIN, None), (FORWARD, Some(AT_FORWARD))]
+pub(super) fn chains(published: bool) -> Vec<(&'static str, Option<BaseChain>)> {
+    let mut all = vec![(ISOLATION, None), (ADMIN, None), (FORWARD, Some(AT_FORWARD))];
+    if published {
+        all.insert(2, (OF_PUBLISHED, None));
+    }
+    all
 }
 
 /// All rules, in their chains' order.
-pub(super) fn rules() -> Vec<Shared> {
+pub(super) fn rules(published: bool) -> Vec<Shared> {
     let iifname = || Expr::Meta(meta::IIFNAME);
     let oifname = || Expr::Meta(meta::OIFNAME);
-    let jump = |to: &str| Shared {
-        chain: FORWARD,
-        expressions: vec![Expr::Verdict(Verdict::Jump(to.to_owned()))],
-        text: format!("jump {to}"),
-    };
-    let mut all = vec![
+    let mut all = if published { of_published() } else { Vec::new() };
+    all.extend([
         Shared {
             chain: ISOLATION,
             expressions: vec![
@@ -105,17 +121,81 @@ pub(super) fn rules() -> Vec<Shared> {
             ],
             text: format!("iifname @{BRIDGES} oifname @{BRIDGES} drop"),
         },
-        jump(ISOLATION),
-        jump(ADMIN),
-    ];
-    for (family, pods) in [Family::Ipv4, Family::Ipv6].into_iter().zip(PODS) {
-        all.extend(let_through(family, pods));
+        jump(FORWARD, ISOLATION),
+        jump(FORWARD, ADMIN),
+    ]);
+    for (family, pods) in FAMILIES.into_iter().zip(PODS) {
+        let Sides { ip, from, to } = sides(family, pods);
+        let accept = vec![Expr::Verdict(Verdict::Accept)];
+        // The answers to a pod, and whatever comes from it.
+        all.extend([
+            Shared {
+                chain: FORWARD,
+                expressions: [to, is_answer(), accept.clone()].concat(),
+                text: format!("{ip} daddr @{pods} ct state established,related accept"),
+            },
+            Shared {
+                chain: FORWARD,
+                expressions: [from, accept].concat(),
+                text: format!("{ip} saddr @{pods} accept"),
+            },
+        ]);
     }
     all
 }
 
-/// What lets packets of pods through: the answers to them, and whatever comes from them.
-fn let_through(family: Family, pods: &str) -> [Shared; 2] {
+/// What lets connections through that came by DNAT to a pod: its packets, and the answers to them. The
+/// administrator's rules come first.
+fn of_published() -> Vec<Shared> {
+    let mask = ct_status::DST_NAT.to_ne_bytes().into();
+    let mut all = vec![
+        Shared {
+            chain: FORWARD,
+            expressions: vec![
+                Expr::ConntrackStatus,
+                Expr::Bitwise { mask, xor: vec![0; 4] },
+                Expr::Cmp { negated: true, value: vec![0; 4] },
+                Expr::Verdict(Verdict::Jump(OF_PUBLISHED.to_owned())),
+            ],
+            text: format!("ct status dnat jump {OF_PUBLISHED}"),
+        },
+        jump(OF_PUBLISHED, ADMIN),
+    ];
+    for (family, pods) in FAMILIES.into_iter().zip(PUBLISHED) {
+        let Sides { ip, from, to } = sides(family, pods);
+        let accept = vec![Expr::Verdict(Verdict::Accept)];
+        all.extend([
+            Shared {
+                chain: OF_PUBLISHED,
+                expressions: [to, accept.clone()].concat(),
+                text: format!("{ip} daddr @{pods} accept"),
+            },
+            Shared {
+                chain: OF_PUBLISHED,
+                expressions: [from, is_answer(), accept].concat(),
+                text: format!("{ip} saddr @{pods} ct state established,related accept"),
+            },
+        ]);
+    }
+    all
+}
+
+fn jump(chain: &'static str, to: &str) -> Shared {
+    let expressions = vec![Expr::Verdict(Verdict::Jump(to.to_owned()))];
+    Shared { chain, expressions, text: format!("jump {to}") }
+}
+
+const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
+
+/// Conditions of packets from and to the addresses of a set.
+struct Sides {
+    /// As `nft` calls the protocol.
+    ip: &'static str,
+    from: Vec<Expr>,
+    to: Vec<Expr>,
+}
+
+fn sides(family: Family, pods: &str) -> Sides {
     let (ip, number, [source, destination], len) = if family == Family::Ipv6 {
         ("ip6", NFPROTO_IPV6, [8, 24], 16)
     } else {
@@ -129,24 +209,15 @@ fn let_through(family: Family, pods: &str) -> [Shared; 2] {
             lookup(pods, Found::Continue),
         ]
     };
+    Sides { ip, from: is_of_pod(source), to: is_of_pod(destination) }
+}
+
+fn is_answer() -> Vec<Expr> {
     let answers = u32::from(ct_state::RELATED | ct_state::ESTABLISHED);
-    let is_answer = vec![
+    vec![
         Expr::ConntrackState,
         Expr::Bitwise { mask: answers.to_ne_bytes().into(), xor: vec![0; 4] },
         Expr::Cmp { negated: true, value: vec![0; 4] },
-    ];
-    let accept = || vec![Expr::Verdict(Verdict::Accept)];
-    let shared = |expressions: [Vec<Expr>; 3], text| Shared {
-        chain: FORWARD,
-        expressions: expressions.concat(),
-        text,
-    };
-    [
-        shared(
-            [is_of_pod(destination), is_answer, accept()],
-            format!("{ip} daddr @{pods} ct state established,related accept"),
-        ),
-        shared([is_of_pod(source), Vec::new(), accept()], format!("{ip} saddr @{pods} accept")),
     ]
 }
 

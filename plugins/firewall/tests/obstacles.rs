@@ -1,0 +1,153 @@
+//! Chains of others that drop what our rules let through. Needs root.
+//!
+//! The reference plugin (1.10.0) looks for none: its ADD, CHECK and STATUS succeed in all of these cases.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+mod common;
+
+use common::{config, firewall, reaches};
+use serde_json::{Value, json};
+use testbed::routed::{client, on_a_node, pod};
+use testbed::sh;
+
+const BACKENDS: [&str; 2] = ["iptables", "nftables"];
+
+fn status(backend: &str) -> Value {
+    json!({"backend": backend, "cniVersion": "1.1.0", "name": "testnet"})
+}
+
+/// Rules that drop everything that is new, and the chain's name in the error.
+const CLOSED: [(&str, &str); 7] = [
+    (
+        "nft 'table inet site { chain fwd { type filter hook forward priority 0; policy drop; }; }'",
+        "inet site fwd",
+    ),
+    (
+        "nft 'table inet site { chain fwd { type filter hook forward priority 5; reject with icmpx type admin-prohibited; }; }'",
+        "inet site fwd",
+    ),
+    (
+        "nft 'table ip site { chain fwd { type filter hook forward priority -5; ct state vmap { established : accept, related : accept, invalid : drop }; counter log drop; }; }'",
+        "ip site fwd",
+    ),
+    (
+        "nft 'table inet site {
+        chain own { ct state { established, related } accept; }
+        chain fwd { type filter hook forward priority 0; policy drop; jump own; }; }'",
+        "inet site fwd",
+    ),
+    (
+        "nft 'table ip site { chain post { type filter hook postrouting priority 0; ct state new drop; drop; }; }'",
+        "ip site post",
+    ),
+    (
+        "iptables-legacy -A FORWARD -m state --state RELATED,ESTABLISHED -j ACCEPT
+      iptables-legacy -P FORWARD DROP; iptables -A INPUT; iptables -A INPUT",
+        "FORWARD of iptables-legacy -t filter",
+    ),
+    (
+        "iptables -t mangle -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; iptables -t mangle -A FORWARD -j DROP",
+        "ip mangle FORWARD",
+    ),
+];
+
+#[test]
+fn whatever_drops_everything_is_named() {
+    for (made, chain) in CLOSED {
+        for backend in BACKENDS {
+            on_a_node(move || {
+                sh(made);
+                let before = sh("nft list ruleset");
+                let error = firewall("STATUS", "", "", &status(backend)).unwrap_err();
+                assert_eq!(error["code"], 50, "{backend}: {made}");
+                let msg = error["msg"].as_str().unwrap();
+                assert!(msg.contains(&format!("chain {chain} drops")), "{backend}: {made}: {msg}");
+                let mut config = config(&json!({"backend": backend}));
+                config["prevResult"]["ips"].as_array_mut().unwrap().truncate(1);
+                let error = firewall("ADD", "pod-a", "/x", &config).unwrap_err();
+                assert_eq!(error["code"], 50, "{backend}: {made}");
+                assert_eq!(sh("nft list ruleset"), before, "{backend}: {made}");
+            });
+        }
+    }
+}
+
+#[test]
+fn what_the_error_says_helps() {
+    on_a_node(|| {
+        let (pod, _client) = (pod(), client());
+        sh("nft 'table inet site { chain fwd { type filter hook forward priority 0; reject; }; }'");
+        let error = firewall("STATUS", "", "", &status("nftables")).unwrap_err();
+        let (_, commands) = error["msg"].as_str().unwrap().split_once("through: ").unwrap();
+        sh(&commands.replace("NETWORK", "10.88.0.0/24"));
+        firewall("STATUS", "", "", &status("nftables")).unwrap();
+        firewall("ADD", "pod-a", &pod.path(), &config(&json!({"backend": "nftables"}))).unwrap();
+        assert!(reaches(&pod, "192.0.2.1"));
+    });
+}
+
+#[test]
+fn what_may_let_pods_through_is_left_to_the_administrator() {
+    for made in [
+        "nft 'table inet site { chain fwd { type filter hook forward priority 0; policy drop; iifname \"virbr0\" accept; }; }'",
+        "nft 'table inet site { chain fwd { type filter hook forward priority 0; policy drop; ct state vmap { established : accept, new : accept }; }; }'",
+        "nft 'table inet site { chain in { type filter hook input priority 0; policy drop; }; }'",
+        "nft 'table inet site { flags dormant; chain fwd { type filter hook forward priority 0; policy drop; }; }'",
+        "nft 'table bridge site { chain fwd { type filter hook forward priority 0; policy drop; }; }'",
+        "nft 'table ip6 site { chain fwd { type filter hook forward priority 0; policy drop; }; }'",
+    ] {
+        for backend in BACKENDS {
+            on_a_node(move || {
+                sh(made);
+                firewall("STATUS", "", "", &status(backend)).expect(made);
+                firewall("ADD", "pod-a", "/x", &config(&json!({"backend": backend}))).expect(made);
+            });
+        }
+    }
+}
+
+#[test]
+fn where_our_rules_come_first_nothing_is_in_their_way() {
+    on_a_node(|| {
+        sh("iptables -P FORWARD DROP; ip6tables -P FORWARD DROP; iptables -A FORWARD -j REJECT");
+        let config = config(&json!({"backend": "iptables"}));
+        firewall("STATUS", "", "", &status("iptables")).unwrap();
+        firewall("ADD", "pod-a", "/x", &config).unwrap();
+        firewall("CHECK", "pod-a", "/x", &config).unwrap();
+        sh("iptables -I FORWARD -j DROP");
+        let error = firewall("CHECK", "pod-a", "/x", &config).unwrap_err();
+        assert_eq!(error["code"], 101, "{error}");
+    });
+}
+
+#[test]
+fn check_judges_rules_by_the_pod() {
+    for backend in BACKENDS {
+        on_a_node(move || {
+            let (pod, _client) = (pod(), client());
+            let config = config(&json!({"backend": backend}));
+            firewall("ADD", "pod-a", &pod.path(), &config).unwrap();
+            let check = || firewall("CHECK", "pod-a", &pod.path(), &config);
+            check().unwrap();
+            // As docker leaves them in the legacy variant, which is not the one with our rules.
+            sh("iptables-legacy -A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+                iptables-legacy -A FORWARD -i docker0 ! -o docker0 -j ACCEPT
+                iptables-legacy -P FORWARD DROP; for n in 1 2 3 4; do iptables -A INPUT; done");
+            assert!(!reaches(&pod, "192.0.2.1"));
+            let error = check().unwrap_err();
+            assert_eq!(error["code"], 101, "{error}");
+            let msg = error["msg"].as_str().unwrap();
+            assert!(msg.contains("iptables-legacy -t filter -I FORWARD -s NETWORK"), "{msg}");
+            sh("iptables-legacy -I FORWARD -i vethpod -j ACCEPT
+                iptables-legacy -I FORWARD -o vethpod -j ACCEPT");
+            assert!(reaches(&pod, "192.0.2.1"));
+            check().unwrap();
+            sh("nft 'table inet site { chain fwd { type filter hook forward priority 0; policy drop;
+                ip saddr 10.89.0.0/16 accept; ip6 saddr ::/0 accept; }; }'");
+            assert_eq!(check().unwrap_err()["code"], 101);
+            sh("nft add rule inet site fwd ip saddr 10.88.0.0/16 accept");
+            check().unwrap();
+        });
+    }
+}
