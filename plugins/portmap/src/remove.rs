@@ -9,6 +9,8 @@ use kernel::iptables::{Changes, Iptables, Nat, Rule, Target};
 
 use crate::apply::same_port;
 use crate::error::Error;
+use crate::guard;
+use crate::loopback::SwitchedOff;
 use crate::plan::{CHAIN_PREFIX, DNAT_CHAIN, comment, cut_owner, is_foreign, own_chain, owner_id};
 
 /// Where a removed rule led to.
@@ -138,16 +140,18 @@ pub(crate) fn find(
     Ok(found)
 }
 
-/// Adds what takes chains and the entries that lead to them away. The chains themselves stay,
-/// without their rules, unless `delete_chains`.
+/// Adds what removes chains, the entries that lead to them and their containers' rules of the guard. The
+/// chains themselves stay, without their rules, unless `delete_chains`.
 pub(crate) fn removal(
     iptables: &Iptables<'_>,
     changes: &mut Changes,
     doomed: &[Doomed],
     delete_chains: bool,
     ends: &mut Vec<End>,
+    switched_off: &mut SwitchedOff,
 ) -> Result<(), kernel::Error> {
     let mut lists: Vec<Entries> = Vec::new();
+    let mut gone: Vec<&str> = Vec::new();
     for one in doomed {
         let of = (one.nat, one.entry_chain);
         if !lists.iter().any(|list| list.of == of) {
@@ -155,10 +159,16 @@ pub(crate) fn removal(
             lists.push(Entries { of, rules });
         }
         for list in lists.iter().filter(|list| list.of == of) {
-            remove_chain(iptables, changes, &list.rules, one, delete_chains, ends)?;
+            let is_gone = remove_chain(iptables, changes, &list.rules, one, delete_chains, ends)?;
+            if is_gone && one.nat == Nat::V4 {
+                gone.push(&one.chain);
+            }
         }
     }
-    Ok(())
+    if gone.is_empty() {
+        return Ok(());
+    }
+    guard::remove(iptables, changes, &gone, switched_off)
 }
 
 /// Removes what `find` finds. A chain that rules of others lead to cannot be deleted; it loses its rules, the
@@ -169,14 +179,20 @@ fn remove_all(
     mut find: impl FnMut() -> Result<Vec<Doomed>, kernel::Error>,
 ) -> Result<(), Error> {
     let (before, mut doomed) = (ends.len(), Vec::new());
+    let mut switched_off = SwitchedOff::default();
     let mut attempt = |delete_chains| {
-        iptables.transaction(|| -> Result<Changes, kernel::Error> {
+        let removed = iptables.transaction(|| -> Result<Changes, kernel::Error> {
             let mut changes = Changes::new();
             ends.truncate(before);
+            switched_off.take_back()?;
             doomed = find()?;
-            removal(iptables, &mut changes, &doomed, delete_chains, ends)?;
+            removal(iptables, &mut changes, &doomed, delete_chains, ends, &mut switched_off)?;
             Ok(changes)
-        })
+        });
+        if removed.is_err() {
+            switched_off.take_back()?;
+        }
+        removed
     };
     match attempt(true) {
         Err(error) if error.is_busy() => attempt(false)?,
@@ -195,6 +211,7 @@ fn remove_all(
     result
 }
 
+/// Adds what removes one chain; false if rules of another container lead there, so that it stays.
 fn remove_chain(
     iptables: &Iptables<'_>,
     changes: &mut Changes,
@@ -202,7 +219,7 @@ fn remove_chain(
     doomed: &Doomed,
     delete_chain: bool,
     ends: &mut Vec<End>,
-) -> Result<(), kernel::Error> {
+) -> Result<bool, kernel::Error> {
     let Doomed { nat, entry_chain, chain, comment } = doomed;
     let (to_chain, others): (Vec<_>, Vec<_>) =
         entries.iter().partition(|(_, entry)| entry.next_chain() == Some(chain));
@@ -212,7 +229,7 @@ fn remove_chain(
         changes.delete_rule(*nat, entry_chain, *handle);
     }
     if !foreign.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let mut shared = Vec::new();
     for (_, other) in &others {
@@ -227,7 +244,7 @@ fn remove_chain(
     if delete_chain {
         changes.delete_chain(*nat, chain);
     }
-    Ok(())
+    Ok(true)
 }
 
 fn find_garbage(

@@ -11,7 +11,7 @@ pub(crate) struct Saved {
     pub(crate) has_hint: bool,
     /// How many rules of others there are in all tables.
     pub(crate) rules: usize,
-    tables: [SavedTable; 2],
+    tables: [SavedTable; 3],
 }
 
 /// A table as it was read, or as it will be after some changes.
@@ -77,23 +77,30 @@ impl Saved {
 
     /// One of the tables that are taken apart.
     pub(crate) fn table(&self, wanted: Table) -> &SavedTable {
-        let [nat, filter] = &self.tables;
-        if wanted.name == nat.of.name { nat } else { filter }
+        let [nat, filter, mangle] = &self.tables;
+        match wanted.name {
+            "nat" => nat,
+            "mangle" => mangle,
+            _ => filter,
+        }
     }
 }
 
 /// The tables that are taken apart.
-const NAMES: [&str; 2] = ["nat", "filter"];
+const NAMES: [&str; 3] = ["nat", "filter", "mangle"];
 
 impl SavedTable {
     /// A table as it is before anybody has used it.
     pub(crate) fn new(of: Table) -> Self {
         let nat =
             [NatChain::Prerouting, NatChain::Output, NatChain::Postrouting].map(NatChain::name);
-        let filter = ["INPUT", "FORWARD", "OUTPUT"];
-        let names = if of.name == "nat" { nat } else { filter };
+        let names = match of.name {
+            "nat" => nat.as_slice(),
+            "mangle" => &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"],
+            _ => &["INPUT", "FORWARD", "OUTPUT"],
+        };
         let chain = |name: &str| SavedChain { name: name.to_owned(), lines: Vec::new() };
-        Self { of, chains: names.into_iter().map(chain).collect() }
+        Self { of, chains: names.iter().copied().map(chain).collect() }
     }
 
     /// The chain's rules with their handles, in their order; none if there is no such chain.

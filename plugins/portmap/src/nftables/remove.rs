@@ -10,8 +10,9 @@ use kernel::{Batch, Nfnetlink};
 
 use super::held::{FAMILIES, Held, Holding, Place, Way};
 use super::plan::{owner, owner_prefix};
-use super::{reference, table};
+use super::{guard, reference, table};
 use crate::error::Error;
+use crate::loopback::SwitchedOff;
 use crate::remove::End;
 
 /// An element that was made to expire.
@@ -110,10 +111,11 @@ fn remove_piece(
     ends: &mut Vec<End>,
     mut report: impl FnMut(&[Holding<'_>], bool),
 ) -> Result<(), kernel::Error> {
-    let before = ends.len();
-    netlink.transaction(|netlink| -> Result<Batch, kernel::Error> {
+    let (before, mut switched_off) = (ends.len(), SwitchedOff::default());
+    let removed = netlink.transaction(|netlink| -> Result<Batch, kernel::Error> {
         let mut batch = Batch::new();
         ends.truncate(before);
+        switched_off.take_back()?;
         let held = Held::read(netlink, nat)?;
         let mut doomed: Vec<_> =
             held.holdings().filter(|holding| is_doomed(holding.owner)).collect();
@@ -126,8 +128,13 @@ fn remove_piece(
         // Another DEL is at it already.
         doomed.retain(|holding| way == Way::Delete || !holding.expires());
         held.remove(&mut batch, &doomed, way);
+        guard::remove(netlink, &mut batch, &held, &doomed, (way, None), &mut switched_off)?;
         Ok(batch)
-    })
+    });
+    if removed.is_err() {
+        switched_off.take_back()?;
+    }
+    removed
 }
 
 /// Waits until elements have expired; false if they do not.
