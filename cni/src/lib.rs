@@ -33,7 +33,7 @@ pub use environment::{Command, Environment};
 pub use error::{Code, Error};
 pub use failures::Failures;
 pub use name::{ContainerId, IfName, NetworkName};
-pub use plugin::{Plugin, run};
+pub use plugin::{Plugin, run, validate};
 pub use result::{Dns, Interface, IpConfig, Route, Success};
 pub use undo::Undo;
 pub use version::Version;

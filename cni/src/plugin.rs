@@ -18,19 +18,32 @@ pub trait Plugin {
     /// The plugin's name, which is that of its program.
     const NAME: &'static str;
 
-    /// The keys of the plugin's configuration. Values that their types alone cannot refuse are
-    /// refused by [`Plugin::validate`].
+    /// The keys of the plugin's configuration, as they are written. [`Plugin::settings`] refuses the
+    /// values that a type alone cannot refuse.
     type Config: DeserializeOwned;
 
-    /// Refuses values that do not go together, before anything is touched. Not asked before a
-    /// DEL or GC: these have to clean up after an ADD that was refused.
-    fn validate(&self, network: &Network<Self::Config>) -> Result<(), Error>;
+    /// What the configuration and the command's variables mean, read once and found valid.
+    type Settings;
+
+    /// Reads the values of a configuration and refuses those that are wrong or contradict each other,
+    /// before anything is touched. This is the only place that refuses values: ADD, CHECK and STATUS
+    /// get what it returns, and [`validate`] reports what it refuses. DEL and GC do not call it, because
+    /// they must clean up after an ADD whatever the configuration says by then.
+    ///
+    /// `environment` is that of the attachment; `None` for a command or a check that has none.
+    ///
+    /// Errors: code 7, naming the key; code 4 for `CNI_ARGS`.
+    fn settings(
+        &self,
+        network: &Network<Self::Config>,
+        environment: Option<&Environment>,
+    ) -> Result<Self::Settings, Error>;
 
     /// Attaches a container, and says what was made. If it fails, nothing is left of it.
-    fn add(&self, call: &Call<Self::Config>) -> Result<Success, Error>;
+    fn add(&self, call: &Call<Self::Config>, settings: &Self::Settings) -> Result<Success, Error>;
 
     /// Says what of the ADD is missing or was changed.
-    fn check(&self, call: &Call<Self::Config>) -> Result<(), Error>;
+    fn check(&self, call: &Call<Self::Config>, settings: &Self::Settings) -> Result<(), Error>;
 
     /// Detaches a container. What has gone already is no error.
     fn del(&self, call: &Call<Self::Config>) -> Result<(), Error>;
@@ -39,7 +52,21 @@ pub trait Plugin {
     fn gc(&self, network: &Network<Self::Config>, valid: &ValidAttachments) -> Result<(), Error>;
 
     /// Says whether an ADD could work now.
-    fn status(&self, network: &Network<Self::Config>) -> Result<(), Error>;
+    fn status(
+        &self,
+        network: &Network<Self::Config>,
+        settings: &Self::Settings,
+    ) -> Result<(), Error>;
+}
+
+/// Says what an ADD with this configuration would refuse, without touching anything.
+///
+/// Errors: as [`Plugin::settings`]; code 6 if the bytes are not a JSON object, code 1 if its version is
+/// not known.
+pub fn validate<P: Plugin>(plugin: &P, configuration: Vec<u8>) -> Result<(), Error> {
+    let version = config_version(&json::object(&configuration)?)?;
+    let network = Network::read(Command::Add, configuration, version, Vec::new())?;
+    plugin.settings(&network, None).map(drop)
 }
 
 /// Runs the command that this process was started for, and prints what the specification asks
@@ -113,23 +140,24 @@ fn perform<P: Plugin>(
     allowed(command, *version)?;
 
     let network = Network::read(command, bytes, *version, environment::path(variables))?;
-    if !matches!(command, Command::Del | Command::Gc) {
-        plugin.validate(&network)?;
-    }
     let Some(environment) = attachment else {
         if command == Command::Gc {
             plugin.gc(&network, &ValidAttachments::read(&value)?)?;
         } else {
-            plugin.status(&network)?;
+            plugin.status(&network, &plugin.settings(&network, None)?)?;
         }
         return Ok(None);
     };
     let call = Call { network, environment };
-    match command {
-        Command::Add => return plugin.add(&call)?.to_json(*version).map(Some),
-        Command::Check => plugin.check(&call)?,
-        _ => plugin.del(&call)?,
+    if command == Command::Del {
+        plugin.del(&call)?;
+        return Ok(None);
     }
+    let settings = plugin.settings(&call.network, Some(&call.environment))?;
+    if command == Command::Add {
+        return plugin.add(&call, &settings)?.to_json(*version).map(Some);
+    }
+    plugin.check(&call, &settings)?;
     Ok(None)
 }
 

@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::{env, fs, process};
 
-use cni::{Args, Command, Error, Network, Plugin, Version};
+use cni::{Command, Error, Network, Plugin, Version};
 use conflist::validate::{Severity, file};
 use serde_json::{Value, json};
 
@@ -94,17 +94,7 @@ struct Subject {
 
 fn read<P: Plugin>(plugin: &P, stdin: Vec<u8>) -> Result<(), Error> {
     let network = Network::<P::Config>::read(Command::Add, stdin, Version::V1_0_0, Vec::new())?;
-    plugin.validate(&network)
-}
-
-fn read_ranges(stdin: Vec<u8>) -> Result<(), Error> {
-    let network = Network::<host_local::config::Config>::read(
-        Command::Add,
-        stdin,
-        Version::V1_0_0,
-        Vec::new(),
-    )?;
-    network.config.plan(Version::V1_0_0, &Args::default()).map(drop)
+    plugin.settings(&network, None).map(drop)
 }
 
 fn subjects() -> Vec<Subject> {
@@ -132,7 +122,7 @@ fn subjects() -> Vec<Subject> {
             good: json!({"ipam": {
                 "type": "host-local", "ranges": [[{"subnet": "10.88.0.0/24"}]], "routes": routes,
             }, "runtimeConfig": {"ipRanges": ip_ranges}}),
-            read: read_ranges,
+            read: |it| read(&host_local::HostLocal::default(), it),
         },
         Subject {
             kind: "portmap",

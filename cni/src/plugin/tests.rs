@@ -19,18 +19,24 @@ impl Plugin for Sample {
     const NAME: &'static str = "sample";
     type Config = Config;
 
-    fn validate(&self, network: &Network<Config>) -> Result<(), Error> {
+    type Settings = ();
+
+    fn settings(
+        &self,
+        network: &Network<Config>,
+        _environment: Option<&Environment>,
+    ) -> Result<(), Error> {
         if network.config.mtu > 65535 {
             return Err(Error::invalid_key("mtu", "is more than 65535"));
         }
         Ok(())
     }
 
-    fn add(&self, call: &Call<Config>) -> Result<Success, Error> {
+    fn add(&self, call: &Call<Config>, (): &()) -> Result<Success, Error> {
         call.previous_result().cloned()
     }
 
-    fn check(&self, _call: &Call<Config>) -> Result<(), Error> {
+    fn check(&self, _call: &Call<Config>, (): &()) -> Result<(), Error> {
         Err(Error::new(Code::Changed, "checked"))
     }
 
@@ -44,7 +50,7 @@ impl Plugin for Sample {
         Ok(())
     }
 
-    fn status(&self, _network: &Network<Config>) -> Result<(), Error> {
+    fn status(&self, _network: &Network<Config>, (): &()) -> Result<(), Error> {
         Err(Error::new(Code::NotAvailable, "no room"))
     }
 }

@@ -7,7 +7,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use cni::{Call, Code, Error, Failures, Network, Plugin, Success, ValidAttachments};
+use cni::{Call, Code, Environment, Error, Failures, Network, Plugin, Success, ValidAttachments};
 use rustix::fs::{Access, access};
 
 pub mod allocate;
@@ -24,7 +24,7 @@ mod testing;
 mod tests;
 
 use crate::boot::BootId;
-use crate::config::Config;
+use crate::config::{Config, Plan};
 use crate::lease::{Attachment, Owner};
 use crate::store::{Leases, Store, StoreError};
 
@@ -45,19 +45,23 @@ impl Plugin for HostLocal {
     const NAME: &'static str = "host-local";
 
     type Config = Config;
+    type Settings = Plan;
 
-    /// Left to [`Config::plan`], the first thing that ADD, CHECK and STATUS do: a DEL or a GC has
-    /// to free addresses whatever the ranges look like by now.
-    fn validate(&self, network: &Network<Config>) -> Result<(), Error> {
-        network.config.data_dir().map(drop)
+    fn settings(
+        &self,
+        network: &Network<Config>,
+        environment: Option<&Environment>,
+    ) -> Result<Plan, Error> {
+        network.config.data_dir()?;
+        let args = environment.map(|it| it.args.clone()).unwrap_or_default();
+        network.config.plan(network.version, &args)
     }
 
-    fn add(&self, call: &Call<Config>) -> Result<Success, Error> {
-        let plan = call.config().plan(call.network.version, &call.environment.args)?;
+    fn add(&self, call: &Call<Config>, plan: &Plan) -> Result<Success, Error> {
         let dns = plan.resolv_conf.as_deref().map(resolv_conf::read).transpose()?;
         let leases = leases(&call.network)?;
         let store = Store::create(&leases, &self.index_root)?;
-        let allocated = allocate::allocate(&store, &plan, &attachment(call));
+        let allocated = allocate::allocate(&store, plan, &attachment(call));
         store.close();
 
         let (draft, ips) = allocated?;
@@ -69,11 +73,10 @@ impl Plugin for HostLocal {
             return Err(error);
         }
         let dns = dns.unwrap_or_default();
-        Ok(Success { ips, routes: plan.routes, dns, ..Success::default() })
+        Ok(Success { ips, routes: plan.routes.clone(), dns, ..Success::default() })
     }
 
-    fn check(&self, call: &Call<Config>) -> Result<(), Error> {
-        let plan = call.config().plan(call.network.version, &call.environment.args)?;
+    fn check(&self, call: &Call<Config>, plan: &Plan) -> Result<(), Error> {
         let attachment = attachment(call);
         let leases = leases(&call.network)?;
         let held = match Store::open(&leases, &self.index_root)? {
@@ -139,8 +142,7 @@ impl Plugin for HostLocal {
         failures.into_result()
     }
 
-    fn status(&self, network: &Network<Config>) -> Result<(), Error> {
-        let plan = network.config.plan(network.version, &cni::Args::default())?;
+    fn status(&self, network: &Network<Config>, plan: &Plan) -> Result<(), Error> {
         let leases = leases(network)?;
         writable(leases.dir()).map_err(|error| {
             let mut unavailable = Error::new(

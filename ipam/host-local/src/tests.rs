@@ -63,8 +63,13 @@ impl Node {
         Call { network: self.network(extra), environment }
     }
 
+    fn add_call(&self, call: &Call<Config>) -> Result<Success, Error> {
+        let plugin = self.plugin();
+        plugin.add(call, &plugin.settings(&call.network, Some(&call.environment))?)
+    }
+
     fn add_with(&self, container: &str, extra: Value) -> Result<Vec<String>, Error> {
-        let result = self.plugin().add(&self.call(container, "eth0", extra))?;
+        let result = self.add_call(&self.call(container, "eth0", extra))?;
         Ok(result.ips.iter().map(|ip| ip.address.ip().to_string()).collect())
     }
 
@@ -77,7 +82,9 @@ impl Node {
     }
 
     fn check(&self, container: &str, extra: Value) -> Result<(), Error> {
-        self.plugin().check(&self.call(container, "eth0", extra))
+        let call = self.call(container, "eth0", extra);
+        let plugin = self.plugin();
+        plugin.check(&call, &plugin.settings(&call.network, Some(&call.environment))?)
     }
 
     fn gc(&self, valid: &[(&str, &str)]) {
@@ -87,7 +94,8 @@ impl Node {
     }
 
     fn status(&self) -> Result<(), Error> {
-        self.plugin().status(&self.network(Value::Null))
+        let (plugin, network) = (self.plugin(), self.network(Value::Null));
+        plugin.status(&network, &plugin.settings(&network, None)?)
     }
 
     /// As another program does it, which knows nothing of the index.
@@ -153,7 +161,7 @@ fn result() {
         "routes": [{"dst": "0.0.0.0/0"}],
     }));
     let Success { interfaces, ips, routes, dns } =
-        node.plugin().add(&node.call("a", "eth0", Value::Null)).unwrap();
+        node.add_call(&node.call("a", "eth0", Value::Null)).unwrap();
     assert_eq!(ips[0].address.to_string(), "10.1.2.1/24");
     assert_eq!(ips[0].gateway, Some("10.1.2.2".parse().unwrap()));
     assert_eq!(ips[1].address.to_string(), "fd00::2/64");
@@ -175,7 +183,7 @@ fn duplicates() {
     let node = Node::of_subnet("10.1.2.0/29");
     node.add("a").unwrap();
     failed(node.add("a"), Code::Conflict, "10.1.2.2 is leased to container a, interface eth0");
-    assert!(node.plugin().add(&node.call("a", "eth1", Value::Null)).is_ok());
+    assert!(node.add_call(&node.call("a", "eth1", Value::Null)).is_ok());
     // The reference plugin's, old and new, of which the index knows nothing.
     node.write("10.1.2.4", "b\r\neth0");
     failed(node.add("b"), Code::Conflict, "10.1.2.4");
@@ -382,7 +390,7 @@ fn gc_keeps_the_valid_ones() {
     for container in ["a", "b"] {
         node.add(container).unwrap();
     }
-    node.plugin().add(&node.call("a", "eth1", Value::Null)).unwrap();
+    node.add_call(&node.call("a", "eth1", Value::Null)).unwrap();
     node.write("10.1.2.5", "old-valid");
     node.write("10.1.2.6", "old-gone");
     node.gc(&[("a", "eth0"), ("old-valid", "eth7")]);

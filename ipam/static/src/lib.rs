@@ -7,7 +7,7 @@ mod config;
 
 pub use config::{Address, Config, Plan};
 
-use cni::{Args, Call, Code, Error, Network, Plugin, Success, ValidAttachments};
+use cni::{Call, Code, Environment, Error, Network, Plugin, Success, ValidAttachments};
 
 /// The plugin.
 #[derive(Clone, Copy, Debug)]
@@ -16,20 +16,28 @@ pub struct Static;
 impl Plugin for Static {
     const NAME: &'static str = "static";
     type Config = Config;
+    type Settings = Plan;
 
-    /// Without `CNI_ARGS`, which not every command has; with them, ADD and CHECK look again.
-    fn validate(&self, network: &Network<Config>) -> Result<(), Error> {
-        network.config.plan(network.version, &Args::default()).map(drop)
+    fn settings(
+        &self,
+        network: &Network<Config>,
+        environment: Option<&Environment>,
+    ) -> Result<Plan, Error> {
+        let args = environment.map(|it| it.args.clone()).unwrap_or_default();
+        network.config.plan(network.version, &args)
     }
 
-    fn add(&self, call: &Call<Config>) -> Result<Success, Error> {
-        let plan = call.config().plan(call.network.version, &call.environment.args)?;
+    fn add(&self, _: &Call<Config>, plan: &Plan) -> Result<Success, Error> {
         let ips = plan.addresses.iter().map(Address::ip_config).collect();
-        Ok(Success { ips, routes: plan.routes, dns: plan.dns, ..Success::default() })
+        Ok(Success {
+            ips,
+            routes: plan.routes.clone(),
+            dns: plan.dns.clone(),
+            ..Success::default()
+        })
     }
 
-    fn check(&self, call: &Call<Config>) -> Result<(), Error> {
-        let plan = call.config().plan(call.network.version, &call.environment.args)?;
+    fn check(&self, call: &Call<Config>, plan: &Plan) -> Result<(), Error> {
         let result = call.previous_result()?;
         for wanted in &plan.addresses {
             let Address { key, address, gateway } = wanted;
@@ -54,8 +62,8 @@ impl Plugin for Static {
         Ok(())
     }
 
-    /// What [`Plugin::validate`] takes can be given out.
-    fn status(&self, _: &Network<Config>) -> Result<(), Error> {
+    /// Settings that were found valid can be given out.
+    fn status(&self, _: &Network<Config>, _: &Plan) -> Result<(), Error> {
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! What each command makes of a configuration and of what a runtime asks for.
 
-use cni::{Command, Environment, Version};
+use cni::{Args, Command, Environment, Version};
 use serde_json::{Value, json};
 
 use super::*;
@@ -17,7 +17,7 @@ fn call(version: Version, args: &str, keys: &Value) -> Result<Call<Config>, Erro
     configuration.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
     let stdin = configuration.to_string().into_bytes();
     let network = Network::read(Command::Add, stdin, version, Vec::new())?;
-    Static.validate(&network)?;
+    Static.settings(&network, None)?;
     let environment = Environment {
         container_id: "c1".parse().unwrap(),
         ifname: "eth0".parse().unwrap(),
@@ -27,6 +27,14 @@ fn call(version: Version, args: &str, keys: &Value) -> Result<Call<Config>, Erro
     Ok(Call { network, environment })
 }
 
+fn add(call: &Call<Config>) -> Result<Success, Error> {
+    Static.add(call, &settings(call)?)
+}
+
+fn settings(call: &Call<Config>) -> Result<Plan, Error> {
+    Static.settings(&call.network, Some(&call.environment))
+}
+
 fn two() -> Value {
     serde_json::from_str(TWO).unwrap()
 }
@@ -34,7 +42,7 @@ fn two() -> Value {
 /// The addresses and gateways that ADD gives out.
 #[track_caller]
 fn given(args: &str, keys: &Value) -> Vec<String> {
-    let result = Static.add(&call(Version::V1_1_0, args, keys).unwrap()).unwrap();
+    let result = add(&call(Version::V1_1_0, args, keys).unwrap()).unwrap();
     let text = |ip: &cni::IpConfig| {
         let gateway = ip.gateway.map(|gateway| format!(" by {gateway}"));
         format!("{}{}", ip.address, gateway.unwrap_or_default())
@@ -44,14 +52,14 @@ fn given(args: &str, keys: &Value) -> Vec<String> {
 
 #[track_caller]
 fn refused(version: Version, args: &str, keys: &Value, code: Code, mentions: &str) {
-    let error = call(version, args, keys).and_then(|call| Static.add(&call)).unwrap_err();
+    let error = call(version, args, keys).and_then(|call| add(&call)).unwrap_err();
     assert!(error.msg.contains(mentions), "{error}");
     assert_eq!(error.code, code, "{error}");
 }
 
 #[test]
 fn what_stands_in_the_configuration() {
-    let result = Static.add(&call(Version::V1_0_0, "", &json!({"ipam": two()})).unwrap()).unwrap();
+    let result = add(&call(Version::V1_0_0, "", &json!({"ipam": two()})).unwrap()).unwrap();
     let mut expected = two();
     expected.as_object_mut().unwrap().remove("type");
     expected["cniVersion"] = json!("1.0.0");
@@ -135,7 +143,8 @@ fn check_looks_for_each_address_in_the_result() {
     let check = |ips: Value, args: &str| {
         let result = json!({"cniVersion": "1.0.0", "ips": ips});
         let keys = json!({"ipam": two(), "prevResult": result});
-        Static.check(&call(Version::V1_0_0, args, &keys).unwrap())
+        let call = call(Version::V1_0_0, args, &keys).unwrap();
+        Static.check(&call, &settings(&call).unwrap())
     };
     let first = json!({"address": "10.10.0.5/24", "gateway": "10.10.0.254"});
     // Its gateway is the bridge plugin's choice.
@@ -156,7 +165,13 @@ fn check_looks_for_each_address_in_the_result() {
     missing(json!([second, {"address": "10.10.0.5/24"}]), "", "is none in the result");
 
     let without = call(Version::V1_0_0, "", &json!({"ipam": two()})).unwrap();
-    assert!(Static.check(&without).unwrap_err().msg.contains("prevResult"));
+    assert!(
+        Static
+            .check(&without, &settings(&without).unwrap())
+            .unwrap_err()
+            .msg
+            .contains("prevResult")
+    );
 }
 
 #[test]

@@ -58,7 +58,7 @@ pub struct Limits {
 
 /// The configuration, found to make sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// For what enters the pod.
     pub(crate) ingress: Option<Limit>,
     /// For what leaves the pod.

@@ -12,11 +12,11 @@ mod ifb;
 mod plan;
 mod shape;
 
-pub use config::{Config, Limits, RuntimeConfig};
+pub use config::{Config, Limits, RuntimeConfig, Settings};
 pub use error::Error;
 
 use attach::{Pod, VethPair, interfaces};
-use cni::{Call, Code, Network, Plugin, Success, Undo, ValidAttachments};
+use cni::{Call, Code, Environment, Network, Plugin, Success, Undo, ValidAttachments};
 use kernel::rtnl::{Clock, Link};
 use kernel::{Netns, Rtnl};
 
@@ -30,18 +30,22 @@ pub struct Bandwidth;
 impl Plugin for Bandwidth {
     const NAME: &'static str = "bandwidth";
     type Config = Config;
+    type Settings = Settings;
 
-    fn validate(&self, network: &Network<Config>) -> Result<(), cni::Error> {
-        network.config.settings().map(drop)
+    fn settings(
+        &self,
+        network: &Network<Config>,
+        _environment: Option<&Environment>,
+    ) -> Result<Settings, cni::Error> {
+        network.config.settings()
     }
 
-    fn add(&self, call: &Call<Config>) -> Result<Success, cni::Error> {
+    fn add(&self, call: &Call<Config>, settings: &Settings) -> Result<Success, cni::Error> {
         let mut result = call.previous_result()?.clone();
-        let settings = call.config().settings()?;
         if settings.is_empty() {
             return Ok(result);
         }
-        let plan = Plan::new(&settings, Clock::read().map_err(Error::from)?);
+        let plan = Plan::new(settings, Clock::read().map_err(Error::from)?);
         let node = Rtnl::open().map_err(Error::from)?;
         let host = host_end(call, &node, &result).map_err(Error::at_add)?;
         Undo::around(|undo| {
@@ -51,13 +55,12 @@ impl Plugin for Bandwidth {
         })
     }
 
-    fn check(&self, call: &Call<Config>) -> Result<(), cni::Error> {
+    fn check(&self, call: &Call<Config>, settings: &Settings) -> Result<(), cni::Error> {
         let result = call.previous_result()?;
-        let settings = call.config().settings()?;
         if settings.is_empty() {
             return Ok(());
         }
-        let plan = Plan::new(&settings, Clock::read().map_err(Error::from)?);
+        let plan = Plan::new(settings, Clock::read().map_err(Error::from)?);
         let node = Rtnl::open().map_err(Error::from)?;
         let host = host_end(call, &node, result)?;
         Ok(shape::check(&node, &host, &OwnIfb::of(call), &plan, result)?)
@@ -72,7 +75,7 @@ impl Plugin for Bandwidth {
         ifb::collect_garbage(&node, &network.name, valid)
     }
 
-    fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
+    fn status(&self, network: &Network<Config>, _settings: &Settings) -> Result<(), cni::Error> {
         let tried = Netns::in_new(|| try_out(network))
             .unwrap_or_else(|error| Err(Error::from(error).into()));
         tried.map_err(|error| cni::Error { code: Code::NotAvailable, ..error })

@@ -1,7 +1,7 @@
 //! The configuration of `bridge`, and what it refuses.
 
 use attach::MasqueradeBackend;
-use cni::{Call, Dns, Error, IfName, Mac, Network};
+use cni::{Dns, Environment, Error, IfName, Mac, Network};
 use serde::Deserialize;
 
 use crate::vlans;
@@ -118,6 +118,13 @@ struct RuntimeConfig {
     mac: Option<String>,
 }
 
+/// What the configuration and the variables come to.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// The hardware address of the pod's interface; `None` for a random one.
+    pub(crate) mac: Option<Mac>,
+}
+
 impl Config {
     /// The bridge's name on the node.
     #[must_use]
@@ -151,12 +158,12 @@ impl Config {
     /// `args.cni`, else that of `CNI_ARGS`.
     ///
     /// Errors: code 7 or 4, naming where the wrong address comes from.
-    pub fn mac(call: &Call<Self>) -> Result<Option<Mac>, Error> {
-        let (config, args) = (call.config(), &call.environment.args);
+    pub(crate) fn mac(&self, environment: Option<&Environment>) -> Result<Option<Mac>, Error> {
+        let args = environment.map(|it| it.args.clone()).unwrap_or_default();
         args.allow(&["MAC"])?;
         let wishes = [
-            ("runtimeConfig.mac", config.runtime_config.mac.as_deref()),
-            ("args.cni.mac", config.args.cni.mac.as_deref()),
+            ("runtimeConfig.mac", self.runtime_config.mac.as_deref()),
+            ("args.cni.mac", self.args.cni.mac.as_deref()),
             ("MAC of CNI_ARGS", args.get("MAC")),
         ];
         let wish = wishes

@@ -14,11 +14,13 @@ mod rules;
 mod vlans;
 mod wanted;
 
-pub use config::{Config, VlanTrunk};
+pub use config::{Config, Settings, VlanTrunk};
 pub use error::Error;
 
 use attach::{HostEnd, Pod};
-use cni::{Call, Code, Failures, Network, Plugin, Success, Undo, ValidAttachments, ipam};
+use cni::{
+    Call, Code, Environment, Failures, Network, Plugin, Success, Undo, ValidAttachments, ipam,
+};
 use kernel::Rtnl;
 
 use crate::connection::{Connection, find_bridge};
@@ -32,13 +34,18 @@ pub struct Bridge;
 impl Plugin for Bridge {
     const NAME: &'static str = "bridge";
     type Config = Config;
+    type Settings = Settings;
 
-    fn validate(&self, network: &Network<Config>) -> Result<(), cni::Error> {
-        Config::validate(network)
+    fn settings(
+        &self,
+        network: &Network<Config>,
+        environment: Option<&Environment>,
+    ) -> Result<Settings, cni::Error> {
+        Config::validate(network)?;
+        Ok(Settings { mac: network.config.mac(environment)? })
     }
 
-    fn add(&self, call: &Call<Config>) -> Result<Success, cni::Error> {
-        let mac = Config::mac(call)?;
+    fn add(&self, call: &Call<Config>, settings: &Settings) -> Result<Success, cni::Error> {
         let pod = Pod::open(call.require_netns()?)?;
         pod.refuse_second(call.ifname().as_str())?;
         let node = Rtnl::open().map_err(Error::from)?;
@@ -47,13 +54,13 @@ impl Plugin for Bridge {
         Undo::around(|undo| {
             undo.on_error("release the addresses", || ipam::del(&call.network));
             let addresses = ipam::start_add(&call.network)?;
-            let connection = Connection::make(call, &node, &pod, mac, undo)?;
+            let connection = Connection::make(call, &node, &pod, settings.mac, undo)?;
             let wanted = Wanted::new(call, addresses.finish()?)?;
             Ok(wanted.make(&node, &pod, &rules, connection, undo)?)
         })
     }
 
-    fn check(&self, call: &Call<Config>) -> Result<(), cni::Error> {
+    fn check(&self, call: &Call<Config>, _settings: &Settings) -> Result<(), cni::Error> {
         let result = call.previous_result()?;
         let pod = Pod::open(call.require_netns()?)?;
         let node = Rtnl::open().map_err(Error::from)?;
@@ -91,7 +98,7 @@ impl Plugin for Bridge {
         failures.into_result()
     }
 
-    fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
+    fn status(&self, network: &Network<Config>, _settings: &Settings) -> Result<(), cni::Error> {
         let look = || -> Result<(), Error> {
             let node = Rtnl::open()?;
             vlans::require(&network.config, &node)?;

@@ -40,7 +40,7 @@ const POLICIES: [&str; 4] = ["", "open", "same-bridge", "isolated"];
 
 /// The configuration, found to make sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// None for what the node uses.
     pub(crate) backend: Option<Backend>,
     pub(crate) admin_chain: String,

@@ -12,15 +12,15 @@ mod nftables;
 mod owner;
 mod pod;
 
-pub use config::Config;
+pub use config::{Config, Settings};
 pub use error::Error;
 pub use firewalld::BusError;
 
-use cni::{Call, Code, Failures, Network, Plugin, Success, ValidAttachments};
+use cni::{Call, Code, Environment, Failures, Network, Plugin, Success, ValidAttachments};
 use kernel::Nfnetlink;
 use kernel::iptables::Iptables;
 
-use crate::config::{Backend, Settings};
+use crate::config::Backend;
 use crate::owner::{Garbage, Owner};
 use crate::pod::Pod;
 
@@ -31,17 +31,21 @@ pub struct Firewall;
 impl Plugin for Firewall {
     const NAME: &'static str = "firewall";
     type Config = Config;
+    type Settings = Settings;
 
-    fn validate(&self, network: &Network<Config>) -> Result<(), cni::Error> {
-        network.config.settings().map(drop)
+    fn settings(
+        &self,
+        network: &Network<Config>,
+        _environment: Option<&Environment>,
+    ) -> Result<Settings, cni::Error> {
+        network.config.settings()
     }
 
-    fn add(&self, call: &Call<Config>) -> Result<Success, cni::Error> {
+    fn add(&self, call: &Call<Config>, settings: &Settings) -> Result<Success, cni::Error> {
         let result = call.previous_result()?;
-        let settings = call.config().settings()?;
-        let pod = Pod::of(call, result, &settings)?;
+        let pod = Pod::of(call, result, settings)?;
         let netlink = Nfnetlink::open().map_err(Error::from)?;
-        match chosen(&netlink, &settings)? {
+        match chosen(&netlink, settings)? {
             Backend::Iptables => {
                 let plan = iptables::Plan::new(owner(call), &settings.admin_chain, &pod);
                 iptables::add(&netlink, &plan)?;
@@ -54,10 +58,9 @@ impl Plugin for Firewall {
         Ok(result.clone())
     }
 
-    fn check(&self, call: &Call<Config>) -> Result<(), cni::Error> {
+    fn check(&self, call: &Call<Config>, settings: &Settings) -> Result<(), cni::Error> {
         let result = call.previous_result()?;
-        let settings = call.config().settings()?;
-        let pod = Pod::of(call, result, &settings)?;
+        let pod = Pod::of(call, result, settings)?;
         let netlink = Nfnetlink::open().map_err(Error::from)?;
         let look = |backend| match backend {
             Backend::Iptables => {
@@ -67,7 +70,7 @@ impl Plugin for Firewall {
             Backend::Nftables => nftables::check(&netlink, &nftables::Plan::new(owner(call), &pod)),
             Backend::Firewalld => firewalld::check(&netlink, &owner(call), &pod, &settings.zone),
         };
-        let backend = chosen(&netlink, &settings)?;
+        let backend = chosen(&netlink, settings)?;
         let found = look(backend);
         // What the node uses may have changed since the ADD; but firewalld rejects what it does not know.
         let mut others = Backend::ALL.into_iter().filter(|other| *other != backend);
@@ -108,10 +111,9 @@ impl Plugin for Firewall {
         failures.into_result()
     }
 
-    fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
-        let settings = network.config.settings()?;
+    fn status(&self, _network: &Network<Config>, settings: &Settings) -> Result<(), cni::Error> {
         let netlink = Nfnetlink::open().map_err(Error::from)?;
-        let status = chosen(&netlink, &settings).and_then(|backend| match backend {
+        let status = chosen(&netlink, settings).and_then(|backend| match backend {
             Backend::Iptables => iptables::status(&netlink),
             Backend::Nftables => nftables::status(&netlink),
             Backend::Firewalld => firewalld::status(&netlink, &settings.zone),

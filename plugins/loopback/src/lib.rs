@@ -2,7 +2,9 @@
 //! some of them with another `CNI_IFNAME` than the one interface that this is about.
 
 use attach::{Error, Pod};
-use cni::{Call, Interface, IpConfig, Mac, Network, Plugin, Success, ValidAttachments};
+use cni::{
+    Call, Environment, Interface, IpConfig, Mac, Network, Plugin, Success, ValidAttachments,
+};
 use kernel::Rtnl;
 use kernel::rtnl::{Link, LinkChange};
 use serde::Deserialize;
@@ -19,13 +21,18 @@ pub struct Config {}
 impl Plugin for Loopback {
     const NAME: &'static str = "loopback";
     type Config = Config;
+    type Settings = ();
 
-    fn validate(&self, _network: &Network<Config>) -> Result<(), cni::Error> {
+    fn settings(
+        &self,
+        _network: &Network<Config>,
+        _environment: Option<&Environment>,
+    ) -> Result<(), cni::Error> {
         Ok(())
     }
 
     /// The kernel gives `lo` its addresses when it comes up; they are reported as found.
-    fn add(&self, call: &Call<Config>) -> Result<Success, cni::Error> {
+    fn add(&self, call: &Call<Config>, (): &()) -> Result<Success, cni::Error> {
         let pod = Pod::open(call.require_netns()?)?;
         let lo = find(&pod.rtnl)?;
         set_up(&pod.rtnl, &lo, true)?;
@@ -51,7 +58,7 @@ impl Plugin for Loopback {
         Ok(call.network.prev_result.clone().unwrap_or(found))
     }
 
-    fn check(&self, call: &Call<Config>) -> Result<(), cni::Error> {
+    fn check(&self, call: &Call<Config>, (): &()) -> Result<(), cni::Error> {
         let pod = Pod::open(call.require_netns()?)?;
         let lo = find(&pod.rtnl)?;
         if lo.up {
@@ -72,7 +79,7 @@ impl Plugin for Loopback {
         Ok(())
     }
 
-    fn status(&self, _network: &Network<Config>) -> Result<(), cni::Error> {
+    fn status(&self, _network: &Network<Config>, (): &()) -> Result<(), cni::Error> {
         Ok(())
     }
 }

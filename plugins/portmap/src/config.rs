@@ -71,7 +71,7 @@ pub struct RuntimeConfig {
 
 /// The configuration, found to make sense.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Settings {
+pub struct Settings {
     /// What the ports are mapped with.
     pub(crate) backend: Backend,
     /// How packets are marked that need the node's address; none if none do.
@@ -106,7 +106,8 @@ pub(crate) enum Mark {
 
 impl Mark {
     /// The one that is used if the configuration says nothing.
-    pub(crate) const DEFAULT: Self = Self::Bit(Bits { value: 1 << DEFAULT_MARK_BIT, mask: 1 << DEFAULT_MARK_BIT });
+    pub(crate) const DEFAULT: Self =
+        Self::Bit(Bits { value: 1 << DEFAULT_MARK_BIT, mask: 1 << DEFAULT_MARK_BIT });
 }
 
 /// `XT_EXTENSION_MAXNAMELEN` less the final zero.

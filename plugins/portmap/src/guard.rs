@@ -119,6 +119,12 @@ pub(crate) fn has_switched_on(iptables: &Iptables<'_>, link: &str) -> Result<boo
     Ok(entries(iptables)?.iter().any(|entry| entry.link == link && entry.switched_on))
 }
 
+/// The links that have the setting because a mapping of this backend needed it.
+pub(crate) fn switched_on_links(iptables: &Iptables<'_>) -> Result<Vec<String>, kernel::Error> {
+    let all = entries(iptables)?.into_iter().filter(|entry| entry.switched_on);
+    Ok(all.map(|entry| entry.link).collect())
+}
+
 /// Whether a container has a rule, so that the rule that leads there is needed too.
 pub(crate) fn has_entry(iptables: &Iptables<'_>, chain: &str) -> Result<bool, kernel::Error> {
     Ok(entries(iptables)?.iter().any(|entry| entry.chain == chain))

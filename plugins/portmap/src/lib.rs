@@ -14,21 +14,23 @@ mod loopback;
 mod mapping;
 mod nftables;
 mod plan;
+mod purge;
 mod remove;
 
-pub use config::{Config, OnConflict};
+pub use config::{Config, OnConflict, Settings};
 pub use error::Error;
 pub use mapping::{Entry, Mapping};
+pub use purge::purge;
 
 use attach::Pod;
 use cni::{
-    Call, Cidr, Code, ContainerId, Failures, Network, NetworkName, Plugin, Success, Undo,
-    ValidAttachments,
+    Call, Cidr, Code, ContainerId, Environment, Failures, Network, NetworkName, Plugin, Success,
+    Undo, ValidAttachments,
 };
 use kernel::iptables::Nat;
 use kernel::Nfnetlink;
 
-use crate::config::{Backend, Settings};
+use crate::config::Backend;
 use crate::plan::Plan;
 use crate::remove::End;
 
@@ -39,14 +41,18 @@ pub struct Portmap;
 impl Plugin for Portmap {
     const NAME: &'static str = "portmap";
     type Config = Config;
+    type Settings = Settings;
 
-    fn validate(&self, network: &Network<Config>) -> Result<(), cni::Error> {
-        network.config.settings().map(drop)
+    fn settings(
+        &self,
+        network: &Network<Config>,
+        _environment: Option<&Environment>,
+    ) -> Result<Settings, cni::Error> {
+        network.config.settings()
     }
 
-    fn add(&self, call: &Call<Config>) -> Result<Success, cni::Error> {
+    fn add(&self, call: &Call<Config>, settings: &Settings) -> Result<Success, cni::Error> {
         let result = call.previous_result()?;
-        let settings = call.config().settings()?;
         let pod = addresses(call, result);
         let is_mapped = !settings.mappings.is_empty() && !pod.is_empty();
         let netlink = Nfnetlink::open().map_err(Error::from)?;
@@ -60,8 +66,8 @@ impl Plugin for Portmap {
         };
         let link = link.as_deref();
         Undo::around(|undo| {
-            let elements = nftables::Plan::new(names.0, names.1, &settings, &pod, link);
-            let mut replaced = match add_rules(&netlink, names, &settings, &pod, &elements) {
+            let elements = nftables::Plan::new(names.0, names.1, settings, &pod, link);
+            let mut replaced = match add_rules(&netlink, names, settings, &pod, &elements) {
                 Err(error) if !error.may_have_changed_rules() => return Err(error.into()),
                 added => {
                     undo.on_error("remove the rules", || {
@@ -82,9 +88,8 @@ impl Plugin for Portmap {
         })
     }
 
-    fn check(&self, call: &Call<Config>) -> Result<(), cni::Error> {
+    fn check(&self, call: &Call<Config>, settings: &Settings) -> Result<(), cni::Error> {
         let result = call.previous_result()?;
-        let settings = call.config().settings()?;
         let pod = addresses(call, result);
         if settings.mappings.is_empty() || pod.is_empty() {
             return Ok(());
@@ -93,10 +98,10 @@ impl Plugin for Portmap {
         let names = (&call.network.name, call.container_id());
         match settings.backend {
             Backend::Iptables => {
-                apply::check(&netlink, &Plan::new(names.0, names.1, &settings, &pod))?;
+                apply::check(&netlink, &Plan::new(names.0, names.1, settings, &pod))?;
             }
             Backend::Nftables => {
-                nftables::check(&netlink, &nftables::Plan::new(names.0, names.1, &settings, &pod, None))?;
+                nftables::check(&netlink, &nftables::Plan::new(names.0, names.1, settings, &pod, None))?;
             }
         }
         Ok(())
@@ -135,8 +140,7 @@ impl Plugin for Portmap {
         failures.into_result()
     }
 
-    fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
-        let settings = network.config.settings()?;
+    fn status(&self, _network: &Network<Config>, settings: &Settings) -> Result<(), cni::Error> {
         let status = match settings.backend {
             Backend::Iptables => apply::status(),
             Backend::Nftables => nftables::status(),

@@ -40,6 +40,8 @@ struct Entries {
 
 /// Reference plugins before 0.8 had a second chain for each container.
 const OLD_SNAT_CHAIN: &str = "CNI-HOSTPORT-SNAT";
+/// Shared chains that only older reference plugins make.
+pub(crate) const OLD_CHAINS: [&str; 1] = [OLD_SNAT_CHAIN];
 
 const FAMILIES: [Nat; 2] = [Nat::V4, Nat::V6];
 
@@ -254,18 +256,75 @@ fn find_garbage(
 ) -> Result<Vec<Doomed>, kernel::Error> {
     let mut garbage: Vec<Doomed> = Vec::new();
     for nat in FAMILIES {
-        for (_, entry) in iptables.rules(nat, DNAT_CHAIN)? {
-            let (Some(chain), Some(text)) = (entry.next_chain(), entry.comment_text()) else {
-                continue;
-            };
+        let entries: Vec<Rule> = iptables.rules(nat, DNAT_CHAIN)?.map(|(_, entry)| entry).collect();
+        let mut taken = None;
+        for entry in &entries {
+            let Some(chain) = entry.next_chain() else { continue };
             let is_known = garbage.iter().any(|known| known.nat == nat && known.chain == chain);
-            if !is_known && is_garbage(text, chain, network, valid) {
+            if is_known {
+                continue;
+            }
+            let text = entry.comment_text().unwrap_or_default();
+            let is_garbage = if text.is_empty() {
+                if taken.is_none() {
+                    taken = Some(valid_addresses(iptables, nat, &entries, network, valid)?);
+                }
+                is_unowned_garbage(iptables, nat, chain, (network, valid), taken.as_deref())?
+            } else {
+                is_garbage(text, chain, network, valid)
+            };
+            if is_garbage {
                 let (chain, comment) = (chain.to_owned(), text.to_owned());
                 garbage.push(Doomed { nat, entry_chain: DNAT_CHAIN, chain, comment });
             }
         }
     }
     Ok(garbage)
+}
+
+/// The addresses of the network's valid attachments, as far as mappings lead to them.
+fn valid_addresses(
+    iptables: &Iptables<'_>,
+    nat: Nat,
+    entries: &[Rule],
+    network: &str,
+    valid: &ValidAttachments,
+) -> Result<Vec<IpAddr>, kernel::Error> {
+    let mut addresses = Vec::new();
+    for (id, _) in valid.iter() {
+        let chain = own_chain(network, id);
+        if entries.iter().any(|entry| entry.next_chain() == Some(&chain)) {
+            addresses.extend(destinations(iptables, nat, &chain)?);
+        }
+    }
+    Ok(addresses)
+}
+
+/// Whether a chain that has lost its owner's name is garbage for certain: it is that of no valid attachment,
+/// but one of these has its address by now.
+fn is_unowned_garbage(
+    iptables: &Iptables<'_>,
+    nat: Nat,
+    chain: &str,
+    (network, valid): (&str, &ValidAttachments),
+    taken: Option<&[IpAddr]>,
+) -> Result<bool, kernel::Error> {
+    if !chain.starts_with(CHAIN_PREFIX) || valid.iter().any(|(id, _)| own_chain(network, id) == chain) {
+        return Ok(false);
+    }
+    let taken = taken.unwrap_or_default();
+    let addresses = destinations(iptables, nat, chain)?;
+    Ok(!addresses.is_empty() && addresses.iter().all(|address| taken.contains(address)))
+}
+
+/// Where a container's chain leads to.
+fn destinations(
+    iptables: &Iptables<'_>,
+    nat: Nat,
+    chain: &str,
+) -> Result<Vec<IpAddr>, kernel::Error> {
+    let ends = iptables.rules(nat, chain)?.filter_map(|(_, rule)| end(nat, &rule));
+    Ok(ends.map(|end| end.address).collect())
 }
 
 fn is_garbage(comment: &str, chain: &str, network: &str, valid: &ValidAttachments) -> bool {
@@ -278,7 +337,7 @@ fn is_garbage(comment: &str, chain: &str, network: &str, valid: &ValidAttachment
         && !valid.iter().any(|(id, _)| own_chain(network, id) == chain)
 }
 
-fn end(nat: Nat, rule: &Rule) -> Option<End> {
+pub(crate) fn end(nat: Nat, rule: &Rule) -> Option<End> {
     match rule.target {
         Some(Target::Dnat { address, port }) => {
             Some(End { nat, protocol: rule.protocol?.value, address, port })

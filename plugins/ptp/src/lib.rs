@@ -15,7 +15,9 @@ pub use error::Error;
 
 use attach::masquerade::{self, Kept, Owner};
 use attach::{HostEnd, Pod, VethOptions, VethPair};
-use cni::{Call, Code, Failures, Network, Plugin, Success, Undo, ValidAttachments, ipam};
+use cni::{
+    Call, Code, Environment, Failures, Network, Plugin, Success, Undo, ValidAttachments, ipam,
+};
 use kernel::{Nfnetlink, Rtnl};
 
 use crate::wanted::Wanted;
@@ -27,12 +29,17 @@ pub struct Ptp;
 impl Plugin for Ptp {
     const NAME: &'static str = "ptp";
     type Config = Config;
+    type Settings = ();
 
-    fn validate(&self, network: &Network<Config>) -> Result<(), cni::Error> {
+    fn settings(
+        &self,
+        network: &Network<Config>,
+        _environment: Option<&Environment>,
+    ) -> Result<(), cni::Error> {
         Config::validate(network)
     }
 
-    fn add(&self, call: &Call<Config>) -> Result<Success, cni::Error> {
+    fn add(&self, call: &Call<Config>, (): &()) -> Result<Success, cni::Error> {
         let pod = Pod::open(call.require_netns()?)?;
         pod.refuse_second(call.ifname().as_str())?;
         let node = Rtnl::open().map_err(Error::from)?;
@@ -48,7 +55,7 @@ impl Plugin for Ptp {
         })
     }
 
-    fn check(&self, call: &Call<Config>) -> Result<(), cni::Error> {
+    fn check(&self, call: &Call<Config>, (): &()) -> Result<(), cni::Error> {
         let result = call.previous_result()?;
         let pod = Pod::open(call.require_netns()?)?;
         let node = Rtnl::open().map_err(Error::from)?;
@@ -94,7 +101,7 @@ impl Plugin for Ptp {
         failures.into_result()
     }
 
-    fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
+    fn status(&self, network: &Network<Config>, (): &()) -> Result<(), cni::Error> {
         let look = || -> Result<(), Error> {
             Rtnl::open()?;
             let backend = network.config.ip_masq_backend;

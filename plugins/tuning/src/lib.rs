@@ -19,7 +19,7 @@ pub use error::Error;
 use std::path::PathBuf;
 
 use attach::Pod;
-use cni::{Args, Call, Code, Failures, Network, Plugin, Success, Undo, ValidAttachments};
+use cni::{Call, Code, Environment, Failures, Network, Plugin, Success, Undo, ValidAttachments};
 
 use crate::backup::{Backup, Owner};
 use crate::wanted::Wanted;
@@ -40,17 +40,21 @@ impl Default for Tuning {
 impl Plugin for Tuning {
     const NAME: &'static str = "tuning";
     type Config = Config;
+    type Settings = Wanted;
 
-    /// Without `CNI_ARGS` and the interface's name, which not every command has; with them, ADD and
-    /// CHECK look again.
-    fn validate(&self, network: &Network<Config>) -> Result<(), cni::Error> {
+    fn settings(
+        &self,
+        network: &Network<Config>,
+        environment: Option<&Environment>,
+    ) -> Result<Wanted, cni::Error> {
         config::refuse_names_given_twice(&network.stdin)?;
-        network.config.wanted(&Args::default(), sysctl::PLACEHOLDER).map(drop)
+        let args = environment.map(|it| it.args.clone()).unwrap_or_default();
+        let ifname = environment.map_or(sysctl::PLACEHOLDER, |it| it.ifname.as_str());
+        network.config.wanted(&args, ifname)
     }
 
-    fn add(&self, call: &Call<Config>) -> Result<Success, cni::Error> {
+    fn add(&self, call: &Call<Config>, wanted: &Wanted) -> Result<Success, cni::Error> {
         let result = call.previous_result()?.clone();
-        let wanted = wanted(call)?;
         allowlist::check(&self.allowlist, wanted.sysctls())?;
         if wanted.is_empty() {
             return Ok(result);
@@ -75,9 +79,8 @@ impl Plugin for Tuning {
         })
     }
 
-    fn check(&self, call: &Call<Config>) -> Result<(), cni::Error> {
+    fn check(&self, call: &Call<Config>, wanted: &Wanted) -> Result<(), cni::Error> {
         call.previous_result()?;
-        let wanted = wanted(call)?;
         if wanted.is_empty() {
             return Ok(());
         }
@@ -109,8 +112,7 @@ impl Plugin for Tuning {
         failures.into_result()
     }
 
-    fn status(&self, network: &Network<Config>) -> Result<(), cni::Error> {
-        let wanted = network.config.wanted(&Args::default(), sysctl::PLACEHOLDER)?;
+    fn status(&self, network: &Network<Config>, wanted: &Wanted) -> Result<(), cni::Error> {
         allowlist::check(&self.allowlist, wanted.sysctls())?;
         if wanted.is_empty() {
             return Ok(());
@@ -118,8 +120,4 @@ impl Plugin for Tuning {
         backup::is_writable(network.config.data_dir())
             .map_err(|error| cni::Error { code: Code::NotAvailable, ..error.into() })
     }
-}
-
-fn wanted(call: &Call<Config>) -> Result<Wanted, cni::Error> {
-    call.config().wanted(&call.environment.args, call.ifname().as_str())
 }

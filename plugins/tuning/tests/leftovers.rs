@@ -12,6 +12,7 @@ use common::Pod;
 use serde_json::{Value, json};
 use testbed::in_new_netns;
 use tuning::Tuning;
+use tuning::wanted::Wanted;
 
 #[test]
 fn del_without_a_namespace_removes_the_backup() {
@@ -162,6 +163,9 @@ fn status_looks_at_the_directory() {
     call.with("mtu", 5).refused("STATUS", 7, "mtu");
 }
 
+/// A command that gets the settings.
+type What = fn(&Tuning, &Call<tuning::Config>, &Wanted) -> Result<(), cni::Error>;
+
 /// Through the library, which can be told another file than the machine's.
 #[test]
 fn the_allowlist() {
@@ -169,7 +173,7 @@ fn the_allowlist() {
     fs::create_dir(&pod.dir).unwrap();
     let tuning = Tuning { allowlist: pod.dir.join("allowlist.conf") };
     let sysctl = json!({"net.core.somaxconn": "500"});
-    let run = |keys: Value, what: fn(&Tuning, &Call<tuning::Config>) -> Result<(), cni::Error>| {
+    let run = |keys: Value, what: What| {
         let mut configuration = pod.call().network;
         configuration.as_object_mut().unwrap().extend(keys.as_object().unwrap().clone());
         let stdin = configuration.to_string().into_bytes();
@@ -182,10 +186,15 @@ fn the_allowlist() {
         };
         let (tuning, call) = (tuning.clone(), Call { network, environment });
         // The descriptors of a namespace are this process's, and so are its threads' namespaces.
-        in_new_netns(|| what(&tuning, &call))
+        in_new_netns(|| {
+            let wanted = tuning.settings(&call.network, Some(&call.environment))?;
+            what(&tuning, &call, &wanted)
+        })
     };
-    let add = |tuning: &Tuning, call: &Call<_>| tuning.add(call).map(drop);
-    let status = |tuning: &Tuning, call: &Call<_>| tuning.status(&call.network);
+    let add = |tuning: &Tuning, call: &Call<_>, wanted: &Wanted| tuning.add(call, wanted).map(drop);
+    let check = |tuning: &Tuning, call: &Call<_>, wanted: &Wanted| tuning.check(call, wanted);
+    let status =
+        |tuning: &Tuning, call: &Call<_>, wanted: &Wanted| tuning.status(&call.network, wanted);
     let write = |text: &str| fs::write(&tuning.allowlist, text).unwrap();
 
     write("^net\\.ipv4\\.\n");
@@ -198,7 +207,7 @@ fn the_allowlist() {
     assert_eq!(pod.sh("cat /proc/sys/net/core/somaxconn"), "4096");
     // What was allowed when it was set is no matter for CHECK.
     pod.sh("echo 500 > /proc/sys/net/core/somaxconn");
-    run(json!({"sysctl": sysctl}), Plugin::check).unwrap();
+    run(json!({"sysctl": sysctl}), check).unwrap();
     pod.sh("echo 4096 > /proc/sys/net/core/somaxconn");
 
     write("net.ipv4.(\n");

@@ -107,6 +107,12 @@ pub(super) fn remove(
     Ok(())
 }
 
+/// The links that have the setting because a mapping of this backend needed it.
+pub(super) fn switched_on_links(held: &Held) -> impl Iterator<Item = String> + '_ {
+    let links = held.elements(GUARDED_LINKS).iter().filter(|link| is_switched_on(link));
+    links.filter_map(|link| link_name(&link.key).map(str::to_owned))
+}
+
 fn is_on(pod: &Element, link: &str) -> bool {
     pod.key.starts_with(&interface_name(link))
 }

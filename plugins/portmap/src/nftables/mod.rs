@@ -11,6 +11,7 @@ mod conditions;
 mod guard;
 mod held;
 mod plan;
+mod purge;
 mod reference;
 mod remove;
 mod table;
@@ -20,6 +21,7 @@ pub(crate) use check::{check, status};
 pub(crate) use conditions::{Conditions, read as read_conditions};
 pub(crate) use guard::{has_switched_on, needs_loopback};
 pub(crate) use plan::Plan;
+pub(crate) use purge::purge;
 pub(crate) use reference::take as take_from_reference;
 pub(crate) use remove::{collect_garbage, remove, remove_elements};
 
