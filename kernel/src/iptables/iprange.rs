@@ -39,7 +39,10 @@ impl std::fmt::Display for AddressRange {
 }
 
 /// `struct xt_iprange_mtinfo`: lowest and highest source, lowest and highest destination, flags.
-pub(super) fn encode(source: Option<Is<AddressRange>>, destination: Option<Is<AddressRange>>) -> Expr {
+pub(super) fn encode(
+    source: Option<Is<AddressRange>>,
+    destination: Option<Is<AddressRange>>,
+) -> Expr {
     let (mut info, mut flags) = (Info::new(72), 0);
     for (range, (at, bit, inverted)) in [(source, SOURCE), (destination, DESTINATION)] {
         let Some(Is { value, negated }) = range else { continue };
@@ -66,7 +69,10 @@ pub(super) fn read(family: Family, info: View<'_>) -> Option<Match> {
 }
 
 /// As `iptables -S` shows it.
-pub(super) fn show(source: Option<Is<AddressRange>>, destination: Option<Is<AddressRange>>) -> String {
+pub(super) fn show(
+    source: Option<Is<AddressRange>>,
+    destination: Option<Is<AddressRange>>,
+) -> String {
     let side = |name, side: Option<Is<AddressRange>>| {
         let shown = |is: Is<AddressRange>| {
             format!(" {}{name} {}", if is.negated { "! " } else { "" }, is.value)

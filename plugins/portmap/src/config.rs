@@ -106,7 +106,7 @@ pub(crate) enum Mark {
 
 impl Mark {
     /// The one that is used if the configuration says nothing.
-    pub(crate) const DEFAULT: Self =
+    const DEFAULT: Self =
         Self::Bit(Bits { value: 1 << DEFAULT_MARK_BIT, mask: 1 << DEFAULT_MARK_BIT });
 }
 
@@ -198,6 +198,11 @@ fn wrong_mark_chain(name: &str) -> Option<String> {
 }
 
 impl Settings {
+    /// The same with a bit of our own for the mark.
+    pub(crate) fn with_own_mark(&self) -> Self {
+        Self { mark: Some(Mark::DEFAULT), ..self.clone() }
+    }
+
     /// Whether some packets get the node's address.
     pub(crate) fn masquerades(&self) -> bool {
         self.mark.is_some()
@@ -214,7 +219,11 @@ impl Settings {
     }
 
     /// Adds the conditions of a family to a rule: gives one for each address of their lists.
-    pub(crate) fn with_conditions(&self, nat: Nat, rule: &Rule) -> Result<Vec<Rule>, ArgumentError> {
+    pub(crate) fn with_conditions(
+        &self,
+        nat: Nat,
+        rule: &Rule,
+    ) -> Result<Vec<Rule>, ArgumentError> {
         let [v4, v6] = &self.conditions;
         parse_rules(rule, nat.family(), if nat == Nat::V6 { v6 } else { v4 })
     }

@@ -57,8 +57,9 @@ pub(crate) fn add(
     let all = entries(iptables)?;
     let own: Vec<_> = all.iter().filter(|entry| entry.chain == chain).collect();
     let switched_on = all.iter().any(|entry| entry.link == link && entry.switched_on);
-    let switched_on =
-        switched_on || !loopback::is_on(link)? || nftables::has_switched_on(&Nfnetlink::open()?, link)?;
+    let switched_on = switched_on
+        || !loopback::is_on(link)?
+        || nftables::has_switched_on(&Nfnetlink::open()?, link)?;
     if let [one] = own[..]
         && (one.link.as_str(), one.switched_on) == (link, switched_on)
     {

@@ -27,8 +27,8 @@ use cni::{
     Call, Cidr, Code, ContainerId, Environment, Failures, Network, NetworkName, Plugin, Success,
     Undo, ValidAttachments,
 };
-use kernel::iptables::Nat;
 use kernel::Nfnetlink;
+use kernel::iptables::Nat;
 
 use crate::config::Backend;
 use crate::plan::Plan;
@@ -60,10 +60,8 @@ impl Plugin for Portmap {
             return Ok(result.clone());
         }
         let names = (&call.network.name, call.container_id());
-        let link = match settings.needs_loopback() {
-            true if is_mapped => loopback::link_towards(&pod)?,
-            _ => None,
-        };
+        let needs_loopback = is_mapped && settings.needs_loopback();
+        let link = if needs_loopback { loopback::link_towards(&pod)? } else { None };
         let link = link.as_deref();
         Undo::around(|undo| {
             let elements = nftables::Plan::new(names.0, names.1, settings, &pod, link);
@@ -101,7 +99,10 @@ impl Plugin for Portmap {
                 apply::check(&netlink, &Plan::new(names.0, names.1, settings, &pod))?;
             }
             Backend::Nftables => {
-                nftables::check(&netlink, &nftables::Plan::new(names.0, names.1, settings, &pod, None))?;
+                nftables::check(
+                    &netlink,
+                    &nftables::Plan::new(names.0, names.1, settings, &pod, None),
+                )?;
             }
         }
         Ok(())

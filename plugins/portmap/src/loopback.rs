@@ -6,8 +6,6 @@
 //! which links have the setting because of a mapping; it is switched off with the last mapping that needs it.
 //! IPv6 has no such setting: nothing leads from `::1` to a pod.
 
-use std::net::IpAddr;
-
 use cni::Cidr;
 use kernel::{Rtnl, sysctl};
 
@@ -20,7 +18,7 @@ pub(crate) const SWITCHED_ON: &str = "route_localnet was switched on";
 pub(crate) fn link_towards(pod: &[Cidr]) -> Result<Option<String>, Error> {
     let Some(pod) = pod.iter().find(|cidr| cidr.is_ipv4()) else { return Ok(None) };
     let rtnl = Rtnl::open()?;
-    let Some(index) = rtnl.link_towards(IpAddr::from(pod.ip()))? else { return Ok(None) };
+    let Some(index) = rtnl.link_towards(pod.ip())? else { return Ok(None) };
     Ok(rtnl.link_by_index(index)?.map(|link| link.name))
 }
 

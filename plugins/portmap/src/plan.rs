@@ -122,7 +122,7 @@ impl FamilyPlan {
         match &settings.mark {
             Some(Mark::Bit(bits)) => shared.extend(masquerade_by_mark(*bits)),
             Some(Mark::External(chain)) => {
-                let own = Settings { mark: Some(Mark::DEFAULT), ..settings.clone() };
+                let own = settings.with_own_mark();
                 let otherwise = Box::new(Self::new((network, container_id), &own, pod));
                 external = Some(External { chain: chain.clone(), otherwise });
             }

@@ -241,7 +241,8 @@ fn remove_chain(
         }
     }
     let led_to = iptables.rules(*nat, chain)?.filter_map(|(_, rule)| end(*nat, &rule));
-    ends.extend(led_to.filter(|end| !shared.contains(end)));
+    // Without an owner's name, somebody else has the address by now.
+    ends.extend(led_to.filter(|end| !comment.is_empty() && !shared.contains(end)));
     changes.flush_chain(*nat, chain);
     if delete_chain {
         changes.delete_chain(*nat, chain);
@@ -309,7 +310,9 @@ fn is_unowned_garbage(
     (network, valid): (&str, &ValidAttachments),
     taken: Option<&[IpAddr]>,
 ) -> Result<bool, kernel::Error> {
-    if !chain.starts_with(CHAIN_PREFIX) || valid.iter().any(|(id, _)| own_chain(network, id) == chain) {
+    if !chain.starts_with(CHAIN_PREFIX)
+        || valid.iter().any(|(id, _)| own_chain(network, id) == chain)
+    {
         return Ok(false);
     }
     let taken = taken.unwrap_or_default();

@@ -7,8 +7,8 @@ use kernel::{Batch, Nfnetlink};
 use super::held::FAMILIES;
 use super::plan::{ConditionalRule, FamilyPlan, Plan, show};
 use super::table::{
-    CONDITIONAL_PORTS, ENTRY_CHAIN, GUARD_CHAIN, GUARDED_LINKS, LOOPBACK_PODS, NamedSet, Shared, TABLE,
-    chain, rules, set, sets,
+    CONDITIONAL_PORTS, ENTRY_CHAIN, GUARD_CHAIN, GUARDED_LINKS, LOOPBACK_PODS, NamedSet, Shared,
+    TABLE, chain, rules, set, sets,
 };
 use crate::error::Error;
 

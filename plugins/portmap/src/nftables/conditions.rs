@@ -122,7 +122,9 @@ fn one<'a>(
             match next(&mut seen)? {
                 "," => {}
                 "}" => break,
-                other => return Err(format!("{:?}: a comma expected before {other:?}", seen.join(" "))),
+                other => {
+                    return Err(format!("{:?}: a comma expected before {other:?}", seen.join(" ")));
+                }
             }
         }
     }
@@ -178,8 +180,7 @@ fn network(
     value: &str,
     compare: impl Fn(Vec<u8>) -> Expr,
 ) -> Result<Vec<Expr>, &'static str> {
-    let network: IpNetwork =
-        value.parse().map_err(|_| "an address or network")?;
+    let network: IpNetwork = value.parse().map_err(|_| "an address or network")?;
     if Nat::of(network.ip()) != nat {
         return Err("an address or network of this family");
     }

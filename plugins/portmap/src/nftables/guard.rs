@@ -81,9 +81,12 @@ pub(super) fn remove(
         .collect();
     for guarded in held.elements(GUARDED_LINKS) {
         let is_on = |pod: &Element| pod.key.starts_with(&guarded.key);
-        let stays =
-            |pod: &Element| is_on(pod) && !pod.expires && !gone.iter().any(|gone| gone.key == pod.key);
-        let Some(link) = link_name(&guarded.key).filter(|link| Some(*link) != kept) else { continue };
+        let stays = |pod: &Element| {
+            is_on(pod) && !pod.expires && !gone.iter().any(|gone| gone.key == pod.key)
+        };
+        let Some(link) = link_name(&guarded.key).filter(|link| Some(*link) != kept) else {
+            continue;
+        };
         if guarded.expires
             || !gone.iter().any(|pod| is_on(pod))
             || held.elements(LOOPBACK_PODS).iter().any(stays)

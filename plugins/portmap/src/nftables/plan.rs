@@ -10,8 +10,8 @@ use kernel::nft::{Data, Element, Expr, Verdict, octets};
 use super::conditions::Condition;
 use super::guard::pod_element;
 use super::table::{
-    CONDITIONAL_PORTS, HOST_IP_PORTS, HOST_PORTS, INTERFACE_NAME, LOOPBACK_PODS, TABLE, destination,
-    destination_port, mark, masquerade_set, protocol, show_address, words,
+    CONDITIONAL_PORTS, HOST_IP_PORTS, HOST_PORTS, INTERFACE_NAME, LOOPBACK_PODS, TABLE,
+    destination, destination_port, mark, masquerade_set, protocol, show_address, words,
 };
 use crate::config::Settings;
 use crate::mapping::{Mapping, protocol_name};

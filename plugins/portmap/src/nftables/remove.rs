@@ -67,10 +67,20 @@ pub(crate) fn collect_garbage(
         return Ok(());
     }
     let of_network = owner_prefix(network.as_str());
-    let valid: Vec<String> = valid.iter().map(|(id, _)| owner(network.as_str(), id)).collect();
-    let is_garbage =
-        |other: &str| other.starts_with(&of_network) && !valid.iter().any(|owner| owner == other);
-    remove_all(netlink, is_garbage, ends)
+    let owners: Vec<String> = valid.iter().map(|(id, _)| owner(network.as_str(), id)).collect();
+    let is_valid = |other: &str| owners.iter().any(|owner| owner == other);
+    let is_garbage = |other: &str| other.starts_with(&of_network) && !is_valid(other);
+    remove_all(netlink, is_garbage, ends)?;
+    if reference::is_unused(netlink)? {
+        return Ok(());
+    }
+    let mut addresses = Vec::new();
+    for nat in FAMILIES {
+        let held = Held::read(netlink, nat)?;
+        let of_valid = held.holdings().filter(|holding| is_valid(holding.owner));
+        addresses.extend(of_valid.filter_map(|holding| Some(holding.end()?.address)));
+    }
+    reference::collect_garbage(netlink, valid, &addresses)
 }
 
 /// Lets elements expire, and waits until no packet finds them any more; deletes them if the kernel cannot do

@@ -125,7 +125,11 @@ fn conditions() {
         (&["ip saddr 192.0.2.1-192.0.2.50"], &["ip saddr 192.0.2.1-192.0.2.50"]),
         (
             &["iifname", "{\"eth0\",\"eth*\" ,eth0}", "meta mark {1}"],
-            &["iifname \"eth0\" meta mark 1", "iifname \"eth*\" meta mark 1", "iifname eth0 meta mark 1"],
+            &[
+                "iifname \"eth0\" meta mark 1",
+                "iifname \"eth*\" meta mark 1",
+                "iifname eth0 meta mark 1",
+            ],
         ),
     ] {
         let ways = accepted(Nat::V4, texts).unwrap();
@@ -143,7 +147,10 @@ fn conditions() {
         (&["ip saddr { 192.0.2.1"], "\"ip saddr { 192.0.2.1\" lacks its end"),
         (&["ip saddr { 192.0.2.1 192.0.2.2 }"], "a comma expected before \"192.0.2.2\""),
         (&["ip saddr 192.0.2.1,192.0.2.2"], "\",\" is not supported; supported are"),
-        (&["ip saddr 192.0.2.2-192.0.2.1"], "a range of addresses of this family, FIRST-LAST, expected"),
+        (
+            &["ip saddr 192.0.2.2-192.0.2.1"],
+            "a range of addresses of this family, FIRST-LAST, expected",
+        ),
         (&["iifname { eth0, $uplinks }"], "the name of an interface expected"),
         (&[&many], "more than 256 combinations"),
         (&["ip", "saddr"], "\"ip saddr\" lacks its end"),
