@@ -73,10 +73,7 @@ fn networks() -> [Value; 2] {
 
 fn purge(variant: &str) {
     let world = World::new(&["outside", "pod-one", "pod-two"]);
-    world.connect(
-        (NODE, "uplink", &["192.0.2.1/24"]),
-        ("outside", "eth0", &["192.0.2.2/24"]),
-    );
+    world.connect((NODE, "uplink", &["192.0.2.1/24"]), ("outside", "eth0", &["192.0.2.2/24"]));
     world.sh(NODE, OTHERS);
     if variant == "iptables-legacy" {
         // Which variant plugins use follows from the hint that the kubelet leaves.
@@ -122,9 +119,15 @@ fn state(world: &World) -> Vec<String> {
     let listed = world.sh(NODE, NODE_STATE);
     let is_shown = |line: &&str| {
         let is_frame = line.starts_with([':', '*', '#', '}']) || line.trim() == "}";
-        let is_base = ["chain INPUT", "chain FORWARD", "chain OUTPUT", "chain PREROUTING", "chain POSTROUTING"]
-            .iter()
-            .any(|base| line.contains(base));
+        let is_base = [
+            "chain INPUT",
+            "chain FORWARD",
+            "chain OUTPUT",
+            "chain PREROUTING",
+            "chain POSTROUTING",
+        ]
+        .iter()
+        .any(|base| line.contains(base));
         let is_policy = line.contains("policy accept;");
         let is_table = ["ip nat", "ip6 nat", "ip filter", "ip6 filter", "ip mangle", "ip6 mangle"]
             .iter()
@@ -145,6 +148,6 @@ fn state(world: &World) -> Vec<String> {
 
 fn conflist(world: &World, args: &[&str], capability_args: &str) -> Output {
     let call = Cmd::new(conflist_program()).args(args).env("CAP_ARGS", capability_args);
-    let bin = Plugins::ours().dir().display().to_string();
+    let bin = Plugins::ours().dir.display().to_string();
     world.run(NODE, &call.env("NETCONFPATH", NET_DIR).env("CNI_PATH", bin))
 }
