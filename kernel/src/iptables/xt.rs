@@ -236,7 +236,8 @@ pub(crate) fn states_of(xt: &Xt) -> Option<Is<u16>> {
     let mut plain = xt.clone();
     let flags = View(&xt.info).u16(146)? & !XT_CONNTRACK_STATE_ALIAS;
     plain.info.get_mut(146..148)?.copy_from_slice(&flags.to_ne_bytes());
-    match read_match(&plain)?.as_slice() {
+    // These matches are the same in both families.
+    match read_match(Family::Ipv4, &plain)?.as_slice() {
         [Match::ConntrackState(states)] => Some(*states),
         _ => None,
     }
