@@ -63,8 +63,8 @@ pub(crate) enum Command {
     /// Detach a namespace from a network
     ///
     /// An empty NETNS says that the namespace has vanished; --container-id must be given then.
-    /// Without --args and --capability-args, those of the ADD are used. If the network's file has gone,
-    /// so is the configuration.
+    /// The plugins are those of the configuration that was kept at the ADD, even if the network's file was
+    /// changed or removed since. Without --args and --capability-args, those of the ADD are used.
     Del(Target),
     /// See whether an attachment is still as its ADD made it
     Check(Target),

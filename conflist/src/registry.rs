@@ -16,8 +16,20 @@ pub(crate) struct Entry {
 /// All of them, in the order of a purge: what leads packets to pods comes before pods' interfaces, and these
 /// before their addresses.
 pub(crate) const PLUGINS: [Entry; 9] = [
-    entry(portmap::Portmap::NAME, |it| cni::validate(&portmap::Portmap, it), nothing),
-    entry(firewall::Firewall::NAME, |it| cni::validate(&firewall::Firewall, it), nothing),
+    entry(
+        portmap::Portmap::NAME,
+        |it| cni::validate(&portmap::Portmap, it),
+        |purge| {
+            purge.all("purge portmap", portmap::purge);
+        },
+    ),
+    entry(
+        firewall::Firewall::NAME,
+        |it| cni::validate(&firewall::Firewall, it),
+        |purge| {
+            purge.all("purge firewall", firewall::purge);
+        },
+    ),
     entry(
         bandwidth::Bandwidth::NAME,
         |it| cni::validate(&bandwidth::Bandwidth, it),

@@ -14,25 +14,12 @@ use serde_json::{Value, json};
 
 /// Where the two differ: the file, the end of the place, who refuses it, and why.
 const DIFFERENCES: &[(&str, &str, Who, &str)] = &[
-    ("bandwidth", "Burst", Who::Plugin, ALONE),
-    ("bandwidth", "Rate", Who::Plugin, ALONE),
     ("bridge", "/dns/nameservers/0", Who::Schema, RESOLVER),
-    ("host-local", "/ipam/ranges", Who::Schema, "a file has no runtimeConfig.ipRanges instead"),
-    ("host-local", "/gateway", Who::Plugin, ADDRESSES),
-    ("host-local", "/rangeEnd", Who::Plugin, ADDRESSES),
-    ("host-local", "/rangeStart", Who::Plugin, ADDRESSES),
-    ("host-local", "/subnet", Who::Plugin, ADDRESSES),
-    ("portmap", "/backend", Who::Plugin, "the conditions are those of the other backend"),
-    ("portmap", "/conditionsV4/0", Who::Plugin, "arguments of iptables have their own parser"),
     ("ptp", "/dns/nameservers/0", Who::Schema, RESOLVER),
     ("static", "/dns/nameservers/0", Who::Schema, RESOLVER),
-    ("static", "/gateway", Who::Plugin, ADDRESSES),
     ("static", "/ipam", Who::Plugin, "without ipam.type, static is not asked"),
 ];
-const ALONE: &str =
-    "a rate does not go without a burst; validate sees that in a file's own keys only";
 const RESOLVER: &str = "resolv.conf(5) takes addresses only; no plugin looks at them";
-const ADDRESSES: &str = "an address is of another family or network than others";
 
 /// Who refuses a value that the other takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

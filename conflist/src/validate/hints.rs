@@ -4,10 +4,12 @@ use super::check::Checker;
 use super::document::Node;
 use super::finding::Problem;
 
-const HAIRPIN: &str = "without hairpinMode or promiscMode, a pod does not reach its own hostPorts where the \
-     kernel filters bridged packets (br_netfilter), as Kubernetes wants it; see portmap's README, \"Hairpin\"";
-const FORWARD: &str = "where the policy of FORWARD is DROP, as Docker sets it, hostPorts are not reached from \
-     other machines; add the plugin firewall, and see its README, \"Published ports\"";
+const HAIRPIN: &str = "without hairpinMode or promiscMode, a pod cannot reach its own hostPorts where bridged \
+     packets pass iptables (br_netfilter), as on most nodes of Kubernetes; see the README of portmap";
+const FORWARD: &str = "if FORWARD has the policy DROP, as Docker sets it, hostPorts cannot be reached from other \
+     machines; add the plugin firewall with \"allowPublishedPorts\": true";
+const PUBLISHED: &str = "without \"allowPublishedPorts\": true, hostPorts cannot be reached from other machines if \
+     FORWARD has the policy DROP, as Docker sets it";
 
 /// Hints at what the plugins of a list lack together.
 pub(crate) fn list(checker: &mut Checker<'_>, plugins: &[Node]) {
@@ -21,7 +23,11 @@ pub(crate) fn list(checker: &mut Checker<'_>, plugins: &[Node]) {
     {
         checker.hint(bridge.line, &path, Problem::Expectation(HAIRPIN));
     }
-    if find("firewall").is_none() {
-        checker.hint(portmap.line, &path, Problem::Expectation(FORWARD));
+    match find("firewall") {
+        None => checker.hint(portmap.line, &path, Problem::Expectation(FORWARD)),
+        Some((path, firewall)) if !firewall.is_true("allowPublishedPorts") => {
+            checker.hint(firewall.line, &path, Problem::Expectation(PUBLISHED));
+        }
+        Some(_) => {}
     }
 }

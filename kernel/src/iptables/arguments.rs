@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::show::{ADDRESS_TYPES, CONNTRACK_STATES};
-use super::{Bits, COMMENT_MAX, Is, Match, Rule};
+use super::{AddressRange, Bits, COMMENT_MAX, Is, Match, Rule, iprange};
 use crate::nft::Family;
 
 /// An argument list that is not understood.
@@ -16,7 +16,7 @@ pub enum ArgumentError {
     /// An option, or a match extension, that is not supported here.
     #[error(
         "argument {argument:?} is not supported; supported are [!] -s, -d, -i, -o and the matches addrtype, \
-         comment, conntrack (--ctstate) and mark"
+         comment, conntrack (--ctstate), iprange and mark"
     )]
     Unsupported {
         /// The argument.
@@ -94,6 +94,10 @@ pub fn parse_matches(
                     reader.is(option, "a list of address types such as LOCAL", address_types)?;
                 add_address_type(&mut rule, option == "--src-type", is).ok_or_else(twice)?;
             }
+            "--src-range" | "--dst-range" => {
+                let is = reader.is(option, RANGE, |v| AddressRange::parse(family, v))?;
+                iprange::add(&mut rule, option == "--src-range", is).ok_or_else(twice)?;
+            }
             "--comment" if reader.negated => {
                 return Err(ArgumentError::Unsupported { argument: format!("! {option}") });
             }
@@ -116,13 +120,15 @@ pub fn parse_matches(
 }
 
 /// The match extensions and their options.
-const EXTENSIONS: [(&str, &[&str]); 4] = [
+const EXTENSIONS: [(&str, &[&str]); 5] = [
     ("addrtype", &["--src-type", "--dst-type"]),
     ("comment", &["--comment"]),
     ("conntrack", &["--ctstate"]),
+    ("iprange", &["--src-range", "--dst-range"]),
     ("mark", &["--mark"]),
 ];
 
+const RANGE: &str = "addresses of this family, FIRST-LAST,";
 const INTERFACE: &str = "an interface name of 1 to 15 characters";
 const COMMENT: &str = "at most 255 bytes, none of them zero,";
 
@@ -289,6 +295,10 @@ mod tests {
         check("-m mark --mark 0", "-m mark --mark 0x0");
         check("-i + -o +", "");
         check("-m conntrack --ctstate NEW,DNAT", "-m conntrack --ctstate NEW,DNAT");
+        check(
+            "-m iprange --src-range 192.0.2.1-192.0.2.9 ! --dst-range 198.51.100.1",
+            "-m iprange --src-range 192.0.2.1-192.0.2.9 ! --dst-range 198.51.100.1-198.51.100.1",
+        );
         check("-m comment --comment web", "-m comment --comment web");
         assert_eq!(parse(Family::Ipv6, "-s 2001:db8::/32").as_deref(), Ok("-s 2001:db8::/32"));
     }
@@ -319,6 +329,8 @@ mod tests {
         refused("-m mark", "argument \"-m mark\" is without any of its options");
         refused("-m comment -m mark --mark 1", "argument \"-m comment\" is without");
         refused("-m mark --mark 1 -m mark", "argument \"-m mark\" is without");
+        refused("-m iprange --src-range 192.0.2.9-192.0.2.1", "value \"192.0.2.9-192.0.2.1\"");
+        refused("-m iprange --src-range ::1-::2", "value \"::1-::2\" of argument \"--src-range\"");
         refused("--ctstate OLD", "value \"OLD\" of argument \"--ctstate\"");
     }
 }

@@ -21,7 +21,7 @@ impl Rule {
                 Expr::Meta(_) | Expr::Payload { .. } => rule.read_comparison(family, rest),
                 Expr::Counter { .. } => after,
                 Expr::Match(xt) => {
-                    let known = xt::read_match(xt).unwrap_or_else(|| other_match(first));
+                    let known = xt::read_match(family, xt).unwrap_or_else(|| other_match(first));
                     rule.matches.extend(known);
                     after
                 }

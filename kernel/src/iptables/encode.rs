@@ -2,7 +2,7 @@
 
 use ipnetwork::IpNetwork;
 
-use super::{Bits, Is, Match, Ports, Rule, SCTP, Target, xt};
+use super::{Bits, Is, Match, Ports, Rule, SCTP, Target, iprange, xt};
 use crate::nft::{Base, Expr, Family, Verdict, meta};
 
 impl Rule {
@@ -94,6 +94,9 @@ fn encode_match(out: &mut Vec<Expr>, one: &Match, protocol: Option<u8>) {
         Match::DestinationPorts(ports) => out.push(xt::multiport(ports)),
         Match::AddressType { source, destination } => {
             out.push(xt::address_type(*source, *destination));
+        }
+        Match::AddressRange { source, destination } => {
+            out.push(iprange::encode(*source, *destination));
         }
         Match::Mark(bits) => mark(out, *bits),
         Match::Comment(text) => out.push(xt::comment(text)),

@@ -10,7 +10,9 @@ mod arguments;
 mod changes;
 mod decode;
 mod encode;
+mod iprange;
 mod legacy;
+mod lists;
 mod show;
 mod table;
 #[cfg(test)]
@@ -27,7 +29,9 @@ use crate::nft::Expr;
 
 pub use arguments::{ArgumentError, parse_matches};
 pub use changes::Changes;
+pub use iprange::AddressRange;
 pub(crate) use legacy::{Legacy, SavedTable};
+pub use lists::parse_rules;
 pub use table::{BaseChain, Nat, NatChain, OwnedRule, Table};
 pub use variant::Iptables;
 pub(crate) use xt::states_of;
@@ -103,6 +107,13 @@ pub enum Match {
     Mark(Is<Bits>),
     /// `-m comment --comment`, at most 255 bytes.
     Comment(String),
+    /// `-m iprange`.
+    AddressRange {
+        /// `--src-range`.
+        source: Option<Is<AddressRange>>,
+        /// `--dst-range`.
+        destination: Option<Is<AddressRange>>,
+    },
     /// `-m conntrack --ctstate`, as [`ct_state`] bits.
     ConntrackState(Is<u16>),
     /// An `x_tables` match or a native expression that is not taken apart.

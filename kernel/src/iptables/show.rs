@@ -3,7 +3,7 @@
 use std::fmt::{Display, Formatter, Result};
 use std::net::IpAddr;
 
-use super::{Bits, Is, Match, Ports, Rule, SCTP, TCP, Target, UDP, ct_state};
+use super::{Bits, Is, Match, Ports, Rule, SCTP, TCP, Target, UDP, ct_state, iprange};
 
 /// In the order of `iptables -S`, without the `-A CHAIN` in front.
 impl Display for Rule {
@@ -63,6 +63,7 @@ fn show_match(one: &Match, protocol: &str) -> String {
         }
         Match::Mark(is) => format!("-m mark {}--mark {}", not(is), bits(is.value)),
         Match::Comment(text) => format!("-m comment --comment {}", comment(text)),
+        Match::AddressRange { source, destination } => iprange::show(*source, *destination),
         Match::ConntrackState(is) => {
             format!("-m conntrack {}--ctstate {}", not(is), conntrack_states(is.value))
         }

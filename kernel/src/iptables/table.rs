@@ -40,6 +40,9 @@ impl Table {
     /// The table of `ip6tables -t filter`.
     pub const FILTER_V6: Table = Table { family: Family::Ipv6, name: "filter" };
 
+    /// The table of `iptables -t mangle`.
+    pub const MANGLE_V4: Table = Table { family: Family::Ipv4, name: "mangle" };
+
     /// The table `filter` that addresses of this kind need.
     #[must_use]
     pub fn filter_of(address: std::net::IpAddr) -> Self {
@@ -208,6 +211,21 @@ impl BaseChain {
         name: "FORWARD",
         place: nft::BaseChain { kind: "filter", hook: Hook::Forward, priority: 0 },
     };
+
+    /// `PREROUTING` of the table `mangle`: packets from elsewhere, before any of them gets another
+    /// destination.
+    ///
+    /// To add it where it is already would change its policy to accept.
+    pub const MANGLE_PREROUTING: BaseChain = BaseChain {
+        name: "PREROUTING",
+        place: nft::BaseChain { kind: "filter", hook: Hook::Prerouting, priority: -150 },
+    };
+
+    /// The name that iptables knows.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.name
+    }
 
     pub(super) fn add_to(self, batch: &mut Batch, table: Table) {
         batch.add_base_chain(table.chain(self.name), self.place);

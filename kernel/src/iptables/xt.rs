@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::{Bits, COMMENT_MAX, Is, Match, Ports, Target};
+use super::{Bits, COMMENT_MAX, Is, Match, Ports, Target, iprange};
 use crate::nft::{Expr, Family, Xt, octets};
 
 /// `XT_MULTI_PORTS`.
@@ -141,7 +141,7 @@ pub(super) fn set_mark(bits: Bits) -> Expr {
 }
 
 /// What an `x_tables` match means; none for an extension, a revision or an option not known here.
-pub(super) fn read_match(xt: &Xt) -> Option<Vec<Match>> {
+pub(super) fn read_match(family: Family, xt: &Xt) -> Option<Vec<Match>> {
     let info = View(&xt.info);
     Some(match (xt.name.as_str(), xt.revision) {
         ("comment", 0) => vec![Match::Comment(info.text()?)],
@@ -157,6 +157,7 @@ pub(super) fn read_match(xt: &Xt) -> Option<Vec<Match>> {
             let value = Bits { value: info.u32(0)?, mask: info.u32(4)? };
             vec![Match::Mark(Is { value, negated: info.u8(8)? != 0 })]
         }
+        ("iprange", 1) => vec![iprange::read(family, info)?],
         ("conntrack", 3) => vec![read_conntrack(info)?],
         ("tcp", 0) if info.u8(8)? == 0 && info.u8(9)? == 0 => {
             read_ports(info, (0, 4), info.u8(11)?.into())?
@@ -235,7 +236,8 @@ pub(crate) fn states_of(xt: &Xt) -> Option<Is<u16>> {
     let mut plain = xt.clone();
     let flags = View(&xt.info).u16(146)? & !XT_CONNTRACK_STATE_ALIAS;
     plain.info.get_mut(146..148)?.copy_from_slice(&flags.to_ne_bytes());
-    match read_match(&plain)?.as_slice() {
+    // These matches are the same in both families.
+    match read_match(Family::Ipv4, &plain)?.as_slice() {
         [Match::ConntrackState(states)] => Some(*states),
         _ => None,
     }
@@ -280,18 +282,18 @@ fn read_dnat(flags: u32, addresses: (IpAddr, IpAddr), ports: (u16, u16)) -> Opti
 }
 
 /// A C structure being written; numbers are in host byte order, as `x_tables` keeps them.
-struct Info(Vec<u8>);
+pub(super) struct Info(Vec<u8>);
 
 impl Info {
-    fn new(size: usize) -> Self {
+    pub(super) fn new(size: usize) -> Self {
         Self(vec![0; size])
     }
 
-    fn bytes(&mut self, at: usize, bytes: &[u8]) {
+    pub(super) fn bytes(&mut self, at: usize, bytes: &[u8]) {
         self.0[at..at + bytes.len()].copy_from_slice(bytes);
     }
 
-    fn u8(&mut self, at: usize, value: u8) {
+    pub(super) fn u8(&mut self, at: usize, value: u8) {
         self.bytes(at, &[value]);
     }
 
@@ -303,7 +305,7 @@ impl Info {
         self.bytes(at, &value.to_ne_bytes());
     }
 
-    fn into_match(self, name: &str, revision: u32) -> Expr {
+    pub(super) fn into_match(self, name: &str, revision: u32) -> Expr {
         Expr::Match(Xt { name: name.into(), revision, info: self.0 })
     }
 
@@ -314,14 +316,14 @@ impl Info {
 
 /// A C structure being read.
 #[derive(Clone, Copy)]
-struct View<'a>(&'a [u8]);
+pub(super) struct View<'a>(&'a [u8]);
 
 impl View<'_> {
     fn array<const N: usize>(self, at: usize) -> Option<[u8; N]> {
         self.0.get(at..at + N)?.try_into().ok()
     }
 
-    fn u8(self, at: usize) -> Option<u8> {
+    pub(super) fn u8(self, at: usize) -> Option<u8> {
         self.0.get(at).copied()
     }
 
@@ -337,11 +339,11 @@ impl View<'_> {
         self.array(at).map(u16::from_be_bytes)
     }
 
-    fn v4(self, at: usize) -> Option<IpAddr> {
+    pub(super) fn v4(self, at: usize) -> Option<IpAddr> {
         self.array::<4>(at).map(|octets| Ipv4Addr::from(octets).into())
     }
 
-    fn v6(self, at: usize) -> Option<IpAddr> {
+    pub(super) fn v6(self, at: usize) -> Option<IpAddr> {
         self.array::<16>(at).map(|octets| Ipv6Addr::from(octets).into())
     }
 

@@ -2,53 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod common;
+
 use std::fs;
 
-use serde_json::{Value, json};
-use testbed::{Ended, Namespace, cni_command, in_new_netns, sh};
-
-/// The directory of an IPAM plugin that gives out the same two addresses always.
-const IPAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ipam");
-
-fn network() -> Value {
-    json!({
-        "cniVersion": "1.1.0", "name": "n", "type": "bridge", "isGateway": true, "forceAddress": true,
-        "ipMasq": true, "macspoofchk": true, "ipam": {"type": "dual-stack"},
-        "cni.dev/valid-attachments": [],
-    })
-}
-
-/// The same with another key.
-fn network_with(key: &str, value: Value) -> Value {
-    let mut network = network();
-    network[key] = value;
-    network
-}
-
-/// Runs a test in a node namespace of its own, with a second one for a pod.
-fn in_namespaces(test: impl FnOnce(&Namespace) + Send) {
-    in_new_netns(|| test(&Namespace::create()));
-}
-
-/// The names of the node's links, and its addresses, as `ip` shows them. Not the links' states, which
-/// follow their carrier some time later.
-fn node() -> String {
-    let links = sh("ip -o link show");
-    let names: Vec<_> = links.lines().filter_map(|line| line.split(' ').nth(1)).collect();
-    names.join("\n") + "\n" + &sh("ip -o -4 addr show; ip -o -6 addr show scope global")
-}
-
-/// The lines of all rules and chains that belong to the pod, as `nft` shows them.
-fn rules() -> Vec<String> {
-    let text = sh("nft list ruleset");
-    let of_pod = |line: &&str| line.contains("cni-br-iface-") || line.contains("CNI-");
-    text.lines().filter(of_pod).map(str::to_owned).collect()
-}
-
-fn bridge(command: &str, netns: &str, network: &Value) -> Ended {
-    let mut call = cni_command(env!("CARGO_BIN_EXE_bridge"), command, "c1", netns);
-    testbed::run(call.env("CNI_PATH", IPAM), network)
-}
+use common::{bridge, bridge_command, in_namespaces, network, network_with, node, rules};
+use serde_json::json;
+use testbed::sh;
 
 /// The gateway's last address is refused after the first one was added, and after a foreign one
 /// was taken away: all of it comes back.
@@ -63,6 +23,8 @@ fn a_refused_gateway_address_takes_the_others_back() {
         let error = bridge("ADD", &pod.path(), &network()).unwrap_err();
         assert!(error.to_string().contains("add address fd00:88::1/64"), "{error}");
         assert_eq!(node(), before);
+        // The tables of iptables are those of its programs; nobody else makes this one.
+        assert!(!sh("nft list tables").contains("bridge nat"));
         assert_eq!(rules(), Vec::<String>::new());
         assert_eq!(fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), "0\n");
 
@@ -147,5 +109,51 @@ fn a_step_that_fails_does_not_keep_the_others() {
             assert!(!left.iter().any(|line| line.contains("CNI-")), "after {command}: {left:?}");
             assert!(!node().contains("veth"), "after {command}: {}", node());
         });
+    }
+}
+
+/// A DEL comes also for names that an ADD cannot make rules for, and for a result that is nonsense.
+#[test]
+fn del_and_gc_take_names_of_any_length() {
+    in_namespaces(|pod| {
+        let long = "c".repeat(300);
+        let result = json!({
+            "cniVersion": "1.1.0",
+            "interfaces": [{"name": "a-name-that-is-longer-than-those-of-links"}],
+        });
+        for command in ["ADD", "DEL", "DEL"] {
+            let network = match command {
+                "DEL" => network_with("prevResult", result.clone()),
+                _ => network(),
+            };
+            let mut call = bridge_command(command, &pod.path());
+            call.env("CNI_CONTAINERID", &long).env("CNI_IFNAME", "fifteen-letters");
+            testbed::run(&mut call, &network).unwrap();
+            let chains = sh("nft list ruleset").matches("chain cni-br-iface-").count();
+            assert_eq!(chains, if command == "ADD" { 2 } else { 0 });
+        }
+        assert!(!node().contains("veth"));
+    });
+}
+
+/// Nothing that a pod does to itself makes the node keep rules.
+#[test]
+fn a_pod_cannot_keep_rules_of_the_node() {
+    for backend in ["iptables", "nftables"] {
+        for trick in [
+            "ip addr add 10.88.0.2/32 dev lo",
+            "ip link set eth0 down; ip link set eth0 name eth9",
+            "ip link del eth0; ip link add eth0 type bridge; ip addr add 10.88.0.2/24 dev lo",
+        ] {
+            in_namespaces(|pod| {
+                let network = network_with("ipMasqBackend", backend.into());
+                let result = bridge("ADD", &pod.path(), &network).unwrap();
+                pod.sh(trick);
+                let with_result = network_with("prevResult", result);
+                bridge("DEL", &pod.path(), &with_result).unwrap();
+                assert_eq!(rules(), Vec::<String>::new(), "{backend}: {trick}");
+                assert!(!sh("nft list ruleset").contains("10.88.0.2"), "{backend}: {trick}");
+            });
+        }
     }
 }

@@ -4,18 +4,21 @@ use kernel::Nfnetlink;
 use kernel::iptables::{Changes, Iptables, Match, Nat, Rule, Target};
 use kernel::nft::Place;
 
-use crate::config::{Mark, Settings};
 use crate::error::Error;
+use crate::guard::{self, GUARD_TABLE};
+use crate::loopback::SwitchedOff;
 use crate::mapping::protocol_name;
-use crate::plan::{DNAT_CHAIN, FamilyPlan, Plan, Shared, is_foreign};
+use crate::plan::{DNAT_CHAIN, External, FamilyPlan, Plan, Shared, is_foreign};
 use crate::remove::{self, End};
 
 /// Makes the rules of a plan, all or none, and removes what the container has from an ADD before in a family
 /// that the plan has nothing for; gives the ends that this led to. If there is nothing of before, nothing is
-/// sent but additions, so that nobody waits for a disposal.
+/// sent but additions, so that nobody waits for a disposal. `link` is the one that packets from 127.0.0.1
+/// leave by to the pod.
 pub(crate) fn add(
     netlink: &Nfnetlink,
     plan: &Plan,
+    link: Option<&str>,
     refuse_conflicts: bool,
 ) -> Result<Vec<End>, Error> {
     let mut ends = Vec::new();
@@ -26,19 +29,51 @@ pub(crate) fn add(
         return Ok(ends);
     }
     let iptables = &Iptables::of_node(netlink)?;
-    iptables.transaction(|| -> Result<Changes, Error> {
+    let mut switched_off = SwitchedOff::default();
+    let mut absent: Vec<(Nat, &str)> = Vec::new();
+    let added = iptables.transaction(|| -> Result<Changes, Error> {
         let mut changes = Changes::new();
         ends.clear();
+        switched_off.take_back()?;
+        absent.clear();
         for nat in [Nat::V4, Nat::V6] {
-            if let Some(family) = plan.families().iter().find(|family| family.nat == nat) {
-                add_family(iptables, &mut changes, family, &comment, refuse_conflicts)?;
+            if let Some(mut family) = plan.families().iter().find(|family| family.nat == nat) {
+                if let Some(External { chain, otherwise }) = &family.external
+                    && !iptables.has_chain(nat, chain)?
+                {
+                    absent.push((nat, chain));
+                    family = otherwise;
+                }
+                let is_new =
+                    add_family(iptables, &mut changes, family, &comment, refuse_conflicts)?;
+                let own_chain = family.own_chain.as_str();
+                match link.filter(|_| nat == Nat::V4) {
+                    Some(link) => guard::add(iptables, &mut changes, own_chain, link)?,
+                    None if is_new || nat == Nat::V6 => {}
+                    None => {
+                        guard::remove(iptables, &mut changes, &[own_chain], &mut switched_off)?;
+                    }
+                }
             } else {
                 let stale = remove::find(iptables, nat, network, id)?;
-                remove::removal(iptables, &mut changes, &stale, true, &mut ends)?;
+                let off = &mut switched_off;
+                remove::removal(iptables, &mut changes, &stale, true, &mut ends, off)?;
             }
         }
         Ok(changes)
-    })?;
+    });
+    if added.is_err() {
+        switched_off.take_back()?;
+    }
+    added?;
+    for (nat, chain) in absent {
+        // The program's stderr goes to the runtime's log.
+        eprintln!(
+            "portmap: {} has no chain {chain} in its table nat, which key \"externalSetMarkChain\" names; \
+             packets are marked with bit 13 instead",
+            nat.program()
+        );
+    }
     Ok(ends)
 }
 
@@ -50,49 +85,64 @@ pub(crate) fn check(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
 
 fn check_in(iptables: &Iptables<'_>, plan: &Plan) -> Result<(), Error> {
     for family in plan.families() {
-        let nat = family.nat;
-        let missing = |chain: &str, rule: &Rule| Error::Missing {
-            program: nat.program(),
-            chain: chain.to_owned(),
-            rule: rule.to_string(),
-        };
-        for Shared { chain, rule, .. } in &family.shared {
-            if !has_rule(iptables, nat, chain, rule)? {
-                return Err(missing(chain, rule));
-            }
+        let mut checked = check_family(iptables, family);
+        // The chain may have come or gone since the ADD; the rules that it made work all the same.
+        if let (Err(_), Some(External { otherwise, .. })) = (&checked, &family.external) {
+            checked = check_family(iptables, otherwise).or(checked);
         }
-        for (chain, wanted) in [(DNAT_CHAIN, &family.entries), (&family.own_chain, &family.rules)] {
-            let there: Vec<Rule> = iptables.rules(nat, chain)?.map(|(_, rule)| rule).collect();
-            if let Some(rule) = wanted.iter().find(|rule| !there.contains(rule)) {
-                return Err(missing(chain, rule));
-            }
+        checked?;
+    }
+    Ok(())
+}
+
+fn check_family(iptables: &Iptables<'_>, family: &FamilyPlan) -> Result<(), Error> {
+    let nat = family.nat;
+    let missing = |chain: &str, rule: &Rule| Error::Missing {
+        program: nat.program(),
+        table: "nat",
+        chain: chain.to_owned(),
+        rule: rule.to_string(),
+    };
+    for Shared { chain, rule, .. } in &family.shared {
+        if !has_rule(iptables, nat, chain, rule)? {
+            return Err(missing(chain, rule));
+        }
+    }
+    for (chain, wanted) in [(DNAT_CHAIN, &family.entries), (&family.own_chain, &family.rules)] {
+        let there: Vec<Rule> = iptables.rules(nat, chain)?.map(|(_, rule)| rule).collect();
+        if let Some(rule) = wanted.iter().find(|rule| !there.contains(rule)) {
+            return Err(missing(chain, rule));
+        }
+    }
+    // A container that the reference plugin added has no rule in the guard.
+    if nat == Nat::V4 && guard::has_entry(iptables, &family.own_chain)? {
+        let (base, jump) = (guard::BASE.name(), guard::jump());
+        if !iptables.rules(GUARD_TABLE, base)?.any(|(_, rule)| rule == jump) {
+            let (chain, rule) = (base.to_owned(), jump.to_string());
+            let (program, table) = (nat.program(), GUARD_TABLE.name());
+            return Err(Error::Missing { program, table, chain, rule });
         }
     }
     Ok(())
 }
 
-/// Whether rules could be made: netfilter answers, and somebody else's chain is there if it is needed.
-pub(crate) fn status(settings: &Settings) -> Result<(), Error> {
+/// Whether rules could be made: netfilter answers.
+pub(crate) fn status() -> Result<(), Error> {
     let netlink = Nfnetlink::open()?;
     let iptables = Iptables::of_node(&netlink)?;
     iptables.has_chain(Nat::V4, DNAT_CHAIN)?;
-    match &settings.mark {
-        Some(Mark::External(chain)) => require_chain(&iptables, Nat::V4, chain),
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
+/// Adds a family's rules; true if the container had none there.
 fn add_family(
     iptables: &Iptables<'_>,
     changes: &mut Changes,
     family: &FamilyPlan,
     comment: &str,
     refuse_conflicts: bool,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let nat = family.nat;
-    if let Some(chain) = &family.external_chain {
-        require_chain(iptables, nat, chain)?;
-    }
     let existing: Vec<(u64, Rule)> = iptables.rules(nat, DNAT_CHAIN)?.collect();
     let (own, others): (Vec<_>, Vec<_>) =
         existing.into_iter().partition(|(_, rule)| rule.next_chain() == Some(&family.own_chain));
@@ -117,13 +167,14 @@ fn add_family(
     if !missing.is_empty() {
         add_shared(changes, nat, &missing);
     }
-    if iptables.has_chain(nat, &family.own_chain)? {
+    let is_new = !iptables.has_chain(nat, &family.own_chain)?;
+    if is_new {
+        changes.add_chain(nat, &family.own_chain);
+    } else {
         for (handle, _) in &own {
             changes.delete_rule(nat, DNAT_CHAIN, *handle);
         }
         changes.flush_chain(nat, &family.own_chain);
-    } else {
-        changes.add_chain(nat, &family.own_chain);
     }
     for rule in &family.rules {
         changes.add_rule(nat, &family.own_chain, Place::Last, rule);
@@ -134,7 +185,7 @@ fn add_family(
         let place = older.map_or(Place::Last, |(handle, _)| Place::Before(*handle));
         changes.add_rule(nat, DNAT_CHAIN, place, entry);
     }
-    Ok(())
+    Ok(is_new)
 }
 
 fn add_shared(changes: &mut Changes, nat: Nat, missing: &[&Shared]) {
@@ -156,13 +207,6 @@ fn has_rule(
     rule: &Rule,
 ) -> Result<bool, kernel::Error> {
     Ok(iptables.rules(nat, chain)?.any(|(_, there)| there == *rule))
-}
-
-fn require_chain(iptables: &Iptables<'_>, nat: Nat, chain: &str) -> Result<(), Error> {
-    if iptables.has_chain(nat, chain)? {
-        return Ok(());
-    }
-    Err(Error::NoSetMarkChain { program: nat.program(), chain: chain.to_owned() })
 }
 
 /// Refuses a plan if one of its ports leads to another container already, at an address that both have.

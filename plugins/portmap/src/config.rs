@@ -1,7 +1,7 @@
 //! The configuration's keys, and what they come to.
 
 use cni::Error;
-use kernel::iptables::{ArgumentError, Bits, Nat, NatChain, Rule, parse_matches};
+use kernel::iptables::{ArgumentError, Bits, Nat, NatChain, Rule, parse_rules};
 use serde::Deserialize;
 
 use crate::mapping::{Entry, Mapping};
@@ -21,7 +21,8 @@ pub struct Config {
     /// which they cannot work; true by default.
     #[cfg_attr(feature = "schema", schemars(extend("default" = true)))]
     pub snat: Option<bool>,
-    /// Further conditions on IPv4 packets, as arguments of `iptables` or matches of `nft`.
+    /// Further conditions on IPv4 packets, as arguments of `iptables` or matches of `nft`; see the plugin's
+    /// README for what is supported.
     pub conditions_v4: Vec<String>,
     /// Further conditions on IPv6 packets, as arguments of `ip6tables` or matches of `nft`.
     pub conditions_v6: Vec<String>,
@@ -30,7 +31,8 @@ pub struct Config {
     /// The bit of the packet mark that stands for that, 0 to 31; 13 by default.
     #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 31), extend("default" = DEFAULT_MARK_BIT)))]
     pub mark_masq_bit: Option<i64>,
-    /// A chain of the table `nat` that sets another mark, which others masquerade.
+    /// A chain of the table `nat` that sets another mark, which others masquerade. If there is no such
+    /// chain, packets are marked with bit 13 as without this key.
     #[cfg_attr(
         feature = "schema",
         schemars(extend(
@@ -102,6 +104,12 @@ pub(crate) enum Mark {
     External(String),
 }
 
+impl Mark {
+    /// The one that is used if the configuration says nothing.
+    const DEFAULT: Self =
+        Self::Bit(Bits { value: 1 << DEFAULT_MARK_BIT, mask: 1 << DEFAULT_MARK_BIT });
+}
+
 /// `XT_EXTENSION_MAXNAMELEN` less the final zero.
 const CHAIN_NAME_MAX: usize = 28;
 
@@ -128,7 +136,7 @@ impl Config {
                 let parsed = parsed.map_err(|why| Error::invalid_key(key, why))?;
                 settings.nft_conditions[usize::from(nat == Nat::V6)] = parsed;
             } else {
-                let parsed = settings.with_conditions(nat, Rule::default());
+                let parsed = settings.with_conditions(nat, &Rule::default());
                 parsed.map_err(|error| Error::invalid_key(key, error))?;
             }
         }
@@ -190,9 +198,19 @@ fn wrong_mark_chain(name: &str) -> Option<String> {
 }
 
 impl Settings {
+    /// The same with a bit of our own for the mark.
+    pub(crate) fn with_own_mark(&self) -> Self {
+        Self { mark: Some(Mark::DEFAULT), ..self.clone() }
+    }
+
     /// Whether some packets get the node's address.
     pub(crate) fn masquerades(&self) -> bool {
         self.mark.is_some()
+    }
+
+    /// Whether connections from 127.0.0.1 are to reach the pod.
+    pub(crate) fn needs_loopback(&self) -> bool {
+        self.masquerades() && self.mappings.iter().any(|mapping| mapping.is_of(Nat::V4))
     }
 
     /// The conditions of a family, for backend `nftables`.
@@ -200,10 +218,14 @@ impl Settings {
         &self.nft_conditions[usize::from(nat == Nat::V6)]
     }
 
-    /// Adds the conditions of a family to a rule.
-    pub(crate) fn with_conditions(&self, nat: Nat, rule: Rule) -> Result<Rule, ArgumentError> {
+    /// Adds the conditions of a family to a rule: gives one for each address of their lists.
+    pub(crate) fn with_conditions(
+        &self,
+        nat: Nat,
+        rule: &Rule,
+    ) -> Result<Vec<Rule>, ArgumentError> {
         let [v4, v6] = &self.conditions;
-        parse_matches(rule, nat.family(), if nat == Nat::V6 { v6 } else { v4 })
+        parse_rules(rule, nat.family(), if nat == Nat::V6 { v6 } else { v4 })
     }
 }
 

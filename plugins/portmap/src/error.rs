@@ -1,6 +1,7 @@
 //! What can go wrong while ports are mapped, and the codes for it.
 
 use cni::Code;
+use kernel::Cause;
 
 /// Why ports could not be mapped, checked or given back.
 #[derive(Debug, thiserror::Error)]
@@ -43,21 +44,13 @@ pub enum Error {
         /// The kernel's words.
         source: kernel::Error,
     },
-    /// The chain that `externalSetMarkChain` names is not there.
-    #[error(
-        "{program} has no chain {chain} in its table nat, which key \"externalSetMarkChain\" names"
-    )]
-    NoSetMarkChain {
-        /// `iptables` or `ip6tables`.
-        program: &'static str,
-        /// The chain.
-        chain: String,
-    },
     /// CHECK found that a rule is not there.
-    #[error("rule is missing: {program} -t nat -A {chain} {rule}")]
+    #[error("rule is missing: {program} -t {table} -A {chain} {rule}")]
     Missing {
         /// `iptables` or `ip6tables`.
         program: &'static str,
+        /// The table it should be in.
+        table: &'static str,
         /// The chain it should be in.
         chain: String,
         /// The rule, as `iptables -S` would show it.
@@ -73,13 +66,24 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether what failed may have been done all the same: the kernel did it, say, and its answer was lost.
+    /// What it refused, or what was not even tried, has changed nothing.
+    pub(crate) fn may_have_changed_rules(&self) -> bool {
+        let Self::Kernel(error) = self else { return false };
+        !matches!(
+            error.cause,
+            Cause::Refused { .. } | Cause::Locked(_) | Cause::NoLegacyProgram | Cause::Unstable(_)
+        )
+    }
+}
+
 impl From<Error> for cni::Error {
     fn from(error: Error) -> Self {
         let code = match &error {
             Error::Kernel(error) => attach::code_of(error),
             Error::StillUsed { .. } => Code::Kernel,
             Error::Taken { .. } | Error::NameTaken { .. } => Code::Conflict,
-            Error::NoSetMarkChain { .. } => Code::InvalidConfig,
             Error::Missing { .. } | Error::MissingInTable { .. } => Code::Changed,
         };
         Self::from_source(code, &error)

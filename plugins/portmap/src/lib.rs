@@ -9,22 +9,26 @@ mod apply;
 mod config;
 mod error;
 mod flows;
+mod guard;
+mod loopback;
 mod mapping;
 mod nftables;
 mod plan;
+mod purge;
 mod remove;
 
 pub use config::{Config, OnConflict, Settings};
 pub use error::Error;
 pub use mapping::{Entry, Mapping};
+pub use purge::purge;
 
 use attach::Pod;
 use cni::{
     Call, Cidr, Code, ContainerId, Environment, Failures, Network, NetworkName, Plugin, Success,
     Undo, ValidAttachments,
 };
+use kernel::Nfnetlink;
 use kernel::iptables::Nat;
-use kernel::{Nfnetlink, Rtnl, sysctl};
 
 use crate::config::Backend;
 use crate::plan::Plan;
@@ -56,20 +60,26 @@ impl Plugin for Portmap {
             return Ok(result.clone());
         }
         let names = (&call.network.name, call.container_id());
+        let needs_loopback = is_mapped && settings.needs_loopback();
+        let link = if needs_loopback { loopback::link_towards(&pod)? } else { None };
+        let link = link.as_deref();
         Undo::around(|undo| {
-            let elements = nftables::Plan::new(names.0, names.1, settings, &pod);
-            let mut replaced = add_rules(&netlink, names, settings, &pod, &elements)?;
-            undo.on_error("remove the rules", || {
-                let rules = remove::remove(&netlink, names.0, names.1, &mut Vec::new());
-                nftables::remove(&netlink, names.0, names.1, &mut Vec::new())?;
-                Ok(rules?)
-            });
+            let elements = nftables::Plan::new(names.0, names.1, settings, &pod, link);
+            let mut replaced = match add_rules(&netlink, names, settings, &pod, &elements) {
+                Err(error) if !error.may_have_changed_rules() => return Err(error.into()),
+                added => {
+                    undo.on_error("remove the rules", || {
+                        let rules = remove::remove(&netlink, names.0, names.1, &mut Vec::new());
+                        nftables::remove(&netlink, names.0, names.1, &mut Vec::new())?;
+                        Ok(rules?)
+                    });
+                    added?
+                }
+            };
             take_over(&netlink, names, settings.backend, &elements, &mut replaced)?;
             flows::forget_ends(&netlink, &replaced)?;
-            if settings.masquerades() && is_mapped {
-                for cidr in pod.iter().filter(|cidr| cidr.is_ipv4()) {
-                    route_loopback_to(*cidr)?;
-                }
+            if let Some(link) = link {
+                loopback::switch_on(link)?;
             }
             flows::forget_udp(&netlink, &settings.mappings, &pod)?;
             Ok(result.clone())
@@ -89,7 +99,10 @@ impl Plugin for Portmap {
                 apply::check(&netlink, &Plan::new(names.0, names.1, settings, &pod))?;
             }
             Backend::Nftables => {
-                nftables::check(&netlink, &nftables::Plan::new(names.0, names.1, settings, &pod))?;
+                nftables::check(
+                    &netlink,
+                    &nftables::Plan::new(names.0, names.1, settings, &pod, None),
+                )?;
             }
         }
         Ok(())
@@ -130,7 +143,7 @@ impl Plugin for Portmap {
 
     fn status(&self, _network: &Network<Config>, settings: &Settings) -> Result<(), cni::Error> {
         let status = match settings.backend {
-            Backend::Iptables => apply::status(settings),
+            Backend::Iptables => apply::status(),
             Backend::Nftables => nftables::status(),
         };
         status.map_err(|error| cni::Error { code: Code::NotAvailable, ..error.into() })
@@ -153,7 +166,7 @@ fn add_rules(
         nftables::find_holder(netlink, elements)?;
     }
     let plan = Plan::new(network, container_id, settings, pod);
-    apply::add(netlink, &plan, settings.refuse_conflicts)
+    apply::add(netlink, &plan, elements.link(), settings.refuse_conflicts)
 }
 
 /// Removes what the container has of another backend, the reference plugins' `nftables` included, and takes
@@ -182,14 +195,4 @@ fn addresses(call: &Call<Config>, result: &Success) -> Vec<Cidr> {
     let all: Vec<Cidr> = result.ips_of(call.ifname().as_str()).map(|ip| ip.address).collect();
     let first = |nat: Nat| all.iter().find(move |cidr| Nat::of(cidr.ip()) == nat).copied();
     [Nat::V4, Nat::V6].into_iter().filter_map(first).collect()
-}
-
-/// Lets packets from 127.0.0.0/8 leave by the link towards the pod. Never undone: on a bridge, other pods
-/// need it too. IPv6 has no such switch: nothing leads from `::1` to a pod.
-fn route_loopback_to(pod: Cidr) -> Result<(), Error> {
-    let rtnl = Rtnl::open()?;
-    let Some(index) = rtnl.link_towards(pod.ip())? else { return Ok(()) };
-    let Some(link) = rtnl.link_by_index(index)? else { return Ok(()) };
-    sysctl::write(&["ipv4", "conf", &link.name, "route_localnet"], "1")?;
-    Ok(())
 }

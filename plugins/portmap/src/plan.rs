@@ -47,13 +47,22 @@ pub(crate) struct FamilyPlan {
     /// Rules that all containers share, in the order in which their chains need each other.
     pub(crate) shared: Vec<Shared>,
     /// The chain of somebody else's that marks.
-    pub(crate) external_chain: Option<String>,
+    pub(crate) external: Option<External>,
     /// The container's entries in [`DNAT_CHAIN`].
     pub(crate) entries: Vec<Rule>,
     /// The container's chain.
     pub(crate) own_chain: String,
     /// Its rules.
     pub(crate) rules: Vec<Rule>,
+}
+
+/// A chain of somebody else's that marks packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct External {
+    /// Its name.
+    pub(crate) chain: String,
+    /// The rules to make if there is no such chain: they mark packets themselves.
+    pub(crate) otherwise: Box<FamilyPlan>,
 }
 
 /// A rule that all containers share.
@@ -109,10 +118,14 @@ impl FamilyPlan {
     fn new((network, container_id): (&str, &str), settings: &Settings, pod: Cidr) -> Self {
         let nat = Nat::of(pod.ip());
         let own_chain = own_chain(network, container_id);
-        let (mut shared, mut external_chain) = (Vec::new(), None);
+        let (mut shared, mut external) = (Vec::new(), None);
         match &settings.mark {
             Some(Mark::Bit(bits)) => shared.extend(masquerade_by_mark(*bits)),
-            Some(Mark::External(chain)) => external_chain = Some(chain.clone()),
+            Some(Mark::External(chain)) => {
+                let own = settings.with_own_mark();
+                let otherwise = Box::new(Self::new((network, container_id), &own, pod));
+                external = Some(External { chain: chain.clone(), otherwise });
+            }
             None => {}
         }
         shared.extend([NatChain::Prerouting, NatChain::Output].map(packets_for_the_node));
@@ -124,7 +137,7 @@ impl FamilyPlan {
         Self {
             nat,
             shared,
-            external_chain,
+            external,
             entries: entries(&own_chain, &comment(network, container_id), settings, nat),
             rules: rules.flat_map(|mapping| mapping_rules(mapping, settings, pod)).collect(),
             own_chain,
@@ -216,7 +229,7 @@ fn entries(own_chain: &str, comment: &str, settings: &Settings, nat: Nat) -> Vec
                 .comment(comment)
                 .matching(Match::DestinationPorts(Is::equal(some.to_vec())));
             // Conditions that cannot be read were refused together with the configuration.
-            entries.extend(settings.with_conditions(nat, rule));
+            entries.extend(settings.with_conditions(nat, &rule).into_iter().flatten());
         }
     }
     entries

@@ -9,6 +9,8 @@ use kernel::iptables::{Changes, Iptables, Nat, Rule, Target};
 
 use crate::apply::same_port;
 use crate::error::Error;
+use crate::guard;
+use crate::loopback::SwitchedOff;
 use crate::plan::{CHAIN_PREFIX, DNAT_CHAIN, comment, cut_owner, is_foreign, own_chain, owner_id};
 
 /// Where a removed rule led to.
@@ -38,6 +40,8 @@ struct Entries {
 
 /// Reference plugins before 0.8 had a second chain for each container.
 const OLD_SNAT_CHAIN: &str = "CNI-HOSTPORT-SNAT";
+/// Shared chains that only older reference plugins make.
+pub(crate) const OLD_CHAINS: [&str; 1] = [OLD_SNAT_CHAIN];
 
 const FAMILIES: [Nat; 2] = [Nat::V4, Nat::V6];
 
@@ -138,16 +142,18 @@ pub(crate) fn find(
     Ok(found)
 }
 
-/// Adds what takes chains and the entries that lead to them away. The chains themselves stay,
-/// without their rules, unless `delete_chains`.
+/// Adds what removes chains, the entries that lead to them and their containers' rules of the guard. The
+/// chains themselves stay, without their rules, unless `delete_chains`.
 pub(crate) fn removal(
     iptables: &Iptables<'_>,
     changes: &mut Changes,
     doomed: &[Doomed],
     delete_chains: bool,
     ends: &mut Vec<End>,
+    switched_off: &mut SwitchedOff,
 ) -> Result<(), kernel::Error> {
     let mut lists: Vec<Entries> = Vec::new();
+    let mut gone: Vec<&str> = Vec::new();
     for one in doomed {
         let of = (one.nat, one.entry_chain);
         if !lists.iter().any(|list| list.of == of) {
@@ -155,10 +161,16 @@ pub(crate) fn removal(
             lists.push(Entries { of, rules });
         }
         for list in lists.iter().filter(|list| list.of == of) {
-            remove_chain(iptables, changes, &list.rules, one, delete_chains, ends)?;
+            let is_gone = remove_chain(iptables, changes, &list.rules, one, delete_chains, ends)?;
+            if is_gone && one.nat == Nat::V4 {
+                gone.push(&one.chain);
+            }
         }
     }
-    Ok(())
+    if gone.is_empty() {
+        return Ok(());
+    }
+    guard::remove(iptables, changes, &gone, switched_off)
 }
 
 /// Removes what `find` finds. A chain that rules of others lead to cannot be deleted; it loses its rules, the
@@ -169,14 +181,20 @@ fn remove_all(
     mut find: impl FnMut() -> Result<Vec<Doomed>, kernel::Error>,
 ) -> Result<(), Error> {
     let (before, mut doomed) = (ends.len(), Vec::new());
+    let mut switched_off = SwitchedOff::default();
     let mut attempt = |delete_chains| {
-        iptables.transaction(|| -> Result<Changes, kernel::Error> {
+        let removed = iptables.transaction(|| -> Result<Changes, kernel::Error> {
             let mut changes = Changes::new();
             ends.truncate(before);
+            switched_off.take_back()?;
             doomed = find()?;
-            removal(iptables, &mut changes, &doomed, delete_chains, ends)?;
+            removal(iptables, &mut changes, &doomed, delete_chains, ends, &mut switched_off)?;
             Ok(changes)
-        })
+        });
+        if removed.is_err() {
+            switched_off.take_back()?;
+        }
+        removed
     };
     match attempt(true) {
         Err(error) if error.is_busy() => attempt(false)?,
@@ -195,6 +213,7 @@ fn remove_all(
     result
 }
 
+/// Adds what removes one chain; false if rules of another container lead there, so that it stays.
 fn remove_chain(
     iptables: &Iptables<'_>,
     changes: &mut Changes,
@@ -202,7 +221,7 @@ fn remove_chain(
     doomed: &Doomed,
     delete_chain: bool,
     ends: &mut Vec<End>,
-) -> Result<(), kernel::Error> {
+) -> Result<bool, kernel::Error> {
     let Doomed { nat, entry_chain, chain, comment } = doomed;
     let (to_chain, others): (Vec<_>, Vec<_>) =
         entries.iter().partition(|(_, entry)| entry.next_chain() == Some(chain));
@@ -212,7 +231,7 @@ fn remove_chain(
         changes.delete_rule(*nat, entry_chain, *handle);
     }
     if !foreign.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let mut shared = Vec::new();
     for (_, other) in &others {
@@ -222,12 +241,13 @@ fn remove_chain(
         }
     }
     let led_to = iptables.rules(*nat, chain)?.filter_map(|(_, rule)| end(*nat, &rule));
-    ends.extend(led_to.filter(|end| !shared.contains(end)));
+    // Without an owner's name, somebody else has the address by now.
+    ends.extend(led_to.filter(|end| !comment.is_empty() && !shared.contains(end)));
     changes.flush_chain(*nat, chain);
     if delete_chain {
         changes.delete_chain(*nat, chain);
     }
-    Ok(())
+    Ok(true)
 }
 
 fn find_garbage(
@@ -237,18 +257,77 @@ fn find_garbage(
 ) -> Result<Vec<Doomed>, kernel::Error> {
     let mut garbage: Vec<Doomed> = Vec::new();
     for nat in FAMILIES {
-        for (_, entry) in iptables.rules(nat, DNAT_CHAIN)? {
-            let (Some(chain), Some(text)) = (entry.next_chain(), entry.comment_text()) else {
-                continue;
-            };
+        let entries: Vec<Rule> = iptables.rules(nat, DNAT_CHAIN)?.map(|(_, entry)| entry).collect();
+        let mut taken = None;
+        for entry in &entries {
+            let Some(chain) = entry.next_chain() else { continue };
             let is_known = garbage.iter().any(|known| known.nat == nat && known.chain == chain);
-            if !is_known && is_garbage(text, chain, network, valid) {
+            if is_known {
+                continue;
+            }
+            let text = entry.comment_text().unwrap_or_default();
+            let is_garbage = if text.is_empty() {
+                if taken.is_none() {
+                    taken = Some(valid_addresses(iptables, nat, &entries, network, valid)?);
+                }
+                is_unowned_garbage(iptables, nat, chain, (network, valid), taken.as_deref())?
+            } else {
+                is_garbage(text, chain, network, valid)
+            };
+            if is_garbage {
                 let (chain, comment) = (chain.to_owned(), text.to_owned());
                 garbage.push(Doomed { nat, entry_chain: DNAT_CHAIN, chain, comment });
             }
         }
     }
     Ok(garbage)
+}
+
+/// The addresses of the network's valid attachments, as far as mappings lead to them.
+fn valid_addresses(
+    iptables: &Iptables<'_>,
+    nat: Nat,
+    entries: &[Rule],
+    network: &str,
+    valid: &ValidAttachments,
+) -> Result<Vec<IpAddr>, kernel::Error> {
+    let mut addresses = Vec::new();
+    for (id, _) in valid.iter() {
+        let chain = own_chain(network, id);
+        if entries.iter().any(|entry| entry.next_chain() == Some(&chain)) {
+            addresses.extend(destinations(iptables, nat, &chain)?);
+        }
+    }
+    Ok(addresses)
+}
+
+/// Whether a chain that has lost its owner's name is garbage for certain: it is that of no valid attachment,
+/// but one of these has its address by now.
+fn is_unowned_garbage(
+    iptables: &Iptables<'_>,
+    nat: Nat,
+    chain: &str,
+    (network, valid): (&str, &ValidAttachments),
+    taken: Option<&[IpAddr]>,
+) -> Result<bool, kernel::Error> {
+    if !chain.starts_with(CHAIN_PREFIX)
+        || valid.iter().any(|(id, _)| own_chain(network, id) == chain)
+    {
+        return Ok(false);
+    }
+    let taken = taken.unwrap_or_default();
+    let addresses = destinations(iptables, nat, chain)?;
+    Ok(!addresses.is_empty() && addresses.iter().all(|address| taken.contains(address)))
+}
+
+/// Where a container's chain leads to.
+fn destinations(
+    iptables: &Iptables<'_>,
+    nat: Nat,
+    chain: &str,
+) -> Result<Vec<IpAddr>, kernel::Error> {
+    let ends = iptables.rules(nat, chain)?.filter_map(|(_, rule)| end(nat, &rule));
+    Ok(ends.map(|end| end.address).collect())
 }
 
 fn is_garbage(comment: &str, chain: &str, network: &str, valid: &ValidAttachments) -> bool {
@@ -261,7 +340,7 @@ fn is_garbage(comment: &str, chain: &str, network: &str, valid: &ValidAttachment
         && !valid.iter().any(|(id, _)| own_chain(network, id) == chain)
 }
 
-fn end(nat: Nat, rule: &Rule) -> Option<End> {
+pub(crate) fn end(nat: Nat, rule: &Rule) -> Option<End> {
     match rule.target {
         Some(Target::Dnat { address, port }) => {
             Some(End { nat, protocol: rule.protocol?.value, address, port })

@@ -55,7 +55,9 @@ fn names_alone_remove_everything() {
     on_a_node(|| {
         let pod = pod();
         portmap("ADD", "pod-b", &pod.path(), &nft(&json!([tcp(8081, 81)]))).unwrap();
-        portmap("ADD", "pod-c", &pod.path(), &nft(&json!([tcp(8082, 82)]))).unwrap();
+        let mut third = nft(&json!([tcp(8082, 82)]));
+        third["prevResult"]["ips"][0]["address"] = "10.88.0.4/24".into();
+        portmap("ADD", "pod-c", &pod.path(), &third).unwrap();
         portmap("DEL", "pod-c", "", &names()).unwrap();
         let all = json!([
             tcp(8080, 80),

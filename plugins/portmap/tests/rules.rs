@@ -9,7 +9,7 @@ use std::thread;
 use common::{config, names, portmap, rules, tcp};
 use serde_json::json;
 use testbed::routed::{on_a_node, pod};
-use testbed::sh;
+use testbed::{cni_command, sh};
 
 #[test]
 fn names_alone_remove_everything() {
@@ -95,12 +95,7 @@ fn a_refused_add_leaves_nothing() {
             let error = portmap("ADD", "pod-a", &pod.path(), &config(&bad)).unwrap_err();
             assert_eq!(error["code"], 7, "{error}");
         }
-        let mut external = config(&json!([tcp(8080, 80)]));
-        external["externalSetMarkChain"] = "NO-SUCH-CHAIN".into();
-        let error = portmap("ADD", "pod-a", &pod.path(), &external).unwrap_err();
-        assert!(error["msg"].as_str().unwrap().contains("no chain NO-SUCH-CHAIN"), "{error}");
         assert_eq!(rules(), before);
-        // Switched on only after the rules are there, and then it stays: other pods may need it by then.
         assert_eq!(sh("sysctl -n net.ipv4.conf.vethpod.route_localnet"), "0\n");
     });
 }
@@ -235,6 +230,118 @@ fn more_garbage_than_one_batch_takes() {
         gc["cni.dev/valid-attachments"] = json!([]);
         portmap("GC", "", "", &gc).unwrap();
         assert!(!rules().contains("CNI-DN-"));
+    });
+}
+
+/// kube-proxy has no such chain in its nftables mode. The reference plugin's ADD fails then.
+#[test]
+fn a_chain_of_others_that_is_not_there() {
+    on_a_node(|| {
+        let pod = pod();
+        let mut external = config(&json!([tcp(8080, 80)]));
+        external["externalSetMarkChain"] = "KUBE-MARK-MASQ".into();
+        portmap("STATUS", "", "", &external).unwrap();
+        let mut add = cni_command(env!("CARGO_BIN_EXE_portmap"), "ADD", "pod-a", &pod.path());
+        let errors = std::env::temp_dir().join(format!("portmap-stderr-{}", std::process::id()));
+        add.stderr(std::fs::File::create(&errors).unwrap());
+        testbed::run(&mut add, &external).unwrap();
+        let said = std::fs::read_to_string(&errors).unwrap();
+        std::fs::remove_file(&errors).unwrap();
+        assert!(said.contains("iptables has no chain KUBE-MARK-MASQ in its table nat"), "{said}");
+        let own = rules();
+        assert!(own.contains("--dport 8080 -j CNI-HOSTPORT-SETMARK"), "{own}");
+        portmap("CHECK", "pod-a", &pod.path(), &external).unwrap();
+
+        // Its rules do as well if the chain comes later; the next ADD uses that.
+        sh("iptables -t nat -N KUBE-MARK-MASQ; ip6tables -t nat -N KUBE-MARK-MASQ");
+        portmap("CHECK", "pod-a", &pod.path(), &external).unwrap();
+        portmap("ADD", "pod-a", &pod.path(), &external).unwrap();
+        portmap("CHECK", "pod-a", &pod.path(), &external).unwrap();
+        assert!(rules().contains("--dport 8080 -j KUBE-MARK-MASQ"), "{}", rules());
+        portmap("DEL", "pod-a", "", &names()).unwrap();
+        assert!(!rules().contains("CNI-DN-"));
+    });
+}
+
+#[test]
+fn garbage_that_has_lost_its_owners_name() {
+    on_a_node(|| {
+        let pod = pod();
+        for (id, port) in [("pod-a", 8080), ("pod-b", 8081)] {
+            portmap("ADD", id, &pod.path(), &config(&json!([tcp(port, 80)]))).unwrap();
+        }
+        let mut other = config(&json!([tcp(8082, 80)]));
+        other["prevResult"]["ips"][0]["address"] = "10.88.0.9/24".into();
+        other["prevResult"]["ips"][1]["address"] = "fd00:88::9/64".into();
+        portmap("ADD", "pod-c", &pod.path(), &other).unwrap();
+        sh("for p in iptables ip6tables; do
+                $p-save -t nat | sed 's/-m comment --comment \"dnat [^ ]* [^ ]* [^ ]* [^ ]*\"//' | $p-restore -T nat
+            done");
+        assert!(!rules().contains("dnat name"), "{}", rules());
+        portmap("ADD", "pod-b", &pod.path(), &config(&json!([tcp(8081, 80)]))).unwrap();
+        let mut gc = names();
+        gc["cni.dev/valid-attachments"] = json!([{"containerID": "pod-b", "ifname": "eth0"}]);
+        portmap("GC", "", "", &gc).unwrap();
+        // pod-a's address is pod-b's; that of pod-c, which may be of another network, is nobody else's.
+        let left =
+            ["8080", "8081", "8082"].map(|port| rules().contains(&format!("--dport {port} ")));
+        assert_eq!(left, [false, true, true], "{}", rules());
+    });
+}
+
+/// Whatever an ADD would refuse, and names as long as they can be.
+#[test]
+fn a_del_does_not_mind_the_configuration() {
+    on_a_node(|| {
+        let pod = pod();
+        portmap("ADD", "pod-z", &pod.path(), &config(&json!([tcp(8081, 80)]))).unwrap();
+        let before = rules();
+        let (network, id) = ("n".repeat(250), "c".repeat(250));
+        for backend in ["iptables", "nftables"] {
+            let mut add = config(&json!([tcp(8080, 80)]));
+            (add["name"], add["backend"]) = (network.as_str().into(), backend.into());
+            portmap("ADD", &id, &pod.path(), &add).unwrap();
+            portmap("CHECK", &id, &pod.path(), &add).unwrap();
+            let mut del = names();
+            del["name"] = network.as_str().into();
+            del["backend"] = "ipvs".into();
+            del["markMasqBit"] = 77.into();
+            del["conditionsV4"] = json!(["nonsense"]);
+            del["runtimeConfig"] = json!({"portMappings": [{"hostPort": 70000}]});
+            portmap("DEL", &id, &pod.path(), &del).unwrap();
+            assert_eq!(rules(), before);
+            let left = sh("nft list ruleset");
+            assert!(!left.contains("10.88.0.2 . 80") && !left.contains("sha256"), "{left}");
+        }
+    });
+}
+
+/// The answer to the batch is lost, say, or any other: the kernel has made the rules all the same.
+#[test]
+fn an_answer_that_is_lost() {
+    on_a_node(|| {
+        let pod = pod();
+        for backend in ["iptables", "nftables"] {
+            let mut config = config(&json!([tcp(8080, 80)]));
+            config["backend"] = backend.into();
+            portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
+            portmap("DEL", "pod-a", "", &names()).unwrap();
+            let mut failed = 0;
+            for when in 1.. {
+                let mut add = cni_command("strace", "ADD", "pod-a", &pod.path());
+                add.args(["-qq", "-o", "/dev/null", "-e"]);
+                add.arg(format!("inject=recvfrom:error=ENOBUFS:when={when}"));
+                add.arg(env!("CARGO_BIN_EXE_portmap"));
+                if testbed::run(&mut add, &config).is_ok() {
+                    break;
+                }
+                failed += 1;
+                let left = format!("{}{}", rules(), sh("nft list ruleset"));
+                assert!(!left.contains("10.88.0.2"), "after answer {when}: {left}");
+            }
+            assert!(failed > 3, "{failed}");
+            portmap("DEL", "pod-a", "", &names()).unwrap();
+        }
     });
 }
 

@@ -4,26 +4,14 @@
 
 mod common;
 
-use std::io::Read;
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::UdpSocket;
 use std::thread;
 use std::time::Duration;
 
-use common::{config, names, of, portmap, tcp, with_both_backends};
+use common::{ask, config, names, of, portmap, tcp, with_both_backends};
 use serde_json::{Value, json};
 use testbed::routed::{client, on_a_node, pod};
 use testbed::{Namespace, cni_command, serve, sh};
-
-/// What a connection from a namespace is answered; none if nobody takes it.
-fn ask(from: &Namespace, to: &str) -> Option<String> {
-    let to: SocketAddr = to.parse().unwrap();
-    let limit = Duration::from_millis(700);
-    let mut stream = from.enter(|| TcpStream::connect_timeout(&to, limit)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    Some(text)
-}
 
 #[track_caller]
 fn check(from: &Namespace, to: &str, answer: &str) {

@@ -4,11 +4,12 @@
 
 mod common;
 
+use std::process::Command;
 use std::{env, fs, process};
 
 use common::{Call, leftovers};
 use serde_json::{Value, json};
-use testbed::{Namespace, on_a_node, sh};
+use testbed::{Ended, Namespace, on_a_node, sh};
 
 /// What was forwarded before a test: nothing.
 fn forwards() -> String {
@@ -282,5 +283,40 @@ fn status() {
         assert!(error["msg"].as_str().unwrap().contains("not-there"), "{error}");
         let error = call.with("ipam", Value::Null).run("STATUS").unwrap_err();
         assert_eq!(error["code"], 7, "{error}");
+    });
+}
+
+/// Runs a command where `/proc/sys` is mounted read-only, as in a container that runs containers.
+fn where_sysctls_are_read_only(call: &Call, command: &str) -> Ended {
+    let program = call.command(command);
+    let script =
+        "mount --bind /proc/sys /proc/sys; mount -o remount,ro,bind /proc/sys; exec \"$0\"";
+    let mut shell = Command::new("unshare");
+    shell.args(["-m", "sh", "-c", script]).arg(program.get_program()).env_clear();
+    shell.envs(program.get_envs().filter_map(|(key, value)| Some((key, value?))));
+    testbed::run(&mut shell, &call.network)
+}
+
+/// Where the node forwards already, nothing else needs to be written; the reference plugin 1.10.0 fails.
+#[test]
+fn status_says_what_add_would_say() {
+    let ranges = json!([[{"subnet": "10.88.0.0/24"}], [{"subnet": "fd00:88::/64"}]]);
+    let agree = |is_ok: bool, run: &dyn Fn(&str) -> Ended| {
+        let (status, add) = (run("STATUS"), run("ADD"));
+        assert_eq!((status.is_ok(), add.is_ok()), (is_ok, is_ok), "{status:?} {add:?}");
+        if let Err(error) = status {
+            assert_eq!(error["code"], 50, "{error}");
+        }
+    };
+    on_a_node(|| {
+        let pod = Namespace::create();
+        let call =
+            Call::new("c1", &pod).with("ipam", json!({"type": "dual-stack", "ranges": ranges}));
+        agree(false, &|command| where_sysctls_are_read_only(&call, command));
+        sh("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
+        agree(false, &|command| call.run(command));
+        sh("sysctl -qw net.ipv6.conf.default.disable_ipv6=0");
+        sh("sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.all.forwarding=1");
+        agree(true, &|command| where_sysctls_are_read_only(&call, command));
     });
 }

@@ -26,6 +26,7 @@ fn directory(purge: &mut Purge, dir: &Path) {
     }
     // Only if nothing is left in it.
     if !files.is_empty() && !purge.is_dry_run() {
-        let _ = fs::remove_dir(dir);
+        let above = dir.parent().filter(|_| dir == Path::new(backup::DEFAULT_DIR));
+        let _ = fs::remove_dir(dir).and_then(|()| above.map_or(Ok(()), fs::remove_dir));
     }
 }

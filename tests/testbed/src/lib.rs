@@ -15,9 +15,11 @@
 mod namespace;
 mod plugin;
 mod server;
+mod strace;
 
 pub mod routed;
 
 pub use namespace::{Namespace, in_new_netns, on_a_node, sh};
 pub use plugin::{Ended, cni_command, run};
 pub use server::serve;
+pub use strace::run_injected;

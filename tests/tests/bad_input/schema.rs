@@ -26,6 +26,7 @@ const UNSAID: &[(&str, &str)] = &[
     ("host-local_end_before_start", ADDRESSES),
     ("bridge_ipam_is_missing", PROGRAMS),
     ("conflist/tests/validate/programs.conflist", PROGRAMS),
+    ("conflist/tests/validate/refused.conflist", BETWEEN_KEYS),
     ("conflist/tests/validate/chained-first.conflist", "a place in a list"),
     ("conflist/tests/validate/host-local-no-ranges.conflist", "as above"),
     ("conflist/tests/validate/list-in-a.json", FILES),

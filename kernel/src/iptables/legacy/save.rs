@@ -102,6 +102,7 @@ impl SavedTable {
         let names: &[&str] = match of.name {
             "nat" => &nat,
             "filter" => &filter,
+            "mangle" => &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"],
             // What is in the others is read as it is printed.
             _ => &[],
         };

@@ -7,12 +7,14 @@ use kernel::iptables::{Changes, Iptables, Nat, Rule};
 use kernel::nft::{Element, NewRule, Place as RulePlace};
 use kernel::{Batch, Nfnetlink};
 
+use super::guard;
 use super::held::{FAMILIES, Held, Holding, Place, Way};
 use super::plan::{Claim, ConditionalRule, FamilyPlan, Plan};
 use super::reference;
 use super::table::{CONDITIONAL_PORTS, ENTRY_CHAIN, Shared, TABLE, chain, rules, set, sets};
 use crate::apply::{destination_port, same_port};
 use crate::error::Error;
+use crate::loopback::SwitchedOff;
 use crate::mapping::protocol_name;
 use crate::plan::DNAT_CHAIN;
 use crate::remove::End;
@@ -31,19 +33,30 @@ pub(crate) fn add(
     if refuse_conflicts {
         find_others(netlink, plan)?;
     }
-    let mut left = ATTEMPTS;
+    let (mut left, mut switched_off) = (ATTEMPTS, SwitchedOff::default());
     loop {
         let mut ends = Vec::new();
         let added = netlink.transaction(|netlink| -> Result<Batch, Error> {
             let mut batch = Batch::new();
             ends.clear();
+            switched_off.take_back()?;
             for nat in FAMILIES {
                 let held = Held::read(netlink, nat)?;
                 let family = plan.families.iter().find(|family| family.nat == nat);
-                add_family(&mut batch, &held, family, &plan.owner, refuse_conflicts, &mut ends)?;
+                let doomed = find_doomed(&held, family, &plan.owner, refuse_conflicts, &mut ends)?;
+                let link = family.and_then(|family| family.link.as_deref());
+                let how = (Way::Delete, link);
+                guard::remove(netlink, &mut batch, &held, &doomed, how, &mut switched_off)?;
+                add_family(&mut batch, &held, &doomed, family, &plan.owner);
+                if let Some(link) = link {
+                    guard::add(netlink, &mut batch, &held, link)?;
+                }
             }
             Ok(batch)
         });
+        if added.is_err() {
+            switched_off.take_back()?;
+        }
         match added {
             Err(Error::Kernel(error))
                 if left > 0 && (error.is_not_found() || error.is_exists()) =>
@@ -103,14 +116,14 @@ fn find_others(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
     Ok(())
 }
 
-fn add_family(
-    batch: &mut Batch,
-    held: &Held,
+/// What is there and has to go: what the container has and does not want any more, and what takes its ports.
+fn find_doomed<'h>(
+    held: &'h Held,
     family: Option<&FamilyPlan>,
     owner: &str,
     refuse_conflicts: bool,
     ends: &mut Vec<End>,
-) -> Result<(), Error> {
+) -> Result<Vec<Holding<'h>>, Error> {
     let mut doomed: Vec<Holding<'_>> = Vec::new();
     for holding in held.holdings() {
         let is_own = holding.owner == owner;
@@ -127,11 +140,21 @@ fn add_family(
             doomed.push(holding);
         }
     }
+    Ok(doomed)
+}
+
+fn add_family(
+    batch: &mut Batch,
+    held: &Held,
+    doomed: &[Holding<'_>],
+    family: Option<&FamilyPlan>,
+    owner: &str,
+) {
     if let Some(family) = family {
         add_shared(batch, held, family);
     }
-    held.remove(batch, &doomed, Way::Delete);
-    let Some(family) = family else { return Ok(()) };
+    held.remove(batch, doomed, Way::Delete);
+    let Some(family) = family else { return };
     for (name, element) in &family.elements {
         if !held.elements(name).contains(element) {
             batch.create_element(set(held.nat, name), element);
@@ -155,7 +178,6 @@ fn add_family(
             batch.add_rule(chain(held.nat, &rule.chain), RulePlace::First, new);
         }
     }
-    Ok(())
 }
 
 /// Makes what is missing of what all containers share: nothing, for all but the first.

@@ -7,7 +7,8 @@ use kernel::{Batch, Nfnetlink};
 use super::held::FAMILIES;
 use super::plan::{ConditionalRule, FamilyPlan, Plan, show};
 use super::table::{
-    CONDITIONAL_PORTS, ENTRY_CHAIN, NamedSet, Shared, TABLE, chain, rules, set, sets,
+    CONDITIONAL_PORTS, ENTRY_CHAIN, GUARD_CHAIN, GUARDED_LINKS, LOOPBACK_PODS, NamedSet, Shared,
+    TABLE, chain, rules, set, sets,
 };
 use crate::error::Error;
 
@@ -31,7 +32,12 @@ fn missing(
     let nat = family.nat;
     let table = format!("{} {TABLE}", nat.family().name());
     let names = netlink.set_names(nat.family(), TABLE)?;
+    // An ADD of a version without the guard made the table.
+    let has_guard = names.iter().any(|name| name == LOOPBACK_PODS);
     for NamedSet { name, of } in sets(nat, &family.prefixes) {
+        if !has_guard && [GUARDED_LINKS, LOOPBACK_PODS].contains(&name.as_str()) {
+            continue;
+        }
         if !names.contains(&name) {
             let what = if of.data.is_empty() { "set" } else { "map" };
             return Ok(Some((what, format!("add {what} {table} {name}"))));
@@ -39,6 +45,9 @@ fn missing(
     }
     let listed = netlink.table_rules(nat.family(), TABLE)?;
     for Shared { chain, expressions, text, .. } in rules(nat, &family.prefixes) {
+        if !has_guard && chain == GUARD_CHAIN {
+            continue;
+        }
         if !listed.iter().any(|(name, rule)| name == chain && rule.expressions == expressions) {
             return Ok(Some(("rule", format!("add rule {table} {chain} {text}"))));
         }

@@ -1,13 +1,17 @@
 //! The keys `conditionsV4` and `conditionsV6`: matches of `nft` rules, a part of its language.
+//!
+//! A set stands for one condition for each of its members: with `!=` all of them in one rule, else each in a
+//! rule of its own. So no sets have to be made, and the rules are the kernel's plainest.
 
 use ipnetwork::IpNetwork;
-use kernel::iptables::Nat;
+use kernel::iptables::{AddressRange, Nat};
 use kernel::nft::{Expr, meta, octets};
 
-use super::table::{destination, mask, source};
+use super::table::{INTERFACE_NAME, destination, interface_name, mask, source};
 
-/// The conditions of one family.
-pub(crate) type Conditions = Vec<Condition>;
+/// The conditions of one family: a packet has to fulfil all conditions of one of the lists. No conditions
+/// are no lists.
+pub(crate) type Conditions = Vec<Vec<Condition>>;
 
 /// One match.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,28 +21,62 @@ pub(crate) struct Condition {
     pub(super) text: String,
 }
 
-/// `IFNAMSIZ`.
-const INTERFACE_NAME: usize = 16;
+/// Each combination of the sets' members is a rule for each port.
+const COMBINATIONS_MAX: usize = 256;
 
-const SUPPORTED: &str = "supported are ip/ip6 saddr and daddr, iifname, oifname and meta mark, each with a \
-    value or != and a value";
+const SUPPORTED: &str = "supported are ip/ip6 saddr and daddr, iifname, oifname and meta mark, each with \
+    a value or a set, { a, b }, perhaps after !=";
 
 /// Reads conditions, which may be split into texts anywhere between words. The error says which word is
 /// wrong.
 pub(crate) fn read(nat: Nat, texts: &[String]) -> Result<Conditions, String> {
-    let mut words = texts.iter().flat_map(|text| text.split_whitespace());
-    let mut all = Vec::new();
+    let tokens = tokens(texts);
+    let mut words = tokens.iter().map(String::as_str);
+    let mut all: Conditions = Vec::new();
     while let Some(word) = words.next() {
-        all.push(one(nat, word, &mut words)?);
+        let ways = one(nat, word, &mut words)?;
+        if all.is_empty() {
+            all = ways;
+            continue;
+        }
+        if all.len() * ways.len() > COMBINATIONS_MAX {
+            return Err(format!(
+                "the sets have more than {COMBINATIONS_MAX} combinations; use fewer or shorter sets, or \
+                 networks and ranges instead of their addresses"
+            ));
+        }
+        let with = |before: &Vec<Condition>, way: &Vec<Condition>| [&before[..], way].concat();
+        all = all.iter().flat_map(|before| ways.iter().map(|way| with(before, way))).collect();
     }
     Ok(all)
 }
 
+/// The words, with braces and commas as words of their own.
+fn tokens(texts: &[String]) -> Vec<String> {
+    let mut all = Vec::new();
+    for word in texts.iter().flat_map(|text| text.split_whitespace()) {
+        let mut rest = word;
+        while let Some(first) = rest.chars().next() {
+            let is_mark = |character: char| "{},".contains(character);
+            let end = match first {
+                '!' | '=' if rest.starts_with("!=") || rest.starts_with("==") => 2,
+                mark if is_mark(mark) => 1,
+                _ => rest.find(is_mark).unwrap_or(rest.len()),
+            };
+            let (token, after) = rest.split_at(end);
+            all.push(token.to_owned());
+            rest = after;
+        }
+    }
+    all
+}
+
+/// Reads one condition: the lists that it stands for.
 fn one<'a>(
     nat: Nat,
     first: &'a str,
     words: &mut impl Iterator<Item = &'a str>,
-) -> Result<Condition, String> {
+) -> Result<Conditions, String> {
     let mut seen = vec![first];
     let mut next = |seen: &mut Vec<&'a str>| {
         let word = words.next().ok_or_else(|| format!("{:?} lacks its end", seen.join(" ")))?;
@@ -64,15 +102,44 @@ fn one<'a>(
         },
         other => return unsupported(other),
     };
+    let subject = seen.join(" ");
     let mut value = next(&mut seen)?;
     let negated = value == "!=";
     if negated || value == "==" {
         value = next(&mut seen)?;
     }
-    let test = kind.test(nat, negated, value);
-    let expressions =
-        test.map_err(|expected| format!("{:?}: {expected} expected", seen.join(" ")))?;
-    Ok(Condition { expressions, text: seen.join(" ") })
+    let mut values = vec![value];
+    if value == "{" {
+        values.clear();
+        loop {
+            match next(&mut seen)? {
+                "}" if values.is_empty() => {
+                    return Err(format!("{:?}: at least one value expected", seen.join(" ")));
+                }
+                "}" => break,
+                value => values.push(value),
+            }
+            match next(&mut seen)? {
+                "," => {}
+                "}" => break,
+                other => {
+                    return Err(format!("{:?}: a comma expected before {other:?}", seen.join(" ")));
+                }
+            }
+        }
+    }
+    let mut all = Vec::new();
+    for value in values {
+        let expressions = kind
+            .test(nat, negated, value)
+            .map_err(|expected| format!("{:?}: {expected} expected", seen.join(" ")))?;
+        let text = format!("{subject}{} {value}", if negated { " !=" } else { "" });
+        let condition = Condition { expressions, text };
+        if !all.contains(&condition) {
+            all.push(condition);
+        }
+    }
+    Ok(if negated { vec![all] } else { all.into_iter().map(|one| vec![one]).collect() })
 }
 
 /// What a condition is about.
@@ -84,27 +151,17 @@ enum Kind {
 
 impl Kind {
     /// Loads and compares; the error is what should be there instead of the value.
-    fn test(self, nat: Nat, negated: bool, value: &str) -> Result<Vec<Expr>, &'static str> {
+    fn test(&self, nat: Nat, negated: bool, value: &str) -> Result<Vec<Expr>, &'static str> {
         let compare = |value| Expr::Cmp { negated, value };
         Ok(match self {
-            Kind::Interface(key) => vec![Expr::Meta(key), compare(interface(value)?)],
-            Kind::Network(load) => {
-                let network: IpNetwork = value.parse().map_err(|_| "an address or network")?;
-                if Nat::of(network.ip()) != nat {
-                    return Err("an address or network of this family");
-                }
-                let mut address = octets(network.network());
-                let Expr::Payload { base, offset, .. } = load else { return Err("a network") };
-                // As nft does it: whole bytes are loaded alone.
-                if network.prefix() > 0 && network.prefix().is_multiple_of(8) {
-                    address.truncate(usize::from(network.prefix() / 8));
-                    let len = u32::from(network.prefix() / 8);
-                    return Ok(vec![Expr::Payload { base, offset, len }, compare(address)]);
-                }
-                let mask = mask(nat.family(), network.prefix());
-                let masked = Expr::Bitwise { xor: vec![0; mask.len()], mask };
-                vec![load, masked, compare(address)]
+            Kind::Interface(key) => vec![Expr::Meta(*key), compare(interface(value)?)],
+            Kind::Network(load) if value.contains('-') => {
+                let range = AddressRange::parse(nat.family(), value)
+                    .ok_or("a range of addresses of this family, FIRST-LAST,")?;
+                let (from, to) = (octets(range.first), octets(range.last));
+                vec![load.clone(), Expr::Range { negated, from, to }]
             }
+            Kind::Network(load) => network(nat, load, value, compare)?,
             Kind::Mark => {
                 let (digits, radix) = value.strip_prefix("0x").map_or((value, 10), |hex| (hex, 16));
                 // The library would take a sign.
@@ -117,17 +174,36 @@ impl Kind {
     }
 }
 
+fn network(
+    nat: Nat,
+    load: &Expr,
+    value: &str,
+    compare: impl Fn(Vec<u8>) -> Expr,
+) -> Result<Vec<Expr>, &'static str> {
+    let network: IpNetwork = value.parse().map_err(|_| "an address or network")?;
+    if Nat::of(network.ip()) != nat {
+        return Err("an address or network of this family");
+    }
+    let mut address = octets(network.network());
+    let Expr::Payload { base, offset, .. } = *load else { return Err("a network") };
+    // As nft does it: whole bytes are loaded alone.
+    if network.prefix() > 0 && network.prefix().is_multiple_of(8) {
+        address.truncate(usize::from(network.prefix() / 8));
+        let len = u32::from(network.prefix() / 8);
+        return Ok(vec![Expr::Payload { base, offset, len }, compare(address)]);
+    }
+    let mask = mask(nat.family(), network.prefix());
+    let masked = Expr::Bitwise { xor: vec![0; mask.len()], mask };
+    Ok(vec![load.clone(), masked, compare(address)])
+}
+
 /// A name as it is compared: all 16 bytes, or as many as stand before a `*`.
 fn interface(value: &str) -> Result<Vec<u8>, &'static str> {
     let name = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
     let (start, is_whole) = name.strip_suffix('*').map_or((name, true), |start| (start, false));
-    let is_clean = !start.contains(['"', '{', '*', '/', '$', '@']);
+    let is_clean = !start.contains(['"', '*', '/', '$', '@', '!', '=']);
     if start.is_empty() || start.len() >= INTERFACE_NAME || !is_clean {
         return Err("the name of an interface");
     }
-    let mut bytes = start.as_bytes().to_vec();
-    if is_whole {
-        bytes.resize(INTERFACE_NAME, 0);
-    }
-    Ok(bytes)
+    Ok(if is_whole { interface_name(start) } else { start.as_bytes().to_vec() })
 }

@@ -8,8 +8,10 @@
 mod add;
 mod check;
 mod conditions;
+mod guard;
 mod held;
 mod plan;
+mod purge;
 mod reference;
 mod remove;
 mod table;
@@ -17,7 +19,9 @@ mod table;
 pub(crate) use add::{add, find_holder, take_from_iptables};
 pub(crate) use check::{check, status};
 pub(crate) use conditions::{Conditions, read as read_conditions};
+pub(crate) use guard::{has_switched_on, needs_loopback};
 pub(crate) use plan::Plan;
+pub(crate) use purge::purge;
 pub(crate) use reference::take as take_from_reference;
 pub(crate) use remove::{collect_garbage, remove, remove_elements};
 

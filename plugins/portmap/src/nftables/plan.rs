@@ -8,9 +8,10 @@ use kernel::iptables::Nat;
 use kernel::nft::{Data, Element, Expr, Verdict, octets};
 
 use super::conditions::Condition;
+use super::guard::pod_element;
 use super::table::{
-    CONDITIONAL_PORTS, HOST_IP_PORTS, HOST_PORTS, TABLE, destination, destination_port, mark,
-    masquerade_set, protocol, show_address, words,
+    CONDITIONAL_PORTS, HOST_IP_PORTS, HOST_PORTS, INTERFACE_NAME, LOOPBACK_PODS, TABLE,
+    destination, destination_port, mark, masquerade_set, protocol, show_address, words,
 };
 use crate::config::Settings;
 use crate::mapping::{Mapping, protocol_name};
@@ -32,6 +33,8 @@ pub(crate) struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FamilyPlan {
     pub(super) nat: Nat,
+    /// The link that packets from 127.0.0.1 leave by to the pod.
+    pub(super) link: Option<String>,
     /// The lengths of the networks that are masqueraded.
     pub(super) prefixes: Vec<u8>,
     /// Ports of the node, each at all addresses or at one.
@@ -74,9 +77,10 @@ impl Plan {
         container_id: &ContainerId,
         settings: &Settings,
         pod: &[Cidr],
+        link: Option<&str>,
     ) -> Self {
         let addresses = if settings.mappings.is_empty() { &[] } else { pod };
-        let families = addresses.iter().map(|address| FamilyPlan::new(settings, *address));
+        let families = addresses.iter().map(|address| FamilyPlan::new(settings, *address, link));
         let owner = owner(network.as_str(), container_id.as_str());
         let mut plan = Self {
             owner,
@@ -90,6 +94,11 @@ impl Plan {
         plan
     }
 
+    /// The link that packets from 127.0.0.1 leave by to the pod.
+    pub(crate) fn link(&self) -> Option<&str> {
+        self.families.iter().find_map(|family| family.link.as_deref())
+    }
+
     /// The families whose mappings take all packets to their ports.
     pub(super) fn unconditional(&self) -> impl Iterator<Item = &FamilyPlan> {
         self.families.iter().filter(|family| family.rules.is_empty())
@@ -97,10 +106,12 @@ impl Plan {
 }
 
 impl FamilyPlan {
-    fn new(settings: &Settings, pod: Cidr) -> Self {
+    fn new(settings: &Settings, pod: Cidr, link: Option<&str>) -> Self {
         let nat = Nat::of(pod.ip());
+        let link = link.filter(|_| nat == Nat::V4);
         let mut plan = Self {
             nat,
+            link: link.map(str::to_owned),
             prefixes: Vec::new(),
             claims: Vec::new(),
             elements: Vec::new(),
@@ -114,7 +125,8 @@ impl FamilyPlan {
             plan.claims.push(claim);
             if conditions.is_empty() {
                 plan.elements.push(port_element(claim, pod.ip(), mapping.container_port));
-            } else {
+            }
+            for conditions in conditions {
                 plan.rules.push(claim.rule(nat, conditions, pod.ip(), mapping.container_port));
             }
         }
@@ -128,6 +140,7 @@ impl FamilyPlan {
             plan.prefixes.sort_unstable();
             plan.prefixes.dedup();
         }
+        plan.elements.extend(link.map(|link| pod_element(link, pod.ip())));
         // The last one comes to be the first of its chain.
         plan.rules.sort_by_key(|rule| !rule.has_host_ip(nat));
         plan.rules.reverse();
@@ -243,6 +256,11 @@ pub(super) fn show(nat: Nat, set: &str, element: &Element) -> String {
     let parts = element.key.split_at_checked(address).unwrap_or_default();
     let key = match set {
         HOST_PORTS | CONDITIONAL_PORTS => protocol_and_port(&element.key),
+        LOOPBACK_PODS => {
+            let (link, pod) = element.key.split_at_checked(INTERFACE_NAME).unwrap_or_default();
+            let link = String::from_utf8_lossy(link);
+            format!("\"{}\" . {}", link.trim_end_matches('\0'), show_address(pod))
+        }
         HOST_IP_PORTS => format!("{} . {}", show_address(parts.0), protocol_and_port(parts.1)),
         _ => format!("{} . {}", show_address(parts.0), show_address(parts.1)),
     };

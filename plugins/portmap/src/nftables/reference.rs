@@ -1,6 +1,8 @@
 //! What the reference plugins' backend `nftables` leaves: rules with the container's ID as their comment.
 
-use cni::ContainerId;
+use std::net::IpAddr;
+
+use cni::{ContainerId, ValidAttachments};
 use kernel::iptables::Nat;
 use kernel::nft::{Chain, Expr, Listed};
 use kernel::{Batch, Nfnetlink};
@@ -20,12 +22,29 @@ pub(super) fn remove(
     container_id: &ContainerId,
     ends: &mut Vec<End>,
 ) -> Result<(), Error> {
-    delete(netlink, container_id, ends, |_, _| false)
+    delete(netlink, Some(container_id), ends, |_, _| false)
+}
+
+/// Removes what is garbage for certain although the network is not on it: rules of a container that is no
+/// valid attachment, at an address that a valid one has by now.
+pub(super) fn collect_garbage(
+    netlink: &Nfnetlink,
+    valid: &ValidAttachments,
+    addresses: &[IpAddr],
+) -> Result<(), Error> {
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    // Connections that end there may be the valid one's.
+    delete(netlink, None, &mut Vec::new(), |nat, rule| {
+        let is_valid = rule.comment.as_deref().is_some_and(|id| valid.contains_container(id));
+        !is_valid && end(nat, rule).is_some_and(|end| addresses.contains(&end.address))
+    })
 }
 
 /// Takes a plan's ports away from other containers, and removes what its own has there.
 pub(crate) fn take(netlink: &Nfnetlink, plan: &Plan, ends: &mut Vec<End>) -> Result<(), Error> {
-    delete(netlink, &plan.container_id, ends, |nat, rule| {
+    delete(netlink, Some(&plan.container_id), ends, |nat, rule| {
         let theirs = claim(nat, &rule.expressions);
         let mut claims =
             plan.unconditional().filter(|family| family.nat == nat).flat_map(|it| &it.claims);
@@ -33,17 +52,24 @@ pub(crate) fn take(netlink: &Nfnetlink, plan: &Plan, ends: &mut Vec<End>) -> Res
     })
 }
 
+/// Whether no rules of those plugins are there.
+pub(super) fn is_unused(netlink: &Nfnetlink) -> Result<bool, kernel::Error> {
+    for nat in FAMILIES {
+        if !netlink.table_rules(nat.family(), TABLE)?.is_empty() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Deletes a container's rules, and those of others that are taken from them.
 fn delete(
     netlink: &Nfnetlink,
-    container_id: &ContainerId,
+    container_id: Option<&ContainerId>,
     ends: &mut Vec<End>,
     is_taken: impl Fn(Nat, &Listed) -> bool,
 ) -> Result<(), Error> {
-    let is_unused = |nat: Nat| -> Result<bool, kernel::Error> {
-        Ok(netlink.table_rules(nat.family(), TABLE)?.is_empty())
-    };
-    if is_unused(Nat::V4)? && is_unused(Nat::V6)? {
+    if is_unused(netlink)? {
         return Ok(());
     }
     let before = ends.len();
@@ -53,7 +79,7 @@ fn delete(
         for nat in FAMILIES {
             for (chain, rule) in netlink.table_rules(nat.family(), TABLE)? {
                 let is_own = CHAINS.contains(&chain.as_str())
-                    && rule.comment.as_deref() == Some(container_id.as_str());
+                    && container_id.is_some_and(|id| rule.comment.as_deref() == Some(id.as_str()));
                 if is_own {
                     ends.extend(end(nat, &rule));
                 }

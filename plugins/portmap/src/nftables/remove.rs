@@ -10,8 +10,9 @@ use kernel::{Batch, Nfnetlink};
 
 use super::held::{FAMILIES, Held, Holding, Place, Way};
 use super::plan::{owner, owner_prefix};
-use super::{reference, table};
+use super::{guard, reference, table};
 use crate::error::Error;
+use crate::loopback::SwitchedOff;
 use crate::remove::End;
 
 /// An element that was made to expire.
@@ -66,10 +67,20 @@ pub(crate) fn collect_garbage(
         return Ok(());
     }
     let of_network = owner_prefix(network.as_str());
-    let valid: Vec<String> = valid.iter().map(|(id, _)| owner(network.as_str(), id)).collect();
-    let is_garbage =
-        |other: &str| other.starts_with(&of_network) && !valid.iter().any(|owner| owner == other);
-    remove_all(netlink, is_garbage, ends)
+    let owners: Vec<String> = valid.iter().map(|(id, _)| owner(network.as_str(), id)).collect();
+    let is_valid = |other: &str| owners.iter().any(|owner| owner == other);
+    let is_garbage = |other: &str| other.starts_with(&of_network) && !is_valid(other);
+    remove_all(netlink, is_garbage, ends)?;
+    if reference::is_unused(netlink)? {
+        return Ok(());
+    }
+    let mut addresses = Vec::new();
+    for nat in FAMILIES {
+        let held = Held::read(netlink, nat)?;
+        let of_valid = held.holdings().filter(|holding| is_valid(holding.owner));
+        addresses.extend(of_valid.filter_map(|holding| Some(holding.end()?.address)));
+    }
+    reference::collect_garbage(netlink, valid, &addresses)
 }
 
 /// Lets elements expire, and waits until no packet finds them any more; deletes them if the kernel cannot do
@@ -110,10 +121,11 @@ fn remove_piece(
     ends: &mut Vec<End>,
     mut report: impl FnMut(&[Holding<'_>], bool),
 ) -> Result<(), kernel::Error> {
-    let before = ends.len();
-    netlink.transaction(|netlink| -> Result<Batch, kernel::Error> {
+    let (before, mut switched_off) = (ends.len(), SwitchedOff::default());
+    let removed = netlink.transaction(|netlink| -> Result<Batch, kernel::Error> {
         let mut batch = Batch::new();
         ends.truncate(before);
+        switched_off.take_back()?;
         let held = Held::read(netlink, nat)?;
         let mut doomed: Vec<_> =
             held.holdings().filter(|holding| is_doomed(holding.owner)).collect();
@@ -126,8 +138,13 @@ fn remove_piece(
         // Another DEL is at it already.
         doomed.retain(|holding| way == Way::Delete || !holding.expires());
         held.remove(&mut batch, &doomed, way);
+        guard::remove(netlink, &mut batch, &held, &doomed, (way, None), &mut switched_off)?;
         Ok(batch)
-    })
+    });
+    if removed.is_err() {
+        switched_off.take_back()?;
+    }
+    removed
 }
 
 /// Waits until elements have expired; false if they do not.

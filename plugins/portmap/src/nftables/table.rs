@@ -11,14 +11,26 @@ pub(super) const HOST_PORTS: &str = "host_ports";
 pub(super) const HOST_IP_PORTS: &str = "host_ip_ports";
 /// Ports that have mappings with conditions, and the chains of those.
 pub(super) const CONDITIONAL_PORTS: &str = "conditional_ports";
+/// Links that have the setting `route_localnet` for our sake or others', and take no packets to 127.0.0.0/8.
+pub(super) const GUARDED_LINKS: &str = "guarded_links";
+/// Those links, each with the pods that get packets from 127.0.0.1 by it.
+pub(super) const LOOPBACK_PODS: &str = "loopback_pods";
 /// The chain that packets to the node itself go through.
 pub(super) const ENTRY_CHAIN: &str = "host_ports";
 const POSTROUTING: &str = "postrouting";
+/// The chain of the guard.
+pub(super) const GUARD_CHAIN: &str = "loopback_guard";
 
 /// The bit of the packet mark that stays on what was mapped, so that nothing but that is masqueraded: not
 /// what kube-proxy led to the same pod. Another one than kube-proxy (14, 15) and the backend `iptables` (13)
 /// use, whose rules would masquerade all that has it.
 const MARK: u32 = 0x1000;
+
+/// Where the destination address is in a header of IPv4.
+const DESTINATION_V4: u32 = 16;
+
+/// `IFNAMSIZ`.
+pub(super) const INTERFACE_NAME: usize = 16;
 
 /// `RTN_LOCAL` of `linux/rtnetlink.h`.
 const LOCAL: u32 = 2;
@@ -26,6 +38,8 @@ const LOCAL: u32 = 2;
 /// Behind kube-proxy, whose table is at -100 as that of iptables is: a port of a Service stays one
 /// (CVE-2019-9946). Of two chains of one priority, the one that was made last would come first.
 const BEHIND_KUBE_PROXY: i32 = -99;
+/// `mangle`: before any packet gets another destination.
+const BEFORE_NAT: i32 = -150;
 /// Before others that would give the packet another source, as the backend `iptables` has it.
 const BEFORE_MASQUERADING: i32 = 99;
 
@@ -77,6 +91,11 @@ pub(super) fn sets(nat: Nat, prefixes: &[u8]) -> Vec<NamedSet> {
     ];
     let masquerade = prefixes.iter().map(|prefix| masquerade_set(*prefix));
     all.extend(masquerade.map(|name| named(&name, vec![address, address], Vec::new(), true)));
+    if nat == Nat::V4 {
+        let link = vec![Type::Ifname];
+        all.push(named(GUARDED_LINKS, link, Vec::new(), true));
+        all.push(named(LOOPBACK_PODS, vec![Type::Ifname, address], Vec::new(), true));
+    }
     all
 }
 
@@ -131,7 +150,29 @@ pub(super) fn rules(nat: Nat, prefixes: &[u8]) -> Vec<Shared> {
         base: hook(Hook::Postrouting, BEFORE_MASQUERADING),
         ..masquerade(family, *prefix)
     }));
+    if nat == Nat::V4 {
+        all.push(Shared {
+            base: Some(BaseChain { kind: "filter", hook: Hook::Prerouting, priority: BEFORE_NAT }),
+            ..guard()
+        });
+    }
     all
+}
+
+/// Drops packets to 127.0.0.0/8 that come in by a link towards a pod.
+fn guard() -> Shared {
+    Shared {
+        chain: GUARD_CHAIN,
+        base: None,
+        expressions: vec![
+            Expr::Payload { base: Base::Network, offset: DESTINATION_V4, len: 1 },
+            Expr::Cmp { negated: false, value: vec![127] },
+            Expr::Meta(meta::IIFNAME),
+            lookup(GUARDED_LINKS, Found::Continue),
+            Expr::Verdict(Verdict::Drop),
+        ],
+        text: format!("ip daddr 127.0.0.0/8 iifname @{GUARDED_LINKS} drop"),
+    }
 }
 
 /// Gives the node's address to what was mapped, if the set holds the network that it comes from and the pod.
@@ -204,7 +245,7 @@ pub(super) fn source(family: Family) -> Expr {
 /// Loads the destination address.
 pub(super) fn destination(family: Family) -> Expr {
     let v6 = family == Family::Ipv6;
-    let (offset, len) = if v6 { (24, 16) } else { (16, 4) };
+    let (offset, len) = if v6 { (24, 16) } else { (DESTINATION_V4, 4) };
     Expr::Payload { base: Base::Network, offset, len }
 }
 
@@ -219,6 +260,13 @@ pub(super) fn mask(family: Family, prefix: u8) -> Vec<u8> {
     (0..4 * words(family))
         .map(|at| u8::MAX.checked_shl(8 - u32::from(bits(at))).unwrap_or(0))
         .collect()
+}
+
+/// An interface's name as it is compared: all of its 16 bytes.
+pub(super) fn interface_name(name: &str) -> Vec<u8> {
+    let mut bytes = name.as_bytes().to_vec();
+    bytes.resize(INTERFACE_NAME, 0);
+    bytes
 }
 
 /// An address's bytes as text.

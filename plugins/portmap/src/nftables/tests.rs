@@ -9,7 +9,7 @@ use super::read_conditions;
 fn plan(config: &Value, pod: &[&str]) -> Plan {
     let settings = cni::json::read::<crate::Config>(config).unwrap().settings().unwrap();
     let pod: Vec<_> = pod.iter().map(|address| address.parse().unwrap()).collect();
-    Plan::new(&"testnet".parse().unwrap(), &"pod-a".parse().unwrap(), &settings, &pod)
+    Plan::new(&"testnet".parse().unwrap(), &"pod-a".parse().unwrap(), &settings, &pod, None)
 }
 
 fn shown(family: &FamilyPlan) -> Vec<String> {
@@ -114,12 +114,45 @@ fn conditions() {
         &["iifname", "!=", "\"eth0\""],
         &["meta oifname lo", "meta mark != 0x10"],
     ] {
-        assert!(!accepted(Nat::V4, texts).unwrap().is_empty());
+        assert_eq!(accepted(Nat::V4, texts).unwrap().len(), 1);
     }
+    assert_eq!(accepted(Nat::V4, &[]).unwrap(), super::Conditions::new());
+    for (texts, expected) in [
+        (
+            &["ip", "daddr", "!=", "{ 127.0.0.0/8, 192.0.2.11 }"][..],
+            &["ip daddr != 127.0.0.0/8 ip daddr != 192.0.2.11"][..],
+        ),
+        (&["ip saddr 192.0.2.1-192.0.2.50"], &["ip saddr 192.0.2.1-192.0.2.50"]),
+        (
+            &["iifname", "{\"eth0\",\"eth*\" ,eth0}", "meta mark {1}"],
+            &[
+                "iifname \"eth0\" meta mark 1",
+                "iifname \"eth*\" meta mark 1",
+                "iifname eth0 meta mark 1",
+            ],
+        ),
+    ] {
+        let ways = accepted(Nat::V4, texts).unwrap();
+        let shown = |way: &Vec<super::conditions::Condition>| {
+            way.iter().map(|one| one.text.clone()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(ways.iter().map(shown).collect::<Vec<_>>(), expected);
+    }
+    let many = format!("{{ {} }}", (0..=16).map(|n| n.to_string()).collect::<Vec<_>>().join(", "));
+    let many = format!("meta mark {many} meta mark {many}");
     for (texts, expected) in [
         (&["ip6", "saddr", "::1"][..], "\"ip6\" is of the other family"),
         (&["ip saddr ::1"], "\"ip saddr ::1\": an address or network of this family expected"),
-        (&["ip saddr { 192.0.2.1 }"], "\"ip saddr {\": an address or network expected"),
+        (&["ip saddr { }"], "\"ip saddr { }\": at least one value expected"),
+        (&["ip saddr { 192.0.2.1"], "\"ip saddr { 192.0.2.1\" lacks its end"),
+        (&["ip saddr { 192.0.2.1 192.0.2.2 }"], "a comma expected before \"192.0.2.2\""),
+        (&["ip saddr 192.0.2.1,192.0.2.2"], "\",\" is not supported; supported are"),
+        (
+            &["ip saddr 192.0.2.2-192.0.2.1"],
+            "a range of addresses of this family, FIRST-LAST, expected",
+        ),
+        (&["iifname { eth0, $uplinks }"], "the name of an interface expected"),
+        (&[&many], "more than 256 combinations"),
         (&["ip", "saddr"], "\"ip saddr\" lacks its end"),
         (&["ip", "saddr", "!="], "\"ip saddr !=\" lacks its end"),
         (&["ip ttl 3"], "\"ttl\" is not supported; supported are"),

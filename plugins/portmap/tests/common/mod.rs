@@ -2,11 +2,14 @@
 
 #![allow(dead_code, reason = "not every test program uses all of it")]
 
+use std::io::Read;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use testbed::routed::on_a_node;
-use testbed::{Ended, cni_command, sh};
+use testbed::{Ended, Namespace, cni_command, sh};
 
 /// Runs a test with either backend, each time on a new node.
 pub(crate) fn with_both_backends(test: fn(&'static str)) {
@@ -114,4 +117,15 @@ pub(crate) fn tcp(host_port: u16, container_port: u16) -> Value {
 /// All rules of both families but those of the table's own chains.
 pub(crate) fn rules() -> String {
     sh("iptables -t nat -S; ip6tables -t nat -S")
+}
+
+/// What a connection from a namespace is answered; none if nobody takes it.
+pub(crate) fn ask(from: &Namespace, to: &str) -> Option<String> {
+    let to: SocketAddr = to.parse().unwrap();
+    let limit = Duration::from_millis(700);
+    let mut stream = from.enter(|| TcpStream::connect_timeout(&to, limit)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    Some(text)
 }

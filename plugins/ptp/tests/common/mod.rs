@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "not every test program uses all of it")]
 
 use std::path::PathBuf;
+use std::process::Command;
 
 use serde_json::{Value, json};
 use testbed::{Ended, Namespace, cni_command, sh};
@@ -37,12 +38,17 @@ impl Call {
     }
 
     pub(crate) fn run(&self, command: &str) -> Ended {
+        testbed::run(&mut self.command(command), &self.network)
+    }
+
+    /// The program with the variables of a command.
+    pub(crate) fn command(&self, command: &str) -> Command {
         let program = env!("CARGO_BIN_EXE_ptp");
         let mut call = cni_command(program, command, self.container_id, &self.netns);
         call.env("CNI_IFNAME", self.ifname)
             .env("CNI_PATH", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ipam"))
             .env("IPAM_LOG", &self.ipam_log);
-        testbed::run(&mut call, &self.network)
+        call
     }
 }
 

@@ -1,0 +1,86 @@
+//! Lists of addresses (`-s 192.0.2.1,198.51.100.0/24`), for which iptables makes one rule for each address.
+
+use super::{ArgumentError, Rule, parse_matches};
+use crate::nft::Family;
+
+/// As [`parse_matches`], for arguments with lists: gives a rule for each of their addresses, in the order of
+/// iptables.
+pub fn parse_rules(
+    rule: &Rule,
+    family: Family,
+    arguments: &[String],
+) -> Result<Vec<Rule>, ArgumentError> {
+    let all = expand(arguments)?;
+    all.iter().map(|arguments| parse_matches(rule.clone(), family, arguments)).collect()
+}
+
+/// The arguments with one address in the place of each list, for all combinations.
+fn expand(arguments: &[String]) -> Result<Vec<Vec<String>>, ArgumentError> {
+    let (mut all, mut negated) = (vec![Vec::new()], false);
+    let mut rest = arguments.iter();
+    while let Some(option) = rest.next() {
+        let value = if option == "!" { None } else { rest.next() };
+        let (is_address, text) =
+            (OPTIONS.contains(&option.as_str()), value.map(String::as_str).unwrap_or_default());
+        if negated && is_address && text.contains(',') {
+            return Err(ArgumentError::BadValue {
+                argument: format!("! {option}"),
+                value: text.to_owned(),
+                expected: "one address or network, because iptables does not take \"!\" before a list,",
+            });
+        }
+        let values: Vec<&str> = if is_address { text.split(',').collect() } else { vec![text] };
+        let with = |before: &Vec<String>, one: &str| {
+            let mut now = before.clone();
+            now.push(option.clone());
+            now.extend(value.map(|_| one.to_owned()));
+            now
+        };
+        all = all.iter().flat_map(|before| values.iter().map(|one| with(before, one))).collect();
+        negated = option == "!";
+    }
+    Ok(all)
+}
+
+const OPTIONS: [&str; 6] = ["-s", "--source", "--src", "-d", "--destination", "--dst"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &str) -> Result<Vec<String>, String> {
+        let arguments: Vec<String> = arguments.split_whitespace().map(Into::into).collect();
+        let rules = parse_rules(&Rule::default(), Family::Ipv4, &arguments);
+        rules
+            .map(|rules| rules.iter().map(ToString::to_string).collect())
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn one_rule_for_each_address() {
+        assert_eq!(parse("").unwrap(), [""]);
+        assert_eq!(parse("-i eth0 ! -s 192.0.2.1").unwrap(), ["! -s 192.0.2.1/32 -i eth0"]);
+        assert_eq!(
+            parse("-s 192.0.2.1,192.0.2.2 -i eth0 -d 198.51.100.1,198.51.100.0/24").unwrap(),
+            [
+                "-s 192.0.2.1/32 -d 198.51.100.1/32 -i eth0",
+                "-s 192.0.2.1/32 -d 198.51.100.0/24 -i eth0",
+                "-s 192.0.2.2/32 -d 198.51.100.1/32 -i eth0",
+                "-s 192.0.2.2/32 -d 198.51.100.0/24 -i eth0",
+            ]
+        );
+        assert_eq!(
+            parse("-m comment --comment a,b ! -i eth0").unwrap(),
+            ["! -i eth0 -m comment --comment \"a,b\""]
+        );
+    }
+
+    #[test]
+    fn what_iptables_refuses() {
+        let why = parse("! -s 192.0.2.1,192.0.2.2").unwrap_err();
+        assert!(why.contains("\"! -s\": one address or network"), "{why}");
+        let why = parse("-s 192.0.2.1,").unwrap_err();
+        assert!(why.contains("value \"\" of argument \"-s\""), "{why}");
+        assert!(parse("-s").unwrap_err().contains("has no value"));
+    }
+}

@@ -1,0 +1,151 @@
+//! The guard of the backend `iptables`: rules that drop packets to 127.0.0.0/8 which come in by links towards
+//! pods, see [`loopback`](crate::loopback).
+//!
+//! Each container with mappings has a rule for its link, with the name of its chain as the comment. A rule
+//! whose container has no chain in the table `nat` any more, because the reference plugin deleted that,
+//! counts for nothing.
+
+use kernel::Nfnetlink;
+use kernel::iptables::{BaseChain, Changes, Iptables, Is, Nat, Rule, Table, Target};
+use kernel::nft::Place;
+
+use crate::error::Error;
+use crate::loopback::{self, SWITCHED_ON, SwitchedOff};
+use crate::nftables;
+
+/// The chain of the guard.
+pub(crate) const GUARD_CHAIN: &str = "CNI-HOSTPORT-GUARD";
+/// Its table.
+pub(crate) const GUARD_TABLE: Table = Table::MANGLE_V4;
+/// The base chain that leads to it.
+pub(crate) const BASE: BaseChain = BaseChain::MANGLE_PREROUTING;
+
+/// A container's rule.
+struct Entry {
+    handle: u64,
+    link: String,
+    chain: String,
+    switched_on: bool,
+}
+
+/// The rule that leads to the guard.
+pub(crate) fn jump() -> Rule {
+    let loopback = ipnetwork::Ipv4Network::new_checked([127, 0, 0, 0].into(), 8);
+    let mut rule = Rule::jump(GUARD_CHAIN).comment("CNI portfwd guard of loopback addresses");
+    rule.destination = loopback.map(|network| Is::equal(network.into()));
+    rule.in_interface = Some(Is::not("lo".to_owned()));
+    rule
+}
+
+/// Adds a container's rule, and what leads to it, unless they are there. The link's setting is switched on
+/// afterwards.
+pub(crate) fn add(
+    iptables: &Iptables<'_>,
+    changes: &mut Changes,
+    chain: &str,
+    link: &str,
+) -> Result<(), Error> {
+    let jump = jump();
+    if !iptables.rules(GUARD_TABLE, BASE.name())?.any(|(_, rule)| rule == jump) {
+        changes.add_table(GUARD_TABLE);
+        if !iptables.has_chain(GUARD_TABLE, BASE.name())? {
+            changes.add_base_chain(GUARD_TABLE, BASE);
+        }
+        changes.add_chain(GUARD_TABLE, GUARD_CHAIN);
+        changes.add_rule(GUARD_TABLE, BASE.name(), Place::First, &jump);
+    }
+    let all = entries(iptables)?;
+    let own: Vec<_> = all.iter().filter(|entry| entry.chain == chain).collect();
+    let switched_on = all.iter().any(|entry| entry.link == link && entry.switched_on);
+    let switched_on = switched_on
+        || !loopback::is_on(link)?
+        || nftables::has_switched_on(&Nfnetlink::open()?, link)?;
+    if let [one] = own[..]
+        && (one.link.as_str(), one.switched_on) == (link, switched_on)
+    {
+        return Ok(());
+    }
+    for entry in own {
+        changes.delete_rule(GUARD_TABLE, GUARD_CHAIN, entry.handle);
+    }
+    changes.add_rule(GUARD_TABLE, GUARD_CHAIN, Place::Last, &rule(chain, link, switched_on));
+    Ok(())
+}
+
+/// Adds what removes the rules of containers with these chains, and switches off the setting of links that
+/// nobody else needs it on.
+pub(crate) fn remove(
+    iptables: &Iptables<'_>,
+    changes: &mut Changes,
+    chains: &[&str],
+    switched_off: &mut SwitchedOff,
+) -> Result<(), kernel::Error> {
+    let (own, others): (Vec<_>, Vec<_>) =
+        entries(iptables)?.into_iter().partition(|entry| chains.contains(&entry.chain.as_str()));
+    let mut free: Vec<&str> = Vec::new();
+    for Entry { handle, link, switched_on, .. } in &own {
+        changes.delete_rule(GUARD_TABLE, GUARD_CHAIN, *handle);
+        if *switched_on && !free.contains(&link.as_str()) {
+            free.push(link);
+        }
+    }
+    for link in free {
+        let mut needed = false;
+        for entry in others.iter().filter(|entry| entry.link == link) {
+            if iptables.has_chain(Nat::V4, &entry.chain)? {
+                needed = true;
+                break;
+            }
+            changes.delete_rule(GUARD_TABLE, GUARD_CHAIN, entry.handle);
+        }
+        if !needed && !nftables::needs_loopback(&Nfnetlink::open()?, link)? {
+            switched_off.add(link)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a container of this backend needs the setting on a link, in this variant of iptables.
+pub(crate) fn is_needed(iptables: &Iptables<'_>, link: &str) -> Result<bool, kernel::Error> {
+    for entry in entries(iptables)?.iter().filter(|entry| entry.link == link) {
+        if iptables.has_chain(Nat::V4, &entry.chain)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a link has the setting because a mapping of this backend needed it.
+pub(crate) fn has_switched_on(iptables: &Iptables<'_>, link: &str) -> Result<bool, kernel::Error> {
+    Ok(entries(iptables)?.iter().any(|entry| entry.link == link && entry.switched_on))
+}
+
+/// The links that have the setting because a mapping of this backend needed it.
+pub(crate) fn switched_on_links(iptables: &Iptables<'_>) -> Result<Vec<String>, kernel::Error> {
+    let all = entries(iptables)?.into_iter().filter(|entry| entry.switched_on);
+    Ok(all.map(|entry| entry.link).collect())
+}
+
+/// Whether a container has a rule, so that the rule that leads there is needed too.
+pub(crate) fn has_entry(iptables: &Iptables<'_>, chain: &str) -> Result<bool, kernel::Error> {
+    Ok(entries(iptables)?.iter().any(|entry| entry.chain == chain))
+}
+
+fn entries(iptables: &Iptables<'_>) -> Result<Vec<Entry>, kernel::Error> {
+    let entry = |(handle, rule): (u64, Rule)| {
+        let (chain, note) = match rule.comment_text()?.split_once(", ") {
+            Some((chain, note)) => (chain, note),
+            None => (rule.comment_text()?, ""),
+        };
+        let (chain, switched_on) = (chain.to_owned(), note == SWITCHED_ON);
+        Some(Entry { handle, link: rule.in_interface?.value, chain, switched_on })
+    };
+    Ok(iptables.rules(GUARD_TABLE, GUARD_CHAIN)?.filter_map(entry).collect())
+}
+
+fn rule(chain: &str, link: &str, switched_on: bool) -> Rule {
+    let note = if switched_on { format!(", {SWITCHED_ON}") } else { String::new() };
+    let mut rule = Rule::to(Target::Drop).comment(format!("{chain}{note}"));
+    rule.in_interface = Some(Is::equal(link.to_owned()));
+    rule
+}
