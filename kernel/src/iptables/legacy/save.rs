@@ -142,12 +142,11 @@ impl SavedTable {
 
     /// Takes note of a chain and its policy.
     fn declare(&mut self, name: &str, drops: bool) {
-        match self.chains.iter_mut().find(|chain| chain.name == name) {
-            Some(chain) => chain.drops = drops,
-            None => {
-                let (name, lines) = (name.to_owned(), Vec::new());
-                self.chains.push(SavedChain { name, drops, lines });
-            }
+        if let Some(chain) = self.chains.iter_mut().find(|chain| chain.name == name) {
+            chain.drops = drops;
+        } else {
+            let (name, lines) = (name.to_owned(), Vec::new());
+            self.chains.push(SavedChain { name, drops, lines });
         }
     }
 
