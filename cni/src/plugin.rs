@@ -92,7 +92,7 @@ pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Makes a write beyond RLIMIT_FSIZE an error, which a plugin can report after undoing what it did, and
+/// Makes a write beyond `RLIMIT_FSIZE` an error, which a plugin can report after undoing what it did, and
 /// not the end of the process. Programs that the plugin runs start without this.
 fn block_file_size_signal() {
     let mut signals = SigSet::empty();
