@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{BIN, direct, install};
 
-/// The variables, and one that is nobody's business.
+/// The variables.
 const TRACE: [(&str, &str); 3] = [
     ("TRACEPARENT", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     ("TRACESTATE", "vendor=opaque"),
@@ -62,7 +62,7 @@ fn do_not_reach_iptables() {
         NODE,
         &format!(
             "iptables-legacy -t mangle -N KUBE-IPTABLES-HINT
-             mkdir -p {BIN}; for p in iptables-legacy-restore ip6tables-legacy-restore; do
+             mkdir -p {BIN}; for p in iptables-legacy-save iptables-legacy-restore ip6tables-legacy-save ip6tables-legacy-restore; do
                  printf '#!/bin/sh\\nenv >> {SEEN}\\nexec /usr/sbin/%s \"$@\"\\n' $p > {BIN}/$p
                  chmod +x {BIN}/$p
              done"
