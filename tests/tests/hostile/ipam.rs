@@ -42,8 +42,11 @@ fn prints_before_it_reads(plugin: &str) {
 /// The IPAM plugin's end is the end of its answer. The child outlives the limit of a call.
 fn leaves_a_child_with_its_stdout(plugin: &str) {
     let world = World::new(&["pod-a"]);
-    let plugins =
-        install(&world, "parent", &format!("sleep 90 &\ncat > /dev/null; echo '{RESULT}'"));
+    let plugins = install(
+        &world,
+        "parent",
+        &format!("sleep 90 2> /dev/null &\ncat > /dev/null; echo '{RESULT}'"),
+    );
     let more = json!({"ipam": {"type": "parent"}});
     drop(world.run(NODE, &direct(&plugins, plugin, "ADD", &more)).success());
     drop(world.run(NODE, &direct(&plugins, plugin, "DEL", &more)).success());
