@@ -123,8 +123,8 @@ fn collects_what_nobody_has(variant: &'static str) {
     on_a_node(move || {
         sh("ip link add cni0 type bridge; ip addr add 10.88.0.1/24 dev cni0; ip link set cni0 up
             ip link add cni1 type bridge; ip addr add 10.77.0.1/24 dev cni1; ip link set cni1 up
-            ip link add tap7 type dummy; ip link set tap7 up master cni1
-            ip link add lan type dummy; ip addr add 192.0.2.10/24 dev lan; ip link set lan up");
+            ip link add tap7 type veth peer name tap8; ip link set tap7 up master cni1; ip link set tap8 up
+            ip link add lan type veth peer name lan2; ip link set lan2 up; ip addr add 192.0.2.10/24 dev lan; ip link set lan up");
         let alive = pod_at("10.88.0.3", "veth3");
         firewall("ADD", "pod-b", "/x", &{
             let mut owned = config(&json!({"backend": "nftables"}));
@@ -186,9 +186,7 @@ fn restored_rules_have_lost_their_owner() {
 }
 
 fn everything() -> String {
-    sh(
-        "nft list ruleset; iptables-legacy-save | grep -v '^#'; ip6tables-legacy-save | grep -v '^#'",
-    )
+    sh("nft list ruleset; iptables-legacy-save | sed '/^#/d'; ip6tables-legacy-save | sed '/^#/d'")
 }
 
 #[test]
@@ -229,7 +227,7 @@ fn a_purge_leaves_what_the_administrator_has_made() {
                 chain forward { type filter hook forward priority 0; policy drop; };
                 chain admin { ip daddr 192.0.2.7 drop; };
             }'");
-        for backend in BACKENDS {
+        for backend in ["nftables", "iptables"] {
             firewall("ADD", "pod-a", "/x", &config(&json!({"backend": backend}))).unwrap();
         }
         sh("iptables -A CNI-ADMIN -d 192.0.2.8 -j DROP");
