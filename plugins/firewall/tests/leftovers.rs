@@ -140,8 +140,11 @@ fn collects_what_nobody_has(variant: &'static str) {
         let stay = ["10.88.0.3", "10.88.0.6", "10.77.0.9", "192.0.2.20"];
         let go = ["10.88.0.4", "10.99.0.5"];
         for address in stay.iter().chain(&go) {
-            sh(&format!("{iptables} -A CNI-FORWARD -d {address}/32 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
-                {iptables} -A CNI-FORWARD -s {address}/32 -j ACCEPT"));
+            sh(&format!(
+                "{iptables} -A CNI-FORWARD -d {address}/32 -m conntrack \
+                    --ctstate RELATED,ESTABLISHED -j ACCEPT
+                {iptables} -A CNI-FORWARD -s {address}/32 -j ACCEPT"
+            ));
         }
         sh(&format!("{iptables} -A CNI-FORWARD -s 10.99.0.7/32 -p tcp -j ACCEPT"));
         let mut gc = names();

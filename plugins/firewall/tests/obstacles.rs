@@ -24,11 +24,14 @@ const CLOSED: [(&str, &str); 7] = [
         "inet site transit",
     ),
     (
-        "nft 'table inet site { chain transit { type filter hook forward priority 5; reject with icmpx type admin-prohibited; }; }'",
+        "nft 'table inet site { chain transit {
+            type filter hook forward priority 5; reject with icmpx type admin-prohibited; }; }'",
         "inet site transit",
     ),
     (
-        "nft 'table ip site { chain transit { type filter hook forward priority -5; ct state vmap { established : accept, related : accept, invalid : drop }; counter log drop; }; }'",
+        "nft 'table ip site { chain transit {
+            type filter hook forward priority -5;
+            ct state vmap { established : accept, related : accept, invalid : drop }; counter log drop; }; }'",
         "ip site transit",
     ),
     (
@@ -38,7 +41,8 @@ const CLOSED: [(&str, &str); 7] = [
         "inet site transit",
     ),
     (
-        "nft 'table ip site { chain late { type filter hook postrouting priority 0; ct state new drop; drop; }; }'",
+        "nft 'table ip site { chain late {
+            type filter hook postrouting priority 0; ct state new drop; drop; }; }'",
         "ip site late",
     ),
     (
@@ -47,7 +51,8 @@ const CLOSED: [(&str, &str); 7] = [
         "FORWARD of iptables-legacy -t filter",
     ),
     (
-        "iptables -t mangle -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; iptables -t mangle -A FORWARD -j DROP",
+        "iptables -t mangle -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+      iptables -t mangle -A FORWARD -j DROP",
         "ip mangle FORWARD",
     ),
 ];
@@ -92,10 +97,14 @@ fn what_the_error_says_helps() {
 #[test]
 fn what_may_let_pods_through_is_left_to_the_administrator() {
     for made in [
-        "nft 'table inet site { chain transit { type filter hook forward priority 0; policy drop; iifname \"virbr0\" accept; }; }'",
-        "nft 'table inet site { chain transit { type filter hook forward priority 0; policy drop; ct state vmap { established : accept, new : accept }; }; }'",
+        "nft 'table inet site { chain transit {
+            type filter hook forward priority 0; policy drop; iifname \"virbr0\" accept; }; }'",
+        "nft 'table inet site { chain transit {
+            type filter hook forward priority 0; policy drop;
+            ct state vmap { established : accept, new : accept }; }; }'",
         "nft 'table inet site { chain mine { type filter hook input priority 0; policy drop; }; }'",
-        "nft 'table inet site { flags dormant; chain transit { type filter hook forward priority 0; policy drop; }; }'",
+        "nft 'table inet site { flags dormant; chain transit {
+            type filter hook forward priority 0; policy drop; }; }'",
         "nft 'table bridge site { chain transit { type filter hook forward priority 0; policy drop; }; }'",
         "nft 'table ip6 site { chain transit { type filter hook forward priority 0; policy drop; }; }'",
     ] {

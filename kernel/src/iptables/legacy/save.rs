@@ -141,12 +141,10 @@ impl SavedTable {
 
     /// Takes note of a chain and its policy.
     fn declare(&mut self, name: &str, drops: bool) {
-        match self.chains.iter_mut().find(|chain| chain.name == name) {
-            Some(chain) => chain.drops = drops,
-            None => {
-                let (name, lines) = (name.to_owned(), Vec::new());
-                self.chains.push(SavedChain { name, drops, lines });
-            }
+        if let Some(chain) = self.chains.iter_mut().find(|chain| chain.name == name) {
+            chain.drops = drops;
+        } else {
+            self.chains.push(SavedChain { name: name.to_owned(), drops, lines: Vec::new() });
         }
     }
 
