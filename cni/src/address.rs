@@ -1,7 +1,7 @@
 //! Addresses as the specification writes them, parsed strictly.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
@@ -13,6 +13,10 @@ use crate::error::Error;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cidr(IpNetwork);
 
+/// An address that a runtime asks for, with or without the length of its prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestedAddress(IpAddr, Option<u8>);
+
 /// An Ethernet address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
@@ -21,11 +25,31 @@ pub struct Mac(pub [u8; 6]);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAddress {
     /// Not an address with a prefix length.
-    #[error("{0:?} is no address with a prefix length, such as 10.88.0.2/24 or fd00:88::2/64")]
+    #[error("{0:?} is not an address with a prefix length, such as 10.88.0.2/24 or fd00:88::2/64")]
     Cidr(String),
+    /// Not an address, neither with a prefix length nor without.
+    #[error("{0:?} is not an address, with or without a prefix length")]
+    Requested(String),
     /// Not an Ethernet address.
-    #[error("{0:?} is no Ethernet address, such as c2:11:22:33:44:55")]
+    #[error("{0:?} is not an Ethernet address, such as c2:11:22:33:44:55")]
     Mac(String),
+}
+
+/// The blocks of addresses that Linux accepts neither as the address of a pod nor as a gateway.
+const RESERVED: [(IpAddr, u8, &str); 8] = [
+    (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 32, "the unspecified address"),
+    (IpAddr::V4(Ipv4Addr::new(127, 0, 0, 0)), 8, "a loopback address"),
+    (IpAddr::V4(Ipv4Addr::new(224, 0, 0, 0)), 4, "a multicast address"),
+    (IpAddr::V4(Ipv4Addr::BROADCAST), 32, "the broadcast address"),
+    (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 128, "the unspecified address"),
+    (IpAddr::V6(Ipv6Addr::LOCALHOST), 128, "the loopback address"),
+    (IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0)), 96, "an IPv4 address written as IPv6"),
+    (IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8, "a multicast address"),
+];
+
+/// The blocks of addresses that no pod and no gateway can have, each with what its addresses are.
+pub fn reserved() -> impl Iterator<Item = (Cidr, &'static str)> {
+    RESERVED.into_iter().filter_map(|(ip, prefix, what)| Some((Cidr::new(ip, prefix)?, what)))
 }
 
 impl Cidr {
@@ -69,6 +93,59 @@ impl Cidr {
     #[must_use]
     pub fn is_ipv4(self) -> bool {
         self.0.is_ipv4()
+    }
+
+    /// The broadcast address of an IPv4 network that is large enough to have one.
+    #[must_use]
+    pub fn broadcast(self) -> Option<IpAddr> {
+        match self.0 {
+            IpNetwork::V4(network) if network.prefix() <= 30 => Some(network.broadcast().into()),
+            _ => None,
+        }
+    }
+
+    /// Why no host of this network can have an address; `None` if it can.
+    #[must_use]
+    pub fn why_not_for_hosts(self, address: IpAddr) -> Option<&'static str> {
+        if self.broadcast() == Some(address) {
+            return Some("the broadcast address");
+        }
+        reserved().find(|(block, _)| block.contains(address)).map(|(_, what)| what)
+    }
+}
+
+impl RequestedAddress {
+    /// The address alone.
+    #[must_use]
+    pub fn ip(self) -> IpAddr {
+        self.0
+    }
+
+    /// The address with the length of its prefix, if it came with one.
+    #[must_use]
+    pub fn cidr(self) -> Option<Cidr> {
+        Cidr::new(self.0, self.1?)
+    }
+}
+
+impl FromStr for RequestedAddress {
+    type Err = InvalidAddress;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAddress> {
+        let cidr = text.parse::<Cidr>().ok();
+        let ip = cidr.map_or_else(|| text.parse(), |cidr| Ok(cidr.ip()));
+        let ip: IpAddr = ip.map_err(|_| InvalidAddress::Requested(text.to_owned()))?;
+        let prefix = cidr.map(Cidr::prefix);
+        let canonical = ip.to_canonical();
+        let prefix =
+            if canonical == ip { prefix } else { prefix.and_then(|it| it.checked_sub(96)) };
+        Ok(Self(canonical, prefix))
+    }
+}
+
+impl<'de> Deserialize<'de> for RequestedAddress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
 }
 
@@ -161,7 +238,7 @@ pub fn address_or_nothing<'de, D: Deserializer<'de>>(
         return Ok(None);
     }
     let address = text.parse::<IpAddr>();
-    let address = address.map_err(|_| de::Error::custom(format!("{text:?} is no address")))?;
+    let address = address.map_err(|_| de::Error::custom(format!("{text:?} is not an address")))?;
     Ok(Some(address.to_canonical()))
 }
 
@@ -218,6 +295,45 @@ mod tests {
         assert_eq!(Cidr::host(cidr.ip()).to_string(), "10.88.3.7/32");
         assert!(cidr.contains("10.88.255.1".parse().unwrap()));
         assert!(!cidr.contains("::1".parse().unwrap()));
+    }
+
+    #[test]
+    fn requested_addresses() {
+        for (text, ip, cidr) in [
+            ("10.1.2.3", "10.1.2.3", None),
+            ("10.1.2.3/24", "10.1.2.3", Some("10.1.2.3/24")),
+            ("fd00::1/64", "fd00::1", Some("fd00::1/64")),
+            ("::ffff:10.1.2.3/120", "10.1.2.3", Some("10.1.2.3/24")),
+            ("::ffff:10.1.2.3/64", "10.1.2.3", None),
+        ] {
+            let address: RequestedAddress = text.parse().unwrap();
+            assert_eq!(address.ip(), ip.parse::<IpAddr>().unwrap());
+            assert_eq!(address.cidr().map(|cidr| cidr.to_string()).as_deref(), cidr, "{text}");
+        }
+        for bad in ["", "x", "10.1.2.3/33", "10.1.2", "10.1.2.3/"] {
+            assert!(bad.parse::<RequestedAddress>().is_err(), "{bad}");
+        }
+    }
+
+    /// Each was tried with a veth pair: as the address of a pod, or as its gateway, it does not work.
+    #[test]
+    fn addresses_that_no_host_has() {
+        for (network, ip, expected) in [
+            ("10.1.2.0/24", "10.1.2.255", Some("the broadcast address")),
+            ("10.1.2.0/24", "10.1.2.254", None),
+            ("10.1.2.0/31", "10.1.2.1", None),
+            ("224.0.0.0/24", "224.0.0.2", Some("a multicast address")),
+            ("127.3.0.0/24", "127.3.0.2", Some("a loopback address")),
+            ("0.0.0.0/0", "0.0.0.0", Some("the unspecified address")),
+            ("240.1.2.0/24", "240.1.2.2", None),
+            ("fd00::/64", "fd00::", None),
+            ("::/0", "::1", Some("the loopback address")),
+            ("::/0", "::ffff:10.1.2.3", Some("an IPv4 address written as IPv6")),
+            ("ff05::/64", "ff05::2", Some("a multicast address")),
+        ] {
+            let network: Cidr = network.parse().unwrap();
+            assert_eq!(network.why_not_for_hosts(ip.parse().unwrap()), expected, "{network} {ip}");
+        }
     }
 
     #[test]

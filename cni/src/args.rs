@@ -5,59 +5,80 @@ use std::fmt;
 use crate::error::{Code, Error};
 
 /// The pairs of `CNI_ARGS`, in their order.
+///
+/// The variable is one text for all plugins of a chain, so that a text which is not made of pairs is an
+/// error only for a plugin that reads it: [`Args::allow`] refuses it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Args(Vec<(String, String)>);
+pub struct Args {
+    pairs: Vec<(String, String)>,
+    /// What is not a pair.
+    malformed: Option<String>,
+}
 
 impl Args {
     /// Reads the value of `CNI_ARGS`; an empty one has no pairs.
-    ///
-    /// Errors: code 4 if a pair has no `=`.
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        let pairs = text.split(';').filter(|pair| !pair.is_empty()).map(|pair| {
-            let (key, value) = pair.split_once('=').ok_or_else(|| {
-                Error::new(
-                    Code::InvalidEnvironment,
-                    format!("CNI_ARGS: {pair:?} is no KEY=VALUE pair"),
-                )
-            })?;
-            Ok((key.to_owned(), value.to_owned()))
-        });
-        pairs.collect::<Result<_, _>>().map(Self)
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
+        let mut args = Self::default();
+        for pair in text.split(';').filter(|pair| !pair.is_empty()) {
+            match pair.split_once('=') {
+                Some((key, value)) => args.pairs.push((key.to_owned(), value.to_owned())),
+                None => args.malformed = Some(pair.to_owned()),
+            }
+        }
+        args
+    }
+
+    /// The pairs alone, for commands that must not fail for anything else.
+    #[must_use]
+    pub fn without_malformed(self) -> Self {
+        Self { malformed: None, ..self }
     }
 
     /// The value of a key; of the last one, if it is given several times.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.0.iter().rev().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
+        self.pairs.iter().rev().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
     }
 
     /// The pairs, in their order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+        self.pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()))
     }
 
     /// Whether there is no pair.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.pairs.is_empty()
     }
 
-    /// Refuses keys that the plugin does not know, unless `IgnoreUnknown` is set (the
-    /// specification's conventions, section `CNI_ARGS`).
+    /// Refuses a text that is not made of pairs.
+    ///
+    /// Errors: code 4, quoting what is not one.
+    pub fn refuse_malformed(&self) -> Result<(), Error> {
+        let Some(text) = &self.malformed else { return Ok(()) };
+        let why = format!("CNI_ARGS: {text:?} is not a KEY=VALUE pair");
+        Err(Error::new(Code::InvalidEnvironment, why))
+    }
+
+    /// Refuses what the plugin does not understand, before it reads any value: a text that is not made of
+    /// pairs, and keys that it does not know unless `IgnoreUnknown` is set (the specification's
+    /// conventions, section `CNI_ARGS`).
     ///
     /// Errors: code 4, naming the keys.
     pub fn allow(&self, known: &[&str]) -> Result<(), Error> {
+        self.refuse_malformed()?;
         let ignore = match self.get("IgnoreUnknown") {
             None => false,
             Some(value) => boolean(value).ok_or_else(|| {
                 Error::new(
                     Code::InvalidEnvironment,
-                    format!("CNI_ARGS: IgnoreUnknown={value} is neither true nor false"),
+                    format!("CNI_ARGS: IgnoreUnknown={value} must be true or false"),
                 )
             })?,
         };
         let unknown: Vec<&str> = self
-            .0
+            .pairs
             .iter()
             .map(|(key, _)| key.as_str())
             .filter(|key| !known.contains(key) && *key != "IgnoreUnknown")
@@ -77,7 +98,7 @@ impl Args {
 
 impl FromIterator<(String, String)> for Args {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().collect())
+        Self { pairs: pairs.into_iter().collect(), malformed: None }
     }
 }
 
@@ -106,12 +127,11 @@ mod tests {
 
     #[test]
     fn pairs() {
-        let args = Args::parse("IgnoreUnknown=1;K8S_POD_NAME=web;;MAC=a=b").unwrap();
+        let args = Args::parse("IgnoreUnknown=1;K8S_POD_NAME=web;;MAC=a=b");
         assert_eq!(args.get("K8S_POD_NAME"), Some("web"));
         assert_eq!(args.get("MAC"), Some("a=b"));
         assert_eq!(args.get("IP"), None);
-        assert_eq!(Args::parse("").unwrap(), Args::default());
-        assert!(Args::parse("IP").is_err());
+        assert_eq!(Args::parse(""), Args::default());
         let text = "IgnoreUnknown=1;K8S_POD_NAME=web;MAC=a=b";
         assert_eq!(args.to_string(), text);
         let pairs = args.iter().map(|(key, value)| (key.to_owned(), value.to_owned()));
@@ -120,8 +140,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_a_pair_matters_to_those_who_read() {
+        let args = Args::parse("MAC=a;none");
+        assert_eq!(args.get("MAC"), Some("a"));
+        let error = args.allow(&["MAC"]).unwrap_err();
+        assert_eq!(error.code, Code::InvalidEnvironment);
+        assert_eq!(error.msg, "CNI_ARGS: \"none\" is not a KEY=VALUE pair");
+        assert!(args.without_malformed().allow(&["MAC"]).is_ok());
+    }
+
+    #[test]
     fn unknown_keys() {
-        let check = |text: &str| Args::parse(text).unwrap().allow(&["IP"]);
+        let check = |text: &str| Args::parse(text).allow(&["IP"]);
         assert!(check("IP=10.0.0.1").is_ok());
         assert!(check("IP=10.0.0.1;FOO=1;IgnoreUnknown=true").is_ok());
         assert!(check("FOO=1;IgnoreUnknown=0").is_err());

@@ -77,7 +77,8 @@ impl<C: DeserializeOwned> Network<C> {
     ) -> Result<Self, Error> {
         let cleans_up = matches!(command, Command::Del | Command::Gc);
         let value = json::object(&stdin)?;
-        let common: Common = json::read(&value)?;
+        let common: Common =
+            if cleans_up { json::read_what_is_right(&value) } else { json::read(&value) }?;
         let name = common.name.ok_or_else(|| {
             Error::new(Code::InvalidConfig, "key \"name\" of the configuration is missing")
         })?;
@@ -237,9 +238,10 @@ mod tests {
 
     #[test]
     fn cleaning_up_does_without_wrong_values() {
-        let configuration = json!({"name": "n", "mtu": "1500", "prevResult": {"ips": 5}});
+        let configuration =
+            json!({"name": "n", "mtu": "1500", "prevResult": {"ips": 5}, "ipam": {"type": 5}});
         let network = read_for(Command::Del, &configuration).unwrap();
-        assert_eq!((network.config.mtu, network.prev_result), (0, None));
+        assert_eq!((network.config.mtu, network.prev_result, network.ipam), (0, None, None));
         assert!(read_for(Command::Gc, &configuration).is_ok());
         assert!(read_for(Command::Del, &json!({"mtu": 1})).is_err());
     }

@@ -110,7 +110,9 @@ impl Environment {
                 ),
             ));
         }
-        let args = Args::parse(&text(variables, "CNI_ARGS")?.unwrap_or_default())?;
+        let args = Args::parse(&variables.get("CNI_ARGS").unwrap_or_default().to_string_lossy());
+        // Only an ADD needs every word of it: what was attached must be checked and detached whatever it says.
+        let args = if command == Command::Add { args } else { args.without_malformed() };
         Ok(Self { container_id, ifname, netns, args })
     }
 }
@@ -206,7 +208,16 @@ mod tests {
         refused(Command::Add, &[("CNI_CONTAINERID", "")], "CNI_CONTAINERID is not set");
         refused(Command::Del, &[("CNI_CONTAINERID", "../x")], "CNI_CONTAINERID: container ID");
         refused(Command::Add, &[("CNI_IFNAME", "sixteen-letters-")], "CNI_IFNAME: interface name");
-        refused(Command::Add, &[("CNI_ARGS", "x")], "CNI_ARGS");
+    }
+
+    #[test]
+    fn args_that_are_not_pairs_are_refused_by_who_reads_them() {
+        let args = |command| {
+            let environment = Environment::read(command, &table(&[("CNI_ARGS", "none")])).unwrap();
+            environment.args.allow(&[])
+        };
+        assert_eq!(args(Command::Add).unwrap_err().code, Code::InvalidEnvironment);
+        assert_eq!((args(Command::Check), args(Command::Del)), (Ok(()), Ok(())));
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! kernel's own text. Codes up to 99 are the specification's; from 100 on they are this suite's and
 //! mean the same in every plugin.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 
@@ -86,7 +87,11 @@ impl From<u32> for Code {
     }
 }
 
-/// A failed command, as it is printed.
+/// How many bytes of a message, and of the details, are printed at most.
+const MESSAGE_LIMIT: usize = 1024;
+const DETAILS_LIMIT: usize = 4096;
+
+/// A failed command. Messages quote values of whatever length; what is printed of them has a limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     /// What kind of failure it was.
@@ -144,10 +149,10 @@ impl Error {
         let mut object = json!({
             "cniVersion": version,
             "code": u32::from(self.code),
-            "msg": self.msg,
+            "msg": shortened(&self.msg, MESSAGE_LIMIT),
         });
         if !self.details.is_empty() {
-            object["details"] = Value::from(self.details.as_str());
+            object["details"] = Value::from(shortened(&self.details, DETAILS_LIMIT));
         }
         object
     }
@@ -164,15 +169,29 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.msg)?;
+        f.write_str(&shortened(&self.msg, MESSAGE_LIMIT))?;
         if !self.details.is_empty() {
-            write!(f, ": {}", self.details)?;
+            write!(f, ": {}", shortened(&self.details, DETAILS_LIMIT))?;
         }
         Ok(())
     }
 }
 
 impl StdError for Error {}
+
+/// The beginning and the end of a text that is longer than `limit`: what was being done stands at the
+/// beginning, what is wrong with it at the end, and a value that is quoted in between.
+fn shortened(text: &str, limit: usize) -> Cow<'_, str> {
+    if text.len() <= limit {
+        return text.into();
+    }
+    // A character has at most four bytes.
+    let boundary = |at: usize| (at..at + 4).find(|at| text.is_char_boundary(*at)).unwrap_or(at);
+    let (head, tail) = (boundary(limit / 2), boundary(text.len() - limit / 4));
+    let (before, after) = (text.get(..head), text.get(tail..));
+    let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
+    format!("{before} … ({} bytes left out) … {after}", tail - head).into()
+}
 
 #[cfg(test)]
 mod tests {
@@ -202,6 +221,20 @@ mod tests {
             error.to_json(Version::V1_0_0).to_string(),
             r#"{"cniVersion":"1.0.0","code":100,"details":"file exists","msg":"create link veth0"}"#
         );
+    }
+
+    #[test]
+    fn long_values_are_quoted_in_part() {
+        let value = "ä".repeat(5 << 20);
+        let mut error = Error::invalid_key("mtu", format!("{value:?} is not a number"));
+        error.also(&value);
+        let printed = error.to_json(Version::V1_0_0);
+        let (msg, details) =
+            (printed["msg"].as_str().unwrap(), printed["details"].as_str().unwrap());
+        assert!(msg.starts_with("key \"mtu\" of the configuration: \"ää"), "{msg}");
+        assert!(msg.ends_with("ä\" is not a number"), "{msg}");
+        assert!(msg.contains(" bytes left out) "), "{msg}");
+        assert!(msg.len() < 1024 && details.len() < 4096 && error.to_string().len() < 5120);
     }
 
     #[test]

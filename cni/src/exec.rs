@@ -1,21 +1,25 @@
 //! Running a plugin: the part of the protocol that runtimes and delegating plugins share.
 
 use std::ffi::OsStr;
-use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 use std::{fs, io};
 
 use serde_json::Value;
 
 use crate::error::{Code, Error};
+use crate::file::SIZE_LIMIT;
+
+mod running;
+
+pub use running::Running;
 
 /// Why a plugin could not be run, or what it answered could not be understood.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
-    /// The type is no file name.
-    #[error("plugin type {0:?} is no file name")]
+    /// The type is not a file name.
+    #[error("plugin type {0:?} is not a file name")]
     Type(String),
     /// No directory has it.
     #[error("find plugin {kind:?} in CNI_PATH {path}")]
@@ -34,6 +38,9 @@ pub enum ExecError {
         #[source]
         source: io::Error,
     },
+    /// It prints more than a result can be.
+    #[error("plugin {0} printed more than the limit of {SIZE_LIMIT} bytes and was killed")]
+    TooLong(String),
     /// It failed without saying why.
     #[error("plugin {program} ended with {status} and printed no error object")]
     Silent {
@@ -75,14 +82,6 @@ pub fn find(kind: &str, path: &[PathBuf]) -> Result<PathBuf, ExecError> {
     })
 }
 
-/// A plugin that was started. If it is dropped, its end is waited for and what it says is lost.
-#[derive(Debug)]
-pub struct Running {
-    program: String,
-    child: Child,
-    written: io::Result<()>,
-}
-
 /// Runs a plugin with this process's environment and `changes` to it, hands it the
 /// configuration, and returns what it printed: `None` if that is nothing.
 ///
@@ -107,54 +106,9 @@ pub fn start(
         .envs(changes.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .spawn();
-    let mut child = started.map_err(|source| ExecError::Run { program: name.clone(), source })?;
-    // Written before anything is read: a configuration that fills the pipe (64 KiB) waits for
-    // the plugin to read on, which every plugin does before it prints.
-    let written = child.stdin.take().map_or(Ok(()), |mut pipe| pipe.write_all(configuration));
-    Ok(Running { program: name, child, written })
-}
-
-impl Running {
-    /// Waits for its end, and returns what it printed, as [`run`] does.
-    pub fn finish(mut self) -> Result<Option<Value>, Error> {
-        let program = std::mem::take(&mut self.program);
-        let (status, stdout) = match self.listen() {
-            Ok(said) => said,
-            Err(source) => return Err(ExecError::Run { program, source }.into()),
-        };
-        let printed = serde_json::from_slice(&stdout);
-        if !status.success() {
-            let error = printed.ok().as_ref().and_then(Error::from_json);
-            return Err(error.unwrap_or_else(|| ExecError::Silent { program, status }.into()));
-        }
-        if stdout.trim_ascii().is_empty() {
-            return Ok(None);
-        }
-        let value = printed.map_err(|source| ExecError::Result { program, source })?;
-        Ok(Some(value))
-    }
-
-    fn listen(&mut self) -> io::Result<(ExitStatus, Vec<u8>)> {
-        let mut stdout = Vec::new();
-        if let Some(mut pipe) = self.child.stdout.take() {
-            pipe.read_to_end(&mut stdout)?;
-        }
-        let status = self.child.wait()?;
-        match std::mem::replace(&mut self.written, Ok(())) {
-            // A plugin that ended early has said why, on stdout or by its status.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
-            _ => Ok((status, stdout)),
-        }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // So that it does not wait for somebody to read; then nothing of it is left to fail.
-        drop(self.child.stdout.take());
-        let _ = self.child.wait();
-    }
+        .spawn()
+        .and_then(|child| Running::new(name.clone(), child, configuration));
+    Ok(started.map_err(|source| ExecError::Run { program: name, source })?)
 }
 
 fn is_executable(program: &Path) -> bool {
@@ -163,7 +117,25 @@ fn is_executable(program: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Map;
+
     use super::*;
+
+    /// A script that is a plugin itself, with its configuration on stdin.
+    fn run_script(script: &str, configuration: &[u8]) -> Result<Option<Value>, Error> {
+        let name = format!("cni-exec-{}-{:?}", std::process::id(), std::thread::current().id());
+        let path = std::env::temp_dir().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        // The child of another test may hold the file open for writing for a moment, until it is a program.
+        let is_busy = |result: &Result<_, Error>| {
+            result.as_ref().is_err_and(|error| error.details.contains("Text file busy"))
+        };
+        let results = std::iter::repeat_with(|| run(&path, &[], configuration));
+        let result = results.into_iter().find(|result| !is_busy(result)).unwrap();
+        fs::remove_file(path).unwrap();
+        result
+    }
 
     fn sh(script: &str) -> Result<Option<Value>, Error> {
         run(Path::new("/bin/sh"), &[("CNI_X", OsStr::new("it"))], script.as_bytes())
@@ -190,6 +162,46 @@ mod tests {
         let much = vec![b' '; 1 << 20];
         let error = run(Path::new("/bin/false"), &[], &much).unwrap_err();
         assert!(error.msg.contains("exit status: 1"), "{error}");
+    }
+
+    /// Both pipes hold 64 KiB: who waits for the other to read first waits for ever.
+    #[test]
+    fn a_plugin_prints_before_it_reads() {
+        let script =
+            "head -c 300000 /dev/zero | tr '\\0' ' '; echo '{}'; exec >&-; [ $(wc -c) = 1048576 ]";
+        let much = vec![b' '; 1 << 20];
+        assert_eq!(run_script(script, &much).unwrap(), Some(Value::Object(Map::new())));
+    }
+
+    #[test]
+    fn a_plugin_reads_slowly() {
+        let much = vec![b' '; 1 << 20];
+        assert_eq!(run_script("printf %s $(wc -c)", &much).unwrap(), Some(Value::from(1 << 20)));
+    }
+
+    #[test]
+    fn what_a_plugin_leaves_behind_holds_nobody() {
+        let printed = run_script("sleep 1000 & echo \"{\\\"pid\\\":$!}\"", b"").unwrap().unwrap();
+        let pid = i32::try_from(printed["pid"].as_i64().unwrap()).unwrap();
+        let sleeping = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(sleeping, rustix::process::Signal::KILL).unwrap();
+    }
+
+    #[test]
+    fn a_plugin_prints_too_much() {
+        for script in
+            ["exec cat /dev/zero", "trap '' PIPE; while true; do head -c 1000000 /dev/zero; done"]
+        {
+            let error = run_script(script, b"").unwrap_err();
+            assert_eq!(error.code, Code::Delegate);
+            assert!(error.msg.contains("more than the limit of 16777216 bytes"), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_environment_is_passed_on() {
+        let printed = run_script("printf '\"%s\"' \"$PATH\"", b"").unwrap();
+        assert_eq!(printed, Some(Value::from(std::env::var("PATH").unwrap())));
     }
 
     #[test]

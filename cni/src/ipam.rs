@@ -2,7 +2,11 @@
 //!
 //! It gets the same configuration and the same environment; only undoing an ADD changes the
 //! command. A network without an `ipam` section has no addresses, and nothing is run.
+//!
+//! Because the configuration is the same, a plugin that delegates would, in the place of an IPAM plugin,
+//! run itself again, and so on without end. [`validate`] refuses such a configuration.
 
+use std::env;
 use std::ffi::OsStr;
 
 use serde_json::Value;
@@ -12,6 +16,32 @@ use crate::environment::Command;
 use crate::error::{Code, Error};
 use crate::exec::{self, Running};
 use crate::result::Success;
+
+/// The plugins that delegate to an IPAM plugin: those of this suite and of the reference suite.
+const DELEGATING: [&str; 8] =
+    ["bridge", "dummy", "host-device", "ipvlan", "macvlan", "ptp", "tap", "vlan"];
+
+/// The variable that tells an IPAM plugin that it is run as one, for plugins that delegate under another
+/// name.
+const RUN_AS_IPAM: &str = "PODWIRE_RUN_AS_IPAM";
+
+/// Refuses an IPAM plugin that delegates to an IPAM plugin itself, for [`crate::Plugin::settings`] of
+/// plugins that delegate.
+///
+/// Errors: code 7, naming the key.
+pub fn validate<C>(network: &Network<C>) -> Result<(), Error> {
+    let Some(kind) = &network.ipam else {
+        return Ok(());
+    };
+    let why = if DELEGATING.contains(&kind.as_str()) {
+        format!("{kind:?} is not an IPAM plugin: it needs one itself, such as host-local or static")
+    } else if env::var_os(RUN_AS_IPAM).is_some() {
+        format!("this plugin was run as an IPAM plugin itself, and must not run {kind:?}")
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid_key("ipam.type", why))
+}
 
 /// Addresses that were asked for, while the caller does something else.
 #[derive(Debug)]
@@ -70,8 +100,14 @@ fn start<C>(network: &Network<C>, command: Command) -> Result<Option<Running>, E
     let Some(kind) = &network.ipam else {
         return Ok(None);
     };
-    let program = exec::find(kind, &network.path)?;
-    let changes = [("CNI_COMMAND", OsStr::new(command.as_str()))];
+    let cleans_up = matches!(command, Command::Del | Command::Gc);
+    let program = match validate(network).and_then(|()| Ok(exec::find(kind, &network.path)?)) {
+        Ok(program) => program,
+        // With such a value, no ADD has reserved anything.
+        Err(error) if cleans_up && error.code == Code::InvalidConfig => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let changes = [("CNI_COMMAND", OsStr::new(command.as_str())), (RUN_AS_IPAM, OsStr::new("1"))];
     exec::start(&program, &changes, &network.stdin)
         .map(Some)
         .map_err(|error| by_ipam(network, error))

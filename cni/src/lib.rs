@@ -11,6 +11,7 @@
 pub mod address;
 pub mod args;
 pub mod call;
+pub mod dns;
 pub mod environment;
 pub mod error;
 pub mod exec;
@@ -20,20 +21,23 @@ pub mod ipam;
 pub mod json;
 pub mod name;
 pub mod plugin;
+pub mod purge;
 pub mod result;
 #[cfg(feature = "schema")]
 pub mod schema;
 pub mod undo;
 pub mod version;
 
-pub use address::{Cidr, Mac, address_or_nothing};
+pub use address::{Cidr, Mac, RequestedAddress, address_or_nothing};
 pub use args::Args;
 pub use call::{Call, Network, ValidAttachments};
+pub use dns::{Dns, DnsKeys};
 pub use environment::{Command, Environment};
 pub use error::{Code, Error};
 pub use failures::Failures;
 pub use name::{ContainerId, IfName, NetworkName};
 pub use plugin::{Plugin, run, validate};
-pub use result::{Dns, Interface, IpConfig, Route, Success};
+pub use purge::Purge;
+pub use result::{Interface, IpConfig, Route, Success};
 pub use undo::Undo;
 pub use version::Version;

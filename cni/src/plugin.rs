@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use crate::call::{Call, Network, ValidAttachments};
 use crate::environment::{self, Command, Environment, OfThisProcess, Variables};
 use crate::error::{Code, Error};
+use crate::file::SIZE_LIMIT;
 use crate::json;
 use crate::result::Success;
 use crate::version::{UnknownVersion, Version};
@@ -70,48 +71,85 @@ pub fn validate<P: Plugin>(plugin: &P, configuration: Vec<u8>) -> Result<(), Err
 }
 
 /// Runs the command that this process was started for, and prints what the specification asks
-/// for: a result, an error object, or nothing.
+/// for: a result, an error object, or nothing. An ADD whose result cannot be printed is undone.
 pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
-    let answer = answer(plugin, &OfThisProcess, &mut io::stdin().lock());
-    let (printed, code) = match answer {
-        Answer::Nothing => return ExitCode::SUCCESS,
+    let (mut stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());
+    let (error, version) = match answer(plugin, &OfThisProcess, &mut stdin, &mut stdout) {
+        Answer::Done => return ExitCode::SUCCESS,
         Answer::About(text) => {
-            // Nobody to tell if stderr is closed.
-            let _ = io::stderr().lock().write_all(text.as_bytes());
+            write_to_stderr(&text);
             return ExitCode::SUCCESS;
         }
-        Answer::Result(value) => (value, ExitCode::SUCCESS),
-        Answer::Failure(value) => (value, ExitCode::FAILURE),
+        Answer::Failure(error, version) => (error, Some(version)),
+        Answer::Unprinted(error) => (error, None),
     };
-    let line = format!("{printed}\n");
-    match io::stdout().lock().write_all(line.as_bytes()) {
-        Ok(()) => code,
-        Err(_) => ExitCode::FAILURE,
+    let printed = version.map(|version| print(&mut stdout, &error.to_json(version)));
+    if !matches!(printed, Some(Ok(()))) {
+        write_to_stderr(&format!("{}: {error}\n", P::NAME));
     }
+    ExitCode::FAILURE
 }
 
-/// What the process has to say.
+/// How a command ended, and what is left to say.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    Nothing,
+    /// It succeeded; what it has to print is printed.
+    Done,
+    /// A text for the person who runs the program by hand.
     About(String),
-    Result(Value),
-    Failure(Value),
+    /// It failed. The error object is in the configuration's version, if that can be told.
+    Failure(Error, Version),
+    /// Its result could not be printed, so neither can an error object.
+    Unprinted(Error),
 }
 
-fn answer<P: Plugin>(plugin: &P, variables: &impl Variables, stdin: &mut impl Read) -> Answer {
+fn answer<P: Plugin>(
+    plugin: &P,
+    variables: &impl Variables,
+    stdin: &mut impl Read,
+    stdout: &mut impl Write,
+) -> Answer {
     let command = match environment::text(variables, "CNI_COMMAND") {
         Ok(None) => return Answer::About(about::<P>()),
         Ok(Some(text)) => text.parse(),
         Err(error) => Err(error),
     };
-    // The error object is in the configuration's version, if that can be told.
     let mut version = Version::LATEST;
-    match command.and_then(|command| perform(plugin, command, variables, stdin, &mut version)) {
-        Ok(None) => Answer::Nothing,
-        Ok(Some(value)) => Answer::Result(value),
-        Err(error) => Answer::Failure(error.to_json(version)),
+    let done = command.and_then(|command| perform(plugin, command, variables, stdin, &mut version));
+    match done {
+        Ok(None) => Answer::Done,
+        Ok(Some(Done { result, undo })) => match print(stdout, &result) {
+            Ok(()) => Answer::Done,
+            Err(error) => Answer::Unprinted(undone(plugin, undo.as_ref(), error)),
+        },
+        Err(error) => Answer::Failure(error, version),
     }
+}
+
+/// What a command that succeeded prints.
+struct Done<C> {
+    result: Value,
+    /// The call of an ADD, which a DEL undoes.
+    undo: Option<Call<C>>,
+}
+
+/// Undoes an ADD after `error`: nobody learned what it made, so nobody else knows what to remove.
+fn undone<P: Plugin>(plugin: &P, add: Option<&Call<P::Config>>, mut error: Error) -> Error {
+    if let Some(Err(another)) = add.map(|call| plugin.del(call)) {
+        error.also(&format!("and undoing the ADD: {another}"));
+    }
+    error
+}
+
+fn print(stdout: &mut impl Write, value: &Value) -> Result<(), Error> {
+    let line = format!("{value}\n");
+    let written = stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush());
+    written.map_err(|error| Error::new(Code::Io, format!("write to stdout: {error}")))
+}
+
+fn write_to_stderr(text: &str) {
+    // There is nobody to tell if stderr is closed.
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 fn perform<P: Plugin>(
@@ -120,9 +158,10 @@ fn perform<P: Plugin>(
     variables: &impl Variables,
     stdin: &mut impl Read,
     version: &mut Version,
-) -> Result<Option<Value>, Error> {
+) -> Result<Option<Done<P::Config>>, Error> {
     if command == Command::Version {
-        return Ok(Some(json!({"cniVersion": Version::LATEST, "supportedVersions": Version::ALL})));
+        let result = json!({"cniVersion": Version::LATEST, "supportedVersions": Version::ALL});
+        return Ok(Some(Done { result, undo: None }));
     }
     let attachment = match command {
         Command::Add | Command::Check | Command::Del => {
@@ -130,11 +169,7 @@ fn perform<P: Plugin>(
         }
         Command::Gc | Command::Status | Command::Version => None,
     };
-    // Room for a usual configuration, which then takes one read(2) and not one every 32 bytes.
-    let mut bytes = Vec::with_capacity(16 * 1024);
-    stdin
-        .read_to_end(&mut bytes)
-        .map_err(|error| Error::new(Code::Io, format!("read stdin: {error}")))?;
+    let bytes = read_to_end(stdin)?;
     let value = json::object(&bytes)?;
     *version = config_version(&value)?;
     allowed(command, *version)?;
@@ -155,10 +190,25 @@ fn perform<P: Plugin>(
     }
     let settings = plugin.settings(&call.network, Some(&call.environment))?;
     if command == Command::Add {
-        return plugin.add(&call, &settings)?.to_json(*version).map(Some);
+        let made = plugin.add(&call, &settings)?;
+        let result = made.to_json(*version).map_err(|error| undone(plugin, Some(&call), error))?;
+        return Ok(Some(Done { result, undo: Some(call) }));
     }
     plugin.check(&call, &settings)?;
     Ok(None)
+}
+
+/// The configuration, which has a limit like that of a file: stdin may be one, or a device that never ends.
+fn read_to_end(stdin: &mut impl Read) -> Result<Vec<u8>, Error> {
+    let failed = |why: String| Error::new(Code::Io, format!("read stdin: {why}"));
+    // Room for a usual configuration, which then takes one read(2) and not one every 32 bytes.
+    let mut bytes = Vec::with_capacity(16 * 1024);
+    let read = stdin.take(SIZE_LIMIT + 1).read_to_end(&mut bytes);
+    read.map_err(|error| failed(error.to_string()))?;
+    if bytes.len() as u64 > SIZE_LIMIT {
+        return Err(failed(format!("it is larger than the limit of {SIZE_LIMIT} bytes")));
+    }
+    Ok(bytes)
 }
 
 /// The configuration's `cniVersion`.

@@ -3,7 +3,7 @@
 //! Inside, there is one form, the newest. On stdout and in `prevResult` stands the form of the
 //! configuration's version: an object with `ip4` and `ip6` up to 0.2.0, lists with the family
 //! beside each address up to 0.4.0, lists alone since 1.0.0. 1.1.0 added keys to interfaces and
-//! routes; the routes' ones have always been passed on from 0.3.0 on, and are here.
+//! routes; those of routes are written from 0.3.0 on, as other plugins do, those of interfaces in 1.1.0 only.
 
 use std::net::IpAddr;
 
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::address::{Cidr, address_or_nothing};
+use crate::dns::Dns;
 use crate::error::{Code, Error};
 use crate::json;
 use crate::version::Version;
@@ -96,32 +97,11 @@ pub struct Route {
     pub scope: Option<u8>,
 }
 
-/// Name resolution.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[serde(default)]
-pub struct Dns {
-    /// Addresses of name servers, the first one preferred.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    // Text, as nothing is done with it; but resolv.conf(5) has room for addresses only.
-    #[cfg_attr(feature = "schema", schemars(with = "Vec<crate::schema::Address>"))]
-    pub nameservers: Vec<String>,
-    /// The local domain.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub domain: String,
-    /// Domains to search in.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub search: Vec<String>,
-    /// Options for the resolver.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub options: Vec<String>,
-}
-
-impl Dns {
-    /// Whether nothing is said.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+impl Interface {
+    /// Without the keys that 1.1.0 added.
+    fn as_of_1_0_0(&self) -> Self {
+        let Self { name, mac, sandbox, .. } = self.clone();
+        Self { name, mac, sandbox, ..Self::default() }
     }
 }
 
@@ -198,7 +178,12 @@ struct Current {
 
 impl Current {
     fn of(result: &Success, version: Version) -> Self {
-        let Success { interfaces, ips, routes, dns } = result.clone();
+        let Success { mut interfaces, ips, routes, dns } = result.clone();
+        if version < Version::V1_1_0 {
+            for interface in &mut interfaces {
+                *interface = interface.as_of_1_0_0();
+            }
+        }
         Self { cni_version: Some(version), interfaces, ips, routes, dns }
     }
 

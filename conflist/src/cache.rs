@@ -4,15 +4,15 @@
 //! Source: libcni v1.3.1; the keys and their order are those that cnitool writes.
 
 mod error;
+mod write;
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use cni::{Args, ContainerId, IfName, NetworkName, Success, Version};
+use cni::{Args, ContainerId, IfName, NetworkName, Success, Version, file};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -170,9 +170,10 @@ impl Cache {
             result: result.clone(),
         };
         let file = self.file(&network.name, container_id, ifname);
-        let written = serde_json::to_vec(&stored)
-            .map_err(io::Error::from)
-            .and_then(|text| self.write_beside(&file, &text));
+        let written = serde_json::to_vec(&stored).map_err(io::Error::from).and_then(|text| {
+            self.make_dirs()?;
+            write::beside(&self.dir, &file, &text)
+        });
         let new = match written {
             Ok(new) => new,
             Err(source) => return Err(CacheError::Write { file, source }),
@@ -294,6 +295,17 @@ impl Cache {
         Ok(found)
     }
 
+    /// All files that name an attachment, whatever its network, in the order of their names.
+    pub(crate) fn all(&self) -> Result<Vec<(PathBuf, Cached)>, CacheError> {
+        let mut found = Vec::new();
+        for file in self.names()?.into_iter().map(|name| self.results().join(name)) {
+            if let Ok(Some(Content::Named(cached))) = read(&file) {
+                found.push((file, cached));
+            }
+        }
+        Ok(found)
+    }
+
     /// The names of all files, in order. Names in no text are of no attachment.
     fn names(&self) -> Result<Vec<String>, CacheError> {
         let dir = self.results();
@@ -313,34 +325,23 @@ impl Cache {
         Ok(names)
     }
 
-    /// Writes beside `results/`, where nobody takes a half-written file for a result.
-    ///
-    /// Not synced to disk: what a power cut takes are the results of containers that it took too,
-    /// and a DEL does without.
-    fn write_beside(&self, file: &Path, text: &[u8]) -> io::Result<PathBuf> {
-        let name = file.file_name().unwrap_or_default().to_string_lossy();
-        let new = self.dir.join(format!(".{name}.{}", process::id()));
-        DirBuilder::new().recursive(true).mode(0o700).create(self.results())?;
-        let written = create(&new).and_then(|mut it| it.write_all(text));
-        if let Err(error) = written {
-            // The first error is the one to tell.
-            let _ = fs::remove_file(&new);
-            return Err(error);
+    /// Makes the directories, or sees that they are ours and that nobody else can write to them. Only root
+    /// can list the results; `dir` itself also has host-local's leases.
+    pub(crate) fn make_dirs(&self) -> io::Result<()> {
+        file::own_dir(&self.dir)?;
+        match DirBuilder::new().mode(0o700).create(self.results()) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => file::own_dir(&self.results()),
         }
-        Ok(new)
     }
 
-    fn results(&self) -> PathBuf {
+    pub(crate) fn results(&self) -> PathBuf {
         self.dir.join("results")
     }
 
     pub(crate) fn dir(&self) -> &Path {
         &self.dir
     }
-}
-
-fn create(file: &Path) -> io::Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(file)
 }
 
 /// The attachments of a network that a file of this name can keep: names may hold the dash
@@ -355,17 +356,17 @@ pub(crate) fn readings(name: &str, network: &NetworkName) -> Vec<(ContainerId, I
 }
 
 /// Reads a file; `None` if there is none.
-fn read(file: &Path) -> Result<Option<Content>, CacheError> {
-    let text = match fs::read(file) {
+fn read(path: &Path) -> Result<Option<Content>, CacheError> {
+    let text = match file::read_own(path, file::SIZE_LIMIT) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(source) => return Err(CacheError::Read { file: file.to_owned(), source }),
+        Err(source) => return Err(CacheError::Read { file: path.to_owned(), source }),
     };
     match parse(&text) {
         Ok(cached) => Ok(Some(Content::Named(cached))),
         Err(source) => match serde_json::from_slice::<Value>(&text) {
             Ok(result) if result.get("cniVersion").is_some() => Ok(Some(Content::Bare(result))),
-            _ => Err(CacheError::Invalid { file: file.to_owned(), source }),
+            _ => Err(CacheError::Invalid { file: path.to_owned(), source }),
         },
     }
 }

@@ -88,6 +88,11 @@ pub(crate) enum Command {
         #[command(flatten)]
         ignored: Ignored,
     },
+    /// Remove everything that the plugins made on this node, for all networks
+    ///
+    /// Links, rules, leases, backups and results go, also those of pods that still run; what others made
+    /// stays. The plugins' programs are not needed. Shows what it found and asks, unless told otherwise.
+    Purge(Purge),
     /// Name the mistakes in the configuration of a network: file, line, key, and what was meant
     Validate {
         /// The network's name, or the path of a file
@@ -125,6 +130,16 @@ pub(crate) struct Target {
 pub(crate) struct Ignored {
     /// Ignored; allowed because cnitool wants it
     netns: Option<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Purge {
+    /// Only show what would be removed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) yes: bool,
 }
 
 #[derive(Debug, Args)]

@@ -7,13 +7,12 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use cni::IfName;
-use conflist::files::FilesError;
 use conflist::validate::{self, Severity};
 use conflist::{Attachment, Error, Runtime, Valid, attachment};
 use serde_json::{Map, Value};
 
 use crate::cli::{Cli, Command, Gc, Target};
-use crate::report;
+use crate::{report, uninstall};
 
 /// Why a command was not even begun, or did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +29,10 @@ pub(crate) enum Failure {
     Args(cni::Error),
     #[error(transparent)]
     Result(cni::Error),
+    #[error("a purge removes the network of all pods: there is no terminal to ask on, use --yes")]
+    NoTerminal,
+    #[error("read the answer")]
+    Answer(#[source] io::Error),
     #[error("print on stdout")]
     Print(#[source] io::Error),
     #[error("CAP_ARGS is no JSON object")]
@@ -67,6 +70,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         }
         Command::Del(target) => del(&runtime, target)?,
         Command::Gc(gc) => collect(&runtime, gc)?,
+        Command::Purge(options) => return uninstall::run(&runtime, options),
         Command::Status { network, .. } => {
             let network = runtime.network(network)?;
             if network.version < cni::Version::V1_1_0 {
@@ -87,12 +91,11 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
 
 fn del(runtime: &Runtime, target: &Target) -> Result<(), Failure> {
     let attachment = target.detachment()?;
-    let network = match runtime.network(&target.network) {
-        Err(Error::Files(error @ FilesError::NotFound { .. })) => runtime
-            .cached_network(&target.network, &attachment.container_id, &attachment.ifname)?
-            .ok_or(Error::Files(error))?,
-        found => found?,
-    };
+    let network = runtime.network(&target.network).or_else(|error| {
+        // The file is gone, or cannot be read any more.
+        let Attachment { container_id, ifname, .. } = &attachment;
+        runtime.kept_network(&target.network, container_id, ifname)?.ok_or(error)
+    })?;
     Ok(runtime.del(&network, &attachment)?)
 }
 
@@ -139,7 +142,7 @@ fn validated(runtime: &Runtime, network: &str) -> Result<ExitCode, Failure> {
     Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn print(line: &dyn Display) -> Result<(), Failure> {
+pub(crate) fn print(line: &dyn Display) -> Result<(), Failure> {
     writeln!(io::stdout().lock(), "{line}").map_err(Failure::Print)
 }
 
@@ -174,10 +177,8 @@ impl Target {
             serde_json::from_str::<Map<String, Value>>(&self.capability_args)
                 .map_err(Failure::CapabilityArgs)?
         };
-        Ok(Attachment {
-            args: cni::Args::parse(&self.args).map_err(Failure::Args)?,
-            capability_args,
-            ..Attachment::new(container_id, ifname, netns)
-        })
+        let args = cni::Args::parse(&self.args);
+        args.refuse_malformed().map_err(Failure::Args)?;
+        Ok(Attachment { args, capability_args, ..Attachment::new(container_id, ifname, netns) })
     }
 }

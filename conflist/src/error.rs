@@ -4,11 +4,10 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::path::PathBuf;
 
-use cni::{Command, ContainerId, IfName, NetworkName, Version};
+use cni::{Command, ContainerId, IfName, Version};
 
 use crate::cache::CacheError;
 use crate::files::FilesError;
-use crate::network::InvalidNetwork;
 
 /// Why a command on a network did not succeed.
 #[derive(Debug, thiserror::Error)]
@@ -22,9 +21,6 @@ pub enum Error {
     /// A result could not be kept, read or forgotten.
     #[error(transparent)]
     Cache(#[from] CacheError),
-    /// The configuration that was kept beside a result is none.
-    #[error("read the configuration kept beside the result of {0}")]
-    CachedConfig(NetworkName, #[source] InvalidNetwork),
     /// A plugin failed, or could not be run.
     #[error(transparent)]
     Plugin(#[from] PluginError),

@@ -2,7 +2,8 @@
 //!
 //! As in libcni, the `.conflist` files come first, then `.conf` and `.json` files with one plugin
 //! each, both in the order of their names; the first one with the network's name is taken. The
-//! plugins of a `.conflist` may also be files of their own, `NETWORK/*.conf` beside it.
+//! plugins of a `.conflist` may also be files of their own, `NETWORK/*.conf` beside it. Only regular files of
+//! at most 16 MiB are read.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -122,6 +123,12 @@ pub fn plugins(file: &Path, network: &NetworkName) -> Result<Vec<PathBuf>, Files
     with_extension(&file.with_file_name(network.as_str()), &["conf"])
 }
 
+/// The plugins in `DIR/NETWORK/*.conf` whose files can be read.
+pub(crate) fn readable_plugins(dir: &Path, network: &NetworkName) -> Vec<PluginConf> {
+    let files = with_extension(&dir.join(network.as_str()), &["conf"]).unwrap_or_default();
+    files.iter().filter_map(|file| PluginConf::parse(&read(file).ok()?).ok()).collect()
+}
+
 fn with_extension(dir: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, FilesError> {
     let list = |source| FilesError::List { dir: dir.to_owned(), source };
     let entries = match fs::read_dir(dir) {
@@ -146,6 +153,11 @@ fn with_extension(dir: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, Files
     Ok(files)
 }
 
+/// Reads a file of the directory, which can be anything: a FIFO or a device is refused at once.
+pub(crate) fn read_file(file: &Path) -> io::Result<Vec<u8>> {
+    cni::file::read(file, cni::file::SIZE_LIMIT)
+}
+
 fn read(file: &Path) -> Result<Vec<u8>, FilesError> {
-    fs::read(file).map_err(|source| FilesError::Read { file: file.to_owned(), source })
+    read_file(file).map_err(|source| FilesError::Read { file: file.to_owned(), source })
 }

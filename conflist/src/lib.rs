@@ -26,8 +26,8 @@
 //!
 //! [`validate`] reads a network's file as a person would have to: every mistake, with its line.
 //!
-//! Source: <https://www.cni.dev/docs/spec/>, sections 1 and 3. This crate never touches the
-//! kernel's network state itself: only plugins do.
+//! Source: <https://www.cni.dev/docs/spec/>, sections 1 and 3. This crate never touches the kernel's network
+//! state itself: only plugins do, as programs, or in [`Runtime::purge`] by their own functions.
 
 pub mod attachment;
 pub mod cache;
@@ -37,6 +37,8 @@ pub mod files;
 pub mod gc;
 mod lock;
 pub mod network;
+mod purge;
+mod registry;
 mod request;
 mod runtime;
 pub mod validate;

@@ -1,11 +1,12 @@
 //! What keeps a GC apart from ADDs and DELs: the specification (section 3, "Lifecycle &
 //! Ordering") wants none of them in progress while it runs.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
 
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use crate::cache::{Cache, CacheError};
 
@@ -27,11 +28,9 @@ impl Lock {
 
     fn take(cache: &Cache, how: FlockArg) -> Result<Self, CacheError> {
         let path = cache.dir().join("conflist.lock");
-        // Not for root alone: host-local keeps its leases there too.
-        let locked = fs::create_dir_all(cache.dir())
-            .and_then(|()| {
-                OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path)
-            })
+        let locked = cache
+            .make_dirs()
+            .and_then(|()| open(&path))
             .and_then(|file| Flock::lock(file, how).map_err(|(_, errno)| io::Error::from(errno)));
         match locked {
             Ok(file) => Ok(Self { _file: file }),
@@ -40,9 +39,20 @@ impl Lock {
     }
 }
 
+/// Opens the lock file. Reading and writing at once never waits for the other end of a FIFO.
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).mode(0o600);
+    let file = options.custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{env, process};
+    use std::{env, fs, process};
 
     use super::*;
 

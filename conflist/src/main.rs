@@ -4,6 +4,7 @@
 mod cli;
 mod commands;
 mod report;
+mod uninstall;
 
 use std::process::ExitCode;
 

@@ -30,24 +30,31 @@ impl Runtime {
         Ok(files::find(&self.net_dir, &name)?)
     }
 
-    /// The network as it was when an attachment was made; `None` if nothing is kept of that.
+    /// The network as it was configured when an attachment was made; `None` if no configuration is kept with
+    /// its result.
     ///
-    /// For a DEL after the network's file has gone.
-    pub fn cached_network(
+    /// For a DEL after the network's file has gone, or cannot be read any more.
+    pub fn kept_network(
         &self,
         name: &str,
         id: &ContainerId,
         ifname: &IfName,
     ) -> Result<Option<Network>, Error> {
         let name: NetworkName = name.parse()?;
-        let cached = self.cache().load(&name, id, ifname)?;
-        let Some(cached) = cached.filter(|cached| !cached.config.is_empty()) else {
-            return Ok(None);
-        };
-        match Network::from_list(&cached.config) {
-            Ok(network) => Ok(Some(network)),
-            Err(error) => Err(Error::CachedConfig(name, error)),
+        // A result that cannot be read is as good as none.
+        let cached = self.cache().load(&name, id, ifname).ok().flatten();
+        Ok(cached.and_then(|cached| self.network_of(&cached)))
+    }
+
+    /// The configuration that is kept with a result.
+    pub(crate) fn network_of(&self, cached: &Cached) -> Option<Network> {
+        let kept = Network::from_list(&cached.config).ok();
+        let mut network = kept.filter(|network| network.name == cached.network)?;
+        if !network.only_inlined {
+            // libcni keeps the text of the list, without the plugins in files beside it.
+            network.extend(files::readable_plugins(&self.net_dir, &network.name)).ok()?;
         }
+        (!network.plugins.is_empty()).then_some(network)
     }
 
     /// Attaches a container.
@@ -84,22 +91,28 @@ impl Runtime {
         })
     }
 
-    /// Sees whether an attachment is still as its ADD made it. A network that disables CHECK is
+    /// Sees whether an attachment is still as its ADD made it: result, arguments and configuration are those
+    /// that were kept then, and `network` is used only if no configuration was kept. A list that was edited
+    /// since says nothing about an attachment that was made before. A network that disables CHECK today is
     /// taken at its word.
     ///
-    /// Arguments that `attachment` leaves out are those of the ADD.
+    /// Arguments that `attachment` has are used instead of those of the ADD.
     pub fn check(&self, network: &Network, attachment: &Attachment) -> Result<(), Error> {
+        let Attachment { container_id, ifname, .. } = attachment;
+        let cached = self.cache().load(&network.name, container_id, ifname)?;
+        let kept = cached.as_ref().and_then(|cached| self.network_of(cached));
+        let is_disabled = network.disable_check;
+        let network = kept.as_ref().unwrap_or(network);
         if network.version < Version::V0_4_0 {
             return Err(Error::NoCheck {
                 network: network.name.to_string(),
                 version: network.version,
             });
         }
-        if network.disable_check {
+        if is_disabled {
             return Ok(());
         }
-        let Attachment { container_id, ifname, .. } = attachment;
-        let Some(cached) = self.cache().load(&network.name, container_id, ifname)? else {
+        let Some(cached) = cached else {
             return Err(Error::NotAttached {
                 network: network.name.to_string(),
                 id: container_id.clone(),
@@ -113,7 +126,9 @@ impl Runtime {
 
     /// Detaches a container. Nothing has to be known of it, and nothing left.
     ///
-    /// Arguments that `attachment` leaves out are those of the ADD.
+    /// The plugins are those of the configuration that was kept at the ADD, so that each of them removes what
+    /// it made, even if the list was edited since. `network` is used if no configuration was kept. Arguments
+    /// that `attachment` leaves out are those of the ADD.
     pub fn del(&self, network: &Network, attachment: &Attachment) -> Result<(), Error> {
         let cache = self.cache();
         let _lock = Lock::shared(&cache)?;
@@ -129,6 +144,8 @@ impl Runtime {
         let Attachment { container_id, ifname, .. } = attachment;
         // What cannot be read helps no more than what is not there; it is forgotten below.
         let cached = cache.load(&network.name, container_id, ifname).ok().flatten();
+        let kept = cached.as_ref().and_then(|cached| self.network_of(cached));
+        let network = kept.as_ref().unwrap_or(network);
         // DEL has had a result since 0.4.0.
         let result = cached
             .as_ref()

@@ -1,18 +1,21 @@
 //! What is wrong with a network's configuration: every mistake, with file, line and key.
 //!
-//! Nothing is run. What a plugin would refuse is an error, as is a plugin that is not there; a key
-//! that nobody reads is a warning, because the specification lets plugins ignore what they do not
-//! know, and so hides the slip of a finger.
+//! Nothing is run. What a plugin would refuse is an error, as is a plugin that is not there. The schemas find
+//! every value of a wrong form; of what is left, each plugin of the suite says itself what it refuses, by the
+//! function that its ADD calls, and stops at the first value. A key that nobody reads is a warning, because the
+//! specification lets plugins ignore what they do not know, which hides misspelt keys. Hints are about networks
+//! that work, but not for everything that people expect of them.
 
 mod check;
 mod document;
 mod finding;
+mod hints;
 mod known;
+mod refused;
 mod rules;
 mod schema;
 mod suggest;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use cni::{NetworkName, exec};
@@ -25,6 +28,7 @@ use self::schema::Schema;
 use self::suggest::nearest;
 use crate::error::Error;
 use crate::files::{self, FilesError};
+use crate::network::Network;
 
 /// Validates the network of a name: the file that runtimes take, the plugins beside it, and other
 /// files that claim the name. `plugin_path` is where plugins are looked for.
@@ -36,8 +40,14 @@ pub fn network(dir: &Path, name: &str, plugin_path: &[PathBuf]) -> Result<Vec<Fi
     let name: NetworkName = name.parse()?;
     let mut files = Vec::new();
     let mut nameless = Vec::new();
+    let mut findings = Vec::new();
     for file in files::networks(dir)? {
-        let node = fs::read(&file).ok().and_then(|text| Node::parse(&text).ok());
+        let text = files::read_file(&file);
+        if let (Err(error), true) = (&text, files.is_empty()) {
+            let problem = Problem::InTheWay(error.to_string());
+            Checker { file: &file, findings: &mut findings }.warning(1, "", problem);
+        }
+        let node = text.ok().and_then(|text| Node::parse(&text).ok());
         match node.as_ref().and_then(|node| node.text_of("name")) {
             Some(text) if text == name.as_str() => files.push(file),
             Some(_) => {}
@@ -48,8 +58,12 @@ pub fn network(dir: &Path, name: &str, plugin_path: &[PathBuf]) -> Result<Vec<Fi
         let name = name.to_string();
         return Err(FilesError::NotFound { name, dir: dir.into(), unreadable: Vec::new() }.into());
     }
-    let files = if files.is_empty() { nameless } else { files };
-    let mut findings: Vec<Finding> = Vec::new();
+    let files = if files.is_empty() {
+        findings.clear();
+        nameless
+    } else {
+        files
+    };
     for finding in files.iter().flat_map(|path| file(path, plugin_path)) {
         // Files with the same name share the plugins beside them.
         if !findings.contains(&finding) {
@@ -59,21 +73,36 @@ pub fn network(dir: &Path, name: &str, plugin_path: &[PathBuf]) -> Result<Vec<Fi
     Ok(findings)
 }
 
+/// What a plugin is part of.
+#[derive(Clone, Copy)]
+struct Chain<'a> {
+    /// The network; `None` if runtimes cannot read it.
+    network: Option<&'a Network>,
+    /// Where plugins are looked for.
+    plugin_path: &'a [PathBuf],
+}
+
 /// Validates one file, and the plugins of its network beside it.
 #[must_use]
 pub fn file(path: &Path, plugin_path: &[PathBuf]) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(node) = read(path, &mut findings) {
         let mut checker = Checker { file: path, findings: &mut findings };
+        let text = node.to_value().to_string();
         if files::is_list(path) {
-            list(&mut checker, &node, plugin_path);
-        } else if lone_plugin(&mut checker, &node) {
-            checker.value(&node, "", &[Schema::lone()]);
-            plugin(&mut checker, &node, "", 0, plugin_path);
-        }
-        taken(&mut checker, &node);
-        if files::is_list(path) {
-            plugins_beside(path, &node, plugin_path, &mut findings);
+            let network = Network::from_list(text.as_bytes()).ok();
+            let chain = Chain { network: network.as_ref(), plugin_path };
+            list(&mut checker, &node, chain);
+            taken(&mut checker, &node);
+            plugins_beside(path, &node, chain, &mut findings);
+        } else {
+            if lone_plugin(&mut checker, &node) {
+                let network = Network::from_conf(text.as_bytes()).ok();
+                checker.value(&node, "", &[Schema::lone()]);
+                let chain = Chain { network: network.as_ref(), plugin_path };
+                plugin(&mut checker, &node, "", 0, chain);
+            }
+            taken(&mut checker, &node);
         }
     }
     findings
@@ -83,7 +112,7 @@ pub fn file(path: &Path, plugin_path: &[PathBuf]) -> Vec<Finding> {
 
 fn read(path: &Path, findings: &mut Vec<Finding>) -> Option<Node> {
     let mut checker = Checker { file: path, findings };
-    let text = match fs::read(path) {
+    let text = match files::read_file(path) {
         Ok(text) => text,
         Err(error) => {
             checker.error(1, "", Problem::Unreadable(error.to_string()));
@@ -104,7 +133,7 @@ fn read(path: &Path, findings: &mut Vec<Finding>) -> Option<Node> {
     }
 }
 
-fn list(checker: &mut Checker<'_>, node: &Node, plugin_path: &[PathBuf]) {
+fn list(checker: &mut Checker<'_>, node: &Node, chain: Chain<'_>) {
     checker.value(node, "", &[Schema::list()]);
     spelling(checker, node);
     version(checker, node);
@@ -116,8 +145,9 @@ fn list(checker: &mut Checker<'_>, node: &Node, plugin_path: &[PathBuf]) {
         }
         Some(plugins) => {
             for (index, item) in plugins.value.items().iter().enumerate() {
-                plugin(checker, item, &format!("plugins[{index}]"), index, plugin_path);
+                plugin(checker, item, &format!("plugins[{index}]"), index, chain);
             }
+            hints::list(checker, plugins.value.items());
         }
         None => {}
     }
@@ -152,7 +182,7 @@ fn version(checker: &mut Checker<'_>, node: &Node) {
 }
 
 /// The plugins in files of their own, which come after those of the list.
-fn plugins_beside(path: &Path, list: &Node, plugin_path: &[PathBuf], findings: &mut Vec<Finding>) {
+fn plugins_beside(path: &Path, list: &Node, chain: Chain<'_>, findings: &mut Vec<Finding>) {
     let Some(name) = list.text_of("name").and_then(|name| name.parse().ok()) else { return };
     if list.is_true("loadOnlyInlinedPlugins") {
         return;
@@ -162,7 +192,7 @@ fn plugins_beside(path: &Path, list: &Node, plugin_path: &[PathBuf], findings: &
         if let Some(node) = read(file, findings) {
             let mut checker = Checker { file, findings };
             checker.value(&node, "", &[Schema::plugin()]);
-            plugin(&mut checker, &node, "", inlined + index, plugin_path);
+            plugin(&mut checker, &node, "", inlined + index, chain);
         }
     }
 }
@@ -173,18 +203,16 @@ fn may_have_plugins_beside(path: &Path, list: &Node) -> bool {
 }
 
 /// What no schema says of one plugin of a chain, `index` plugins after the first.
-fn plugin(
-    checker: &mut Checker<'_>,
-    node: &Node,
-    path: &str,
-    index: usize,
-    plugin_path: &[PathBuf],
-) {
+fn plugin(checker: &mut Checker<'_>, node: &Node, path: &str, index: usize, chain: Chain<'_>) {
     if !matches!(node.content, Content::Object(_)) {
         // The list's own shape has told of it.
         return;
     }
+    if let (Some(network), false) = (chain.network, checker.has_error_in(path)) {
+        refused::plugin(checker, node, path, network);
+    }
     capabilities(checker, node, path);
+    let Chain { plugin_path, .. } = chain;
     let kind = node.text_of("type").unwrap_or_default();
     program(checker, node, path, Schema::types(false), plugin_path);
     rules::plugin(checker, kind, node, path);
@@ -252,7 +280,7 @@ fn taken(checker: &mut Checker<'_>, node: &Node) {
         if other.file_name() == checker.file.file_name() {
             return;
         }
-        let theirs = fs::read(&other).ok().and_then(|text| Node::parse(&text).ok());
+        let theirs = files::read_file(&other).ok().and_then(|text| Node::parse(&text).ok());
         if theirs.is_some_and(|node| node.text_of("name") == Some(text)) {
             let problem = Problem::NameTaken { name: text.to_owned(), first: other };
             checker.warning(name.line, &name.key, problem);

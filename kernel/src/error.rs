@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 
 use netlink_packet_core::DecodeError;
 use nix::errno::Errno;
@@ -34,9 +35,15 @@ pub enum Cause {
     /// A reply could not be understood.
     #[error("read the kernel's reply: {0}")]
     Decode(DecodeError),
-    /// A reply did not fit: longer than any message that the kernel is known to send.
+    /// A reply did not fit into the buffer.
     #[error("the kernel's reply has {0} bytes, more than the buffer")]
     Truncated(usize),
+    /// The kernel has carried out or refused the request, but its answer was not received.
+    #[error("receive the kernel's answer: {}; whether this was done is not known", .0.desc())]
+    Unanswered(Errno),
+    /// This thread was in another network namespace and could not go back to its own.
+    #[error("{}; nothing can be done from the namespace where this thread is now", .0.desc())]
+    Stranded(Errno),
     /// A program failed: how it ended, and what it said.
     #[error("{0}")]
     Program(String),
@@ -50,7 +57,7 @@ pub enum Cause {
          programs of iptables, or move this node's rules to nf_tables"
     )]
     NoLegacyProgram,
-    /// The objects kept changing while they were being listed.
+    /// The objects changed again and again while they were being read.
     #[error("the list changed {0} times while it was being read")]
     Unstable(u32),
 }
@@ -100,6 +107,34 @@ impl Error {
         matches!(self.cause, Cause::NoLegacyProgram)
     }
 
+    /// Whether the kernel refused the operation, so that nothing was changed.
+    ///
+    /// If not, the operation may have been carried out all the same: the kernel's acknowledgement was lost or
+    /// not understood, or a program failed that had begun to change things. Whoever undoes what an operation
+    /// made must then do so in spite of the error:
+    ///
+    /// ```
+    /// # use kernel::{Cause, Error};
+    /// # use nix::errno::Errno;
+    /// assert!(Error::new("add rule", Errno::EPERM).is_refusal());
+    /// assert!(!Error::new("add rule", Cause::Unanswered(Errno::ENOBUFS)).is_refusal());
+    /// ```
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        match self.cause {
+            Cause::Refused { .. }
+            | Cause::Io(_)
+            | Cause::Locked(_)
+            | Cause::NoLegacyProgram
+            | Cause::Unstable(_) => true,
+            Cause::Decode(_)
+            | Cause::Truncated(_)
+            | Cause::Unanswered(_)
+            | Cause::Stranded(_)
+            | Cause::Program(_) => false,
+        }
+    }
+
     /// Tells of a second failure beside the first, in its operation's text.
     pub(crate) fn also(&mut self, text: &str) {
         self.operation = format!("{}, {text}", self.operation);
@@ -115,6 +150,8 @@ impl Cause {
             Self::Io(error) => error.raw_os_error().map(Errno::from_raw),
             Self::Decode(_)
             | Self::Truncated(_)
+            | Self::Unanswered(_)
+            | Self::Stranded(_)
             | Self::Program(_)
             | Self::Locked(_)
             | Self::NoLegacyProgram
@@ -139,6 +176,16 @@ impl From<Errno> for Cause {
     fn from(errno: Errno) -> Self {
         Self::Refused { errno, text: None }
     }
+}
+
+/// Why a file could not be opened. Without a `/proc`, all files below it are missing, which must not be taken
+/// for a namespace or a setting that has gone.
+pub(crate) fn file_error(path: &Path, error: io::Error) -> io::Error {
+    let is_below = error.kind() == io::ErrorKind::NotFound && path.starts_with("/proc");
+    if is_below && !Path::new("/proc/self").exists() {
+        return io::Error::other("no /proc is mounted here; mount it");
+    }
+    error
 }
 
 /// The extended text, set off by a dash where there is one.

@@ -1,11 +1,12 @@
-//! A blocking netlink socket: a request goes out, and its answer is waited for.
+//! A netlink socket: a request goes out, and its answer is read.
 //!
-//! A process of ours does one thing and ends, so there is nothing to do while the kernel works;
-//! and the kernel answers a request before its `send` returns. Every request asks for an
-//! acknowledgement, with the extended error text that netlink-packet-core passes over
-//! (`include/uapi/linux/netlink.h`, `enum nlmsgerr_attrs`).
+//! The kernel answers a request before its `send` returns, so reading never waits: if there is no answer, it
+//! was lost. Every request asks for an acknowledgement, with the extended error text that
+//! netlink-packet-core passes over (`include/uapi/linux/netlink.h`, `enum nlmsgerr_attrs`).
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
@@ -16,8 +17,10 @@ use netlink_packet_core::{
 use netlink_sys::SocketAddr;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::MsgFlags;
 
 use crate::error::Cause;
+use crate::netns::ensure_home;
 
 /// The families of netlink that are spoken here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +36,8 @@ pub enum Protocol {
 pub struct Socket {
     inner: netlink_sys::Socket,
     sequence: Cell<u32>,
+    /// What answers are read into.
+    buffer: RefCell<Vec<u8>>,
 }
 
 /// One message of a reply: what it is an answer to, its type, flags and payload.
@@ -55,30 +60,37 @@ const NLM_F_CAPPED: u16 = 0x100;
 const NLM_F_ACK_TLVS: u16 = 0x200;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 const NLMSG_HEADER: usize = 16;
+/// Where the sequence number is in a message.
+const SEQUENCE: Range<usize> = 8..12;
 
-/// The kernel's dumps fill at most 32 KiB, whatever room there is (`netlink_dump`).
+/// The buffer's size at first: that of the parts that the kernel divides a list into (`netlink_dump`). A
+/// single object can be larger, such as a link that has hundreds of alternative names.
 const BUFFER: usize = 32 * 1024;
 
-/// Listing is begun anew this often if the objects change meanwhile.
+/// How often a list is read again if the objects change meanwhile.
 const DUMPS: u32 = 8;
+
+/// How often a request is repeated because its answer is larger than the buffer.
+const ENLARGEMENTS: u32 = 8;
 
 impl Socket {
     /// Opens a socket in the namespace that this thread is in.
     pub fn open(protocol: Protocol) -> Result<Self, Cause> {
+        ensure_home().map_err(|error| error.cause)?;
         let number = match protocol {
             Protocol::Route => netlink_sys::protocols::NETLINK_ROUTE,
             Protocol::Netfilter => netlink_sys::protocols::NETLINK_NETFILTER,
         };
         let inner = netlink_sys::Socket::new(number)?;
         inner.set_ext_ack(true)?;
-        // Without the request's copy in each error, a failed batch cannot outgrow the buffer.
+        // Without a copy of the request in each error, acknowledgements are short.
         inner.set_cap_ack(true)?;
         if protocol == Protocol::Route {
             // Filters in dump requests are honoured, or refused.
             inner.set_netlink_get_strict_chk(true)?;
         }
         inner.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { inner, sequence: Cell::new(0) })
+        Ok(Self { inner, sequence: Cell::new(0), buffer: RefCell::default() })
     }
 
     /// Opens a socket that hears what the kernel tells a multicast group.
@@ -98,7 +110,13 @@ impl Socket {
             Ok(0) => Err(Errno::ETIMEDOUT.into()),
             // A signal is as good a reason to look again as an event.
             Err(Errno::EINTR) => Ok(()),
-            Ok(_) => self.receive(|_| Ok(())),
+            // And so is an event that was lost because there were too many.
+            Ok(_) => match self.receive(|_| Ok(())) {
+                Err(Failure::Io(error)) if is_lost(&error) => Ok(()),
+                Err(Failure::Io(error)) => Err(error.into()),
+                Err(Failure::Truncated(_)) | Ok(()) => Ok(()),
+                Err(Failure::Read(cause)) => Err(cause),
+            },
             Err(errno) => Err(errno.into()),
         }
     }
@@ -110,39 +128,123 @@ impl Socket {
         next
     }
 
-    /// Sends one request and waits until it was carried out; returns the messages that came
-    /// before the acknowledgement.
+    /// Gives the bytes of a message the next sequence number.
+    fn number(&self, message: &mut [u8]) -> u32 {
+        let sequence = self.next_sequence();
+        if let Some(at) = message.get_mut(SEQUENCE) {
+            at.copy_from_slice(&sequence.to_ne_bytes());
+        }
+        sequence
+    }
+
+    /// Sends one request and returns the messages that came before its acknowledgement.
     pub fn request<R: NetlinkDeserializable>(
         &self,
         payload: impl NetlinkSerializable,
         flags: u16,
     ) -> Result<Vec<R>, Cause> {
-        let sequence = self.next_sequence();
-        self.send(&encode(payload, NLM_F_REQUEST | NLM_F_ACK | flags, sequence))?;
-        self.collect(sequence).map(|(messages, _)| messages)
+        let mut bytes = encode(payload, NLM_F_REQUEST | NLM_F_ACK | flags);
+        self.ask(&mut bytes, |reply| Ok(reply.decode()?)).map(|(messages, _)| messages)
     }
 
-    /// Lists objects; begins anew if they changed meanwhile.
+    /// Sends two requests in one send(2), so that a signal cannot end this process between them. Returns how
+    /// each of them ended; the kernel also carries out the second one after it has refused the first.
+    ///
+    /// Errors: how one of them ended is not known.
+    pub fn request_both<P: NetlinkSerializable>(
+        &self,
+        requests: [(P, u16); 2],
+    ) -> Result<[Result<(), Cause>; 2], Cause> {
+        let mut bytes = Vec::new();
+        let [first, second] = requests.map(|(payload, flags)| {
+            let mut message = encode(payload, NLM_F_REQUEST | NLM_F_ACK | flags);
+            let sequence = self.number(&mut message);
+            bytes.extend(message);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+            sequence
+        });
+        self.send(&bytes)?;
+        let (mut one, mut other) = (None, None);
+        self.answers(|reply| {
+            match reply.sequence {
+                sequence if sequence == first => one = reply.outcome(),
+                sequence if sequence == second => other = reply.outcome(),
+                _ => {}
+            }
+            Ok(one.is_some() && other.is_some())
+        })?;
+        let unknown = || Err(Cause::Unanswered(Errno::ENOMSG));
+        Ok([one.unwrap_or_else(unknown), other.unwrap_or_else(unknown)])
+    }
+
+    /// Lists objects; starts again if they changed meanwhile.
     pub fn dump<R: NetlinkDeserializable>(
         &self,
-        payload: &(impl NetlinkSerializable + Clone),
+        payload: impl NetlinkSerializable,
     ) -> Result<Vec<R>, Cause> {
-        for _ in 0..DUMPS {
-            let sequence = self.next_sequence();
-            self.send(&encode(payload.clone(), NLM_F_REQUEST | NLM_F_DUMP, sequence))?;
-            let (messages, interrupted) = match self.collect(sequence) {
+        let mut bytes = encode(payload, NLM_F_REQUEST | NLM_F_DUMP);
+        self.list(&mut bytes, DUMPS, |reply| Ok(reply.decode()?))
+    }
+
+    /// Sends the bytes of a request for a list, as [`Socket::ask`] does; again if the list changed while it
+    /// was read.
+    ///
+    /// Errors: `Cause::Unstable` if it did so in each of the attempts.
+    pub fn list<T>(
+        &self,
+        bytes: &mut [u8],
+        attempts: u32,
+        read: impl Fn(Reply<'_>) -> Result<T, Cause>,
+    ) -> Result<Vec<T>, Cause> {
+        for _ in 0..attempts {
+            match self.ask(bytes, &read) {
+                Ok((messages, false)) => return Ok(messages),
+                Ok((_, true)) => {}
                 // nf_tables says so by an error, the others by a flag.
-                Err(cause) if cause.errno() == Some(Errno::EINTR) => continue,
-                collected => collected?,
-            };
-            if !interrupted {
-                return Ok(messages);
+                Err(cause) if cause.errno() == Some(Errno::EINTR) => {}
+                Err(cause) => return Err(cause),
             }
         }
-        Err(Cause::Unstable(DUMPS))
+        Err(Cause::Unstable(attempts))
+    }
+
+    /// Sends the bytes of one request, with a sequence number of its own, and reads the messages that it is
+    /// answered with. Also says whether a list changed while it was read.
+    ///
+    /// If the answer is larger than the buffer, the buffer grows and the request is sent again. This only
+    /// happens to requests that read something, because acknowledgements are short.
+    pub fn ask<T>(
+        &self,
+        bytes: &mut [u8],
+        read: impl Fn(Reply<'_>) -> Result<T, Cause>,
+    ) -> Result<(Vec<T>, bool), Cause> {
+        let mut attempt = 0;
+        loop {
+            let sequence = self.number(bytes);
+            self.send(bytes)?;
+            let (mut messages, mut interrupted) = (Vec::new(), false);
+            let answered = self.answers(|reply| {
+                if reply.sequence != sequence {
+                    return Ok(false);
+                }
+                interrupted |= reply.flags & NLM_F_DUMP_INTR != 0;
+                if let Some(outcome) = reply.outcome() {
+                    return outcome.map(|()| true);
+                }
+                messages.push(read(reply)?);
+                Ok(false)
+            });
+            attempt += 1;
+            match answered {
+                Err(Cause::Truncated(_)) if attempt < ENLARGEMENTS => {}
+                answered => return answered.map(|()| (messages, interrupted)),
+            }
+        }
     }
 
     /// Sends bytes that hold one or more whole messages.
+    ///
+    /// Errors: those of the kernel, which has not looked at the messages then.
     pub fn send(&self, bytes: &[u8]) -> Result<(), Cause> {
         loop {
             match self.inner.send(bytes, 0) {
@@ -152,57 +254,106 @@ impl Socket {
         }
     }
 
-    /// Waits for one datagram and hands its messages, one by one, to `each`.
-    pub fn receive<E: From<Cause>>(
+    /// Hands the messages that the kernel has answered with to `each`, until that says that the last one was
+    /// among them.
+    ///
+    /// Errors: `Cause::Unanswered` if the kernel has no more messages, because some did not fit into the
+    /// socket's buffer; `Cause::Truncated` if one did not fit into ours, which is large enough afterwards.
+    pub fn answers(
         &self,
-        mut each: impl FnMut(Reply<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let mut buffer: Vec<u8> = Vec::with_capacity(BUFFER);
+        mut each: impl FnMut(Reply<'_>) -> Result<bool, Cause>,
+    ) -> Result<(), Cause> {
+        let (mut done, mut is_lost, mut truncated) = (false, false, None);
+        while !done {
+            let received = self.receive(|reply| {
+                done |= each(reply)?;
+                Ok(())
+            });
+            match received {
+                Ok(()) => {}
+                Err(Failure::Read(cause)) => return Err(cause),
+                // The rest is read all the same, to be out of the way of the next request.
+                Err(Failure::Truncated(length)) => truncated = Some(length),
+                // What was lost need not be what is looked for.
+                Err(Failure::Io(error)) if self::is_lost(&error) && !is_lost => is_lost = true,
+                Err(Failure::Io(_)) if truncated.is_some() => break,
+                Err(Failure::Io(error)) => return Err(unanswered(&error, is_lost)),
+            }
+        }
+        truncated.map_or(Ok(()), |length| Err(Cause::Truncated(length)))
+    }
+
+    /// Hands the messages of the next datagram, one by one, to `each`. Does not wait for one.
+    fn receive(&self, each: impl FnMut(Reply<'_>) -> Result<(), Cause>) -> Result<(), Failure> {
+        let mut buffer = self.buffer.take();
+        let received = self.fill(&mut buffer);
+        let handed = received.and_then(|()| messages(&buffer, each).map_err(Failure::Read));
+        self.buffer.replace(buffer);
+        handed
+    }
+
+    fn fill(&self, buffer: &mut Vec<u8>) -> Result<(), Failure> {
+        buffer.clear();
+        buffer.reserve(BUFFER);
         let length = loop {
             // With MSG_TRUNC the length is that of the datagram, not of the part that fitted.
-            match self.inner.recv(&mut &mut buffer, MSG_TRUNC) {
+            match self.inner.recv(&mut &mut *buffer, RECEIVE) {
                 Err(error) if error.raw_os_error() == Some(Errno::EINTR as i32) => {}
-                received => break received.map_err(Cause::from)?,
+                received => break received.map_err(Failure::Io)?,
             }
         };
-        if length > BUFFER {
-            return Err(Cause::Truncated(length).into());
-        }
-        let mut rest = buffer.as_slice();
-        while !rest.is_empty() {
-            let message = NetlinkBuffer::new_checked(rest).map_err(Cause::from)?;
-            let length = message.length() as usize;
-            each(Reply {
-                sequence: message.sequence_number(),
-                kind: message.message_type(),
-                flags: message.flags(),
-                payload: rest.get(NLMSG_HEADER..length).unwrap_or_default(),
-            })?;
-            rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+        if length > buffer.capacity() {
+            buffer.clear();
+            buffer.reserve(length);
+            return Err(Failure::Truncated(length));
         }
         Ok(())
     }
+}
 
-    /// Reads until the request is acknowledged, refused or its list is complete. Also says
-    /// whether the list changed meanwhile.
-    fn collect<T: NetlinkDeserializable>(&self, sequence: u32) -> Result<(Vec<T>, bool), Cause> {
-        let (mut messages, mut interrupted, mut done) = (Vec::new(), false, false);
-        while !done {
-            self.receive(|reply| {
-                if reply.sequence != sequence {
-                    return Ok(());
-                }
-                interrupted |= reply.flags & NLM_F_DUMP_INTR != 0;
-                if let Some(outcome) = reply.outcome() {
-                    done = true;
-                    return outcome;
-                }
-                messages.push(reply.decode()?);
-                Ok(())
-            })?;
-        }
-        Ok((messages, interrupted))
+/// Why there is nothing to read.
+enum Failure {
+    /// Nothing was received.
+    Io(io::Error),
+    /// The datagram has this length, which is more than the buffer had.
+    Truncated(usize),
+    /// The datagram cannot be understood, or says that something was refused.
+    Read(Cause),
+}
+
+/// Whether the kernel had to drop messages because nobody read the ones before.
+fn is_lost(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::ENOBUFS as i32)
+}
+
+/// Why there is no answer.
+fn unanswered(error: &io::Error, is_lost: bool) -> Cause {
+    let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
+    Cause::Unanswered(match errno {
+        Errno::EAGAIN if is_lost => Errno::ENOBUFS,
+        // The name of what EAGAIN means here.
+        Errno::EAGAIN => Errno::ENOMSG,
+        errno => errno,
+    })
+}
+
+/// Hands the messages of a datagram, one by one, to `each`.
+fn messages(
+    mut datagram: &[u8],
+    mut each: impl FnMut(Reply<'_>) -> Result<(), Cause>,
+) -> Result<(), Cause> {
+    while !datagram.is_empty() {
+        let message = NetlinkBuffer::new_checked(datagram)?;
+        let length = message.length() as usize;
+        each(Reply {
+            sequence: message.sequence_number(),
+            kind: message.message_type(),
+            flags: message.flags(),
+            payload: datagram.get(NLMSG_HEADER..length).unwrap_or_default(),
+        })?;
+        datagram = datagram.get(length.next_multiple_of(4)..).unwrap_or_default();
     }
+    Ok(())
 }
 
 impl AsFd for Socket {
@@ -258,11 +409,10 @@ impl Reply<'_> {
     }
 }
 
-/// The bytes of one message.
-pub fn encode<T: NetlinkSerializable>(payload: T, flags: u16, sequence: u32) -> Vec<u8> {
+/// The bytes of one message, whose sequence number is 0.
+pub fn encode<T: NetlinkSerializable>(payload: T, flags: u16) -> Vec<u8> {
     let mut header = NetlinkHeader::default();
     header.flags = flags;
-    header.sequence_number = sequence;
     let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(payload));
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
@@ -270,8 +420,8 @@ pub fn encode<T: NetlinkSerializable>(payload: T, flags: u16, sequence: u32) -> 
     bytes
 }
 
-/// `MSG_TRUNC` of recv(2), which netlink-sys takes as a number.
-const MSG_TRUNC: i32 = nix::sys::socket::MsgFlags::MSG_TRUNC.bits();
+/// Flags of recv(2), which netlink-sys takes as a number.
+const RECEIVE: i32 = MsgFlags::MSG_TRUNC.union(MsgFlags::MSG_DONTWAIT).bits();
 
 #[cfg(test)]
 mod tests;

@@ -1,17 +1,17 @@
 //! Network namespaces (`network_namespaces(7)`).
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process;
 
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::statfs::{FsType, fstatfs};
 
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result, file_error};
 
 /// An open network namespace, which stays alive as long as it is held.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Netns {
             .read(true)
             .custom_flags(OFlag::O_NONBLOCK.bits())
             .open(path)
-            .map_err(|error| Error::new(operation(), error))?;
+            .map_err(|error| Error::new(operation(), file_error(path, error)))?;
         let system = fstatfs(&file).map_err(|errno| Error::new(operation(), errno))?;
         if system.filesystem_type() != NSFS_MAGIC {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "it is not a namespace");
@@ -45,6 +45,11 @@ impl Netns {
 
     /// The namespace that this thread is in.
     pub fn current() -> Result<Self> {
+        ensure_home()?;
+        Self::current_unchecked()
+    }
+
+    fn current_unchecked() -> Result<Self> {
         Self::open(Path::new("/proc/thread-self/ns/net"))
     }
 
@@ -59,25 +64,36 @@ impl Netns {
         Ok(identity(self)? == identity(other)?)
     }
 
-    /// Does something inside the namespace: open a socket, write its sysctls. This thread is back
+    /// Does something inside the namespace, such as opening a socket or writing a sysctl. This thread is back
     /// where it was when this returns.
+    ///
+    /// Errors: those of setns(2). If this thread cannot go back, the work has been done, but its outcome is
+    /// lost; see [`ensure_home`].
     pub fn enter<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
-        let outside = Self::current()?;
+        if let Err(error) = ensure_home() {
+            // It may be in this namespace already; then what is to be undone there can be.
+            return if self.is_same(&Self::current_unchecked()?)? {
+                Ok(work())
+            } else {
+                Err(error)
+            };
+        }
+        let outside = Self::current_unchecked()?;
         setns(&self.file, CloneFlags::CLONE_NEWNET).map_err(|errno| {
             Error::new(format!("enter network namespace {}", self.path.display()), errno)
         })?;
-        let _back = Return(&outside);
-        Ok(work())
+        work_and_return(outside, work)
     }
 
     /// Does something inside a new namespace, which vanishes with what is made in it: to try out
     /// what the kernel can. This thread is back where it was when this returns.
+    ///
+    /// Errors: those of unshare(2), and as [`Netns::enter`].
     pub fn in_new<T>(work: impl FnOnce() -> T) -> Result<T> {
         let outside = Self::current()?;
         unshare(CloneFlags::CLONE_NEWNET)
             .map_err(|errno| Error::new("make a network namespace", errno))?;
-        let _back = Return(&outside);
-        Ok(work())
+        work_and_return(outside, work)
     }
 
     /// The path it was opened by.
@@ -98,24 +114,59 @@ impl AsFd for Netns {
     }
 }
 
-/// Brings the thread back, also when the work inside panics.
-struct Return<'a>(&'a Netns);
+thread_local! {
+    /// The namespace that this thread belongs to, if it could not go back there.
+    static HOME: RefCell<Option<Netns>> = const { RefCell::new(None) };
+}
 
-impl Drop for Return<'_> {
-    fn drop(&mut self) {
-        if let Err(errno) = setns(&self.0.file, CloneFlags::CLONE_NEWNET) {
-            // Whatever came next would happen to the wrong machine.
-            eprintln!("return to network namespace {}: {errno}", self.0.path.display());
-            process::abort();
+/// Makes sure that this thread is in the namespace that it belongs to: everything that depends on a thread's
+/// namespace asks this first, so that nothing happens to the wrong machine.
+///
+/// A thread that could not go back when its work in another namespace was done tries again here. Sockets that
+/// were opened before can be used all the same.
+///
+/// Errors: those of setns(2).
+pub(crate) fn ensure_home() -> Result<()> {
+    HOME.with_borrow_mut(|home| match home.take() {
+        None => Ok(()),
+        Some(outside) => {
+            let returned = setns(&outside.file, CloneFlags::CLONE_NEWNET);
+            returned.map_err(|errno| {
+                let operation = format!("return to network namespace {}", outside.path.display());
+                *home = Some(outside);
+                Error::new(operation, Cause::Stranded(errno))
+            })
         }
+    })
+}
+
+/// Does something, and brings this thread back.
+fn work_and_return<T>(outside: Netns, work: impl FnOnce() -> T) -> Result<T> {
+    let back = Return(Some(outside));
+    let outcome = work();
+    drop(back);
+    ensure_home().map(|()| outcome)
+}
+
+/// Brings the thread back, also when the work panics.
+struct Return(Option<Netns>);
+
+impl Drop for Return {
+    fn drop(&mut self) {
+        // If it fails, everyone who asks next tries again and tells why.
+        HOME.set(self.0.take());
+        let _ = ensure_home();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use nix::errno::Errno;
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
     use super::*;
+    use crate::rtnl::Ifb;
+    use crate::{Nfnetlink, Rtnl, sysctl};
 
     #[test]
     fn what_is_no_namespace_is_refused() {
@@ -143,5 +194,42 @@ mod tests {
         })
         .join()
         .unwrap();
+    }
+
+    /// Takes the right to change namespaces from this thread, or gives it back.
+    fn may_change_namespaces(may: bool) {
+        let mut sets = capabilities(None).unwrap();
+        sets.effective.set(CapabilitySet::SYS_ADMIN, may);
+        set_capabilities(None, sets).unwrap();
+    }
+
+    /// Before, the process was aborted.
+    #[test]
+    fn a_thread_that_cannot_go_back() {
+        testbed::in_new_netns(|| {
+            let (home, rtnl) = (Netns::current().unwrap(), Rtnl::open().unwrap());
+            let pod = testbed::Namespace::create();
+            let pod = Netns::open(pod.path().as_ref()).unwrap();
+            rtnl.create_ifb(&Ifb { name: "home", mtu: 1500, alias: None }).unwrap();
+
+            let error = pod.enter(|| may_change_namespaces(false)).unwrap_err();
+            assert!(error.operation.starts_with("return to network namespace"), "{error:?}");
+            assert!(!error.is_refusal(), "{error:?}");
+            // Nothing happens to the wrong machine.
+            assert!(
+                Rtnl::open().is_err() && Netns::current().is_err() && Nfnetlink::open().is_err()
+            );
+            assert!(sysctl::set(&["ipv4", "ip_forward"], "1").is_err());
+            assert!(home.enter(|| ()).is_err());
+            // What can be undone is undone: by a socket that was open, and where this thread is.
+            rtnl.link_by_name("home").unwrap().unwrap();
+            assert!(Netns::current_unchecked().unwrap().is_same(&pod).unwrap());
+            pod.enter(|| ()).unwrap();
+
+            // A refusal that passes.
+            may_change_namespaces(true);
+            assert!(Netns::current().unwrap().is_same(&home).unwrap());
+            Rtnl::open().unwrap().link_by_name("home").unwrap().unwrap();
+        });
     }
 }

@@ -14,14 +14,14 @@ use nix::sys::socket::{
 };
 
 use crate::error::{Cause, Error, Result};
-use crate::netlink::{Protocol, Socket};
+use crate::netlink::{Protocol, Reply, Socket};
 use crate::nft::Family;
 use crate::nft::attribute::{attributes, be_u32};
 
 /// A socket to netfilter in the network namespace that it was opened in.
 ///
-/// Closing it after a commit that deleted something waits until the kernel has disposed of what was deleted;
-/// who has other slow things to ask of the kernel asks them first.
+/// Closing it after a commit that deleted something waits until the kernel has freed what was deleted. If you
+/// have other slow requests for the kernel, make them first.
 #[derive(Debug)]
 pub struct Nfnetlink {
     socket: Socket,
@@ -49,7 +49,6 @@ pub(crate) struct Request {
 const NLM_F_REQUEST: u16 = 1;
 const NLM_F_ACK: u16 = 4;
 const NLM_F_DUMP: u16 = 0x300;
-const NLM_F_DUMP_INTR: u16 = 0x10;
 const NFNL_MSG_BATCH_BEGIN: u8 = 16;
 const NFNL_BATCH_GENID: u16 = 1;
 const NFTA_GEN_ID: u16 = 1;
@@ -57,7 +56,7 @@ const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NLMSG_HEADER: usize = 16;
 const NFGENMSG: usize = 4;
 
-/// A transaction or a list is begun anew this often if someone else changes the tables meanwhile.
+/// How often a transaction or a list starts again because somebody else changes the tables meanwhile.
 const ATTEMPTS: u32 = 200;
 
 /// Longest message that a netlink socket takes as it is (`net.core.wmem_default`, less its overhead).
@@ -155,27 +154,25 @@ impl Nfnetlink {
     }
 
     /// Reads until the last message is answered, or the batch was refused as a whole; the first error is the
-    /// one that counts, for the others mostly follow from it.
+    /// one that counts, because the others mostly follow from it.
+    ///
+    /// Every refused message has an answer of its own. If they are more than the socket's buffer holds, the
+    /// kernel drops the later ones, the last message's among them.
     fn collect<'a>(&self, begin: u32, last: u32, what: impl Fn(u32) -> &'a str) -> Result<()> {
-        let (mut first, mut done) = (Ok(()), false);
-        while !done {
-            self.socket
-                .receive(|reply| {
-                    let position = reply.sequence.wrapping_sub(begin);
-                    if position > last.wrapping_sub(begin) {
-                        return Ok(());
-                    }
-                    if let Some(outcome) = reply.outcome() {
-                        done |= reply.sequence == begin || reply.sequence == last;
-                        if first.is_ok() {
-                            first = outcome.map_err(|e| Error::new(what(reply.sequence), e));
-                        }
-                    }
-                    Ok::<_, Cause>(())
-                })
-                .map_err(|cause| Error::new(what(begin), cause))?;
-        }
-        first
+        let mut first = Ok(());
+        let answered = self.socket.answers(|reply| {
+            let position = reply.sequence.wrapping_sub(begin);
+            if position > last.wrapping_sub(begin) {
+                return Ok(false);
+            }
+            let Some(outcome) = reply.outcome() else { return Ok(false) };
+            if first.is_ok() {
+                first = outcome.map_err(|cause| Error::new(what(reply.sequence), cause));
+            }
+            Ok(reply.sequence == begin || reply.sequence == last)
+        });
+        first?;
+        answered.map_err(|cause| Error::new(what(begin), cause))
     }
 
     /// Asks for one object; none if there is no such object. The answer starts behind its nfgenmsg.
@@ -185,9 +182,8 @@ impl Nfnetlink {
         message: impl Into<NetfilterMessageInner>,
         what: impl Fn() -> String,
     ) -> Result<Option<Vec<u8>>> {
-        let request = Request::new(family.into(), 0, message.into(), String::new());
-        match self.ask(&request, NLM_F_ACK) {
-            Ok((bodies, _)) => Ok(bodies.into_iter().next()),
+        match self.ask(family.into(), message.into()) {
+            Ok(bodies) => Ok(bodies.into_iter().next()),
             Err(cause) if cause.errno() == Some(Errno::ENOENT) => Ok(None),
             Err(cause) => Err(Error::new(what(), cause)),
         }
@@ -200,60 +196,42 @@ impl Nfnetlink {
         message: impl Into<NetfilterMessageInner>,
         what: impl Fn() -> String,
     ) -> Result<bool> {
-        let request = Request::new(family.into(), 0, message.into(), String::new());
-        match self.ask(&request, NLM_F_ACK) {
+        match self.ask(family.into(), message.into()) {
             Ok(_) => Ok(true),
             Err(cause) if cause.errno() == Some(Errno::ENOENT) => Ok(false),
             Err(cause) => Err(Error::new(what(), cause)),
         }
     }
 
-    /// Lists objects, anew if they change meanwhile. Each starts behind its nfgenmsg.
+    /// Lists objects; starts again if they change meanwhile. Each starts behind its nfgenmsg.
     pub(crate) fn dump(
         &self,
         family: impl Into<NetfilterProtoFamily>,
         message: impl Into<NetfilterMessageInner>,
         what: impl Fn() -> String,
     ) -> Result<Vec<Vec<u8>>> {
-        let request = Request::new(family.into(), 0, message.into(), String::new());
-        for _ in 0..ATTEMPTS {
-            match self.ask(&request, NLM_F_DUMP) {
-                Ok((bodies, false)) => return Ok(bodies),
-                Ok((_, true)) => {}
-                Err(cause) if cause.errno() == Some(Errno::EINTR) => {}
-                Err(cause) => return Err(Error::new(what(), cause)),
-            }
-        }
-        Err(Error::new(what(), Cause::Unstable(ATTEMPTS)))
+        let mut bytes = Vec::new();
+        let request = Request::new(family.into(), NLM_F_DUMP, message.into(), String::new());
+        request.append_to(&mut bytes, 0, 0);
+        let listed = self.socket.list(&mut bytes, ATTEMPTS, |reply| Ok(body(reply)));
+        listed.map_err(|cause| Error::new(what(), cause))
     }
 
-    /// Sends one request and reads its answer; also says whether a list changed meanwhile.
+    /// Sends one request and reads its answer.
     fn ask(
         &self,
-        request: &Request,
-        flags: u16,
-    ) -> std::result::Result<(Vec<Vec<u8>>, bool), Cause> {
-        let sequence = self.socket.next_sequence();
+        family: NetfilterProtoFamily,
+        message: NetfilterMessageInner,
+    ) -> std::result::Result<Vec<Vec<u8>>, Cause> {
         let mut bytes = Vec::new();
-        request.append_to(&mut bytes, flags, sequence);
-        self.socket.send(&bytes)?;
-        let (mut bodies, mut interrupted, mut done) = (Vec::new(), false, false);
-        while !done {
-            self.socket.receive(|reply| {
-                if reply.sequence != sequence {
-                    return Ok(());
-                }
-                interrupted |= reply.flags & NLM_F_DUMP_INTR != 0;
-                if let Some(outcome) = reply.outcome() {
-                    done = true;
-                    return outcome;
-                }
-                bodies.extend(reply.payload.get(NFGENMSG..).map(<[u8]>::to_vec));
-                Ok(())
-            })?;
-        }
-        Ok((bodies, interrupted))
+        Request::new(family, NLM_F_ACK, message, String::new()).append_to(&mut bytes, 0, 0);
+        Ok(self.socket.ask(&mut bytes, |reply| Ok(body(reply)))?.0)
     }
+}
+
+/// What follows the nfgenmsg of an answer.
+fn body(reply: Reply<'_>) -> Vec<u8> {
+    reply.payload.get(NFGENMSG..).unwrap_or_default().to_vec()
 }
 
 /// Whether a request without attributes was refused because nobody is there to take it (`nfnetlink_rcv_msg`).

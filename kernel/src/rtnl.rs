@@ -76,7 +76,7 @@ impl Rtnl {
 
     fn dump<R: NetlinkDeserializable>(
         &self,
-        message: &RouteNetlinkMessage,
+        message: RouteNetlinkMessage,
         operation: impl FnOnce() -> String,
     ) -> Result<Vec<R>> {
         self.socket.dump(message).map_err(|cause: Cause| Error::new(operation(), cause))

@@ -7,13 +7,16 @@ use std::path::PathBuf;
 
 use nix::errno::Errno;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, file_error};
+use crate::netns::ensure_home;
 
 /// Reads a setting, without the line's end: `read(&["ipv4", "ip_forward"])`.
 pub fn read(name: &[&str]) -> Result<String> {
+    ensure_home()?;
     let path = path(name);
-    let text = fs::read_to_string(&path)
-        .map_err(|error| Error::new(format!("read {}", path.display()), error))?;
+    let text = fs::read_to_string(&path).map_err(|error| {
+        Error::new(format!("read {}", path.display()), file_error(&path, error))
+    })?;
     Ok(text.trim_end().to_owned())
 }
 
@@ -29,12 +32,23 @@ pub fn write(name: &[&str], value: &str) -> Result<Option<String>> {
     Ok(Some(before))
 }
 
+/// Finds out whether a setting could be written, without writing it.
+pub fn try_out(name: &[&str]) -> Result<()> {
+    ensure_home()?;
+    let path = path(name);
+    let opened = fs::File::options().write(true).open(&path);
+    opened.map(drop).map_err(|error| Error::new(format!("write to {}", path.display()), error))
+}
+
 /// Writes a setting, whatever its value; some cannot be read.
 pub fn set(name: &[&str], value: &str) -> Result<()> {
+    ensure_home()?;
     let path = path(name);
     // The line's end makes an empty value one that is written, too.
-    fs::write(&path, format!("{value}\n"))
-        .map_err(|error| Error::new(format!("write {value} to {}", path.display()), error))
+    fs::write(&path, format!("{value}\n")).map_err(|error| {
+        let operation = format!("write {value} to {}", path.display());
+        Error::new(operation, file_error(&path, error))
+    })
 }
 
 /// As [`write()`], where the setting is there and can be written: a link may have no IPv6, and a

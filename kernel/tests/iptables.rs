@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+
 use kernel::iptables::{
     self, BaseChain, Bits, Changes, Iptables, Is, Match, Nat, NatChain, Ports, Rule, SCTP, TCP,
     Table, Target, UDP, address_type,
@@ -305,4 +308,55 @@ fn an_owner_is_nothing_that_iptables_sees() {
         );
         assert_eq!(sh("iptables -S FORWARD"), "-P FORWARD ACCEPT\n");
     });
+}
+
+/// Each message is refused with an answer of its own, more than the socket's buffer holds. Before, the
+/// answer to the last one was waited for, for ever.
+#[test]
+fn hundreds_of_refused_messages() {
+    in_new_netns(|| {
+        let netlink = Nfnetlink::open().unwrap();
+        let mut changes = Changes::new();
+        for _ in 0..1000 {
+            changes.add_rule(Nat::V4, "POSTROUTING", Place::Last, &Rule::to(Target::Accept));
+        }
+        let error = netlink.commit(&changes.batch()).unwrap_err();
+        assert!(error.is_not_found() && error.is_refusal(), "{error:?}");
+        assert!(error.operation.contains("POSTROUTING"), "{error:?}");
+        // The socket is in order.
+        assert!(netlink.has_nf_tables().unwrap());
+        assert!(!netlink.has_chain(Table::FILTER_V4.chain("FORWARD")).unwrap());
+    });
+}
+
+/// Who becomes root in a user namespace may not read which legacy tables there are. Before, nothing worked
+/// there.
+#[test]
+fn root_of_a_user_namespace() {
+    let anyone = std::env::temp_dir().join(format!("kernel-iptables-{}", std::process::id()));
+    std::fs::copy(std::env::current_exe().unwrap(), &anyone).unwrap();
+    let output = Command::new("unshare")
+        .args(["-Urn", anyone.to_str().unwrap(), "--exact", "rules_of_this_namespace", "--ignored"])
+        .current_dir("/")
+        .uid(65534)
+        .gid(65534)
+        .output();
+    std::fs::remove_file(anyone).unwrap();
+    let output = output.unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
+}
+
+#[test]
+#[ignore = "started by another test, in a namespace of its own"]
+fn rules_of_this_namespace() {
+    std::fs::read_to_string("/proc/self/net/ip_tables_names").unwrap_err();
+    let netlink = Nfnetlink::open().unwrap();
+    let iptables = Iptables::of_node(&netlink).unwrap();
+    let mut changes = Changes::new();
+    changes.add_table(Nat::V4);
+    changes.add_base_chain(Nat::V4, NatChain::Postrouting);
+    iptables.commit(&changes).unwrap();
+    assert!(iptables.has_chain(Nat::V4, "POSTROUTING").unwrap());
+    assert_eq!(Iptables::all(&netlink).unwrap().len(), 1);
 }

@@ -35,6 +35,7 @@ fn bridge(rtnl: &Rtnl) -> u32 {
         mtu: Some(1400),
         promisc: true,
         vlan_filtering: false,
+        alias: None,
     })
     .unwrap();
     rtnl.link_by_name("cni0").unwrap().unwrap().index
@@ -43,7 +44,7 @@ fn bridge(rtnl: &Rtnl) -> u32 {
 fn veth(rtnl: &Rtnl, pod: &Netns, master: Option<u32>) -> kernel::Result<()> {
     let mac = Some([0xc2, 0, 0, 0, 0, 2]);
     let peer = VethPeer { name: "eth0", mac, netns: pod };
-    rtnl.create_veth(&Veth { name: "veth0", mtu: Some(1400), master, peer })
+    rtnl.create_veth(&Veth { name: "veth0", mtu: Some(1400), master, alias: None, peer })
 }
 
 #[test]
@@ -269,6 +270,7 @@ fn long_lists_are_whole() {
                 mtu: None,
                 promisc: false,
                 vlan_filtering: false,
+                alias: None,
             })
             .unwrap();
         }
@@ -276,11 +278,33 @@ fn long_lists_are_whole() {
     });
 }
 
+/// The note comes with the link, or neither is there.
+#[test]
+fn a_link_and_its_alias() {
+    in_namespaces(|rtnl, pod| {
+        let create = |alias: &str| {
+            let peer = VethPeer { name: "eth0", mac: None, netns: pod };
+            let alias = Some(alias);
+            rtnl.create_veth(&Veth { name: "veth0", mtu: None, master: None, alias, peer })
+        };
+        let refused = create(&"a".repeat(300)).unwrap_err();
+        assert!(refused.errno().is_some(), "{refused:?}");
+        assert_eq!(rtnl.link_by_name("veth0").unwrap(), None);
+        create("net/id/eth0").unwrap();
+        rtnl.create_ifb(&Ifb { name: "bwp0", mtu: 1400, alias: Some("net/id") }).unwrap();
+        for (name, alias) in [("veth0", "net/id/eth0"), ("bwp0", "net/id")] {
+            let seen = sh(&format!("ip link show {name}"));
+            assert!(seen.contains(&format!("alias {alias}\n")), "{seen}");
+        }
+        assert!(create("net/id/eth0").unwrap_err().is_exists());
+    });
+}
+
 #[test]
 fn queueing_disciplines() {
     in_namespaces(|rtnl, pod| {
         veth(rtnl, pod, None).unwrap();
-        rtnl.create_ifb(&Ifb { name: "bwp0", mtu: 1400 }).unwrap();
+        rtnl.create_ifb(&Ifb { name: "bwp0", mtu: 1400, alias: None }).unwrap();
         let index = |name| rtnl.link_by_name(name).unwrap().unwrap().index;
         let (veth, ifb) = (index("veth0"), index("bwp0"));
         let bucket = TokenBucket { rate: 375_000, limit: 109_375, buffer: 4_166_656 };
@@ -325,7 +349,7 @@ fn queueing_disciplines() {
 #[test]
 fn a_large_bucket() {
     in_namespaces(|rtnl, _| {
-        rtnl.create_ifb(&Ifb { name: "bwp0", mtu: 1500 }).unwrap();
+        rtnl.create_ifb(&Ifb { name: "bwp0", mtu: 1500, alias: None }).unwrap();
         let ifb = rtnl.link_by_name("bwp0").unwrap().unwrap().index;
         let bucket = TokenBucket { rate: 1_250_000, limit: 600_000_000, buffer: u32::MAX };
         rtnl.add_token_bucket(ifb, &bucket).unwrap();
@@ -355,5 +379,25 @@ fn what_others_queue_with() {
             sh(&format!("tc filter add dev veth0 ingress {filter}"));
         }
         assert_eq!(rtnl.redirections(index).unwrap(), Vec::<u32>::new());
+    });
+}
+
+/// Before, a link whose description has more than 32 KiB could not be read.
+#[test]
+fn hundreds_of_alternative_names() {
+    in_new_netns(|| {
+        let names = (0..300).map(|number| format!("altname {number:0>120}"));
+        let commands = names.map(|name| format!("link property add dev lo {name}"));
+        let file = std::env::temp_dir().join(format!("altnames-{}", std::process::id()));
+        std::fs::write(&file, commands.collect::<Vec<_>>().join("\n")).unwrap();
+        sh(&format!("ip -batch {}", file.display()));
+        std::fs::remove_file(file).unwrap();
+
+        let rtnl = || Rtnl::open().unwrap();
+        assert_eq!(rtnl().link_by_name("lo").unwrap().unwrap().index, 1);
+        assert_eq!(rtnl().links().unwrap().len(), 1);
+        let rtnl = rtnl();
+        rtnl.links().unwrap();
+        assert_eq!(rtnl.link_by_index(1).unwrap().unwrap().name, "lo");
     });
 }

@@ -33,7 +33,7 @@ impl Plugins {
         Self::at("ours", "PODWIRE_BIN", "dist/bin")
     }
 
-    /// The Go plugins, 1.9.1: `GO_PLUGINS`, or else where `cargo xtask test` installs them.
+    /// The Go plugins, 1.10.0: `GO_PLUGINS`, or else where `cargo xtask test` installs them.
     #[must_use]
     pub fn go() -> Self {
         Self::at("go", "GO_PLUGINS", "target/reference/bin")

@@ -23,7 +23,7 @@ pub struct Cmd {
     program: OsString,
     args: Vec<OsString>,
     env: Vec<(String, String)>,
-    stdin: String,
+    stdin: Vec<u8>,
 }
 
 impl Cmd {
@@ -34,7 +34,7 @@ impl Cmd {
             program: program.as_ref().to_owned(),
             args: Vec::new(),
             env: vec![("PATH".to_owned(), search_path())],
-            stdin: String::new(),
+            stdin: Vec::new(),
         }
     }
 
@@ -61,8 +61,8 @@ impl Cmd {
 
     /// Sets what is written to stdin.
     #[must_use]
-    pub fn stdin(mut self, text: impl Into<String>) -> Self {
-        self.stdin = text.into();
+    pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.stdin = bytes.into();
         self
     }
 
@@ -93,7 +93,7 @@ impl Cmd {
             .unwrap_or_else(|e| panic!("start {}: {e}", self.program.to_string_lossy()));
         if let Some(mut stdin) = child.stdin.take() {
             // A command that does not read its stdin to the end is no error of ours.
-            let _ = stdin.write_all(self.stdin.as_bytes());
+            let _ = stdin.write_all(&self.stdin);
         }
         self.wait(child, netns)
     }
@@ -188,7 +188,10 @@ impl fmt::Display for Output {
             write!(f, " {:?}", arg.to_string_lossy())?;
         }
         writeln!(f, "\n{}", self.status)?;
-        for (name, text) in [("stdin", stdin), ("stdout", &self.stdout), ("stderr", &self.stderr)] {
+        let stdin = String::from_utf8_lossy(stdin);
+        for (name, text) in
+            [("stdin", stdin.as_ref()), ("stdout", &self.stdout), ("stderr", &self.stderr)]
+        {
             if !text.is_empty() {
                 writeln!(f, "--- {name}\n{}", text.trim_end())?;
             }

@@ -1,8 +1,8 @@
 //! Every recorded case of the reference plugins, replayed with our plugins and with theirs.
 //!
 //! `ours::…` compares with the record; what we mean to do better is listed with its reason in
-//! `reference/differences.json`. `go::…` replays with Go plugins of a slightly older version than
-//! the recorded one and so shows that the replay itself is right.
+//! `reference/differences.json`. `go::…` replays with the Go plugins of the recorded version and so
+//! shows that the replay itself is right.
 
 #![allow(clippy::panic, reason = "a test fails by panicking")]
 

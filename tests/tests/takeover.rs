@@ -1,6 +1,6 @@
 //! A node that changes over from the Go plugins to ours, or back, while pods run.
 //!
-//! Debian's version 1.1.1 stands for what is installed, 1.9.1 for the newest.
+//! Debian's version 1.1.1 stands for what is installed, 1.10.0 for the newest.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 

@@ -169,7 +169,13 @@ pub(crate) fn join(outside: &Machine, node: &Machine) -> Result<(), DemoError> {
     outside.run(move || -> Result<(), kernel::Error> {
         let netns = Netns::open(&path)?;
         let peer = VethPeer { name: LINK, mac: None, netns: &netns };
-        Rtnl::open()?.create_veth(&Veth { name: LINK, mtu: None, master: None, peer })?;
+        Rtnl::open()?.create_veth(&Veth {
+            name: LINK,
+            mtu: None,
+            master: None,
+            alias: None,
+            peer,
+        })?;
         configure(LINK, OUTSIDE)
     })?;
     Ok(node.run(move || configure(LINK, NODE))?)

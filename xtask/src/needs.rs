@@ -42,7 +42,7 @@ const TOOLS: [(&str, &str); 22] = [
 const MODULES: [(&str, &str, &[&str]); 2] = [
     (
         "github.com/containernetworking/plugins",
-        "v1.9.1",
+        "v1.10.0",
         &[
             "plugins/main/bridge",
             "plugins/main/loopback",

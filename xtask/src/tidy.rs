@@ -19,7 +19,8 @@ const DOORS: [(&str, &[&str]); 8] = [
     ("kernel", &[]),
     ("plugins", &["cni", "kernel", "plugins"]),
     ("ipam", &["cni"]),
-    ("conflist", &["cni"]),
+    // The plugins' own functions say what they refuse, and remove what they made in a purge.
+    ("conflist", &["cni", "ipam", "plugins"]),
     ("schema", &["cni", "conflist", "ipam", "plugins"]),
     // Whoever checks the plugins' work does not share their code.
     ("tests", &[]),

@@ -1,5 +1,6 @@
 //! Tests of the entry, on a plugin that touches nothing.
 
+use std::cell::Cell;
 use std::ffi::OsString;
 
 use proptest::prelude::*;
@@ -7,7 +8,10 @@ use serde::Deserialize;
 
 use super::*;
 
-struct Sample;
+#[derive(Default)]
+struct Sample {
+    deletions: Cell<u32>,
+}
 
 #[derive(Deserialize)]
 struct Config {
@@ -41,7 +45,8 @@ impl Plugin for Sample {
     }
 
     fn del(&self, call: &Call<Config>) -> Result<(), Error> {
-        assert_eq!(call.netns(), None);
+        self.deletions.set(self.deletions.get() + 1);
+        assert_eq!(call.container_id().as_str(), "c1");
         Ok(())
     }
 
@@ -70,14 +75,23 @@ impl Variables for Table<'_> {
 }
 
 fn ask(command: &str, stdin: &str) -> Answer {
-    answer(&Sample, &Table(command), &mut stdin.as_bytes())
+    answer(&Sample::default(), &Table(command), &mut stdin.as_bytes(), &mut Vec::new())
+}
+
+#[track_caller]
+fn prints(command: &str, stdin: &str, expected: &Value) {
+    let mut stdout = Vec::new();
+    let answer = answer(&Sample::default(), &Table(command), &mut stdin.as_bytes(), &mut stdout);
+    assert_eq!(answer, Answer::Done);
+    assert_eq!(String::from_utf8(stdout).unwrap(), format!("{expected}\n"));
 }
 
 #[track_caller]
 fn fails(command: &str, stdin: &str, version: &str, code: u32, msg: &str) {
-    let Answer::Failure(error) = ask(command, stdin) else {
+    let Answer::Failure(error, of) = ask(command, stdin) else {
         panic!("{command} {stdin} did not fail");
     };
+    let error = error.to_json(of);
     assert_eq!(
         (error["cniVersion"].as_str(), error["code"].as_u64()),
         (Some(version), Some(code.into())),
@@ -97,21 +111,60 @@ fn version_ignores_stdin() {
     let expected = json!({"cniVersion": "1.1.0", "supportedVersions":
         ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"]});
     for stdin in ["", "not json", r#"{"cniVersion":"9"}"#] {
-        assert_eq!(ask("VERSION", stdin), Answer::Result(expected.clone()));
+        prints("VERSION", stdin, &expected);
     }
 }
 
 #[test]
 fn commands_reach_the_plugin() {
-    let result = ask("ADD", r#"{"cniVersion":"0.4.0","name":"n","prevResult":{"dns":{}}}"#);
-    assert_eq!(result, Answer::Result(json!({"cniVersion": "0.4.0", "dns": {}})));
-    assert_eq!(ask("DEL", r#"{"name":"n"}"#), Answer::Nothing);
-    assert_eq!(ask("DEL", r#"{"name":"n","mtu":70000}"#), Answer::Nothing);
-    assert_eq!(ask("DEL", r#"{"name":"n","mtu":"x","prevResult":5}"#), Answer::Nothing);
+    let add = r#"{"cniVersion":"0.4.0","name":"n","prevResult":{"dns":{}}}"#;
+    prints("ADD", add, &json!({"cniVersion": "0.4.0", "dns": {}}));
+    assert_eq!(ask("DEL", r#"{"name":"n"}"#), Answer::Done);
+    assert_eq!(ask("DEL", r#"{"name":"n","mtu":70000}"#), Answer::Done);
+    assert_eq!(ask("DEL", r#"{"name":"n","mtu":"x","prevResult":5}"#), Answer::Done);
     let gc = r#"{"cniVersion":"1.1.0","name":"n","cni.dev/valid-attachments":[{"containerID":"c1","ifname":"eth0"}]}"#;
-    assert_eq!(ask("GC", gc), Answer::Nothing);
+    assert_eq!(ask("GC", gc), Answer::Done);
     fails("CHECK", r#"{"cniVersion":"0.4.0","name":"n"}"#, "0.4.0", 101, "checked");
     fails("STATUS", r#"{"cniVersion":"1.1.0","name":"n"}"#, "1.1.0", 50, "no room");
+}
+
+/// A stdout that takes so many bytes and no more.
+struct Full(usize);
+
+impl Write for Full {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.len().min(self.0);
+        self.0 -= taken;
+        if taken == 0 { Err(io::ErrorKind::StorageFull.into()) } else { Ok(taken) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn an_add_is_undone_if_its_result_cannot_be_printed() {
+    let add = r#"{"cniVersion":"0.4.0","name":"n","prevResult":{"dns":{}}}"#;
+    let sample = Sample::default();
+    for room in [0, 9] {
+        let answer = answer(&sample, &Table("ADD"), &mut add.as_bytes(), &mut Full(room));
+        let Answer::Unprinted(error) = answer else { panic!("{answer:?}") };
+        assert_eq!(error.msg, "write to stdout: no storage space");
+    }
+    assert_eq!(sample.deletions.get(), 2);
+    // A result of a command that made nothing needs no DEL.
+    let answer = answer(&sample, &Table("VERSION"), &mut io::empty(), &mut Full(0));
+    assert!(matches!(answer, Answer::Unprinted(_)));
+    assert_eq!(sample.deletions.get(), 2);
+}
+
+#[test]
+fn a_configuration_without_end_is_refused() {
+    let mut stdin = io::repeat(b' ');
+    let answer = answer(&Sample::default(), &Table("ADD"), &mut stdin, &mut Vec::new());
+    let Answer::Failure(error, _) = answer else { panic!("{answer:?}") };
+    assert_eq!((error.code, error.msg.contains("larger than the limit")), (Code::Io, true));
 }
 
 #[test]
@@ -140,7 +193,7 @@ proptest! {
     #[test]
     fn no_stdin_panics(stdin: Vec<u8>, command in "ADD|CHECK|DEL|GC|STATUS|VERSION|.{0,5}") {
         if !command.contains('\0') {
-            let _ = answer(&Sample, &Table(&command), &mut stdin.as_slice());
+            let _ = answer(&Sample::default(), &Table(&command), &mut stdin.as_slice(), &mut Vec::new());
         }
     }
 }

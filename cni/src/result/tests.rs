@@ -63,6 +63,29 @@ fn forms() {
 }
 
 #[test]
+fn interfaces_have_the_keys_of_their_version() {
+    let interface = Interface {
+        name: "eth0".into(),
+        mac: "c2:0:0:0:0:1".into(),
+        mtu: Some(1500),
+        sandbox: "/run/netns/a".into(),
+        socket_path: "/run/socket".into(),
+        pci_id: "0000:00:1f.6".into(),
+    };
+    let result = Success { interfaces: vec![interface], ..Success::default() };
+    let written = |version| result.to_json(version).unwrap()["interfaces"].clone();
+    let older = json!([{"name": "eth0", "mac": "c2:0:0:0:0:1", "sandbox": "/run/netns/a"}]);
+    for version in [Version::V0_3_0, Version::V0_3_1, Version::V0_4_0, Version::V1_0_0] {
+        assert_eq!(written(version), older, "{version}");
+    }
+    let newest = json!([{
+        "name": "eth0", "mac": "c2:0:0:0:0:1", "mtu": 1500, "sandbox": "/run/netns/a",
+        "socketPath": "/run/socket", "pciID": "0000:00:1f.6",
+    }]);
+    assert_eq!(written(Version::V1_1_0), newest);
+}
+
+#[test]
 fn an_empty_result_still_has_dns_up_to_0_4_0() {
     let written = |version| Success::default().to_json(version).unwrap();
     assert_eq!(written(Version::V0_2_0), json!({"cniVersion": "0.2.0", "dns": {}}));
@@ -162,10 +185,8 @@ fn result() -> impl Strategy<Value = Success> {
 proptest! {
     #[test]
     fn the_newest_form_loses_nothing(result in result()) {
-        for version in [Version::V1_0_0, Version::V1_1_0] {
-            let value = result.to_json(version).unwrap();
-            prop_assert_eq!(&Success::from_json(&value, version).unwrap(), &result);
-        }
+        let value = result.to_json(Version::V1_1_0).unwrap();
+        prop_assert_eq!(&Success::from_json(&value, Version::V1_1_0).unwrap(), &result);
     }
 
     /// Whatever a version can say comes back from the newest form as it was.

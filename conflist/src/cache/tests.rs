@@ -1,7 +1,7 @@
 //! Tests of the kept results: the text that cnitool writes, and every attachment there and back.
 
-use std::env;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::{env, process};
 
 use proptest::prelude::*;
 use serde_json::json;

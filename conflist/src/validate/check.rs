@@ -22,6 +22,16 @@ impl Checker<'_> {
         self.push(Severity::Warning, line, key, problem);
     }
 
+    pub(crate) fn hint(&mut self, line: usize, key: &str, problem: Problem) {
+        self.push(Severity::Hint, line, key, problem);
+    }
+
+    /// Whether there is an error in the value that `path` leads to.
+    pub(crate) fn has_error_in(&self, path: &str) -> bool {
+        let mut errors = self.findings.iter().filter(|it| it.severity == Severity::Error);
+        errors.any(|it| it.file == self.file && it.key.starts_with(path))
+    }
+
     /// Checks a value and everything in it, by all that is said of it.
     pub(crate) fn value(&mut self, node: &Node, path: &str, schemas: &[Schema]) {
         let schemas: Vec<Schema> = schemas.iter().flat_map(|schema| schema.of(node)).collect();

@@ -81,6 +81,35 @@ impl Node {
         Self { line: line(value.start(), starts), content }
     }
 
+    /// The value without its lines. Of a key that is given twice, the last value counts.
+    pub(crate) fn to_value(&self) -> serde_json::Value {
+        match &self.content {
+            Content::Null => serde_json::Value::Null,
+            Content::Bool(it) => (*it).into(),
+            Content::Number(it) => serde_json::from_str(it).unwrap_or_default(),
+            Content::Text(it) => it.as_str().into(),
+            Content::List(items) => items.iter().map(Self::to_value).collect(),
+            Content::Object(members) => {
+                members.iter().map(|it| (it.key.clone(), it.value.to_value())).collect()
+            }
+        }
+    }
+
+    /// The line of the value that a path such as `ipam.ranges[0].subnet` leads to, as far as it leads
+    /// somewhere. A key may have dots in it.
+    pub(crate) fn line_of(&self, path: &str) -> usize {
+        if let Some(member) = self.get(path) {
+            return member.line;
+        }
+        if let Some((index, rest)) = path.strip_prefix('[').and_then(|path| path.split_once(']')) {
+            let item = index.parse::<usize>().ok().and_then(|index| self.items().get(index));
+            return item.map_or(self.line, |item| item.line_of(rest.trim_start_matches('.')));
+        }
+        let (key, rest) = path.split_at(path.find(['.', '[']).unwrap_or(path.len()));
+        let value = self.get(key).map(|member| &member.value);
+        value.map_or(self.line, |value| value.line_of(rest.trim_start_matches('.')))
+    }
+
     /// The members of an object; none of anything else.
     pub(crate) fn members(&self) -> &[Member] {
         match &self.content {

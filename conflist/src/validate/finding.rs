@@ -19,8 +19,10 @@ pub struct Finding {
 }
 
 /// How bad a mistake is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
+    /// It works as it is written, and something that people often expect of it does not.
+    Hint,
     /// It works, but perhaps not as it was meant.
     Warning,
     /// A runtime or a plugin will refuse it.
@@ -33,6 +35,11 @@ pub enum Problem {
     /// The file could not be read.
     #[error("{0}")]
     Unreadable(String),
+    /// A file before the network's cannot be read.
+    #[error(
+        "cannot be read: {0}; runtimes that use libcni read it on the way to the network, and stop there"
+    )]
+    InTheWay(String),
     /// It is no JSON.
     #[error("not JSON: {0}")]
     Syntax(String),
@@ -66,6 +73,12 @@ pub enum Problem {
     /// It does not go with what stands elsewhere.
     #[error("{0}")]
     Contradiction(String),
+    /// The plugin refuses it, in its own words.
+    #[error("{0}")]
+    Refused(String),
+    /// What does not work, and what to change.
+    #[error("{0}")]
+    Expectation(&'static str),
     /// The program is not there.
     #[error(
         "plugin {kind:?} is in none of the directories of CNI_PATH ({path}){}",
@@ -110,6 +123,7 @@ impl fmt::Display for Meant<'_> {
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let severity = match self.severity {
+            Severity::Hint => "hint",
             Severity::Warning => "warning",
             Severity::Error => "error",
         };

@@ -4,7 +4,7 @@
 
 use std::os::unix::fs::symlink;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::{env, process};
+use std::{env, fs, process};
 
 use expect_test::{expect, expect_file};
 use proptest::prelude::*;
@@ -60,7 +60,9 @@ fn the_examples_have_no_mistake() {
     let files = files::networks(&examples).unwrap();
     assert_eq!(files.len(), 6);
     for path in files {
-        assert_eq!(dir.told(&file(&path, &dir.bin())), "");
+        let mut findings = file(&path, &dir.bin());
+        findings.retain(|finding| finding.severity > Severity::Hint);
+        assert_eq!(dir.told(&findings), "");
         assert!(files::load(&path).is_ok());
     }
 }
@@ -83,7 +85,7 @@ fn mistakes() {
         expect_file![path.with_extension("txt")].assert_eq(&told);
         seen += 1;
     }
-    assert_eq!(seen, 26);
+    assert_eq!(seen, 27);
 }
 
 #[test]

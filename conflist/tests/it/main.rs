@@ -6,6 +6,8 @@
 
 mod chain;
 mod cnitool;
+mod files;
 mod gc;
+mod kept;
 mod program;
 mod sandbox;

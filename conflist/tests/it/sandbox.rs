@@ -116,7 +116,7 @@ pub(crate) fn attachment(id: &str) -> Attachment {
         "bandwidth": {},
     });
     Attachment {
-        args: cni::Args::parse("IgnoreUnknown=1;A=b").unwrap(),
+        args: cni::Args::parse("IgnoreUnknown=1;A=b"),
         capability_args: capability_args.as_object().unwrap().clone(),
         ..bare_attachment(id)
     }

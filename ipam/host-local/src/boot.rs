@@ -34,6 +34,12 @@ impl BootId {
         let _ = fsetxattr(lease, ATTRIBUTE, self.0.as_bytes(), XattrFlags::empty());
     }
 
+    /// Whether a lease was marked, in whatever boot.
+    #[must_use]
+    pub fn is_marked(lease: &Path) -> bool {
+        getxattr(lease, ATTRIBUTE, &mut [0; LENGTH]).is_ok()
+    }
+
     /// Whether a lease was provably made in another boot than this one.
     #[must_use]
     pub fn is_after(&self, lease: &Path) -> bool {

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use cni::{Args, Cidr, Code, Error, Route, Version, json};
-use serde::{Deserialize, Deserializer, de};
+use cni::{Args, Cidr, Code, Error, RequestedAddress, Route, Version, json};
+use serde::Deserialize;
 use serde_json::Value;
 
-use crate::ranges::{Range, RangeSet};
+use crate::ranges::{Gateways, Range, RangeSet};
 
 /// Where leases are kept if `ipam.dataDir` does not say.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";
@@ -120,6 +120,7 @@ struct RuntimeKeys {
     #[cfg_attr(feature = "schema", schemars(inner(length(min = 1))))]
     ip_ranges: Vec<Vec<RangeKeys>>,
     /// Addresses to give out, one of a set.
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<cni::schema::AddressOrCidr>"))]
     ips: Vec<RequestedAddress>,
 }
 
@@ -136,14 +137,9 @@ struct ArgsKeys {
 #[serde(default)]
 struct CniArgsKeys {
     /// Addresses to give out, one of a set.
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<cni::schema::AddressOrCidr>"))]
     ips: Vec<RequestedAddress>,
 }
-
-/// An address that a runtime asks for; it may bring a prefix, which the subnet knows better.
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-struct RequestedAddress(
-    #[cfg_attr(feature = "schema", schemars(with = "cni::schema::AddressOrCidr"))] IpAddr,
-);
 
 impl Default for IpamKeys {
     fn default() -> Self {
@@ -180,10 +176,12 @@ impl Config {
     pub fn plan(&self, version: Version, args: &Args) -> Result<Plan, Error> {
         let keys: Keys = json::read(&self.0)?;
         let mut requested = requested_by_args(args)?.into_iter().collect::<Vec<_>>();
-        requested.extend(keys.args.cni.ips.iter().map(|ip| ip.0));
-        requested.extend(keys.runtime_config.ips.iter().map(|ip| ip.0));
+        requested.extend(keys.args.cni.ips.iter().map(|ip| ip.ip()));
+        requested.extend(keys.runtime_config.ips.iter().map(|ip| ip.ip()));
 
-        let mut sets = sets(&keys.ipam, &keys.runtime_config)?;
+        let is_ptp = json::get(&self.0, "type").and_then(Value::as_str) == Some("ptp");
+        let gateways = if is_ptp { Gateways::Anywhere } else { Gateways::OnLink };
+        let mut sets = sets(&keys.ipam, &keys.runtime_config, gateways)?;
         version.has_room_for(sets.iter().map(|named| (named.set.is_ipv4(), named.key.as_str())))?;
         assign(requested, &mut sets)?;
         let IpamKeys { routes, resolv_conf, reclaim_after_reboot, .. } = keys.ipam;
@@ -193,40 +191,51 @@ impl Config {
 }
 
 impl RangeKeys {
-    fn range(&self, key: &str) -> Result<Range, Error> {
-        Range::new(self.subnet, self.range_start, self.range_end, self.gateway)
+    /// The ranges of each set of a list, with the set's key.
+    fn sets(
+        key: &str,
+        sets: &[Vec<Self>],
+        gateways: Gateways,
+    ) -> Result<Vec<(String, Vec<Range>)>, Error> {
+        let set = |(at, ranges): (usize, &Vec<Self>)| {
+            let key = format!("{key}[{at}]");
+            let ranges = ranges.iter().enumerate();
+            let ranges = ranges.map(|(at, range)| range.range(&format!("{key}[{at}]"), gateways));
+            let ranges: Result<_, Error> = ranges.collect();
+            ranges.map(|ranges| (key, ranges))
+        };
+        sets.iter().enumerate().map(set).collect()
+    }
+
+    fn range(&self, key: &str, gateways: Gateways) -> Result<Range, Error> {
+        Range::new(self.subnet, self.range_start, self.range_end, self.gateway, gateways)
             .map_err(|error| Error::invalid_key(&format!("{key}.{}", error.key()), error))
     }
 }
 
 /// The sets in the reference plugin's order, which numbers the `last_reserved_ip` files: those of
 /// the runtime, the one of the old style, the others.
-fn sets(ipam: &IpamKeys, runtime: &RuntimeKeys) -> Result<Vec<NamedSet>, Error> {
-    let mut sets = Vec::new();
-    let mut add = |key: String, ranges: Result<Vec<Range>, Error>| {
-        let set = RangeSet::new(ranges?).map_err(|error| Error::invalid_key(&key, error))?;
-        sets.push(NamedSet { key, set, requested: None });
-        Ok::<_, Error>(())
-    };
-    let list = |key: &str, ranges: &[RangeKeys]| {
-        let ranges = ranges.iter().enumerate();
-        ranges.map(|(at, range)| range.range(&format!("{key}[{at}]"))).collect()
-    };
-    for (at, ranges) in runtime.ip_ranges.iter().enumerate() {
-        let key = format!("runtimeConfig.ipRanges[{at}]");
-        let ranges = list(&key, ranges);
-        add(key, ranges)?;
-    }
+fn sets(
+    ipam: &IpamKeys,
+    runtime: &RuntimeKeys,
+    gateways: Gateways,
+) -> Result<Vec<NamedSet>, Error> {
+    let mut named = RangeKeys::sets("runtimeConfig.ipRanges", &runtime.ip_ranges, gateways)?;
     if let Some(subnet) = ipam.subnet {
         let (range_start, range_end) = (ipam.range_start, ipam.range_end);
         let range = RangeKeys { subnet, range_start, range_end, gateway: ipam.gateway };
-        add("ipam".into(), range.range("ipam").map(|range| vec![range]))?;
+        named.push(("ipam".to_owned(), vec![range.range("ipam", gateways)?]));
     }
-    for (at, ranges) in ipam.ranges.iter().enumerate() {
-        let key = format!("ipam.ranges[{at}]");
-        let ranges = list(&key, ranges);
-        add(key, ranges)?;
-    }
+    named.extend(RangeKeys::sets("ipam.ranges", &ipam.ranges, gateways)?);
+
+    // A gateway of one range may be an address of another one.
+    let all = named.iter().flat_map(|(_, ranges)| ranges);
+    let all: Vec<IpAddr> = all.map(Range::gateway).collect();
+    let set = |(key, ranges)| match RangeSet::new(ranges, &all) {
+        Ok(set) => Ok(NamedSet { key, set, requested: None }),
+        Err(error) => Err(Error::invalid_key(&key, error)),
+    };
+    let sets: Vec<NamedSet> = named.into_iter().map(set).collect::<Result<_, _>>()?;
     if sets.is_empty() {
         return Err(Error::invalid_key(
             "ipam.ranges",
@@ -245,13 +254,15 @@ fn sets(ipam: &IpamKeys, runtime: &RuntimeKeys) -> Result<Vec<NamedSet>, Error> 
 /// Gives each requested address to the set that it is of, one a set.
 fn assign(requested: Vec<IpAddr>, sets: &mut [NamedSet]) -> Result<(), Error> {
     for ip in requested {
-        let Some(named) = sets.iter_mut().find(|named| named.set.contains(ip)) else {
+        let Some(named) = sets.iter_mut().find(|named| named.set.range_of(ip).is_some()) else {
             let known: Vec<String> = sets.iter().map(|named| named.set.to_string()).collect();
             let known = known.join(" and ");
             return Err(refused(ip, format!("is in none of the ranges, which are {known}")));
         };
-        if named.set.range_of(ip).is_some_and(|range| range.gateway() == ip) {
-            return Err(refused(ip, "is the gateway"));
+        if !named.set.contains(ip) {
+            let why =
+                "is a gateway, or the address of its network or broadcast, and never given out";
+            return Err(refused(ip, why));
         }
         match named.requested.replace(ip) {
             Some(other) if other != ip => {
@@ -276,27 +287,10 @@ fn requested_by_args(args: &Args) -> Result<Option<IpAddr>, Error> {
     let Some(text) = args.get("IP").filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    requested_address(text).map(Some).ok_or_else(|| {
-        Error::new(Code::InvalidEnvironment, format!("CNI_ARGS: IP={text} is no address"))
-    })
-}
-
-fn requested_address(text: &str) -> Option<IpAddr> {
-    let address = match text.parse::<Cidr>() {
-        Ok(cidr) => cidr.ip(),
-        Err(_) => text.parse().ok()?,
-    };
-    Some(address.to_canonical())
-}
-
-impl<'de> Deserialize<'de> for RequestedAddress {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let wrong = || {
-            de::Error::custom(format!("{text:?} is no address, with or without a prefix length"))
-        };
-        requested_address(&text).map(Self).ok_or_else(wrong)
-    }
+    let address: Result<RequestedAddress, _> = text.parse();
+    address
+        .map(|address| Some(address.ip()))
+        .map_err(|error| Error::new(Code::InvalidEnvironment, format!("CNI_ARGS: IP: {error}")))
 }
 
 #[cfg(test)]

@@ -35,6 +35,20 @@ impl Index {
         Self(root.join(format!("{}-{}", leases.dev(), leases.ino())))
     }
 
+    /// Whether there is one.
+    #[must_use]
+    pub fn exists(&self) -> bool {
+        self.0.is_dir()
+    }
+
+    /// Removes it.
+    pub fn delete(&self) -> io::Result<()> {
+        match fs::remove_dir_all(&self.0) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether it knows every attachment. Never, where the file system counts time in larger units
     /// than nanoseconds: there a change could go unseen.
     #[must_use]

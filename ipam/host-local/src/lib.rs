@@ -15,6 +15,7 @@ pub mod boot;
 pub mod config;
 pub mod index;
 pub mod lease;
+mod purge;
 pub mod ranges;
 pub mod resolv_conf;
 pub mod store;

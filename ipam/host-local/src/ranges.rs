@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::ops::RangeInclusive;
 
 use cni::Cidr;
+use cni::address::reserved;
 
 /// A range of one subnet, every value filled in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,9 +16,30 @@ pub struct Range {
     gateway: IpAddr,
 }
 
+/// Whether a range's gateway may be outside of its subnet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gateways {
+    /// In the subnet or link-local, because a pod reaches it by the link alone.
+    OnLink,
+    /// Anywhere: `ptp` gives the pod a route to its gateway.
+    Anywhere,
+}
+
 /// Ranges of one family, out of which an attachment gets one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RangeSet(Vec<Range>);
+pub struct RangeSet {
+    ranges: Vec<Range>,
+    /// The addresses that are given out, in that order.
+    spans: Vec<Span>,
+}
+
+/// Addresses of a range next to each other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Span {
+    /// Which range of the set.
+    range: usize,
+    numbers: RangeInclusive<u128>,
+}
 
 /// Why values make no range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,9 +53,9 @@ pub enum RangeError {
     /// The address of a host in place of a network.
     #[error("{0} has host bits set, the network is {network}", network = .0.network())]
     HostBits(Cidr),
-    /// An IPv4 network written as an IPv6 one.
-    #[error("{0} is IPv4 in IPv6 clothes, write it as IPv4")]
-    Mapped(Cidr),
+    /// A network of addresses that no pod can have.
+    #[error("{0} cannot be given to pods: each of its addresses is {1}")]
+    Reserved(Cidr, &'static str),
     /// The first address is of another network.
     #[error("{0} is not in subnet {1}")]
     StartOutside(IpAddr, Cidr),
@@ -51,6 +73,15 @@ pub enum RangeError {
     /// No packet of the one family can be sent by a gateway of the other.
     #[error("{0} is of another family than subnet {1}")]
     GatewayFamily(IpAddr, Cidr),
+    /// Pods could not reach the gateway.
+    #[error(
+        "{0} is not in subnet {1}; a gateway outside must be link-local, such as {example}",
+        example = if .1.is_ipv4() { "169.254.1.1" } else { "fe80::1" }
+    )]
+    GatewayOutside(IpAddr, Cidr),
+    /// Not the address of a host.
+    #[error("{0} is {1}, which cannot be a gateway")]
+    GatewayReserved(IpAddr, &'static str),
 }
 
 /// Why ranges make no set.
@@ -65,6 +96,9 @@ pub enum SetError {
     /// An address could be handed out twice.
     #[error("{0} and {1} overlap")]
     Overlap(String, String),
+    /// Only addresses that are never given out.
+    #[error("{0} has no address to give out beside those of networks, broadcast and gateways")]
+    NothingLeft(String),
 }
 
 impl RangeError {
@@ -72,10 +106,12 @@ impl RangeError {
     #[must_use]
     pub fn key(&self) -> &'static str {
         match self {
-            Self::TooSmall(_) | Self::HostBits(_) | Self::Mapped(_) => "subnet",
+            Self::TooSmall(_) | Self::HostBits(_) | Self::Reserved(..) => "subnet",
             Self::StartOutside(..) => "rangeStart",
             Self::EndOutside(..) | Self::Reversed { .. } => "rangeEnd",
-            Self::GatewayFamily(..) => "gateway",
+            Self::GatewayFamily(..) | Self::GatewayOutside(..) | Self::GatewayReserved(..) => {
+                "gateway"
+            }
         }
     }
 }
@@ -85,33 +121,34 @@ impl Range {
     ///
     /// What is not given is filled in: the gateway is the first address after the network's, the
     /// range begins there (the gateway itself is never handed out) and ends at the last address,
-    /// in IPv4 before the broadcast address. A gateway may be outside of the subnet.
+    /// in IPv4 before the broadcast address.
     pub fn new(
         subnet: Cidr,
         start: Option<IpAddr>,
         end: Option<IpAddr>,
         gateway: Option<IpAddr>,
+        gateways: Gateways,
     ) -> Result<Self, RangeError> {
-        if subnet.ip().to_canonical() != subnet.ip() {
-            return Err(RangeError::Mapped(subnet));
+        let mut blocks = reserved();
+        let whole = |(block, _): &(Cidr, _)| {
+            block.contains(subnet.ip()) && block.prefix() <= subnet.prefix()
+        };
+        if let Some((_, what)) = blocks.find(whole) {
+            return Err(RangeError::Reserved(subnet, what));
         }
         let v4 = subnet.is_ipv4();
-        let host_bits = (if v4 { 32 } else { 128 }) - u32::from(subnet.prefix());
-        if host_bits < 2 {
+        if subnet.prefix() > if v4 { 30 } else { 126 } {
             return Err(RangeError::TooSmall(subnet));
         }
         if subnet.network() != subnet {
             return Err(RangeError::HostBits(subnet));
         }
-        let network = number(subnet.ip());
-        let highest = network | u128::MAX.checked_shr(128 - host_bits).unwrap_or_default();
+        let (network, highest) = numbers(subnet).into_inner();
         let second = address(network + 1, v4);
         let last = address(if v4 { highest - 1 } else { highest }, v4);
 
         let gateway = gateway.unwrap_or(second);
-        if gateway.is_ipv4() != v4 {
-            return Err(RangeError::GatewayFamily(gateway, subnet));
-        }
+        refuse_gateway(gateway, subnet, gateways)?;
         let range =
             Self { subnet, first: start.unwrap_or(second), last: end.unwrap_or(last), gateway };
         if !subnet.contains(range.first) {
@@ -142,6 +179,15 @@ impl Range {
         ip.is_ipv4() == self.is_ipv4() && self.first <= ip && ip <= self.last
     }
 
+    /// Its addresses without the network's own, without those that no host has, and without `gateways`.
+    fn usable(&self, gateways: &[IpAddr]) -> Vec<RangeInclusive<u128>> {
+        let single = [Some(self.subnet.ip()), self.subnet.broadcast()].into_iter().flatten();
+        let single = single.chain(gateways.iter().copied()).map(Cidr::host);
+        let blocks = reserved().map(|(block, _)| block);
+        let holes = single.chain(blocks).filter(|hole| hole.is_ipv4() == self.is_ipv4());
+        holes.map(numbers).fold(vec![number(self.first)..=number(self.last)], without)
+    }
+
     fn overlaps(&self, other: &Self) -> bool {
         self.is_ipv4() == other.is_ipv4() && self.first <= other.last && other.first <= self.last
     }
@@ -152,8 +198,8 @@ impl Range {
 }
 
 impl RangeSet {
-    /// A set of ranges that do not overlap.
-    pub fn new(ranges: Vec<Range>) -> Result<Self, SetError> {
+    /// A set of ranges that do not overlap. None of `gateways` is ever given out.
+    pub fn new(ranges: Vec<Range>, gateways: &[IpAddr]) -> Result<Self, SetError> {
         let first = *ranges.first().ok_or(SetError::Empty)?;
         for (at, range) in ranges.iter().enumerate() {
             if range.is_ipv4() != first.is_ipv4() {
@@ -163,59 +209,105 @@ impl RangeSet {
                 return Err(SetError::Overlap(other.to_string(), range.to_string()));
             }
         }
-        Ok(Self(ranges))
+        let mut spans = Vec::new();
+        for (at, range) in ranges.iter().enumerate() {
+            let usable = range.usable(gateways);
+            if usable.is_empty() {
+                return Err(SetError::NothingLeft(range.to_string()));
+            }
+            spans.extend(usable.into_iter().map(|numbers| Span { range: at, numbers }));
+        }
+        Ok(Self { ranges, spans })
     }
 
     /// Whether the set's addresses are of IPv4.
     #[must_use]
     pub fn is_ipv4(&self) -> bool {
-        self.0.iter().all(Range::is_ipv4)
+        self.ranges.iter().all(Range::is_ipv4)
     }
 
-    /// The range that an address is in.
+    /// The range that has an address between its first and its last one.
     #[must_use]
     pub fn range_of(&self, ip: IpAddr) -> Option<&Range> {
-        self.0.iter().find(|range| range.contains(ip))
+        self.ranges.iter().find(|range| range.contains(ip))
     }
 
-    /// Whether an address is in any of the ranges.
+    /// Whether an address is one that the set gives out.
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {
-        self.range_of(ip).is_some()
+        ip.is_ipv4() == self.is_ipv4() && self.span_of(ip).is_some()
     }
 
     /// Whether an address is in both sets.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
-        self.0.iter().any(|range| other.0.iter().any(|another| range.overlaps(another)))
+        self.ranges.iter().any(|range| other.ranges.iter().any(|another| range.overlaps(another)))
     }
 
     /// Every address that can be handed out, once: round robin, the one after `last` first and
-    /// `last` itself at the end. From the beginning, if `last` is not of the set.
+    /// `last` itself at the end. From the beginning, if `last` is not one of them.
     pub fn after(&self, last: Option<IpAddr>) -> impl Iterator<Item = (IpAddr, &Range)> {
-        let begun = last.and_then(|last| {
-            Some((self.0.iter().position(|range| range.contains(last))?, number(last)))
-        });
-        let (before, from) = self.0.split_at(begun.map_or(0, |(at, _)| at));
-        let mut spans: Vec<_> = from
-            .iter()
-            .chain(before)
-            .map(|range| (range, number(range.first)..=number(range.last)))
-            .collect();
-        if let (Some((_, last)), Some((range, whole))) = (begun, spans.first_mut()) {
-            let start = *whole.start();
-            *whole = match last.checked_add(1) {
-                Some(next) => next..=*whole.end(),
+        let last = last.filter(|last| last.is_ipv4() == self.is_ipv4());
+        let begun = last.and_then(|last| Some((self.span_of(last)?, number(last))));
+        let (before, from) = self.spans.split_at(begun.map_or(0, |(at, _)| at));
+        let mut spans: Vec<Span> = from.iter().chain(before).cloned().collect();
+        if let (Some((_, last)), Some(Span { range, numbers })) = (begun, spans.first_mut()) {
+            let until_last = Span { range: *range, numbers: *numbers.start()..=last };
+            *numbers = match last.checked_add(1) {
+                Some(next) => next..=*numbers.end(),
                 None => RangeInclusive::new(1, 0),
             };
-            let range = *range;
-            spans.push((range, start..=last));
+            spans.push(until_last);
         }
-        spans.into_iter().flat_map(|(range, numbers)| {
-            let addresses = numbers.map(|number| address(number, range.is_ipv4()));
-            addresses.filter(|ip| *ip != range.gateway).map(move |ip| (ip, range))
+        spans.into_iter().flat_map(|Span { range, numbers }| {
+            let range = self.ranges.get(range).into_iter();
+            range.flat_map(move |range| {
+                numbers.clone().map(move |number| (address(number, range.is_ipv4()), range))
+            })
         })
     }
+
+    fn span_of(&self, ip: IpAddr) -> Option<usize> {
+        self.spans.iter().position(|span| span.numbers.contains(&number(ip)))
+    }
+}
+
+fn refuse_gateway(gateway: IpAddr, subnet: Cidr, gateways: Gateways) -> Result<(), RangeError> {
+    let link_local = match gateway {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    if gateway.is_ipv4() != subnet.is_ipv4() {
+        return Err(RangeError::GatewayFamily(gateway, subnet));
+    }
+    if let Some(what) = subnet.why_not_for_hosts(gateway) {
+        return Err(RangeError::GatewayReserved(gateway, what));
+    }
+    if subnet.contains(gateway) || link_local || gateways == Gateways::Anywhere {
+        return Ok(());
+    }
+    Err(RangeError::GatewayOutside(gateway, subnet))
+}
+
+/// The parts of `spans` that are not in `hole`.
+fn without(
+    spans: Vec<RangeInclusive<u128>>,
+    hole: RangeInclusive<u128>,
+) -> Vec<RangeInclusive<u128>> {
+    let parts = |span: RangeInclusive<u128>| {
+        let before = hole.start().checked_sub(1).map(|end| *span.start()..=end.min(*span.end()));
+        let after = hole.end().checked_add(1).map(|start| start.max(*span.start())..=*span.end());
+        [before, after].into_iter().flatten().filter(|part| !part.is_empty())
+    };
+    spans.into_iter().flat_map(parts).collect()
+}
+
+/// All addresses of a network, as numbers.
+fn numbers(network: Cidr) -> RangeInclusive<u128> {
+    let length: u32 = if network.is_ipv4() { 32 } else { 128 };
+    let host_bits = length - u32::from(network.prefix());
+    let first = number(network.network().ip());
+    first..=first | u128::MAX.checked_shr(128 - host_bits).unwrap_or_default()
 }
 
 impl fmt::Display for Range {
@@ -226,7 +318,7 @@ impl fmt::Display for Range {
 
 impl fmt::Display for RangeSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (at, range) in self.0.iter().enumerate() {
+        for (at, range) in self.ranges.iter().enumerate() {
             write!(f, "{}{range}", if at == 0 { "" } else { "," })?;
         }
         Ok(())

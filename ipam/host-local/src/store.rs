@@ -80,6 +80,12 @@ impl Leases {
         Self(data_dir.join(network))
     }
 
+    /// The leases in a directory.
+    #[must_use]
+    pub fn in_dir(dir: PathBuf) -> Self {
+        Self(dir)
+    }
+
     /// The directory.
     #[must_use]
     pub fn dir(&self) -> &Path {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use cni::{Args, Cidr, Code, Dns, Error, IpConfig, Route, Version};
+use cni::{Args, Cidr, Code, Dns, DnsKeys, Error, IpConfig, RequestedAddress, Route, Version};
 use serde::Deserialize;
 
 /// The keys that are read.
@@ -27,7 +27,7 @@ struct IpamKeys {
     /// Routes, passed on in the result.
     routes: Vec<Route>,
     /// Name resolution, passed on in the result.
-    dns: Dns,
+    dns: DnsKeys,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -46,8 +46,10 @@ struct AddressKeys {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct Requested {
-    /// Addresses in place of those of the configuration.
-    ips: Vec<Cidr>,
+    /// Addresses in place of those of the configuration, which has their gateways, and the lengths of
+    /// prefixes that are not given.
+    #[cfg_attr(feature = "schema", schemars(with = "Vec<cni::schema::AddressOrCidr>"))]
+    ips: Vec<RequestedAddress>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -81,6 +83,33 @@ pub struct Address {
 }
 
 impl Address {
+    /// An address that the runtime asks for. Its gateway, and the length of its prefix if that is not
+    /// given, are those of the configured address whose network contains it.
+    fn requested(key: &str, ip: RequestedAddress, configured: &[Self]) -> Result<Self, String> {
+        let contains = |it: &&Self| it.address.contains(ip.ip());
+        let nearest = configured.iter().filter(contains).max_by_key(|it| it.address.prefix());
+        let prefix = || Cidr::new(ip.ip(), nearest?.address.prefix());
+        let address = ip.cidr().or_else(prefix).ok_or_else(|| {
+            format!(
+                "{} has no prefix length, and no address of ipam.addresses is of a network that \
+                 contains it: add the length, such as {}",
+                ip.ip(),
+                Cidr::host(ip.ip())
+            )
+        })?;
+        Ok(Self { key: key.to_owned(), address, gateway: nearest.and_then(|it| it.gateway) })
+    }
+
+    /// Refuses what no interface and no gateway can have.
+    fn refuse_reserved(&self) -> Result<(), Error> {
+        let refused = |what: &str, ip: IpAddr| {
+            let why = self.address.why_not_for_hosts(ip)?;
+            Some(Error::invalid_key(&self.key, format!("{what} {ip} is {why} and cannot be used")))
+        };
+        let gateway = || refused("gateway", self.gateway?);
+        refused("address", self.address.ip()).or_else(gateway).map_or(Ok(()), Err)
+    }
+
     /// What a result says of it.
     #[must_use]
     pub fn ip_config(&self) -> IpConfig {
@@ -95,18 +124,22 @@ impl Config {
     /// Errors: code 7, naming the key; code 4 for `CNI_ARGS`.
     pub fn plan(&self, version: Version, args: &Args) -> Result<Plan, Error> {
         let ipam = self.ipam.clone().ok_or_else(|| Error::invalid_key("ipam", "is missing"))?;
-        let mut addresses = configured(&ipam.addresses)?;
-        addresses.extend(of_args(args)?);
+        let configured = configured(&ipam.addresses)?;
+        let mut addresses = configured.clone();
+        addresses.extend(of_args(args, &configured)?);
         for (key, ips) in
             [("args.cni.ips", &self.args.cni.ips), ("runtimeConfig.ips", &self.runtime_config.ips)]
         {
             if !ips.is_empty() {
-                addresses = requested(key, ips);
+                addresses = requested(key, ips, &configured)?;
             }
+        }
+        for address in &addresses {
+            address.refuse_reserved()?;
         }
         refuse_twice(&addresses)?;
         version.has_room_for(addresses.iter().map(|it| (it.address.is_ipv4(), it.key.as_str())))?;
-        Ok(Plan { addresses, routes: ipam.routes, dns: ipam.dns })
+        Ok(Plan { addresses, routes: ipam.routes, dns: ipam.dns.into() })
     }
 }
 
@@ -125,17 +158,21 @@ fn configured(keys: &[AddressKeys]) -> Result<Vec<Address>, Error> {
     keys.iter().enumerate().map(address).collect()
 }
 
-fn requested(key: &str, ips: &[Cidr]) -> Vec<Address> {
-    let address = |(at, ip): (usize, &Cidr)| {
+fn requested(
+    key: &str,
+    ips: &[RequestedAddress],
+    configured: &[Address],
+) -> Result<Vec<Address>, Error> {
+    let address = |(at, ip): (usize, &RequestedAddress)| {
         let key = format!("{key}[{at}]");
-        Address { key, address: *ip, gateway: None }
+        Address::requested(&key, *ip, configured).map_err(|why| Error::invalid_key(&key, why))
     };
     ips.iter().enumerate().map(address).collect()
 }
 
 /// `IP` and `GATEWAY`, several of each between commas. A gateway is that of the addresses whose
-/// network it is in.
-fn of_args(args: &Args) -> Result<Vec<Address>, Error> {
+/// network it is in; an address that gets none has that of the configuration.
+fn of_args(args: &Args, configured: &[Address]) -> Result<Vec<Address>, Error> {
     args.allow(&["IP", "GATEWAY"])?;
     let wrong = |why: String| Error::new(Code::InvalidEnvironment, format!("CNI_ARGS: {why}"));
     let list = |name| {
@@ -145,12 +182,13 @@ fn of_args(args: &Args) -> Result<Vec<Address>, Error> {
     };
     let mut addresses = Vec::new();
     for text in list("IP") {
-        let address = text.parse().map_err(|error| wrong(format!("IP: {error}")))?;
-        addresses.push(Address { key: "IP of CNI_ARGS".into(), address, gateway: None });
+        let ip = text.parse().map_err(|error| wrong(format!("IP: {error}")))?;
+        let address = Address::requested("IP of CNI_ARGS", ip, configured);
+        addresses.push(address.map_err(|why| wrong(format!("IP: {why}")))?);
     }
     for text in list("GATEWAY") {
         let gateway: IpAddr =
-            text.parse().map_err(|_| wrong(format!("GATEWAY: {text:?} is no address")))?;
+            text.parse().map_err(|_| wrong(format!("GATEWAY: {text:?} is not an address")))?;
         let mut of_network =
             addresses.iter_mut().filter(|it| it.address.contains(gateway)).peekable();
         if of_network.peek().is_none() {

@@ -22,7 +22,7 @@ fn call(version: Version, args: &str, keys: &Value) -> Result<Call<Config>, Erro
         container_id: "c1".parse().unwrap(),
         ifname: "eth0".parse().unwrap(),
         netns: None,
-        args: Args::parse(args)?,
+        args: Args::parse(args),
     };
     Ok(Call { network, environment })
 }
@@ -87,6 +87,56 @@ fn whose_wishes_come_first() {
     assert_eq!(given(args, &config), ["10.40.0.5/24"]);
     let config = json!({"ipam": two(), "args": ips, "runtimeConfig": {"ips": []}});
     assert_eq!(given("", &config), ["10.30.0.5/24"]);
+}
+
+/// Runtimes know neither gateways nor, as podman, prefixes. Static 1.10.0 of the reference suite gives no
+/// gateway and refuses an address without prefix.
+#[test]
+fn requested_addresses_get_gateway_and_prefix_of_the_configuration() {
+    let by_key = |ip: &str, key: &str| {
+        let mut config = json!({"ipam": two()});
+        match key {
+            "IP" => return given(&format!("IP={ip}"), &config).split_off(2),
+            "args" => config["args"] = json!({"cni": {"ips": [ip]}}),
+            _ => config["runtimeConfig"] = json!({"ips": [ip]}),
+        }
+        given("", &config)
+    };
+    for key in ["IP", "args", "runtimeConfig"] {
+        assert_eq!(by_key("10.10.0.9/24", key), ["10.10.0.9/24 by 10.10.0.254"]);
+        assert_eq!(by_key("10.10.0.9", key), ["10.10.0.9/24 by 10.10.0.254"]);
+        assert_eq!(by_key("10.10.0.9/28", key), ["10.10.0.9/28 by 10.10.0.254"]);
+        assert_eq!(by_key("fd00:10::9", key), ["fd00:10::9/64"]);
+        assert_eq!(by_key("10.11.0.9/24", key), ["10.11.0.9/24"]);
+    }
+    let args = "IP=10.10.0.9;GATEWAY=10.10.0.1";
+    assert_eq!(given(args, &json!({"ipam": two()})).pop().unwrap(), "10.10.0.9/24 by 10.10.0.1");
+
+    let outside = json!({"ipam": two(), "runtimeConfig": {"ips": ["10.11.0.9"]}});
+    let why = "10.11.0.9 has no prefix length, and no address of ipam.addresses is of a network";
+    refused(Version::V1_0_0, "", &outside, Code::InvalidConfig, why);
+    let env = Code::InvalidEnvironment;
+    refused(Version::V1_0_0, "IP=10.11.0.9", &json!({"ipam": two()}), env, why);
+}
+
+#[test]
+fn addresses_that_cannot_work_are_refused() {
+    for (address, gateway, why) in [
+        ("10.1.2.255/24", "10.1.2.1", "address 10.1.2.255 is the broadcast address"),
+        ("224.0.0.2/24", "", "a multicast address"),
+        ("127.0.0.2/8", "", "a loopback address"),
+        ("0.0.0.0/0", "", "the unspecified address"),
+        ("::ffff:10.1.2.3/120", "", "an IPv4 address written as IPv6"),
+        ("10.1.2.3/24", "10.1.2.255", "gateway 10.1.2.255 is the broadcast address"),
+        ("fd00::2/64", "ff02::1", "gateway ff02::1 is a multicast address"),
+    ] {
+        let keys = json!({"ipam": {"addresses": [{"address": address, "gateway": gateway}]}});
+        refused(Version::V1_1_0, "", &keys, Code::InvalidConfig, why);
+    }
+    for works in ["10.1.2.1/31", "10.1.2.255/32", "10.1.2.255/23", "fd00::ff/120", "240.0.0.5/4"] {
+        let keys = json!({"ipam": {"addresses": [{"address": works}]}});
+        assert_eq!(given("", &keys), [works]);
+    }
 }
 
 #[test]

@@ -1,6 +1,11 @@
 //! Tests on answers that a kernel gave.
 
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkFlags, LinkMessage};
+use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
+
 use super::*;
+use crate::error::Error;
 
 fn outcome(kind: u16, flags: u16, payload: &[u8]) -> Option<Result<(), Cause>> {
     Reply { sequence: 1, kind, flags, payload }.outcome()
@@ -43,4 +48,51 @@ fn odd_answers_do_not_panic() {
             }
         }
     }
+}
+
+/// A request that sets the loopback interface up.
+fn set_up() -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = 1;
+    message.header.flags = LinkFlags::Up;
+    message.header.change_mask = LinkFlags::Up;
+    RouteNetlinkMessage::SetLink(message)
+}
+
+fn look_up() -> RouteNetlinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = 1;
+    RouteNetlinkMessage::GetLink(message)
+}
+
+fn is_up(socket: &Socket) -> bool {
+    let found = socket.request::<RouteNetlinkMessage>(look_up(), 0).unwrap();
+    let [RouteNetlinkMessage::NewLink(link)] = found.as_slice() else { panic!("{found:?}") };
+    link.header.flags.contains(LinkFlags::Up)
+}
+
+/// Before, this waited for ever.
+#[test]
+fn an_acknowledgement_that_is_lost() {
+    testbed::in_new_netns(|| {
+        let socket = Socket::open(Protocol::Route).unwrap();
+        setsockopt(&socket, RcvBuf, &4096).unwrap();
+        for _ in 0..10 {
+            socket.send(&encode(look_up(), NLM_F_REQUEST)).unwrap();
+        }
+        let cause = socket.request::<RouteNetlinkMessage>(set_up(), 0).unwrap_err();
+        assert!(matches!(cause, Cause::Unanswered(Errno::ENOBUFS)), "{cause:?}");
+        assert!(!Error::new("set link", cause).is_refusal());
+        // It was done, and the socket is in order.
+        assert!(is_up(&socket));
+    });
+}
+
+#[test]
+fn no_answer_at_all() {
+    testbed::in_new_netns(|| {
+        let socket = Socket::open(Protocol::Route).unwrap();
+        let cause = socket.answers(|_| Ok(true)).unwrap_err();
+        assert!(matches!(cause, Cause::Unanswered(Errno::ENOMSG)), "{cause:?}");
+    });
 }

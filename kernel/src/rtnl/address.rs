@@ -50,7 +50,7 @@ impl Rtnl {
             message.header.family = family.number();
         }
         let operation = || format!("list the addresses of link {index}");
-        let replies = self.dump(&RouteNetlinkMessage::GetAddress(message), operation)?;
+        let replies = self.dump(RouteNetlinkMessage::GetAddress(message), operation)?;
         Ok(replies.into_iter().filter_map(address).collect())
     }
 
@@ -98,11 +98,7 @@ pub fn wait_for_dad(netns: &Netns, index: u32, limit: Duration) -> Result<()> {
         if !addresses.iter().any(|address| address.tentative) {
             return Ok(());
         }
-        match events.wait_until(deadline) {
-            // So much happened that the kernel dropped some of it: as good a reason to look again.
-            Err(cause) if cause.errno() == Some(Errno::ENOBUFS) => {}
-            waited => waited.map_err(|cause| Error::new(operation(), cause))?,
-        }
+        events.wait_until(deadline).map_err(|cause| Error::new(operation(), cause))?;
     }
 }
 

@@ -32,7 +32,7 @@ impl Rtnl {
         let mut get = TcMessage::with_index(index(link));
         get.header.parent = INGRESS;
         let operation = || format!("list filters of link {link}");
-        let replies = self.dump(&RouteNetlinkMessage::GetTrafficFilter(get), operation)?;
+        let replies = self.dump(RouteNetlinkMessage::GetTrafficFilter(get), operation)?;
         Ok(replies.iter().filter_map(redirection).collect())
     }
 }

@@ -71,6 +71,8 @@ pub struct Bridge<'a> {
     pub promisc: bool,
     /// Whether it keeps VLANs apart.
     pub vlan_filtering: bool,
+    /// A note about it, at most 255 bytes (`IFLA_IFALIAS`).
+    pub alias: Option<&'a str>,
 }
 
 /// A veth pair to be made: this end, which is up at once, and the other one.
@@ -82,6 +84,8 @@ pub struct Veth<'a> {
     pub mtu: Option<u32>,
     /// The index of the bridge that this end becomes a port of.
     pub master: Option<u32>,
+    /// A note about this end, at most 255 bytes (`IFLA_IFALIAS`).
+    pub alias: Option<&'a str>,
     /// The other end.
     pub peer: VethPeer<'a>,
 }
@@ -106,6 +110,8 @@ pub struct Ifb<'a> {
     pub name: &'a str,
     /// Its MTU in bytes.
     pub mtu: u32,
+    /// A note about it, at most 255 bytes (`IFLA_IFALIAS`).
+    pub alias: Option<&'a str>,
 }
 
 /// What to set on a link; what is `None` stays.
@@ -170,9 +176,7 @@ impl fmt::Display for LinkChange<'_> {
 impl Rtnl {
     /// The link of a name; `None` if there is none.
     pub fn link_by_name(&self, name: &str) -> Result<Option<Link>> {
-        let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-        self.get_link(message, || format!("look up link {name}"))
+        self.get_link(with_name(name), || format!("look up link {name}"))
     }
 
     /// The link of an index; `None` if there is none.
@@ -207,23 +211,26 @@ impl Rtnl {
     pub fn links(&self) -> Result<Vec<Link>> {
         let mut message = LinkMessage::default();
         message.attributes.push(without_statistics());
-        self.dump(&RouteNetlinkMessage::GetLink(message), || "list links".to_owned())
+        self.dump(RouteNetlinkMessage::GetLink(message), || "list links".to_owned())
     }
 
-    /// Makes a bridge, up.
+    /// Makes a bridge, up. If its name is taken, the link that has it gets the note nevertheless: look first.
     ///
     /// Errors: EEXIST if the name is taken, whatever by.
     pub fn create_bridge(&self, bridge: &Bridge<'_>) -> Result<()> {
         let message = bridge_message(bridge);
-        self.create(message, || format!("create bridge {}", bridge.name))
+        self.create(message, bridge.alias.map(|alias| (bridge.name, alias)), || {
+            format!("create bridge {}", bridge.name)
+        })
     }
 
-    /// Makes a veth pair, the one end here and the other in its namespace.
+    /// Makes a veth pair, the one end here and the other in its namespace. If the name of the end here is
+    /// taken, the link that has it gets the note nevertheless: choose names that follow from the note.
     ///
     /// Errors: EEXIST if a name is taken, at whichever end.
     pub fn create_veth(&self, veth: &Veth<'_>) -> Result<()> {
         let message = veth_message(veth);
-        self.create(message, || {
+        self.create(message, veth.alias.map(|alias| (veth.name, alias)), || {
             format!(
                 "create veth pair {} and {} in {}",
                 veth.name,
@@ -233,11 +240,13 @@ impl Rtnl {
         })
     }
 
-    /// Makes an ifb device, up.
+    /// Makes an ifb device, up. If its name is taken, the link that has it gets the note nevertheless: choose
+    /// names that follow from the note.
     ///
     /// Errors: EEXIST if the name is taken, whatever by.
     pub fn create_ifb(&self, ifb: &Ifb<'_>) -> Result<()> {
-        self.create(ifb_message(ifb), || format!("create ifb device {}", ifb.name))
+        let alias = ifb.alias.map(|alias| (ifb.name, alias));
+        self.create(ifb_message(ifb), alias, || format!("create ifb device {}", ifb.name))
     }
 
     /// Changes a link.
@@ -269,9 +278,28 @@ impl Rtnl {
         }
     }
 
-    fn create(&self, message: LinkMessage, operation: impl FnOnce() -> String) -> Result<()> {
+    /// Makes a link. The kernel takes no note (`alias`: the link's name and the note) with the link itself, so
+    /// it comes in a message of its own, but in the same send(2): if this process is killed, there is no link
+    /// without its note. A link whose note is refused is deleted again.
+    fn create(
+        &self,
+        message: LinkMessage,
+        alias: Option<(&str, &str)>,
+        operation: impl FnOnce() -> String,
+    ) -> Result<()> {
         let message = RouteNetlinkMessage::NewLink(message);
-        self.change(message, NLM_F_CREATE | NLM_F_EXCL, operation)
+        let flags = NLM_F_CREATE | NLM_F_EXCL;
+        let Some((name, alias)) = alias else {
+            return self.change(message, flags, operation);
+        };
+        let note = RouteNetlinkMessage::SetLink(alias_message(name, alias));
+        let outcomes = self.socket.request_both([(message, flags), (note, 0)]);
+        let [made, noted] = outcomes.unwrap_or_else(|cause| [Err(cause), Ok(())]);
+        if made.is_ok() && noted.is_err() {
+            let message = RouteNetlinkMessage::DelLink(with_name(name));
+            self.change(message, 0, || format!("delete link {name}"))?;
+        }
+        made.and(noted).map_err(|cause| Error::new(operation(), cause))
     }
 }
 
@@ -320,6 +348,12 @@ pub(super) fn ifb_message(ifb: &Ifb<'_>) -> LinkMessage {
     message
 }
 
+fn alias_message(name: &str, alias: &str) -> LinkMessage {
+    let mut message = with_name(name);
+    message.attributes.push(LinkAttribute::IfAlias(alias.to_owned()));
+    message
+}
+
 fn change_message(index: u32, change: LinkChange<'_>) -> LinkMessage {
     let mut message = with_index(index);
     if let Some(up) = change.up {
@@ -351,6 +385,12 @@ fn change_message(index: u32, change: LinkChange<'_>) -> LinkMessage {
 pub(super) fn with_index(index: u32) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
+    message
+}
+
+fn with_name(name: &str) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
     message
 }
 

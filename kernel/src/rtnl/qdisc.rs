@@ -92,7 +92,7 @@ impl Rtnl {
     /// The queueing disciplines of a link.
     pub fn qdiscs(&self, link: u32) -> Result<Vec<Qdisc>> {
         let get = RouteNetlinkMessage::GetQueueDiscipline(TcMessage::default());
-        let replies = self.dump(&get, || "list queueing disciplines".to_owned())?;
+        let replies = self.dump(get, || "list queueing disciplines".to_owned())?;
         let of_link = replies.into_iter().filter_map(|reply| match reply {
             RouteNetlinkMessage::NewQueueDiscipline(message)
                 if message.header.index == index(link) =>

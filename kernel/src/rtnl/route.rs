@@ -141,7 +141,7 @@ impl Rtnl {
         let mut message = RouteMessage::default();
         message.header.address_family = family.number();
         let operation = || "list routes".to_owned();
-        let replies = self.dump(&RouteNetlinkMessage::GetRoute(message), operation)?;
+        let replies = self.dump(RouteNetlinkMessage::GetRoute(message), operation)?;
         let routes =
             replies.into_iter().flat_map(|reply| read_route(reply, family).unwrap_or_default());
         Ok(routes.filter(|route| route.table != table::LOCAL).collect())

@@ -94,6 +94,7 @@ fn a_bridge() {
         mtu: Some(1400),
         promisc: false,
         vlan_filtering: false,
+        alias: None,
     };
     same(RouteNetlinkMessage::NewLink(bridge_message(&ours)), theirs);
 }
@@ -118,7 +119,7 @@ fn a_veth_pair() {
     // The descriptor's number differs from process to process.
     theirs[0x88..0x8c].copy_from_slice(&netns.raw_fd().to_ne_bytes());
     let peer = VethPeer { name: "eth0", mac: Some([0xc2, 0, 0, 0, 0, 2]), netns: &netns };
-    let ours = Veth { name: "veth0", mtu: Some(1400), master: Some(2), peer };
+    let ours = Veth { name: "veth0", mtu: Some(1400), master: Some(2), alias: None, peer };
     same(RouteNetlinkMessage::NewLink(veth_message(&ours)), &theirs);
 }
 
@@ -190,7 +191,7 @@ fn an_ifb_device() {
         \x08\0\x04\0\x78\x05\0\0\x08\0\x0d\0\0\0\0\0\
         \x09\0\x03\0bwp0\0\0\0\0\x0c\0\x12\0\
         \x07\0\x01\0ifb\0";
-    let ours = ifb_message(&Ifb { name: "bwp0", mtu: 1400 });
+    let ours = ifb_message(&Ifb { name: "bwp0", mtu: 1400, alias: None });
     same(RouteNetlinkMessage::NewLink(ours), theirs);
 }
 

@@ -57,8 +57,7 @@ impl Rtnl {
     /// The numbers of the other namespaces that this one knows.
     fn namespaces(&self) -> Result<HashSet<i32>> {
         let message = RouteNetlinkMessage::GetNsId(NsidMessage::default());
-        let replies =
-            self.dump(&message, || "list the numbers of network namespaces".to_owned())?;
+        let replies = self.dump(message, || "list the numbers of network namespaces".to_owned())?;
         let number = |reply| match reply {
             RouteNetlinkMessage::NewNsId(message) => {
                 message.attributes.iter().find_map(|attribute| match attribute {
@@ -79,7 +78,7 @@ impl Rtnl {
             message.header.family = family.number();
             message.attributes.push(AddressAttribute::TargetNetNsId(number));
             let operation = || format!("list the addresses of network namespace {number}");
-            let replies = self.dump(&RouteNetlinkMessage::GetAddress(message), operation)?;
+            let replies = self.dump(RouteNetlinkMessage::GetAddress(message), operation)?;
             all.extend(replies.into_iter().filter_map(super::address::address));
         }
         Ok(all.into_iter().map(|address| address.network.ip()).collect())

@@ -110,7 +110,7 @@ impl Rtnl {
     /// The VLANs of all ports of all bridges: the kernel lists no less.
     pub fn port_vlans(&self) -> Result<Vec<PortVlans>> {
         let message = RouteNetlinkMessage::GetLink(port_vlans_message());
-        self.dump(&message, || "list the VLANs of bridges".to_owned())
+        self.dump(message, || "list the VLANs of bridges".to_owned())
     }
 }
 

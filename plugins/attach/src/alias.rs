@@ -29,6 +29,14 @@ pub fn alias_owner<'a>(alias: &'a str, network: &NetworkName) -> Option<(&'a str
     (of == network.as_str()).then_some((id, ifname))
 }
 
+/// The network, the container and the interface that an alias names, if it is of this form.
+#[must_use]
+pub fn alias_parts(alias: &str) -> Option<(NetworkName, &str, &str)> {
+    let network: NetworkName = alias.split('/').next()?.parse().ok()?;
+    let (id, ifname) = alias_owner(alias, &network)?;
+    Some((network, id, ifname))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,6 +47,8 @@ mod tests {
         let text = alias(&network, "c1", "eth0");
         assert_eq!(text, "kindnet/c1/eth0");
         assert_eq!(alias_owner(&text, &network), Some(("c1", "eth0")));
+        assert_eq!(alias_parts(&text), Some((network.clone(), "c1", "eth0")));
+        assert_eq!(alias_parts("an uplink/of/somebody"), None);
         assert_eq!(alias_owner(&text, &"kind".parse().unwrap()), None);
         for other in ["", "kindnet", "kindnet/c1", "kindnet/c1/eth0/x", "uplink to kindnet"] {
             assert_eq!(alias_owner(other, &network), None, "{other}");

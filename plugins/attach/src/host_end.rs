@@ -33,7 +33,7 @@ impl HostEnd {
         Self::named(&call.network.name, call.container_id().as_str(), call.ifname().as_str())
     }
 
-    fn named(network: &NetworkName, container_id: &str, ifname: &str) -> Self {
+    pub(crate) fn named(network: &NetworkName, container_id: &str, ifname: &str) -> Self {
         let alias = alias::alias(network, container_id, ifname);
         Self { name: veth_name(&alias), alias, ifname: ifname.to_owned() }
     }
@@ -88,7 +88,9 @@ impl HostEnd {
                 None => Ok(()),
             };
         }
-        for interface in result.iter().flat_map(|it| &it.interfaces) {
+        // Other names may be longer than those that the kernel has.
+        let interfaces = result.iter().flat_map(|it| &it.interfaces);
+        for interface in interfaces.filter(|it| is_random(&it.name)) {
             let link = node.link_by_name(&interface.name)?;
             if let Some(link) = link.filter(is_ours) {
                 delete_veth(node, &link)?;
@@ -136,7 +138,7 @@ pub fn veth_name(purpose: &str) -> String {
 }
 
 /// Deletes a link if it is a veth; one that vanishes meanwhile is none.
-fn delete_veth(rtnl: &Rtnl, link: &Link) -> Result<(), Error> {
+pub(crate) fn delete_veth(rtnl: &Rtnl, link: &Link) -> Result<(), Error> {
     if link.kind.as_deref() != Some("veth") {
         return Ok(());
     }

@@ -12,6 +12,7 @@ pub fn describe(link: &Link, pod: Option<&Pod>) -> Interface {
     Interface {
         name: link.name.clone(),
         mac: mac(link),
+        mtu: Some(link.mtu),
         sandbox: path(pod),
         ..Interface::default()
     }

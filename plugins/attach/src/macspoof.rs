@@ -4,11 +4,14 @@
 //! chain of the attachment's own, and that one to a second one, which lets the pod's address pass and
 //! drops the rest. Names, rules and comments are those of the reference plugins.
 
+use std::cell::Cell;
+
 use kernel::nft::{
     Base, BaseChain, Chain, Expr, Family, Hook, Listed, NewRule, Place, Verdict, meta,
 };
 use kernel::{Batch, Nfnetlink};
 
+use crate::chain_name::hashed_name;
 use crate::error::Error;
 
 /// The rules of one attachment.
@@ -30,6 +33,10 @@ struct Names {
 const TABLE: &str = "nat";
 const PREROUTING: Chain<'_> = chain("PREROUTING");
 const CHAIN_PREFIX: &str = "cni-br-iface-";
+const MAC_SUFFIX: &str = "-mac";
+/// `NFT_NAME_MAXLEN` less the final zero.
+const CHAIN_NAME_MAX: usize = 255;
+const HASH_DIGITS: usize = 32;
 const IFNAMSIZ: usize = 16;
 
 /// As the reference plugins have it: `NF_IP_PRI_RAW`, which `nft` calls `dstnat` in a bridge.
@@ -44,10 +51,11 @@ impl MacSpoofCheck {
     }
 
     /// Makes the rules, in place of older ones of the same attachment. Nothing but additions if there are
-    /// none.
-    pub fn add(&self, netlink: &Nfnetlink) -> Result<(), Error> {
+    /// none. Says by `made_table` whether the table has to be made first, also if that then fails.
+    pub fn add(&self, netlink: &Nfnetlink, made_table: &Cell<bool>) -> Result<(), Error> {
         let result = match netlink.commit(&self.additions(Batch::new(), false)) {
             Err(error) if error.is_not_found() => {
+                made_table.set(netlink.chain_names(Family::Bridge, TABLE)?.is_empty());
                 netlink.commit(&self.additions(Batch::new(), true))
             }
             result => result,
@@ -123,6 +131,32 @@ pub fn remove(netlink: &Nfnetlink, container_id: &str, ifname: &str) -> Result<(
     })
 }
 
+/// Removes the table if nothing is in it but an empty `PREROUTING`, after an ADD that made the table has failed.
+/// A DEL leaves it, as the next pod would have to make it again.
+pub fn remove_empty_table(netlink: &Nfnetlink) -> Result<(), Error> {
+    netlink.transaction(|netlink| {
+        let mut batch = Batch::new();
+        let chains = netlink.chain_names(Family::Bridge, TABLE)?;
+        if chains == [PREROUTING.name]
+            && netlink.rules(PREROUTING)?.next().is_none()
+            && netlink.set_names(Family::Bridge, TABLE)?.is_empty()
+        {
+            batch.delete_table(Family::Bridge, TABLE);
+        }
+        Ok(batch)
+    })
+}
+
+/// Finds out whether rules could be made now.
+pub fn try_out(netlink: &Nfnetlink) -> Result<(), Error> {
+    let check = MacSpoofCheck::wanted("status", "lo", "lo", [0; 6]);
+    match netlink.try_out(&check.additions(Batch::new(), true)) {
+        // A container may be called so.
+        Err(error) if !error.is_exists() => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
 /// Removes the rules for interfaces of the node that are gone. The rules do not say which network they
 /// belong to, so GC deletes links first, and this comes after. `link_exists` is asked once the rules have
 /// been read, again if they change: it has to look at that time, for a link of before may have its rules only
@@ -144,14 +178,61 @@ pub fn collect_garbage(
     })
 }
 
+/// Removes the rules of all attachments, and the table if nothing is left in it; in a dry run, only looks.
+/// Returns the chains and the table.
+pub(crate) fn purge(netlink: &Nfnetlink, is_dry_run: bool) -> Result<Vec<String>, Error> {
+    let mut found = Vec::new();
+    let mut build = |netlink: &Nfnetlink| -> Result<Batch, Error> {
+        let mut batch = Batch::new();
+        let names = netlink.chain_names(Family::Bridge, TABLE)?;
+        let (ours, others): (Vec<_>, Vec<_>) =
+            names.into_iter().partition(|name| name.starts_with(CHAIN_PREFIX));
+        found = ours.iter().map(|name| format!("nft chain {}", chain(name))).collect();
+        if ours.is_empty() {
+            return Ok(batch);
+        }
+        let mut is_needed = others.iter().any(|name| name != PREROUTING.name);
+        for rule in netlink.rules(PREROUTING)? {
+            match rule.expressions.last() {
+                Some(Expr::Verdict(Verdict::Jump(target))) if ours.contains(target) => {
+                    batch.delete_rule(PREROUTING, rule.handle);
+                }
+                _ => is_needed = true,
+            }
+        }
+        for name in &ours {
+            batch.flush_chain(chain(name));
+        }
+        for name in &ours {
+            batch.delete_chain(chain(name));
+        }
+        if !is_needed {
+            batch.delete_table(Family::Bridge, TABLE);
+            found.push(format!("nft table bridge {TABLE}"));
+        }
+        Ok(batch)
+    };
+    if is_dry_run {
+        build(netlink)?;
+    } else {
+        netlink.transaction(build)?;
+    }
+    Ok(found)
+}
+
 impl Names {
+    /// The names that the reference plugins give them, or a hash if these are longer than the kernel's.
     fn of(container_id: &str, ifname: &str) -> Self {
-        Self::of_id(&format!("{container_id}-{ifname}"))
+        let id = format!("{container_id}-{ifname}");
+        if CHAIN_PREFIX.len() + id.len() + MAC_SUFFIX.len() > CHAIN_NAME_MAX {
+            return Self::of_id(&hashed_name("", HASH_DIGITS, &[&id]));
+        }
+        Self::of_id(&id)
     }
 
     fn of_id(id: &str) -> Self {
         let interface_chain = format!("{CHAIN_PREFIX}{id}");
-        let mac_chain = format!("{interface_chain}-mac");
+        let mac_chain = format!("{interface_chain}{MAC_SUFFIX}");
         Self { interface_chain, mac_chain, comment: format!("macspoofchk-{id}") }
     }
 

@@ -52,13 +52,16 @@ pub struct Owner<'a> {
     pub ifname: &'a str,
 }
 
-/// Addresses of a container whose rules a DEL leaves to other interfaces of it in the same network.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Kept {
-    /// These, which other interfaces have.
-    Only(Vec<IpAddr>),
-    /// All but these, which are those of the interface itself, as far as they are known.
-    AllBut(Vec<IpAddr>),
+/// What a DEL has to know to leave the rules of other interfaces that the container has in the same network.
+///
+/// Nothing of this is asked of the pod's namespace if the node knows it: a pod may give its addresses to other
+/// interfaces, and rename or replace its own one, to keep rules of the node beyond its end.
+pub struct Kept<'a> {
+    /// The addresses of the interface itself, as far as they are known. Their rules go.
+    own: Vec<IpAddr>,
+    /// Whether the container has other interfaces in the network. If so, rules for other addresses stay until
+    /// the last one's DEL.
+    has_siblings: Box<dyn Fn() -> Result<bool, Error> + 'a>,
 }
 
 impl MasqueradeBackend {
@@ -83,28 +86,34 @@ impl<'a> Owner<'a> {
     }
 }
 
-impl Kept {
-    /// What a DEL keeps: if the pod can be looked into, what it has beside this interface. If not, others may
-    /// still be in use, and their ends on the node tell of them, but not their addresses. Those of this
-    /// interface are in ADD's result; without one, all rules are left to the last interface's DEL.
-    pub fn of<C>(call: &Call<C>, pod: Option<&Pod>) -> Result<Self, Error> {
-        if let Some(pod) = pod {
-            return Ok(Self::Only(pod.addresses_beside(call.ifname().as_str())?));
-        }
-        if !HostEnd::of(call).has_siblings(&Rtnl::open()?)? {
-            return Ok(Self::Only(Vec::new()));
-        }
-        let result = call.network.prev_result.as_ref();
-        Ok(Self::AllBut(result.iter().flat_map(|it| &it.ips).map(|ip| ip.address.ip()).collect()))
+impl<'a> Kept<'a> {
+    /// What the DEL of an interface with these addresses leaves to others, if there are others.
+    pub fn new(own: Vec<IpAddr>, has_siblings: impl Fn() -> Result<bool, Error> + 'a) -> Self {
+        Self { own, has_siblings: Box::new(has_siblings) }
     }
 
-    /// Whether a rule stays whose packets come from this network, or from this address.
-    fn has(&self, source: IpNetwork) -> bool {
-        match self {
-            // Old versions of the reference plugins gave the network, which holds the addresses as well.
-            Self::Only(others) => others.iter().any(|address| source.contains(*address)),
-            Self::AllBut(own) => !own.iter().any(|address| source == IpNetwork::from(*address)),
+    /// What this command leaves. The interface's addresses are those of ADD's result; where a runtime has none,
+    /// those that the pod has. Other interfaces are known by their ends on the node.
+    pub fn of<C>(call: &'a Call<C>, pod: Option<&Pod>) -> Self {
+        let result = call.network.prev_result.as_ref();
+        let mut own: Vec<_> =
+            result.iter().flat_map(|it| &it.ips).map(|ip| ip.address.ip()).collect();
+        if own.is_empty() {
+            // Without them, the rules stay until the last interface's DEL.
+            let found = pod.and_then(|pod| pod.addresses_of(call.ifname().as_str()).ok());
+            own = found.unwrap_or_default();
         }
+        Self::new(own, || HostEnd::of(call).has_siblings(&Rtnl::open()?))
+    }
+
+    /// Whether a rule stays whose packets come from this network, or from this address. The node's links are
+    /// only listed if the rule is not one for an address of the interface itself.
+    fn has(&self, source: IpNetwork) -> Result<bool, Error> {
+        // Old versions of the reference plugins gave the network.
+        if self.own.iter().any(|address| source == IpNetwork::from(*address)) {
+            return Ok(false);
+        }
+        (self.has_siblings)()
     }
 }
 
@@ -156,16 +165,12 @@ pub fn open_to_remove(needed: bool) -> Result<Option<Nfnetlink>, Error> {
 
 /// Removes an attachment's rules, those that the reference plugins made too, by its names alone.
 ///
-/// `kept` is asked only if there are rules that the container's interfaces share. The caller closes the
-/// socket after it has deleted the pod's link: then the kernel disposes of both at a time.
-pub fn remove(
-    netlink: &Nfnetlink,
-    owner: &Owner<'_>,
-    kept: impl Fn() -> Result<Kept, Error>,
-) -> Result<(), Error> {
+/// The caller closes the socket after it has deleted the pod's link: then the kernel disposes of both at a
+/// time.
+pub fn remove(netlink: &Nfnetlink, owner: &Owner<'_>, kept: &Kept<'_>) -> Result<(), Error> {
     remove_all(
         netlink,
-        |iptables| iptables::remove(iptables, owner, &kept),
+        |iptables| iptables::remove(iptables, owner, kept),
         |batch| Ok(nftables::remove(netlink, batch, owner)?),
     )
 }
@@ -178,9 +183,41 @@ pub fn collect_garbage(
 ) -> Result<(), Error> {
     remove_all(
         netlink,
-        |iptables| Ok(iptables::collect_garbage(iptables, network, valid)?),
+        |iptables| iptables::collect_garbage(iptables, network, valid),
         |batch| Ok(nftables::collect_garbage(netlink, batch, network, valid)?),
     )
+}
+
+/// Removes what was made for any network, by either backend; in a dry run, only looks. Returns the chains of
+/// iptables and the table of nftables.
+pub(crate) fn purge(netlink: &Nfnetlink, is_dry_run: bool) -> Result<Vec<String>, Error> {
+    let mut found = Vec::new();
+    for iptables in &Iptables::all(netlink)? {
+        let before = found.len();
+        let build = || -> Result<Changes, Error> {
+            found.truncate(before);
+            Ok(iptables::remove_all(iptables, &mut found)?)
+        };
+        commit(is_dry_run, build, |build| iptables.transaction(build))?;
+    }
+    if netlink.has_nf_tables()? {
+        let before = found.len();
+        let build = || -> Result<Batch, Error> {
+            found.truncate(before);
+            Ok(nftables::remove_all(netlink, &mut found)?)
+        };
+        commit(is_dry_run, build, |mut build| netlink.transaction(|_| build()))?;
+    }
+    Ok(found)
+}
+
+/// Builds changes and commits them, which may take several tries, or only builds them in a dry run.
+fn commit<T, B: FnMut() -> Result<T, Error>>(
+    is_dry_run: bool,
+    mut build: B,
+    commit: impl FnOnce(B) -> Result<(), Error>,
+) -> Result<(), Error> {
+    if is_dry_run { build().map(drop) } else { commit(build) }
 }
 
 /// Removes what both backends have made: in `nf_tables` in one batch, and in the legacy tables too if there

@@ -35,12 +35,13 @@ impl Pod {
         }
     }
 
-    /// The addresses of all interfaces but this one.
-    pub fn addresses_beside(&self, ifname: &str) -> Result<Vec<IpAddr>, Error> {
-        let own = self.rtnl.link_by_name(ifname)?.map(|link| link.index);
-        let others = self.rtnl.addresses(0, None)?.into_iter();
-        let others = others.filter(|address| Some(address.index) != own);
-        Ok(others.map(|address| address.network.ip()).collect())
+    /// The addresses of an interface; none if it is not there.
+    pub fn addresses_of(&self, ifname: &str) -> Result<Vec<IpAddr>, Error> {
+        let Some(link) = self.rtnl.link_by_name(ifname)? else {
+            return Ok(Vec::new());
+        };
+        let addresses = self.rtnl.addresses(link.index, None)?.into_iter();
+        Ok(addresses.map(|address| address.network.ip()).collect())
     }
 
     /// As [`Pod::open`], for a DEL: `None` if the namespace has vanished, even if the file is
@@ -61,7 +62,9 @@ fn vanished(error: &kernel::Error) -> bool {
         &error.cause,
         Cause::Io(error) if matches!(
             error.kind(),
-            io::ErrorKind::InvalidInput | io::ErrorKind::NotADirectory
+            io::ErrorKind::InvalidInput
+                | io::ErrorKind::NotADirectory
+                | io::ErrorKind::InvalidFilename
         )
     );
     error.is_not_found() || no_namespace

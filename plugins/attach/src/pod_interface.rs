@@ -43,6 +43,9 @@ pub struct PodInterface<'a> {
     pub neighbours: Neighbours,
     /// What happens about duplicate address detection.
     pub dad: Dad,
+    /// Whether the pod takes addresses and routes from routers on the link (`accept_ra`); `None` leaves the
+    /// kernel's default.
+    pub accepts_ra: Option<bool>,
 }
 
 /// The reference plugins wait as long.
@@ -56,7 +59,7 @@ impl<'a> PodInterface<'a> {
     #[must_use]
     pub fn of(name: &'a str, result: &'a Success) -> Self {
         let (ips, routes) = (&result.ips, &result.routes);
-        Self { name, ips, routes, neighbours: Neighbours::OnLink, dad: Dad::Skip }
+        Self { name, ips, routes, neighbours: Neighbours::OnLink, dad: Dad::Skip, accepts_ra: None }
     }
 
     /// Sets the link up, with its addresses and routes.
@@ -77,6 +80,20 @@ impl<'a> PodInterface<'a> {
             wait_for_dad(&pod.netns, index, DAD_LIMIT)?;
         }
         Ok(())
+    }
+
+    /// Tells everybody on the link whose addresses these are, when packets can go through: others may remember
+    /// the hardware address of a pod that had them before, and would send there for up to a minute.
+    ///
+    /// The kernel sends an ARP request and a neighbour advertisement for each address when the hardware
+    /// address is set, even to the one that it is (`arp_notify`, `ndisc_notify`). Nothing is waited for. A
+    /// packet socket would do the same, but the kernel waits some milliseconds when such a socket is closed.
+    pub fn announce(&self, pod: &Pod, link: &Link) -> Result<(), Error> {
+        if self.ips.is_empty() || link.mac.is_none() {
+            return Ok(());
+        }
+        let change = LinkChange { mac: link.mac, ..LinkChange::default() };
+        Ok(pod.rtnl.set_link(link.index, change)?)
     }
 
     /// Finds what is missing or was changed. More than ADD made is no fault.
@@ -161,13 +178,19 @@ impl<'a> PodInterface<'a> {
         self.ips.iter().any(|ip| !ip.address.is_ipv4())
     }
 
-    /// Runs inside the pod's namespace, before the link is up: detection begins with that, and so
-    /// does the announcement of the addresses.
+    /// Runs inside the pod's namespace, before the link is up: with that, duplicate address detection begins,
+    /// and routers are listened to.
     fn write_sysctls(&self) -> Result<(), Error> {
         if self.neighbours == Neighbours::OnLink {
             sysctl::write_if_possible(&["ipv4", "conf", self.name, "arp_notify"], "1")?;
         }
         let conf = |key| ["ipv6", "conf", self.name, key];
+        match self.accepts_ra {
+            None => {}
+            // Also if the pod forwards.
+            Some(true) => sysctl::write_if_possible(&conf("accept_ra"), "2")?,
+            Some(false) => sysctl::write_if_possible(&conf("accept_ra"), "0")?,
+        }
         let accept_dad = if self.dad == Dad::Wait { "1" } else { "0" };
         sysctl::write_if_possible(&conf("accept_dad"), accept_dad)?;
         if self.has_ipv6() {
@@ -176,6 +199,9 @@ impl<'a> PodInterface<'a> {
                 sysctl::write(&["ipv6", "conf", link, "disable_ipv6"], "0")?;
             }
             sysctl::write_if_possible(&conf("keep_addr_on_down"), "1")?;
+            if self.neighbours == Neighbours::OnLink {
+                sysctl::write_if_possible(&conf("ndisc_notify"), "1")?;
+            }
         }
         Ok(())
     }
@@ -242,7 +268,7 @@ mod tests {
         routes: &'a [Route],
         neighbours: Neighbours,
     ) -> PodInterface<'a> {
-        PodInterface { name: "eth0", ips, routes, neighbours, dad: Dad::Skip }
+        PodInterface { name: "eth0", ips, routes, neighbours, dad: Dad::Skip, accepts_ra: None }
     }
 
     #[track_caller]

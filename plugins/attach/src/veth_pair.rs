@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use cni::Undo;
-use kernel::rtnl::{Link, LinkChange, Veth, VethPeer};
+use kernel::rtnl::{Link, Veth, VethPeer};
 use kernel::{Rtnl, sysctl};
 
+use crate::changes::undo_unless_refused;
 use crate::error::Error;
 use crate::host_end::HostEnd;
 use crate::pod::Pod;
@@ -41,16 +42,17 @@ impl VethPair {
     ) -> Result<Self, Error> {
         let VethOptions { mtu, mac, master } = options;
         let peer = VethPeer { name: end.ifname(), mac, netns: &pod.netns };
-        node.create_veth(&Veth { name: &end.name, mtu, master, peer })?;
+        let alias = end.alias_that_fits();
+        let created = node.create_veth(&Veth { name: &end.name, mtu, master, alias, peer });
         let made = end.clone();
-        undo.on_error("delete the veth pair", move || Ok(made.delete(node, None, None, None)?));
+        undo_unless_refused(undo, created, "delete the veth pair", move || {
+            Ok(made.delete(node, None, None, None)?)
+        })?;
 
         let missing = |name: &str| Error::missing(format!("link {name}"));
         let host = node.link_by_name(&end.name)?.ok_or_else(|| missing(&end.name))?;
         let inside = pod.rtnl.link_by_name(end.ifname())?;
         let inside = inside.ok_or_else(|| missing(end.ifname()))?;
-        let alias = end.alias_that_fits();
-        node.set_link(host.index, LinkChange { alias, ..LinkChange::default() })?;
         ignore_router_advertisements(&end.name)?;
         Ok(Self { host, inside })
     }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+use std::cell::Cell;
+
 use attach::{MacSpoofCheck, macspoof};
 use kernel::Nfnetlink;
 use testbed::{in_new_netns, sh};
@@ -47,13 +49,13 @@ table bridge nat {
 fn rules_are_those_of_the_reference_plugin() {
     in_new_netns(|| {
         let netlink = Nfnetlink::open().unwrap();
-        pod('a').add(&netlink).unwrap();
+        pod('a').add(&netlink, &Cell::default()).unwrap();
         assert_eq!(sh("nft list ruleset"), ONE);
-        pod('a').add(&netlink).expect("adding again changes nothing");
+        pod('a').add(&netlink, &Cell::default()).expect("adding again changes nothing");
         assert_eq!(sh("nft list ruleset"), ONE);
         pod('a').check(&netlink).unwrap();
         pod('b').check(&netlink).unwrap_err();
-        pod('b').add(&netlink).unwrap();
+        pod('b').add(&netlink, &Cell::default()).unwrap();
         pod('b').check(&netlink).unwrap();
         sh("nft flush chain bridge nat cni-br-iface-pod-b-eth0-mac");
         let missing = pod('b').check(&netlink).unwrap_err().to_string();
@@ -74,8 +76,8 @@ fn garbage_is_what_is_for_an_interface_that_is_gone() {
     in_new_netns(|| {
         let netlink = Nfnetlink::open().unwrap();
         macspoof::collect_garbage(&netlink, |_| true).expect("there is no table yet");
-        pod('a').add(&netlink).unwrap();
-        pod('b').add(&netlink).unwrap();
+        pod('a').add(&netlink, &Cell::default()).unwrap();
+        pod('b').add(&netlink, &Cell::default()).unwrap();
         macspoof::collect_garbage(&netlink, |name| name == "vetha").unwrap();
         assert_eq!(sh("nft list ruleset"), ONE);
     });
@@ -85,7 +87,7 @@ fn garbage_is_what_is_for_an_interface_that_is_gone() {
 fn what_is_left_of_a_removal_that_was_cut_short_is_removed() {
     in_new_netns(|| {
         let netlink = Nfnetlink::open().unwrap();
-        pod('a').add(&netlink).unwrap();
+        pod('a').add(&netlink, &Cell::default()).unwrap();
         sh("nft flush chain bridge nat PREROUTING");
         sh("nft flush chain bridge nat cni-br-iface-pod-a-eth0");
         sh("nft delete chain bridge nat cni-br-iface-pod-a-eth0");

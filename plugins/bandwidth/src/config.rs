@@ -24,6 +24,10 @@ pub struct Config {
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = MAX_LATENCY)))]
     #[cfg_attr(feature = "schema", schemars(extend("default" = DEFAULT_LATENCY)))]
     pub latency: Option<u32>,
+    /// The largest burst, in bits, that the runtime's limits may have; a larger one is reduced to this. 0 for
+    /// no such maximum.
+    #[cfg_attr(feature = "schema", schemars(with = "Option<Burst>"))]
+    pub max_burst: Option<u64>,
     /// What the runtime adds.
     pub runtime_config: RuntimeConfig,
 }
@@ -93,8 +97,14 @@ impl Config {
     pub(crate) fn settings(&self) -> Result<Settings, Error> {
         let latency = self.latency.unwrap_or(DEFAULT_LATENCY);
         if !(1..=MAX_LATENCY).contains(&latency) {
-            let why = format!("{latency} is no time to wait; use 1 to {MAX_LATENCY} milliseconds");
+            let why =
+                format!("{latency} is not a valid latency; use 1 to {MAX_LATENCY} milliseconds");
             return Err(Error::invalid_key("latency", why));
+        }
+        let max_burst = self.max_burst.unwrap_or(0);
+        if max_burst != 0 && !(BITS..=MAX_BURST).contains(&max_burst) {
+            let why = format!("{max_burst} is neither 0 nor between {BITS} and {MAX_BURST} bits");
+            return Err(Error::invalid_key("maxBurst", why));
         }
         let (limits, place) = self.limits();
         let direction = |keys: [&str; 2], rate: Option<u64>, burst: Option<u64>| {
@@ -112,15 +122,43 @@ impl Config {
     /// The limits that hold, and what stands before their keys. As soon as the configuration has
     /// any, even 0, the runtime's do not count, not even for the other direction.
     fn limits(&self) -> (Limits, &'static str) {
-        let own = Limits {
+        match self.runtime_config.bandwidth {
+            Some(limits) if !self.has_own_limits() => {
+                (limits.reduced_to(self.max_burst.unwrap_or(0)), "runtimeConfig.bandwidth.")
+            }
+            _ => (self.own_limits(), ""),
+        }
+    }
+
+    /// Whether the limits are those of the configuration, whatever the runtime says.
+    pub(crate) fn has_own_limits(&self) -> bool {
+        self.own_limits() != Limits::default()
+    }
+
+    fn own_limits(&self) -> Limits {
+        Limits {
             ingress_rate: self.ingress_rate,
             ingress_burst: self.ingress_burst,
             egress_rate: self.egress_rate,
             egress_burst: self.egress_burst,
+        }
+    }
+}
+
+impl Limits {
+    /// The same with bursts of at most so many bits, but not so few that the kernel would take none.
+    fn reduced_to(self, max_burst: u64) -> Self {
+        if max_burst == 0 {
+            return self;
+        }
+        let reduced = |rate: Option<u64>, burst: Option<u64>| {
+            let most = max_burst.max(shortest_burst(rate.unwrap_or(0)));
+            burst.map(|burst| burst.min(most))
         };
-        match self.runtime_config.bandwidth {
-            Some(limits) if own == Limits::default() => (limits, "runtimeConfig.bandwidth."),
-            _ => (own, ""),
+        Self {
+            ingress_burst: reduced(self.ingress_rate, self.ingress_burst),
+            egress_burst: reduced(self.egress_rate, self.egress_burst),
+            ..self
         }
     }
 }
@@ -161,14 +199,18 @@ fn limit(keys: &[String; 2], rate: u64, burst: u64) -> Result<Option<Limit>, Err
     let burst = bytes.ok_or_else(|| {
         Error::invalid_key(burst_key, format!("{burst} is too much; use at most {MAX_BURST} bits"))
     })?;
-    // The kernel is told how long a burst lasts, and takes none that lasts no time.
-    let (rate, least) = (rate / BITS, (rate / BITS).div_ceil(1_000_000));
-    if u64::from(burst) < least {
-        let least = least * BITS;
+    let least = shortest_burst(rate);
+    if u64::from(burst) < least / BITS {
         let why = format!("lasts less than a microsecond at this rate; use {least} bits or more");
         return Err(Error::invalid_key(burst_key, why));
     }
-    Ok(Some(Limit { rate, burst }))
+    Ok(Some(Limit { rate: rate / BITS, burst }))
+}
+
+/// The shortest burst at a rate, in bits: the kernel is told how long a burst lasts, and refuses one that
+/// lasts less than a microsecond.
+fn shortest_burst(rate: u64) -> u64 {
+    (rate / BITS).div_ceil(1_000_000) * BITS
 }
 
 #[cfg(test)]
@@ -248,6 +290,30 @@ mod tests {
         refused(&json!({"latency": 10_001}), "latency", "1 to 10000 milliseconds");
         let runtime = json!({"runtimeConfig": {"bandwidth": {"IngressRate": 8000}}});
         refused(&runtime, "runtimeConfig.bandwidth.ingressBurst", "set both");
+    }
+
+    /// Before, there was no way to limit them: runtimes that are told no burst send the largest number.
+    #[test]
+    fn bursts_of_runtimes_can_be_reduced() {
+        let limits = |rate: u64, burst: u64| json!({"ingressRate": rate, "ingressBurst": burst});
+        let burst = |max_burst: u64, limits: Value| {
+            let runtime = json!({"bandwidth": limits});
+            let config = json!({"maxBurst": max_burst, "runtimeConfig": runtime});
+            settings(&config).unwrap().ingress.unwrap().burst
+        };
+        let most = u64::from(u32::MAX);
+        assert_eq!(burst(8_000_000, limits(10_000_000, most)), 1_000_000);
+        assert_eq!(burst(8_000_000, limits(10_000_000, 800)), 100);
+        assert_eq!(burst(0, limits(10_000_000, most)), u32::MAX / 8);
+        // Shorter ones are not possible at this rate.
+        assert_eq!(burst(8, limits(100_000_000_000, most)), 12_500);
+        // That of the configuration is what it says.
+        let mut own = limits(10_000_000, most);
+        own["maxBurst"] = json!(8);
+        assert_eq!(settings(&own).unwrap().ingress.unwrap().burst, u32::MAX / 8);
+        for wrong in [7, 34_359_738_360_u64] {
+            refused(&json!({"maxBurst": wrong}), "maxBurst", "neither 0 nor between 8 and");
+        }
     }
 
     #[test]

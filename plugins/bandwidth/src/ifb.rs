@@ -1,11 +1,12 @@
 //! The ifb device of a pod: how it is called, and how it is found again.
 
 use attach::{alias, alias_owner, alias_that_fits, hashed_name};
-use cni::{Call, Failures, NetworkName, ValidAttachments};
+use cni::{Call, Failures, NetworkName, Undo, ValidAttachments};
 use kernel::Rtnl;
-use kernel::rtnl::{Ifb, Link, LinkChange};
+use kernel::rtnl::{Ifb, Link};
 
 use crate::error::Error;
+use crate::shape::undo_unless_refused;
 
 /// The ifb device of one attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,9 +17,9 @@ pub(crate) struct OwnIfb {
     alias: String,
 }
 
-const PREFIX: &str = "bwp";
+pub(crate) const PREFIX: &str = "bwp";
 /// What Linux has room for (`IFNAMSIZ` less the final zero).
-const NAME_MAX: usize = 15;
+pub(crate) const NAME_MAX: usize = 15;
 const KIND: &str = "ifb";
 
 impl OwnIfb {
@@ -32,24 +33,23 @@ impl OwnIfb {
         Self { name, alias: alias(network, container_id, ifname) }
     }
 
-    /// Makes it, up, and notes whose it is.
-    pub(crate) fn create(&self, node: &Rtnl, mtu: u32) -> Result<(), Error> {
-        match node.create_ifb(&Ifb { name: &self.name, mtu }) {
-            Err(error) if error.is_exists() => {
-                let there = node.link_by_name(&self.name)?;
-                let owner = there.map(|link| link.alias).unwrap_or_default();
-                Err(Error::Attached { name: self.name.clone(), owner })
-            }
-            created => Ok(created?),
+    /// Makes it, up, with the note whose it is.
+    pub(crate) fn create<'a>(
+        &self,
+        node: &'a Rtnl,
+        mtu: u32,
+        undo: &mut Undo<'a>,
+    ) -> Result<Link, Error> {
+        // Creating it would overwrite the note of a link that has the name.
+        if let Some(there) = node.link_by_name(&self.name)? {
+            return Err(Error::Attached { name: there.name, owner: there.alias });
         }
-    }
-
-    /// Finds it, and notes whose it is.
-    pub(crate) fn claim(&self, node: &Rtnl) -> Result<Link, Error> {
-        let link = self.find(node)?;
-        let change = LinkChange { alias: alias_that_fits(&self.alias), ..LinkChange::default() };
-        node.set_link(link.index, change)?;
-        Ok(link)
+        let alias = alias_that_fits(&self.alias);
+        let created = node.create_ifb(&Ifb { name: &self.name, mtu, alias });
+        let made = self.clone();
+        undo_unless_refused(undo, &created, "delete the ifb device", move || made.delete(node));
+        created?;
+        self.find(node)
     }
 
     /// Finds it.
@@ -84,12 +84,12 @@ pub(crate) fn collect_garbage(
     failures.into_result()
 }
 
-fn is_ifb(link: &Link) -> bool {
+pub(crate) fn is_ifb(link: &Link) -> bool {
     link.kind.as_deref() == Some(KIND)
 }
 
 /// Deletes a link; one that vanishes meanwhile is no failure.
-fn delete(node: &Rtnl, link: &Link) -> Result<(), Error> {
+pub(crate) fn delete(node: &Rtnl, link: &Link) -> Result<(), Error> {
     match node.delete_link(link.index) {
         Err(error) if !error.is_not_found() => Err(error.into()),
         _ => Ok(()),

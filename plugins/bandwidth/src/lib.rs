@@ -10,10 +10,12 @@ mod config;
 mod error;
 mod ifb;
 mod plan;
+mod purge;
 mod shape;
 
 pub use config::{Config, Limits, RuntimeConfig, Settings};
 pub use error::Error;
+pub use purge::purge;
 
 use attach::{Pod, VethPair, interfaces};
 use cni::{Call, Code, Environment, Network, Plugin, Success, Undo, ValidAttachments};
@@ -75,8 +77,13 @@ impl Plugin for Bandwidth {
         ifb::collect_garbage(&node, &network.name, valid)
     }
 
-    fn status(&self, network: &Network<Config>, _settings: &Settings) -> Result<(), cni::Error> {
-        let tried = Netns::in_new(|| try_out(network))
+    fn status(&self, network: &Network<Config>, settings: &Settings) -> Result<(), cni::Error> {
+        let is_known = network.config.has_own_limits();
+        if is_known && settings.is_empty() {
+            return Ok(());
+        }
+        let settings = is_known.then_some(settings);
+        let tried = Netns::in_new(|| try_out(network, settings))
             .unwrap_or_else(|error| Err(Error::from(error).into()));
         tried.map_err(|error| cni::Error { code: Code::NotAvailable, ..error })
     }
@@ -96,9 +103,11 @@ fn host_end(call: &Call<Config>, node: &Rtnl, result: &Success) -> Result<Link, 
     Err(Error::NotTold { name: host.name, ifname: ifname.to_owned() })
 }
 
-/// Does what an ADD does, to the loopback interface of a namespace that vanishes with it.
-fn try_out(network: &Network<Config>) -> Result<(), cni::Error> {
-    let plan = Plan::example(Clock::read().map_err(Error::from)?);
+/// Does what an ADD does, to the loopback interface of a namespace that vanishes with it. If the limits are
+/// left to the runtime, it may set both.
+fn try_out(network: &Network<Config>, settings: Option<&Settings>) -> Result<(), cni::Error> {
+    let clock = Clock::read().map_err(Error::from)?;
+    let plan = settings.map_or_else(|| Plan::example(clock), |it| Plan::new(it, clock));
     let node = Rtnl::open().map_err(Error::from)?;
     let lo = node.link_by_name("lo").map_err(Error::from)?;
     let lo = lo.ok_or_else(|| attach::Error::missing("link lo"))?;

@@ -19,24 +19,52 @@ pub(crate) fn apply<'a>(
     undo: &mut Undo<'a>,
 ) -> Result<Option<Link>, Error> {
     let host_index = host.index;
-    if let Some(bucket) = &plan.ingress {
-        node.add_token_bucket(host_index, bucket)?;
-        undo.on_error("delete the queue for what enters the pod", move || {
-            Ok(node.delete_root_qdisc(host_index).map_err(Error::from)?)
-        });
+    if let Some(bucket) = plan.ingress {
+        let added = node.add_token_bucket(host_index, &bucket);
+        let what = "delete the queue for what enters the pod";
+        undo_unless_refused(undo, &added, what, move || delete_queue(node, host_index, &bucket));
+        added?;
     }
     let Some(bucket) = &plan.egress else { return Ok(None) };
-    ifb.create(node, host.mtu)?;
-    let made = ifb.clone();
-    undo.on_error("delete the ifb device", move || Ok(made.delete(node)?));
-    let link = ifb.claim(node)?;
+    let link = ifb.create(node, host.mtu, undo)?;
     node.add_token_bucket(link.index, bucket)?;
-    node.add_ingress(host_index)?;
-    undo.on_error("delete the redirection of what leaves the pod", move || {
-        Ok(node.delete_ingress(host_index).map_err(Error::from)?)
-    });
+    let added = node.add_ingress(host_index);
+    let what = "delete the redirection of what leaves the pod";
+    undo_unless_refused(undo, &added, what, move || delete_ingress(node, host_index));
+    added?;
     node.redirect(host_index, link.index)?;
     Ok(Some(link))
+}
+
+/// Notes how to undo a change, also if it is not known whether the kernel made it; not if the kernel refused
+/// it, because then what is there is not ours.
+pub(crate) fn undo_unless_refused<'a>(
+    undo: &mut Undo<'a>,
+    change: &kernel::Result<()>,
+    what: &'static str,
+    step: impl FnOnce() -> Result<(), Error> + 'a,
+) {
+    if change.as_ref().is_err_and(kernel::Error::is_refusal) {
+        return;
+    }
+    undo.on_error(what, move || Ok(step()?));
+}
+
+/// Deletes the queue for what leaves a link, if it is the one that was to be made.
+fn delete_queue(node: &Rtnl, link: u32, bucket: &TokenBucket) -> Result<(), Error> {
+    let all = node.qdiscs(link)?;
+    let is_own = |it: &Qdisc| it.place == Place::Root && it.token_bucket == Some(*bucket);
+    if all.iter().any(is_own) {
+        node.delete_root_qdisc(link)?;
+    }
+    Ok(())
+}
+
+fn delete_ingress(node: &Rtnl, link: u32) -> Result<(), Error> {
+    if node.qdiscs(link)?.iter().any(|it| it.place == Place::Ingress) {
+        node.delete_ingress(link)?;
+    }
+    Ok(())
 }
 
 /// Finds what is not as the plan says.

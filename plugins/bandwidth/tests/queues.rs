@@ -198,6 +198,8 @@ fn del_needs_the_names_only() {
             call.by_names(),
             Call { netns: "/nowhere".to_owned(), ..call.clone() },
             call.with(&json!({"ingressRate": "fast", "egressBurst": 0})),
+            call.with(&json!({"ingressRate": -1, "egressBurst": u64::MAX, "latency": 0})),
+            call.with(&json!({"maxBurst": 1, "runtimeConfig": {"bandwidth": [5]}})),
         ] {
             call.run("ADD").unwrap();
             assert_eq!(ifbs(), [IFB]);
@@ -312,6 +314,39 @@ fn status_leaves_nothing() {
         call.run("STATUS").unwrap();
         assert_eq!(seen(), before);
         refused(&call.with(&json!({"ingressBurst": 0})), "STATUS", 7, "ingressBurst");
+    });
+}
+
+/// Only what the configuration needs is tried. Before, it was ifb devices too where none is needed.
+#[test]
+fn status_of_one_direction() {
+    on_a_node(|| {
+        let pod = Pod::new("vethpod");
+        let call = Call::new("c1", &pod);
+        let no_ifb = "sendto:error=EPERM:when=3";
+        let ingress = call.with(&json!({"egressRate": 0, "egressBurst": 0}));
+        ingress.run_with("STATUS", no_ifb).unwrap();
+        let error = call.run_with("STATUS", no_ifb).unwrap_err();
+        assert_eq!(error["code"], 50, "{error}");
+        let nothing =
+            json!({"ingressRate": 0, "ingressBurst": 0, "egressRate": 0, "egressBurst": 0});
+        call.with(&nothing).run_with("STATUS", "unshare:error=EPERM").unwrap();
+    });
+}
+
+/// The kubelet and containerd send the largest number if they are told no burst.
+#[test]
+fn the_largest_burst_of_a_runtime() {
+    on_a_node(|| {
+        let pod = Pod::new("vethpod");
+        let call = Call::new("c1", &pod);
+        let limits = json!({"ingressRate": 4_000_000, "ingressBurst": u32::MAX});
+        let unlimited = json!({"ingressRate": null, "ingressBurst": null, "egressRate": null,
+            "egressBurst": null, "maxBurst": 800_000, "runtimeConfig": {"bandwidth": limits}});
+        let call = call.with(&unlimited);
+        call.run("ADD").unwrap();
+        assert_eq!(qdiscs("vethpod"), [tbf(500_000, 100_000)]);
+        call.run("CHECK").unwrap();
     });
 }
 

@@ -1,7 +1,7 @@
 //! The configuration of `bridge`, and what it refuses.
 
 use attach::MasqueradeBackend;
-use cni::{Dns, Environment, Error, IfName, Mac, Network};
+use cni::{DnsKeys, Environment, Error, IfName, Mac, Network};
 use serde::Deserialize;
 
 use crate::vlans;
@@ -57,6 +57,10 @@ pub struct Config {
     /// Whether ADD waits for duplicate address detection of the pod's IPv6 addresses.
     #[serde(default)]
     pub enabledad: bool,
+    /// Whether the pod takes addresses and routes from routers on the bridge (IPv6 router advertisements);
+    /// if absent, the pod does so unless IPAM gives it an IPv6 address.
+    #[serde(default, rename = "acceptRA")]
+    pub accept_ra: Option<bool>,
     /// Whether the pod's interface stays down and without addresses.
     #[serde(default)]
     pub disable_container_interface: bool,
@@ -65,7 +69,7 @@ pub struct Config {
     pub port_isolation: bool,
     /// Name resolution, in place of what IPAM says.
     #[serde(default)]
-    pub dns: Dns,
+    pub dns: DnsKeys,
     /// Arguments of the administrator's.
     #[serde(default)]
     args: Args,

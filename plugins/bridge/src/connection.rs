@@ -4,7 +4,9 @@
 use std::fs::File;
 use std::io::Read;
 
-use attach::{HostEnd, Pod, VethOptions, VethPair, ignore_router_advertisements};
+use attach::{
+    HostEnd, Pod, VethOptions, VethPair, ignore_router_advertisements, undo_unless_refused,
+};
 use cni::{Call, Mac, Undo};
 use kernel::rtnl::{self, BridgePort, Link, LinkChange};
 use kernel::{Rtnl, sysctl};
@@ -12,6 +14,9 @@ use kernel::{Rtnl, sysctl};
 use crate::config::Config;
 use crate::error::{Error, missing};
 use crate::vlans::{self, Vlans};
+
+/// What is noted about a bridge that this plugin made. Slashes would make the owner of a pod's link of it.
+const ALIAS: &str = "made by podwire";
 
 /// A pod that is connected, its interface still down.
 #[derive(Debug)]
@@ -32,7 +37,8 @@ impl Connection {
         undo: &mut Undo<'a>,
     ) -> Result<Self, Error> {
         let config = call.config();
-        let bridge = ensure_bridge(config, node, undo)?;
+        let mut bridge = ensure_bridge(config, node, undo)?;
+        keep_mac(node, &mut bridge)?;
         let options = VethOptions {
             mtu: config.mtu(),
             mac: mac.map(|mac| mac.0),
@@ -47,9 +53,10 @@ impl Connection {
         if let Some(vlans) = Vlans::of_pods(config) {
             vlans.give(node, &pair.host, &bridge)?;
         }
-        // A bridge that was not given an address has got the port's now.
-        let bridge = find_bridge(node, config.bridge())?;
-        let bridge = bridge.ok_or_else(|| no_bridge(config))?;
+        if pair.host.mtu != bridge.mtu {
+            // A bridge whose MTU nobody has set takes the lowest of its ports'.
+            bridge = find_bridge(node, config.bridge())?.ok_or_else(|| no_bridge(config))?;
+        }
         Ok(Self { bridge, pair })
     }
 }
@@ -59,11 +66,15 @@ pub(crate) fn port(config: &Config) -> BridgePort {
     BridgePort { hairpin: config.hairpin_mode, isolated: config.port_isolation }
 }
 
-/// Sets a bridge up as its configuration wants it.
+/// Sets a bridge up as its configuration wants it. Of a bridge that somebody else made, nothing changes that
+/// the configuration does not ask for.
 pub(crate) fn set_up_bridge(config: &Config, node: &Rtnl, bridge: &Link) -> Result<(), Error> {
-    ignore_router_advertisements(&bridge.name)?;
-    if config.gateway() {
-        skip_dad(&bridge.name)?;
+    if is_ours(bridge) {
+        // Also if it was there: who made it may have been stopped halfway.
+        ignore_router_advertisements(&bridge.name)?;
+        if config.gateway() {
+            skip_dad(&bridge.name)?;
+        }
     }
     let mut change = LinkChange::default();
     if !bridge.up {
@@ -94,16 +105,36 @@ fn ensure_bridge<'a>(
         mtu: config.mtu(),
         promisc: config.promisc_mode,
         vlan_filtering: vlans::are_wanted(config),
+        alias: Some(ALIAS),
     };
-    match node.create_bridge(&bridge) {
+    let undo_it = || Ok(delete_unused_bridge(node, name)?);
+    match undo_unless_refused(undo, node.create_bridge(&bridge), "delete the bridge", undo_it) {
         // Another pod's ADD was faster.
         Err(error) if error.is_exists() => {}
-        Err(error) => return Err(error.into()),
-        Ok(()) => {
-            undo.on_error("delete the bridge", || Ok(delete_unused_bridge(node, name)?));
-        }
+        created => created?,
     }
     find_bridge(node, name)?.ok_or_else(|| no_bridge(config))
+}
+
+/// Whether a bridge was made by this plugin. Those of the reference plugins, and of this one before it noted
+/// that, count as somebody else's: what a new bridge needs was done when they were made.
+fn is_ours(bridge: &Link) -> bool {
+    bridge.alias == ALIAS
+}
+
+/// Sees to it that a bridge keeps its hardware address. One that was made without takes the lowest of its
+/// ports', so that it would change with the pods, and be zero after the last one. Once an address is set, it
+/// stays, even if it is the same.
+fn keep_mac(node: &Rtnl, bridge: &mut Link) -> Result<(), Error> {
+    if is_ours(bridge) {
+        return Ok(());
+    }
+    let mac = match bridge.mac {
+        Some(mac) if mac != [0; 6] => mac,
+        _ => random_mac()?,
+    };
+    bridge.mac = Some(mac);
+    Ok(node.set_link(bridge.index, LinkChange { mac: bridge.mac, ..LinkChange::default() })?)
 }
 
 /// A router asks for its neighbours by its link-local address. Until that had been probed for
@@ -133,7 +164,7 @@ pub(crate) fn find_bridge(node: &Rtnl, name: &str) -> Result<Option<Link>, Error
 
 /// Unless another pod has been connected to it meanwhile.
 fn delete_unused_bridge(node: &Rtnl, name: &str) -> Result<(), Error> {
-    let Some(bridge) = find_bridge(node, name)? else {
+    let Some(bridge) = find_bridge(node, name)?.filter(is_ours) else {
         return Ok(());
     };
     if node.links()?.iter().any(|link| link.master == Some(bridge.index)) {

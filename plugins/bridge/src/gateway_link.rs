@@ -3,7 +3,7 @@
 //! The latter is one end of a veth pair whose other end is a port of the bridge, as a pod's is. It
 //! belongs to the bridge and not to a pod, and stays as the bridge does.
 
-use attach::{VethPair, ignore_router_advertisements, veth_name};
+use attach::{VethPair, ignore_router_advertisements, undo_unless_refused, veth_name};
 use cni::Undo;
 use kernel::rtnl::{Link, LinkChange, Veth, VethPeer};
 use kernel::{Netns, Rtnl};
@@ -34,22 +34,33 @@ pub(crate) fn ensure<'a>(
         return Ok(bridge.clone());
     };
     let name = config.gateway_link();
-    let is_new = find(config, node, bridge)?.is_none() && create(&name, node, bridge)?;
-    let link = find(config, node, bridge)?.ok_or_else(|| missing(format!("link {name}")))?;
-    let is_back = !is_new && bring_back(&link, node, bridge)?;
-    let port = port(&link, node, bridge)?;
-    if let Some(port) = port.as_ref().filter(|_| is_new || is_back) {
-        let of_this_add = [bridge.index, pod_port.index, port.index];
-        undo.on_error("let go of the interface of the VLAN", {
-            let (vlans, index) = (vlans.clone(), link.index);
-            move || Ok(let_go_unused(index, is_new, node, &vlans, of_this_add)?)
-        });
+    let let_go = |is_new: bool| {
+        let (name, vlans, bridge) = (name.clone(), vlans.clone(), bridge.clone());
+        let pod_port = pod_port.index;
+        move || Ok(let_go_unused((&name, is_new), node, &vlans, &bridge, pod_port)?)
+    };
+    let found = find(config, node, bridge)?;
+    let is_new = found.is_none() && {
+        let created = create(&name, node, bridge)?;
+        match undo_unless_refused(undo, created, "delete the VLAN's interface", let_go(true)) {
+            // Another pod's ADD was faster.
+            Err(error) if error.is_exists() => false,
+            created => created.map(|()| true)?,
+        }
+    };
+    let link = found.map_or_else(|| find(config, node, bridge), |link| Ok(Some(link)))?;
+    let link = link.ok_or_else(|| missing(format!("link {name}")))?;
+    if !is_new && let Some(change) = bring_back(&link, node, bridge)? {
+        undo_unless_refused(undo, change, "let go of the VLAN's interface", let_go(false))?;
     }
-    // Also if they were there: who made them may have been stopped halfway.
-    skip_dad(&name)?;
-    ignore_router_advertisements(&name)?;
+    let port = port(&link, node, bridge)?;
     if let Some(port) = &port {
-        ignore_router_advertisements(&port.name)?;
+        if port.name == veth_name(&name) {
+            // Also if it was there: who made it may have been stopped halfway.
+            skip_dad(&name)?;
+            ignore_router_advertisements(&name)?;
+            ignore_router_advertisements(&port.name)?;
+        }
         vlans.give(node, port, bridge)?;
     }
     if !link.up {
@@ -79,19 +90,17 @@ pub(crate) fn compare(config: &Config, node: &Rtnl, bridge: &Link) -> Result<Lin
     Ok(link)
 }
 
-/// Makes the pair; false if another pod's ADD was faster.
-fn create(name: &str, node: &Rtnl, bridge: &Link) -> Result<bool, Error> {
+/// Makes the pair.
+fn create(name: &str, node: &Rtnl, bridge: &Link) -> Result<kernel::Result<()>, Error> {
     let netns = Netns::current()?;
     let pair = Veth {
         name: &veth_name(name),
         mtu: Some(bridge.mtu),
         master: Some(bridge.index),
+        alias: None,
         peer: VethPeer { name, mac: None, netns: &netns },
     };
-    match node.create_veth(&pair) {
-        Err(error) if error.is_exists() => Ok(false),
-        created => Ok(created.map(|()| true)?),
-    }
+    Ok(node.create_veth(&pair))
 }
 
 /// The bridge's port that it is the other end of. None if somebody else has made it as something else.
@@ -99,15 +108,18 @@ fn port(link: &Link, node: &Rtnl, bridge: &Link) -> Result<Option<Link>, Error> 
     Ok(other_end(link, node)?.filter(|it| it.master == Some(bridge.index)))
 }
 
-/// Makes the other end a port again if it is none: it outlives a bridge that somebody deletes. Whether it was
-/// so.
-fn bring_back(link: &Link, node: &Rtnl, bridge: &Link) -> Result<bool, Error> {
+/// Makes the other end a port again if it is none: it outlives a bridge that somebody deletes. None if there
+/// was nothing to do.
+fn bring_back(
+    link: &Link,
+    node: &Rtnl,
+    bridge: &Link,
+) -> Result<Option<kernel::Result<()>>, Error> {
     let Some(lost) = other_end(link, node)?.filter(|it| it.master.is_none()) else {
-        return Ok(false);
+        return Ok(None);
     };
-    let master = Some(bridge.index);
-    node.set_link(lost.index, LinkChange { master, up: Some(true), ..LinkChange::default() })?;
-    Ok(true)
+    let change = LinkChange { master: Some(bridge.index), up: Some(true), ..LinkChange::default() };
+    Ok(Some(node.set_link(lost.index, change)))
 }
 
 /// The other end of its veth pair, if that is on the node.
@@ -119,14 +131,21 @@ fn other_end(link: &Link, node: &Rtnl) -> Result<Option<Link>, Error> {
 /// Deletes it if it is new, and otherwise takes its port from the bridge; unless another port has come into
 /// the VLAN meanwhile.
 fn let_go_unused(
-    index: u32,
-    is_new: bool,
+    (name, is_new): (&str, bool),
     node: &Rtnl,
     vlans: &Vlans,
-    of_this_add @ [bridge, _, port]: [u32; 3],
+    bridge: &Link,
+    pod_port: u32,
 ) -> Result<(), Error> {
+    let Some(link) = node.link_by_name(name)? else {
+        return Ok(());
+    };
+    let Some(port) = port(&link, node, bridge)? else {
+        return Ok(());
+    };
+    let of_this_add = [bridge.index, pod_port, port.index];
     let is_used = node.port_vlans()?.iter().any(|it| {
-        it.bridge == Some(bridge)
+        it.bridge == Some(bridge.index)
             && !of_this_add.contains(&it.port)
             && vlans.is_native_of(&it.ranges)
     });
@@ -134,7 +153,7 @@ fn let_go_unused(
         return Ok(());
     }
     if is_new {
-        return Ok(node.delete_link(index)?);
+        return Ok(node.delete_link(link.index)?);
     }
-    Ok(node.set_link(port, LinkChange { master: Some(0), ..LinkChange::default() })?)
+    Ok(node.set_link(port.index, LinkChange { master: Some(0), ..LinkChange::default() })?)
 }

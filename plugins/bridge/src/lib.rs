@@ -10,14 +10,16 @@ mod connection;
 mod error;
 mod gateway;
 mod gateway_link;
+mod purge;
 mod rules;
 mod vlans;
 mod wanted;
 
 pub use config::{Config, Settings, VlanTrunk};
 pub use error::Error;
+pub use purge::purge;
 
-use attach::{HostEnd, Pod};
+use attach::{Families, HostEnd, Pod, addresses, forwarding};
 use cni::{
     Call, Code, Environment, Failures, Network, Plugin, Success, Undo, ValidAttachments, ipam,
 };
@@ -42,6 +44,7 @@ impl Plugin for Bridge {
         environment: Option<&Environment>,
     ) -> Result<Settings, cni::Error> {
         Config::validate(network)?;
+        ipam::validate(network)?;
         Ok(Settings { mac: network.config.mac(environment)? })
     }
 
@@ -52,10 +55,10 @@ impl Plugin for Bridge {
         vlans::require(call.config(), &node)?;
         let rules = Rules::open(call)?;
         Undo::around(|undo| {
-            undo.on_error("release the addresses", || ipam::del(&call.network));
-            let addresses = ipam::start_add(&call.network)?;
-            let connection = Connection::make(call, &node, &pod, settings.mac, undo)?;
-            let wanted = Wanted::new(call, addresses.finish()?)?;
+            let (connection, lease) = addresses::add_with(&call.network, undo, |undo| {
+                Ok(Connection::make(call, &node, &pod, settings.mac, undo)?)
+            })?;
+            let wanted = Wanted::new(call, lease)?;
             Ok(wanted.make(&node, &pod, &rules, connection, undo)?)
         })
     }
@@ -77,14 +80,15 @@ impl Plugin for Bridge {
         if let Some(rules) = &rules {
             failures.try_to("remove the rules", || rules.remove(pod.as_ref()));
         }
-        failures.try_to("delete the interface", || -> Result<(), Error> {
-            let result = call.network.prev_result.as_ref();
-            let bridge = Some(call.config().bridge());
-            Ok(HostEnd::of(call).delete(&Rtnl::open()?, pod.as_ref(), bridge, result)?)
+        addresses::del_with(&call.network, &mut failures, |failures| {
+            failures.try_to("delete the interface", || -> Result<(), Error> {
+                let result = call.network.prev_result.as_ref();
+                let bridge = Some(call.config().bridge());
+                Ok(HostEnd::of(call).delete(&Rtnl::open()?, pod.as_ref(), bridge, result)?)
+            });
+            // Closing waits until the kernel has disposed of the rules, and it does so beside the link.
+            drop(rules);
         });
-        drop(rules);
-        // Last, so that nobody gets the address while this pod could still use it.
-        failures.try_to("release the addresses", || ipam::del(&call.network));
         failures.into_result()
     }
 
@@ -103,6 +107,11 @@ impl Plugin for Bridge {
             let node = Rtnl::open()?;
             vlans::require(&network.config, &node)?;
             find_bridge(&node, network.config.bridge())?;
+            if network.config.gateway() {
+                let families = Families::of_ipam(network);
+                families.try_out(&network.config.gateway_link())?;
+                forwarding::try_out(families)?;
+            }
             rules::status(network)
         };
         look().map_err(|error| cni::Error { code: Code::NotAvailable, ..error.into() })?;

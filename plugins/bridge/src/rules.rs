@@ -1,5 +1,7 @@
 //! The packet filter's part: masquerading, and the check of the pod's hardware address.
 
+use std::cell::Cell;
+
 use attach::Pod;
 use attach::macspoof::{self, MacSpoofCheck};
 use attach::masquerade::{self, Kept, Masquerade, Owner};
@@ -16,24 +18,27 @@ pub(crate) struct Rules<'a> {
     /// Open until the command ends: closing it after a deletion waits until the kernel has
     /// disposed of what was deleted, and it can do so while it disposes of the link.
     netlink: Option<Nfnetlink>,
+    /// Whether this ADD made the table of `macspoofchk`.
+    made_table: Cell<bool>,
 }
 
 impl<'a> Rules<'a> {
     /// The way to the rules; none is opened for a network that has no rules.
     pub(crate) fn open(call: &'a Call<Config>) -> Result<Self, Error> {
         let netlink = if has_rules(call.config()) { Some(Nfnetlink::open()?) } else { None };
-        Ok(Self { call, netlink })
+        Ok(Self { call, netlink, made_table: Cell::default() })
     }
 
     /// The way to rules of an ADD, whose configuration may have been another one.
     pub(crate) fn open_to_remove(call: &'a Call<Config>) -> Result<Self, Error> {
-        Ok(Self { call, netlink: masquerade::open_to_remove(has_rules(call.config()))? })
+        let netlink = masquerade::open_to_remove(has_rules(call.config()))?;
+        Ok(Self { call, netlink, made_table: Cell::default() })
     }
 
     /// Refuses frames from any other hardware address than the pod's.
     pub(crate) fn check_mac(&self, host_end: &str, mac: Option<[u8; 6]>) -> Result<(), Error> {
         if let (Some(netlink), Some(check)) = (&self.netlink, self.mac_check(host_end, mac)) {
-            check.add(netlink)?;
+            check.add(netlink, &self.made_table)?;
         }
         Ok(())
     }
@@ -77,8 +82,18 @@ impl<'a> Rules<'a> {
             unless_impossible(netlink, macspoof::remove(netlink, id, call.ifname().as_str()))
         });
         failures.try_to("rules of ipMasq", || {
-            masquerade::remove(netlink, &Owner::of(call), || Kept::of(call, pod))
+            masquerade::remove(netlink, &Owner::of(call), &Kept::of(call, pod))
         });
+        failures.into_result()
+    }
+
+    /// As [`Rules::remove`], after an ADD that failed: also what other pods would need, if it made that.
+    pub(crate) fn undo(&self, pod: Option<&Pod>) -> Result<(), cni::Error> {
+        let mut failures = Failures::new();
+        failures.try_to("rules", || self.remove(pod));
+        if let Some(netlink) = self.netlink.as_ref().filter(|_| self.made_table.get()) {
+            failures.try_to("table of macspoofchk", || macspoof::remove_empty_table(netlink));
+        }
         failures.into_result()
     }
 
@@ -118,7 +133,7 @@ pub(crate) fn collect_garbage(
 pub(crate) fn status(network: &Network<Config>) -> Result<(), Error> {
     let config = &network.config;
     if config.macspoofchk {
-        Nfnetlink::open()?.generation()?;
+        macspoof::try_out(&Nfnetlink::open()?)?;
     }
     if config.ip_masq {
         config.ip_masq_backend.status(&Nfnetlink::open()?)?;

@@ -1,11 +1,13 @@
 //! What should be there for one pod: computed before anything is touched, made by ADD, compared
 //! by CHECK.
 
-use attach::{Dad, Pod, PodInterface, VethPair, forwarding, interfaces};
+use attach::{
+    Dad, Families, Pod, PodInterface, VethPair, forwarding, interfaces, undo_unless_refused,
+};
 use cni::{Call, Cidr, Success, Undo};
 use ipnetwork::IpNetwork;
 use kernel::Rtnl;
-use kernel::rtnl::{AddressOptions, Link, LinkChange};
+use kernel::rtnl::{AddressOptions, Link};
 
 use crate::config::Config;
 use crate::connection::{self, Connection, find_bridge, set_up_bridge};
@@ -41,9 +43,7 @@ impl<'a> Wanted<'a> {
         for ip in &mut result.ips {
             ip.interface = Some(POD_INTERFACE);
         }
-        if !config.dns.is_empty() {
-            result.dns = config.dns.clone();
-        }
+        result.dns = result.dns.overridden_by(&config.dns);
         Ok(Self::of(call, &result))
     }
 
@@ -68,7 +68,7 @@ impl<'a> Wanted<'a> {
         let VethPair { host, inside } = &pair;
         let addresses = self.plan_gateway(node, &bridge)?;
         set_up_bridge(self.config(), node, &bridge)?;
-        undo.on_error("remove the rules", || rules.remove(Some(pod)));
+        undo.on_error("remove the rules", || rules.undo(Some(pod)));
         rules.check_mac(&host.name, inside.mac)?;
         if !self.config().disable_container_interface {
             self.pod_interface().configure(pod, inside.index)?;
@@ -80,6 +80,9 @@ impl<'a> Wanted<'a> {
         }
         // Last, because other pods come to rely on it, too.
         vlans::filter(self.config(), node, &bridge)?;
+        if !self.config().disable_container_interface {
+            self.pod_interface().announce(pod, inside)?;
+        }
         // In the order that [`POD_INTERFACE`] counts on.
         let mut interfaces = vec![
             interfaces::describe(&bridge, None),
@@ -128,7 +131,7 @@ impl<'a> Wanted<'a> {
                     return Err(missing(format!("address {gateway} of {kind} {}", link.name)));
                 }
             }
-            forwarding::check(self.is_gateway_of(true), self.is_gateway_of(false))?;
+            forwarding::check(self.families())?;
         }
         Ok(bridge)
     }
@@ -183,33 +186,45 @@ impl<'a> Wanted<'a> {
         let link = gateway_link::ensure(self.config(), node, bridge, pod_port, undo)?;
         let (index, is_bridge) = (link.index, link.index == bridge.index);
         for &address in &plan.delete {
-            node.delete_address(index, address)?;
-            undo.on_error("add the gateway's other address again", move || {
-                Ok(add_gateway(node, index, address).map(drop)?)
-            });
+            let deleted = node.delete_address(index, address);
+            undo_unless_refused(
+                undo,
+                deleted,
+                "add the gateway's other address again",
+                move || match add_gateway(node, index, address) {
+                    Err(error) if !error.is_exists() => Err(Error::from(error).into()),
+                    _ => Ok(()),
+                },
+            )?;
         }
         for &address in &plan.add {
-            if add_gateway(node, index, address)? {
-                undo.on_error("delete the gateway's address", move || {
-                    Ok(node.delete_address(index, address).map_err(Error::from)?)
+            let added = add_gateway(node, index, address);
+            let added =
+                undo_unless_refused(undo, added, "delete the gateway's address", move || {
+                    Ok(delete_gateway(node, index, address)?)
                 });
+            match added {
+                // Another pod's ADD was faster.
+                Err(error) if error.is_exists() => {}
+                added => added?,
             }
         }
-        if is_bridge && !plan.add.is_empty() {
-            // A bridge that somebody else made may change its address with its ports.
-            node.set_link(index, LinkChange { mac: bridge.mac, ..LinkChange::default() })?;
-        }
-        forwarding::enable(self.is_gateway_of(true), self.is_gateway_of(false))?;
+        forwarding::enable(node, self.families())?;
         Ok(Some(link).filter(|_| !is_bridge))
     }
 
-    fn is_gateway_of(&self, ipv4: bool) -> bool {
-        self.gateways.iter().any(|gateway| gateway.is_ipv4() == ipv4)
+    /// The families that the bridge is a gateway of.
+    fn families(&self) -> Families {
+        let has = |ipv4| self.gateways.iter().any(|gateway| gateway.is_ipv4() == ipv4);
+        Families { ipv4: has(true), ipv6: has(false) }
     }
 
     fn pod_interface(&self) -> PodInterface<'_> {
         let dad = if self.config().enabledad { Dad::Wait } else { Dad::Skip };
-        PodInterface { dad, ..PodInterface::of(self.ifname(), &self.result) }
+        // Who gets an IPv6 address from IPAM gets routes from there, too.
+        let has_ipv6 = self.result.ips.iter().any(|ip| !ip.address.is_ipv4());
+        let accepts_ra = self.config().accept_ra.or(has_ipv6.then_some(false));
+        PodInterface { dad, accepts_ra, ..PodInterface::of(self.ifname(), &self.result) }
     }
 
     fn config(&self) -> &'a Config {
@@ -221,15 +236,19 @@ impl<'a> Wanted<'a> {
     }
 }
 
-/// Whether the address was added; it was not if the link had it.
-fn add_gateway(node: &Rtnl, link: u32, address: IpNetwork) -> Result<bool, Error> {
+/// Adds an address of the gateway.
+///
+/// Errors: EEXIST if the link has it.
+fn add_gateway(node: &Rtnl, link: u32, address: IpNetwork) -> kernel::Result<()> {
     // Nobody else has the gateway's address; with detection it would answer a second late.
-    match node.add_address(
-        link,
-        address,
-        AddressOptions { nodad: true, ..AddressOptions::default() },
-    ) {
-        Err(error) if error.is_exists() => Ok(false),
-        added => Ok(added.map(|()| true)?),
+    let options = AddressOptions { nodad: true, ..AddressOptions::default() };
+    node.add_address(link, address, options)
+}
+
+/// Deletes an address of the gateway, if the link has it.
+fn delete_gateway(node: &Rtnl, link: u32, address: IpNetwork) -> Result<(), Error> {
+    if node.addresses(link, None)?.iter().any(|it| it.network == address) {
+        node.delete_address(link, address)?;
     }
+    Ok(())
 }

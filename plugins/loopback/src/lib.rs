@@ -1,10 +1,8 @@
 //! Brings the loopback interface of a pod up. Runtimes run it for every pod, beside the network,
 //! some of them with another `CNI_IFNAME` than the one interface that this is about.
 
-use attach::{Error, Pod};
-use cni::{
-    Call, Environment, Interface, IpConfig, Mac, Network, Plugin, Success, ValidAttachments,
-};
+use attach::{Error, Pod, interfaces};
+use cni::{Call, Environment, IpConfig, Network, Plugin, Success, ValidAttachments};
 use kernel::Rtnl;
 use kernel::rtnl::{Link, LinkChange};
 use serde::Deserialize;
@@ -38,12 +36,7 @@ impl Plugin for Loopback {
         set_up(&pod.rtnl, &lo, true)?;
         let addresses = pod.rtnl.addresses(lo.index, None).map_err(Error::from)?;
         let found = Success {
-            interfaces: vec![Interface {
-                name: lo.name,
-                mac: lo.mac.map(|mac| Mac(mac).to_string()).unwrap_or_default(),
-                sandbox: pod.netns.path().display().to_string(),
-                ..Interface::default()
-            }],
+            interfaces: vec![interfaces::describe(&lo, Some(&pod))],
             ips: addresses
                 .into_iter()
                 .map(|address| IpConfig {

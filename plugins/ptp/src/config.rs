@@ -1,7 +1,7 @@
 //! The configuration of `ptp`, and what it refuses.
 
 use attach::MasqueradeBackend;
-use cni::{Code, Dns, Error, Network};
+use cni::{Code, DnsKeys, Error, Network};
 use serde::Deserialize;
 
 /// The keys of `ptp`.
@@ -23,7 +23,7 @@ pub struct Config {
     pub mtu: u32,
     /// Name resolution, in place of what IPAM says.
     #[serde(default)]
-    pub dns: Dns,
+    pub dns: DnsKeys,
 }
 
 /// Says of the schema what [`Config::validate`] asks for.

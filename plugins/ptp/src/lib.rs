@@ -14,7 +14,7 @@ pub use config::Config;
 pub use error::Error;
 
 use attach::masquerade::{self, Kept, Owner};
-use attach::{HostEnd, Pod, VethOptions, VethPair};
+use attach::{Families, HostEnd, Pod, VethOptions, VethPair, addresses, forwarding};
 use cni::{
     Call, Code, Environment, Failures, Network, Plugin, Success, Undo, ValidAttachments, ipam,
 };
@@ -36,7 +36,8 @@ impl Plugin for Ptp {
         network: &Network<Config>,
         _environment: Option<&Environment>,
     ) -> Result<(), cni::Error> {
-        Config::validate(network)
+        Config::validate(network)?;
+        ipam::validate(network)
     }
 
     fn add(&self, call: &Call<Config>, (): &()) -> Result<Success, cni::Error> {
@@ -45,12 +46,12 @@ impl Plugin for Ptp {
         let node = Rtnl::open().map_err(Error::from)?;
         let rules = open_rules(call.config())?;
         Undo::around(|undo| {
-            undo.on_error("release the addresses", || ipam::del(&call.network));
-            let addresses = ipam::start_add(&call.network)?;
-            let mtu = call.config().mtu();
-            let options = VethOptions { mtu, ..VethOptions::default() };
-            let pair = VethPair::create(&HostEnd::of(call), &node, &pod, options, undo)?;
-            let wanted = Wanted::new(call, addresses.finish()?)?;
+            let (pair, lease) = addresses::add_with(&call.network, undo, |undo| {
+                let mtu = call.config().mtu();
+                let options = VethOptions { mtu, ..VethOptions::default() };
+                Ok(VethPair::create(&HostEnd::of(call), &node, &pod, options, undo)?)
+            })?;
+            let wanted = Wanted::new(call, lease)?;
             Ok(wanted.make(&node, &pod, rules.as_ref(), &pair, undo)?)
         })
     }
@@ -75,14 +76,14 @@ impl Plugin for Ptp {
         if let Some(rules) = &rules {
             failures.try_to("remove the rules", || remove_rules(call, rules, pod.as_ref()));
         }
-        failures.try_to("delete the interface", || -> Result<(), Error> {
-            let result = call.network.prev_result.as_ref();
-            Ok(HostEnd::of(call).delete(&Rtnl::open()?, pod.as_ref(), None, result)?)
+        addresses::del_with(&call.network, &mut failures, |failures| {
+            failures.try_to("delete the interface", || -> Result<(), Error> {
+                let result = call.network.prev_result.as_ref();
+                Ok(HostEnd::of(call).delete(&Rtnl::open()?, pod.as_ref(), None, result)?)
+            });
+            // Closing waits until the kernel has disposed of the rules, and it does so beside the link.
+            drop(rules);
         });
-        // Closing waits until the kernel has disposed of the rules, and it does so beside the link.
-        drop(rules);
-        // Last, so that nobody gets the address while this pod could still use it.
-        failures.try_to("release the addresses", || ipam::del(&call.network));
         failures.into_result()
     }
 
@@ -104,6 +105,10 @@ impl Plugin for Ptp {
     fn status(&self, network: &Network<Config>, (): &()) -> Result<(), cni::Error> {
         let look = || -> Result<(), Error> {
             Rtnl::open()?;
+            let families = Families::of_ipam(network);
+            // The node's end of a pod's link does not exist yet.
+            families.try_out("default")?;
+            forwarding::try_out(families)?;
             let backend = network.config.ip_masq_backend;
             open_rules(&network.config)?.map_or(Ok(()), |rules| Ok(backend.status(&rules)?))
         };
@@ -128,5 +133,5 @@ pub(crate) fn remove_rules(
     rules: &Nfnetlink,
     pod: Option<&Pod>,
 ) -> Result<(), Error> {
-    Ok(masquerade::remove(rules, &Owner::of(call), || Kept::of(call, pod))?)
+    Ok(masquerade::remove(rules, &Owner::of(call), &Kept::of(call, pod))?)
 }

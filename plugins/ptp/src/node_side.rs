@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use attach::Families;
 use cni::IpConfig;
 use ipnetwork::IpNetwork;
 use kernel::rtnl::{AddressOptions, Family, Link, Route};
@@ -43,8 +44,8 @@ impl NodeSide {
     /// neighbours by link-local addresses, and until these were probed for duplicates, the pod
     /// could not be reached by IPv6 for a second or two.
     pub(crate) fn skip_dad(&self, link: &Link) -> Result<(), Error> {
-        if self.has(Family::V6) && sysctl::has_ipv6() {
-            sysctl::write(&["ipv6", "conf", &link.name, "accept_dad"], "0")?;
+        if self.families().ipv6 {
+            sysctl::write_if_possible(&["ipv6", "conf", &link.name, "accept_dad"], "0")?;
         }
         Ok(())
     }
@@ -71,7 +72,11 @@ impl NodeSide {
                 return missing(format!("address {wanted} of {}", link.name));
             }
         }
-        for family in [Family::V4, Family::V6].into_iter().filter(|family| self.has(*family)) {
+        let Families { ipv4, ipv6 } = self.families();
+        for (family, used) in [(Family::V4, ipv4), (Family::V6, ipv6)] {
+            if !used {
+                continue;
+            }
             let routes = node.routes(family)?;
             for wanted in self.routes(link).filter(|route| is_of(family, route.destination)) {
                 let to = |route: &Route| (route.destination, route.table);
@@ -85,9 +90,10 @@ impl NodeSide {
         Ok(())
     }
 
-    /// Whether there are addresses of a family.
-    pub(crate) fn has(&self, family: Family) -> bool {
-        self.destinations.iter().any(|destination| is_of(family, *destination))
+    /// The families of the pod's addresses.
+    pub(crate) fn families(&self) -> Families {
+        let has = |family| self.destinations.iter().any(|it| is_of(family, *it));
+        Families { ipv4: has(Family::V4), ipv6: has(Family::V6) }
     }
 
     fn routes(&self, link: &Link) -> impl Iterator<Item = Route> {

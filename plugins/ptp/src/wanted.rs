@@ -3,7 +3,6 @@
 
 use attach::{Masquerade, Neighbours, Pod, PodInterface, VethPair, forwarding, interfaces};
 use cni::{Call, Success, Undo};
-use kernel::rtnl::Family;
 use kernel::{Nfnetlink, Rtnl};
 
 use crate::config::Config;
@@ -34,9 +33,7 @@ impl<'a> Wanted<'a> {
         for ip in &mut result.ips {
             ip.interface = Some(POD_INTERFACE);
         }
-        if !config.dns.is_empty() {
-            result.dns = config.dns.clone();
-        }
+        result.dns = result.dns.overridden_by(&config.dns);
         Self::of(call, result)
     }
 
@@ -64,7 +61,7 @@ impl<'a> Wanted<'a> {
             self.masquerade().add(rules)?;
         }
         // Last, because it stays on once it is.
-        forwarding::enable(self.node_side.has(Family::V4), self.node_side.has(Family::V6))?;
+        forwarding::enable(node, self.node_side.families())?;
         pair.wait_until_operational(node)?;
         // In the order that [`POD_INTERFACE`] counts on.
         let interfaces = vec![

@@ -1,10 +1,10 @@
 //! The file by which an administrator limits the sysctls that networks may set: regular expressions,
 //! one a line, of which one has to match somewhere in a name as it stands in the configuration.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
+use cni::file::SIZE_LIMIT;
 use regex_lite::Regex;
 
 use crate::error::Error;
@@ -20,9 +20,9 @@ pub fn check<'a>(file: &Path, sysctls: impl Iterator<Item = &'a Sysctl>) -> Resu
     if sysctls.peek().is_none() {
         return Ok(());
     }
-    let text = match fs::read_to_string(file) {
+    let text = match cni::file::read(file, SIZE_LIMIT) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
-        text => text.map_err(Error::file("read the allowlist", file))?,
+        text => text.and_then(text_of).map_err(Error::file("read the allowlist", file))?,
     };
     sysctls.try_for_each(|Sysctl { key, .. }| {
         if allows(file, &text, key)? {
@@ -30,6 +30,10 @@ pub fn check<'a>(file: &Path, sysctls: impl Iterator<Item = &'a Sysctl>) -> Resu
         }
         Err(Error::NotAllowed { key: key.clone(), file: file.to_owned() })
     })
+}
+
+fn text_of(bytes: Vec<u8>) -> io::Result<String> {
+    String::from_utf8(bytes).map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
 /// Whether a line matches. Those behind it are not read any more, as in the reference plugin.

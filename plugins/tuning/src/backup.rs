@@ -2,26 +2,28 @@
 //! `dataDir/CONTAINER_IFNAME.json`, an object with an interface's attributes.
 //!
 //! The key `podwire`, which the reference plugin ignores, names the network and the attachment, by
-//! which GC knows whose a file is, and holds the settings. A file without that key is the
-//! reference plugin's: DEL restores it, GC leaves it alone.
+//! which GC knows the owner of a file; it identifies the interface, and holds the settings. A file
+//! without that key is the reference plugin's: DEL restores it, GC leaves it alone.
 
 use std::collections::BTreeMap;
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use attach::hashed_name;
+use cni::file::SIZE_LIMIT;
 use cni::{Call, json};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
+use rustix::process::{Resource, geteuid, getrlimit};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::sysctl::Name;
-use crate::wanted::{Before, Changed, LinkSettings};
+use crate::wanted::{Before, Changed, Identity, LinkSettings};
 
 /// Where backups are kept if `dataDir` does not say: gone after a reboot, as the pods are.
 pub const DEFAULT_DIR: &str = "/run/cni/tuning";
@@ -63,6 +65,8 @@ struct Content<'a> {
 #[derive(Serialize, Deserialize)]
 struct OwnContent<O, S> {
     owner: O,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    interface: Option<Identity>,
     sysctl: S,
 }
 
@@ -95,14 +99,21 @@ impl<'a> Backup<'a> {
     pub fn save(&self, before: &Before) -> Result<(), Error> {
         let content = Content {
             link: before.link,
-            podwire: OwnContent { owner: &self.owner, sysctl: &before.sysctl },
+            podwire: OwnContent {
+                owner: &self.owner,
+                interface: before.interface,
+                sysctl: &before.sysctl,
+            },
         };
         let (fresh, file) = (self.fresh(), self.file());
         let write = || {
-            make_dir(self.dir)?;
+            let text = text(&content)?;
+            refuse_beyond_limit(text.len())?;
+            cni::file::own_dir(self.dir)?;
+            // What is left there may be no regular file, and is not to be opened.
+            remove_if_there(&fresh)?;
             let options = &mut OpenOptions::new();
-            let options = options.write(true).create(true).truncate(true).mode(0o600);
-            options.open(&fresh)?.write_all(&text(&content)?)?;
+            options.write(true).create_new(true).mode(0o600).open(&fresh)?.write_all(&text)?;
             fs::rename(&fresh, &file)
         };
         write().map_err(|source| {
@@ -160,6 +171,13 @@ pub fn files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
 
 /// Whether files can be made in a directory, or else in what is there of the way to it.
 pub fn is_writable(dir: &Path) -> Result<(), Error> {
+    if let Ok(found) = fs::metadata(dir)
+        && found.uid() != geteuid().as_raw()
+    {
+        let why = format!("it belongs to user {}; make it root's", found.uid());
+        let why = io::Error::new(ErrorKind::PermissionDenied, why);
+        return Err(Error::file("write backups in", dir)(why));
+    }
     for part in dir.ancestors() {
         match access(part, AccessFlags::W_OK | AccessFlags::X_OK) {
             Err(Errno::ENOENT) => {}
@@ -171,9 +189,24 @@ pub fn is_writable(dir: &Path) -> Result<(), Error> {
 
 /// Removes a file, if it is there.
 pub fn remove_file(file: &Path) -> Result<(), Error> {
+    remove_if_there(file).map_err(Error::file("remove the backup", file))
+}
+
+fn remove_if_there(file: &Path) -> io::Result<()> {
     match fs::remove_file(file) {
         Err(error) if is_gone(&error) => Ok(()),
-        removed => removed.map_err(Error::file("remove the backup", file)),
+        removed => removed,
+    }
+}
+
+/// A write beyond the limit for files would end this process and leave a part of the file.
+fn refuse_beyond_limit(length: usize) -> io::Result<()> {
+    match getrlimit(Resource::Fsize).current {
+        Some(limit) if limit < length as u64 => {
+            let why = format!("it has {length} bytes, and RLIMIT_FSIZE allows {limit}");
+            Err(io::Error::new(ErrorKind::FileTooLarge, why))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -196,19 +229,25 @@ pub fn owner(file: &Path) -> Result<Option<Owner>, Error> {
     Ok(read(file)?.and_then(|(_, owner)| owner))
 }
 
-/// Reads a file; `None` if it is not there. What makes no sense in it is left out: half a file
-/// is better than a DEL that fails.
+/// Reads a file; `None` if it is not there. What cannot be understood is left out, because half a file is
+/// better than a DEL that fails. A file that is not ours to trust is one without content: no regular file, a
+/// huge one, or that of another user.
 fn read(file: &Path) -> Result<Option<(Before, Option<Owner>)>, Error> {
-    let text = match fs::read(file) {
+    use ErrorKind::{FileTooLarge, InvalidInput, PermissionDenied};
+    let text = match cni::file::read_own(file, SIZE_LIMIT) {
         Err(error) if is_gone(&error) => return Ok(None),
+        Err(error) if matches!(error.kind(), FileTooLarge | InvalidInput | PermissionDenied) => {
+            eprintln!("tuning: the backup {} is not used: {error}", file.display());
+            Vec::new()
+        }
         text => text.map_err(Error::file("read the backup", file))?,
     };
     let value: Value = serde_json::from_slice(&text).unwrap_or_default();
     let link = json::read_what_is_right(&value).unwrap_or_default();
     let own = json::get(&value, "podwire").and_then(|own| json::read(own).ok());
-    let OwnContent { owner, sysctl } =
-        own.unwrap_or(OwnContent { owner: None, sysctl: BTreeMap::new() });
-    Ok(Some((Before { link, sysctl }, owner)))
+    let OwnContent { owner, interface, sysctl } =
+        own.unwrap_or(OwnContent { owner: None, interface: None, sysctl: BTreeMap::new() });
+    Ok(Some((Before { link, interface, sysctl }, owner)))
 }
 
 /// Whether there is no such file, nor a directory to hold one, or could not be by that name.
@@ -223,17 +262,6 @@ fn text(content: &Content<'_>) -> io::Result<Vec<u8>> {
     let indent = serde_json::ser::PrettyFormatter::with_indent(b" ");
     content.serialize(&mut serde_json::Serializer::with_formatter(&mut text, indent))?;
     Ok(text)
-}
-
-/// The reference plugin makes it without the right to enter it, which only root can do without.
-fn make_dir(dir: &Path) -> io::Result<()> {
-    if let Some(parent) = dir.parent() {
-        fs::create_dir_all(parent)?;
-    }
-    match DirBuilder::new().mode(0o700).create(dir) {
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        made => made,
-    }
 }
 
 #[cfg(test)]

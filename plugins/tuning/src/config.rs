@@ -93,6 +93,13 @@ impl Config {
     ///
     /// Errors: code 7, naming the key; code 4 for `CNI_ARGS`.
     pub fn wanted(&self, args: &Args, ifname: &str) -> Result<Wanted, Error> {
+        if !self.data_dir().is_absolute() {
+            let why = format!(
+                "{} is not an absolute path, which begins with \"/\"",
+                self.data_dir().display()
+            );
+            return Err(Error::invalid_key("dataDir", why));
+        }
         let cni = &self.args.cni;
         let mut sysctl = sysctls("sysctl", &self.sysctl, ifname)?;
         sysctl.extend(sysctls("args.cni.sysctl", &cni.sysctl, ifname)?);
@@ -197,7 +204,7 @@ mod tests {
     use super::*;
 
     fn wanted(args: &str, keys: &Value) -> Result<Wanted, Error> {
-        cni::json::read::<Config>(keys)?.wanted(&Args::parse(args)?, "eth0")
+        cni::json::read::<Config>(keys)?.wanted(&Args::parse(args), "eth0")
     }
 
     #[track_caller]
@@ -274,6 +281,7 @@ mod tests {
         refused("", &json!({"args": {"cni": {"mac": "01:00:5e:00:00:01"}}}), "of a group");
         refused("MAC=x", &json!({}), "MAC of CNI_ARGS");
         refused("IP=1.2.3.4", &json!({}), "IP");
+        refused("", &json!({"dataDir": "run/tuning"}), "\"dataDir\"");
         refused("", &json!({"txQLen": -1}), "\"txQLen\"");
         refused("", &json!({"allmulti": "yes"}), "\"allmulti\"");
         refused("", &json!({"sysctl": {"net.core.somaxconn": 500}}), "sysctl.net.core.somaxconn");

@@ -3,18 +3,20 @@
 //!
 //! ADD reads how everything is that it will change, writes that down in a [`backup`], and changes it.
 //! CHECK compares what is [`Wanted`] with what the kernel says. DEL puts everything back as the backup
-//! has it and removes the backup; if the namespace has gone, the backup only. GC finds backups by the
+//! has it, as far as the pod allows, and removes the backup; if the namespace has gone, the backup only. GC finds backups by the
 //! attachment that is written inside.
 
 pub mod allowlist;
 pub mod backup;
 mod config;
 mod error;
+mod purge;
 pub mod sysctl;
 pub mod wanted;
 
 pub use config::Config;
 pub use error::Error;
+pub use purge::purge;
 
 use std::path::PathBuf;
 
@@ -61,11 +63,12 @@ impl Plugin for Tuning {
         }
         let ifname = call.ifname().as_str();
         let pod = Pod::open(call.require_netns()?)?;
-        let before = wanted.before(&pod, ifname)?;
+        let link = pod.rtnl.link_by_name(ifname).map_err(Error::from)?;
+        let before = wanted.before(&pod, ifname, link.as_ref())?;
         let backup = Backup::of(call);
         // Of an earlier tuning of the same chain, or of an ADD that no DEL followed: what it says
-        // was before that.
-        let earlier = backup.load_own()?;
+        // was before that. One of an earlier interface of the same name is of no use.
+        let earlier = backup.load_own()?.filter(|earlier| earlier.is_of(link.as_ref()));
         Undo::around(|undo| {
             undo.on_error("put the values back", || {
                 before.restore(&pod, ifname)?;
@@ -91,8 +94,10 @@ impl Plugin for Tuning {
         let backup = Backup::of(call);
         if let Some(before) = backup.load()?
             && let Some(pod) = Pod::open_if_there(call.netns())?
+            && let Err(error) = before.restore(&pod, call.ifname().as_str())
         {
-            before.restore(&pod, call.ifname().as_str())?;
+            // The pod goes away, and may have made this impossible itself.
+            eprintln!("tuning: not everything in the pod is as before: {error}");
         }
         Ok(backup.remove()?)
     }
@@ -113,11 +118,17 @@ impl Plugin for Tuning {
     }
 
     fn status(&self, network: &Network<Config>, wanted: &Wanted) -> Result<(), cni::Error> {
-        allowlist::check(&self.allowlist, wanted.sysctls())?;
+        let not_available = |error: Error| cni::Error { code: Code::NotAvailable, ..error.into() };
+        match allowlist::check(&self.allowlist, wanted.sysctls()) {
+            Err(error @ Error::File { .. }) => return Err(not_available(error)),
+            checked => checked?,
+        }
         if wanted.is_empty() {
             return Ok(());
         }
-        backup::is_writable(network.config.data_dir())
-            .map_err(|error| cni::Error { code: Code::NotAvailable, ..error.into() })
+        if wanted.sysctls().next().is_some() {
+            sysctl::are_writable().map_err(not_available)?;
+        }
+        backup::is_writable(network.config.data_dir()).map_err(not_available)
     }
 }

@@ -4,7 +4,10 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
+use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::error::Error;
 
 /// What stands for the interface's name in the name of a setting.
 pub const PLACEHOLDER: &str = "IFNAME";
@@ -79,6 +82,14 @@ impl<'de> Deserialize<'de> for Name {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
     }
+}
+
+/// Whether settings can be written, which they cannot where `/proc/sys` is mounted read-only.
+pub fn are_writable() -> Result<(), Error> {
+    // A setting that every namespace has.
+    let file = "/proc/sys/net/ipv4/ip_forward";
+    access(file, AccessFlags::W_OK)
+        .map_err(|errno| Error::file("write settings such as", file)(errno.into()))
 }
 
 /// What a name of a configuration looks like: as [`Name::of_config`] reads it.

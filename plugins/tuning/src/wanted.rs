@@ -46,8 +46,24 @@ pub struct LinkSettings {
 pub struct Before {
     /// Attributes of the interface.
     pub link: LinkSettings,
+    /// Which interface it was; `None` if there was none, or if the reference plugin made the backup.
+    pub interface: Option<Identity>,
     /// Settings of the namespace.
     pub sysctl: BTreeMap<Name, Changed>,
+}
+
+/// Which interface a backup is about. A container can be given another one with the same name, also under the
+/// same ID.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Its index in the pod.
+    pub index: u32,
+    /// The index of a veth's other end, on the node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<u32>,
+    /// The hardware address after the ADD.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
 }
 
 /// A setting that an ADD changed.
@@ -73,12 +89,16 @@ impl Wanted {
 
     /// Reads how everything is that is to be changed. Settings that have their value already are
     /// left out, and those that cannot be read.
-    pub fn before(&self, pod: &Pod, ifname: &str) -> Result<Before, Error> {
-        let link = if self.link.is_empty() {
-            LinkSettings::default()
-        } else {
-            self.link.as_in(&look_up(pod, ifname)?)
-        };
+    pub fn before(&self, pod: &Pod, ifname: &str, found: Option<&Link>) -> Result<Before, Error> {
+        if found.is_none() && !self.link.is_empty() {
+            return Err(Error::NoInterface(ifname.to_owned()));
+        }
+        let link = found.map(|link| self.link.as_in(link)).unwrap_or_default();
+        let interface = found.map(|link| Identity {
+            index: link.index,
+            peer: link.peer,
+            mac: self.link.mac.or(link.mac.map(Mac)),
+        });
         let sysctl = pod.netns.enter(|| {
             let mut changes = BTreeMap::new();
             for (name, Sysctl { key, value }) in &self.sysctl {
@@ -92,7 +112,7 @@ impl Wanted {
             }
             Ok::<_, Error>(changes)
         })??;
-        Ok(Before { link, sysctl })
+        Ok(Before { link, interface, sysctl })
     }
 
     /// Changes everything: settings first, because some of them go with a small MTU.
@@ -107,15 +127,17 @@ impl Wanted {
         pod.rtnl.set_link(index, self.link.change()).map_err(failed)
     }
 
-    /// Sets the settings of the namespace that this thread is in, as far as they are not so yet.
+    /// Sets the settings of the namespace that this thread is in, as far as they are not so yet: in the order
+    /// of their names, because runtimes do not keep that of the configuration.
     fn set(&self) -> Result<(), Error> {
-        self.sysctl.iter().try_for_each(|(name, Sysctl { value, .. })| {
+        let set = |(name, Sysctl { value, .. }): &(&Name, &Sysctl)| {
             let set = || match read(name)? {
                 Some(now) if is_same(value, &now) => Ok(()),
                 _ => sysctl::set(&name.parts(), value),
             };
             set().map_err(|source| Error::Sysctl { name: name.to_string(), source })
-        })
+        };
+        in_passes(self.sysctl.iter().collect(), set).into_iter().next().map_or(Ok(()), Err)
     }
 
     /// A result that tells what the interface has become.
@@ -171,14 +193,27 @@ impl Before {
     /// Whether there is nothing to put back.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        *self == Self::default()
+        self.link.is_empty() && self.sysctl.is_empty()
+    }
+
+    /// Whether it is about this interface: if one was changed, neither its index nor the other end of a veth
+    /// pair are others, and its hardware address is one that the ADD found or set.
+    #[must_use]
+    pub fn is_of(&self, link: Option<&Link>) -> bool {
+        let (Some(identity), Some(link)) = (self.interface, link) else {
+            return self.interface.is_none() && link.is_none();
+        };
+        let mac = link.mac.map(Mac);
+        let is_known = mac == identity.mac || (mac.is_some() && mac == self.link.mac);
+        (identity.index, identity.peer) == (link.index, link.peer) && is_known
     }
 
     /// What is to be put back in the end, if an `earlier` ADD has changed things before.
     #[must_use]
     pub fn after(&self, earlier: Option<&Self>) -> Self {
         let Some(earlier) = earlier else { return self.clone() };
-        let mut all = Self { link: earlier.link.or(self.link), sysctl: self.sysctl.clone() };
+        let link = earlier.link.or(self.link);
+        let mut all = Self { link, sysctl: self.sysctl.clone(), ..*self };
         for (name, Changed { before, set }) in &earlier.sysctl {
             let set = all.sysctl.get(name).map_or(set, |later| &later.set).clone();
             all.sysctl.insert(name.clone(), Changed { before: before.clone(), set });
@@ -186,12 +221,19 @@ impl Before {
         all
     }
 
-    /// Puts everything back, in reverse and as far as it is still there.
+    /// Puts everything back, in reverse and as far as it is still there. If the interface is another one by
+    /// now, nothing is put back: this is about an earlier one.
     pub fn restore(&self, pod: &Pod, ifname: &str) -> Result<(), cni::Error> {
         let mut failures = Failures::new();
-        let link = failures
-            .try_to("look at the interface", || pod.rtnl.link_by_name(ifname).map_err(Error::from));
-        if let Some(link) = link.flatten() {
+        let look_up = || match self.interface {
+            Some(identity) => pod.rtnl.link_by_index(identity.index),
+            None => pod.rtnl.link_by_name(ifname),
+        };
+        let found = failures.try_to("look at the interface", || look_up().map_err(Error::from));
+        if let Some(link) = found.flatten() {
+            if self.interface.is_some() && !self.is_of(Some(&link)) {
+                return failures.into_result();
+            }
             for before in self.link.one_by_one().filter(|it| it.as_in(&link) != *it) {
                 failures.try_to("put back", || {
                     let failed = |source| Error::Link { ifname: ifname.to_owned(), source };
@@ -199,17 +241,35 @@ impl Before {
                 });
             }
         }
-        let inside = || {
-            for (name, changed) in self.sysctl.iter().rev() {
-                failures.try_to("put back", || {
-                    let failed = |source| Error::Sysctl { name: name.to_string(), source };
-                    changed.restore(name).map_err(failed)
-                });
-            }
+        let restore = |(name, changed): &(&Name, &Changed)| {
+            let failed = |source| Error::Sysctl { name: name.to_string(), source };
+            changed.restore(name).map_err(failed)
         };
-        let entered = pod.netns.enter(inside).map_err(Error::from);
-        failures.try_to("put settings back", || entered);
+        let inside = || in_passes(self.sysctl.iter().rev().collect(), restore);
+        let entered =
+            failures.try_to("put settings back", || pod.netns.enter(inside).map_err(Error::from));
+        for error in entered.unwrap_or_default() {
+            failures.try_to("put back", || Err::<(), _>(error));
+        }
         failures.into_result()
+    }
+}
+
+/// Does something with each item, and again with those that failed as long as that helps: some settings are
+/// refused until another one has changed. Returns the errors that are left.
+fn in_passes<T>(mut items: Vec<T>, mut step: impl FnMut(&T) -> Result<(), Error>) -> Vec<Error> {
+    loop {
+        let (before, mut errors) = (items.len(), Vec::new());
+        items.retain(|item| match step(item) {
+            Ok(()) => false,
+            Err(error) => {
+                errors.push(error);
+                true
+            }
+        });
+        if items.is_empty() || items.len() == before {
+            return errors;
+        }
     }
 }
 

@@ -137,7 +137,7 @@ fn connect(node: &Machine, pods: &Machine, size: u16) -> Result<(), kernel::Erro
     node.run(move || -> Result<(), kernel::Error> {
         let (rtnl, netns) = (Rtnl::open()?, Netns::open(&path)?);
         let peer = VethPeer { name: LINK, mac: None, netns: &netns };
-        rtnl.create_veth(&Veth { name: LINK, mtu: None, master: None, peer })?;
+        rtnl.create_veth(&Veth { name: LINK, mtu: None, master: None, alias: None, peer })?;
         let link = configure(&rtnl, [network(ROUTER, 30)])?;
         let to_pods = Route::new(network(address(0), 16), link);
         rtnl.add_route(&Route { gateway: Some(PODS.into()), ..to_pods })?;

@@ -6,7 +6,7 @@ use super::*;
 
 fn plan_of(config: &Value, version: Version, args: &str) -> Result<Plan, Error> {
     let config: Config = json::read(config).unwrap();
-    config.plan(version, &Args::parse(args).unwrap())
+    config.plan(version, &Args::parse(args))
 }
 
 fn plan(config: &Value) -> Result<Plan, Error> {
@@ -152,9 +152,9 @@ fn requests() {
 #[test]
 fn requests_that_cannot_be_met() {
     for (extra, args, expected) in [
-        (json!({}), "IP=bogus", "CNI_ARGS: IP=bogus is no address"),
+        (json!({}), "IP=bogus", "CNI_ARGS: IP: \"bogus\" is not an address"),
         (json!({}), "FOO=1", "unknown FOO"),
-        (json!({}), "IP=10.1.0.1", "requested address 10.1.0.1 is the gateway"),
+        (json!({}), "IP=10.1.0.1", "requested address 10.1.0.1 is a gateway"),
         (json!({}), "IP=10.1.0.0", "10.1.0.0 is in none of the ranges"),
         (json!({}), "IP=10.1.0.255", "10.1.0.255 is in none of the ranges"),
         (

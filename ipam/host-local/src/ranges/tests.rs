@@ -11,7 +11,13 @@ fn ip(text: &str) -> IpAddr {
 }
 
 fn range(subnet: &str) -> Range {
-    Range::new(subnet.parse().unwrap(), None, None, None).unwrap()
+    Range::new(subnet.parse().unwrap(), None, None, None, Gateways::OnLink).unwrap()
+}
+
+/// A set in which no gateways but its own are taken.
+fn set_of(ranges: Vec<Range>) -> Result<RangeSet, SetError> {
+    let gateways: Vec<_> = ranges.iter().map(Range::gateway).collect();
+    RangeSet::new(ranges, &gateways)
 }
 
 fn addresses(set: &RangeSet, last: Option<&str>) -> Vec<String> {
@@ -22,7 +28,8 @@ fn addresses(set: &RangeSet, last: Option<&str>) -> Vec<String> {
 fn refused(subnet: &str, values: [&str; 3], key: &str, why: &str) {
     let [start, end, gateway] =
         values.map(|value| Some(value).filter(|text| !text.is_empty()).map(ip));
-    let error = Range::new(subnet.parse().unwrap(), start, end, gateway).unwrap_err();
+    let error =
+        Range::new(subnet.parse().unwrap(), start, end, gateway, Gateways::OnLink).unwrap_err();
     assert_eq!((error.key(), error.to_string().as_str()), (key, why));
 }
 
@@ -35,7 +42,6 @@ fn defaults() {
         ("255.255.255.0/24", "255.255.255.1-255.255.255.254", "255.255.255.1"),
         ("fd00::/126", "fd00::1-fd00::3", "fd00::1"),
         ("fd00::/64", "fd00::1-fd00::ffff:ffff:ffff:ffff", "fd00::1"),
-        ("::/0", "::1-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "::1"),
     ] {
         let range = range(subnet);
         assert_eq!((range.to_string().as_str(), range.gateway()), (expected, ip(gateway)));
@@ -48,9 +54,49 @@ fn given_values() {
         "10.1.2.0/24".parse().unwrap(),
         Some(ip("10.1.2.0")),
         Some(ip("10.1.2.255")),
-        Some(ip("192.0.2.1")),
+        Some(ip("10.1.2.9")),
+        Gateways::OnLink,
     );
     assert_eq!(whole.unwrap().to_string(), "10.1.2.0-10.1.2.255");
+}
+
+/// The reference plugin 1.10.0 refuses every gateway outside of the subnet, link-local ones as well.
+#[test]
+fn gateways_outside_of_the_subnet() {
+    let new = |subnet: &str, gateway, gateways| {
+        Range::new(subnet.parse().unwrap(), None, None, Some(ip(gateway)), gateways)
+    };
+    for (subnet, gateway) in [("10.1.2.0/24", "169.254.1.1"), ("fd00::/64", "fe80::1")] {
+        assert_eq!(new(subnet, gateway, Gateways::OnLink).unwrap().gateway(), ip(gateway));
+    }
+    for (subnet, gateway, why) in [
+        (
+            "10.1.2.0/24",
+            "192.0.2.1",
+            "192.0.2.1 is not in subnet 10.1.2.0/24; a gateway outside must be link-local, such as \
+             169.254.1.1",
+        ),
+        (
+            "fd00::/64",
+            "fd01::1",
+            "fd01::1 is not in subnet fd00::/64; a gateway outside must be link-local, such as fe80::1",
+        ),
+    ] {
+        let error = new(subnet, gateway, Gateways::OnLink).unwrap_err();
+        assert_eq!((error.key(), error.to_string().as_str()), ("gateway", why));
+        assert!(new(subnet, gateway, Gateways::Anywhere).is_ok());
+    }
+    for (subnet, gateway, what) in [
+        ("10.1.2.0/24", "10.1.2.255", "the broadcast address"),
+        ("10.1.2.0/24", "0.0.0.0", "the unspecified address"),
+        ("10.1.2.0/24", "224.0.0.1", "a multicast address"),
+        ("fd00::/64", "ff02::1", "a multicast address"),
+        ("::/0", "::1", "the loopback address"),
+    ] {
+        let error = new(subnet, gateway, Gateways::Anywhere).unwrap_err();
+        let why = format!("{gateway} is {what}, which cannot be a gateway");
+        assert_eq!((error.key(), error.to_string()), ("gateway", why));
+    }
 }
 
 #[test]
@@ -72,12 +118,16 @@ fn wrong_values_are_named() {
         "subnet",
         "10.1.2.5/24 has host bits set, the network is 10.1.2.0/24",
     );
-    refused(
-        "::ffff:10.1.2.0/120",
-        ["", "", ""],
-        "subnet",
-        "::ffff:10.1.2.0/120 is IPv4 in IPv6 clothes, write it as IPv4",
-    );
+    for (subnet, what) in [
+        ("::ffff:10.1.2.0/120", "an IPv4 address written as IPv6"),
+        ("127.1.0.0/16", "a loopback address"),
+        ("224.0.0.0/4", "a multicast address"),
+        ("239.1.1.0/24", "a multicast address"),
+        ("ff00::/64", "a multicast address"),
+    ] {
+        let why = format!("{subnet} cannot be given to pods: each of its addresses is {what}");
+        refused(subnet, ["", "", ""], "subnet", &why);
+    }
     let subnet = "10.1.2.0/24";
     refused(subnet, ["10.1.3.1", "", ""], "rangeStart", "10.1.3.1 is not in subnet 10.1.2.0/24");
     refused(subnet, ["fd00::1", "", ""], "rangeStart", "fd00::1 is not in subnet 10.1.2.0/24");
@@ -98,22 +148,22 @@ fn wrong_values_are_named() {
 
 #[test]
 fn sets_of_one_family_without_overlap() {
-    assert_eq!(RangeSet::new(Vec::new()), Err(SetError::Empty));
-    let mixed = RangeSet::new(vec![range("10.1.0.0/24"), range("fd00::/64")]).unwrap_err();
+    assert_eq!(set_of(Vec::new()), Err(SetError::Empty));
+    let mixed = set_of(vec![range("10.1.0.0/24"), range("fd00::/64")]).unwrap_err();
     assert!(mixed.to_string().ends_with("are of different families, give each its own set"));
-    let overlap = RangeSet::new(vec![range("10.1.0.0/24"), range("10.1.0.0/16")]).unwrap_err();
+    let overlap = set_of(vec![range("10.1.0.0/24"), range("10.1.0.0/16")]).unwrap_err();
     assert_eq!(overlap.to_string(), "10.1.0.1-10.1.0.254 and 10.1.0.1-10.1.255.254 overlap");
 
-    let one = RangeSet::new(vec![range("10.1.0.0/24"), range("10.3.0.0/24")]).unwrap();
-    let other = RangeSet::new(vec![range("10.2.0.0/24"), range("10.3.0.0/16")]).unwrap();
+    let one = set_of(vec![range("10.1.0.0/24"), range("10.3.0.0/24")]).unwrap();
+    let other = set_of(vec![range("10.2.0.0/24"), range("10.3.0.0/16")]).unwrap();
     assert!(one.overlaps(&other) && other.overlaps(&one));
-    assert!(!one.overlaps(&RangeSet::new(vec![range("fd00::/64")]).unwrap()));
+    assert!(!one.overlaps(&set_of(vec![range("fd00::/64")]).unwrap()));
     assert_eq!(one.to_string(), "10.1.0.1-10.1.0.254,10.3.0.1-10.3.0.254");
 }
 
 #[test]
 fn round_robin() {
-    let set = RangeSet::new(vec![range("10.1.2.0/29"), range("10.1.3.0/30")]).unwrap();
+    let set = set_of(vec![range("10.1.2.0/29"), range("10.1.3.0/30")]).unwrap();
     let all = ["10.1.2.2", "10.1.2.3", "10.1.2.4", "10.1.2.5", "10.1.2.6", "10.1.3.2"];
     assert_eq!(addresses(&set, None), all);
     assert_eq!(addresses(&set, Some("10.9.9.9")), all);
@@ -126,20 +176,52 @@ fn round_robin() {
     assert_eq!(addresses(&set, Some("10.1.2.1")), all);
 }
 
+/// The reference plugin 1.10.0 gives out every one of these: network and broadcast addresses, addresses
+/// that are the gateway of another range, loopback and multicast addresses.
+#[test]
+fn addresses_that_are_never_given_out() {
+    let given = |ranges: &[[&str; 4]]| {
+        let range = |[subnet, start, end, gateway]: [&str; 4]| {
+            let gateway = Some(gateway).filter(|gateway| !gateway.is_empty()).map(ip);
+            let (start, end) = (Some(ip(start)), Some(ip(end)));
+            Range::new(subnet.parse().unwrap(), start, end, gateway, Gateways::OnLink).unwrap()
+        };
+        set_of(ranges.iter().copied().map(range).collect()).map(|set| addresses(&set, None))
+    };
+    let one = |subnet, start, end| given(&[[subnet, start, end, ""]]);
+    assert_eq!(one("10.1.2.0/24", "10.1.2.0", "10.1.2.3").unwrap(), ["10.1.2.2", "10.1.2.3"]);
+    assert_eq!(one("10.1.2.0/24", "10.1.2.254", "10.1.2.255").unwrap(), ["10.1.2.254"]);
+    assert_eq!(one("fd00::/64", "fd00::", "fd00::2").unwrap(), ["fd00::2"]);
+    assert_eq!(
+        one("0.0.0.0/0", "126.255.255.255", "128.0.0.0").unwrap(),
+        ["126.255.255.255", "128.0.0.0"]
+    );
+    assert_eq!(one("192.0.0.0/2", "223.255.255.255", "224.0.0.9").unwrap(), ["223.255.255.255"]);
+    let two = [
+        ["10.1.2.0/24", "10.1.2.2", "10.1.2.4", ""],
+        ["10.1.2.0/24", "10.1.2.5", "10.1.2.6", "10.1.2.3"],
+    ];
+    assert_eq!(given(&two).unwrap(), ["10.1.2.2", "10.1.2.4", "10.1.2.5", "10.1.2.6"]);
+    for only in ["10.1.2.0", "10.1.2.1", "10.1.2.255"] {
+        let error = one("10.1.2.0/24", only, only).unwrap_err();
+        assert_eq!(error, SetError::NothingLeft(format!("{only}-{only}")));
+    }
+}
+
 #[test]
 fn the_last_addresses_of_all() {
     let top = |subnet: &str, start: &str, end: &str| {
-        let range =
-            Range::new(subnet.parse().unwrap(), Some(ip(start)), Some(ip(end)), None).unwrap();
-        addresses(&RangeSet::new(vec![range]).unwrap(), Some(end))
+        let (start, last) = (Some(ip(start)), Some(ip(end)));
+        let range = Range::new(subnet.parse().unwrap(), start, last, None, Gateways::OnLink);
+        addresses(&set_of(vec![range.unwrap()]).unwrap(), Some(end))
     };
     assert_eq!(
-        top("255.255.255.0/24", "255.255.255.254", "255.255.255.255"),
-        ["255.255.255.254", "255.255.255.255"]
+        top("223.255.255.0/24", "223.255.255.253", "223.255.255.254"),
+        ["223.255.255.253", "223.255.255.254"]
     );
-    let last = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
-    let before = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe";
-    assert_eq!(top("ffff::/16", before, last), [before, last]);
+    let last = "feff:ffff:ffff:ffff:ffff:ffff:ffff:ffff";
+    let before = "feff:ffff:ffff:ffff:ffff:ffff:ffff:fffe";
+    assert_eq!(top("feff::/16", before, last), [before, last]);
 }
 
 /// Subnets whose addresses can be counted, next to each other.
@@ -151,7 +233,7 @@ fn some_ranges(v4: bool, prefixes: &[u8]) -> Vec<Range> {
         next = next.next_multiple_of(size);
         let subnet = Cidr::new(address(next, v4), prefix).unwrap();
         next += size;
-        Range::new(subnet, None, None, None).unwrap()
+        Range::new(subnet, None, None, None, Gateways::OnLink).unwrap()
     };
     prefixes.iter().map(range).collect()
 }
@@ -162,7 +244,7 @@ proptest! {
         v4: bool, prefixes in prop::collection::vec(26u8..=30, 1..4), last in 0u32..256,
     ) {
         let ranges = some_ranges(v4, &prefixes);
-        let set = RangeSet::new(ranges.clone()).unwrap();
+        let set = set_of(ranges.clone()).unwrap();
         let last = address(number(ranges[0].subnet.ip()) + u128::from(last), v4);
         let order: Vec<_> = set.after(Some(last)).collect();
         let distinct: HashSet<_> = order.iter().map(|(ip, _)| *ip).collect();
@@ -178,6 +260,49 @@ proptest! {
         }
     }
 
+    /// Beside a model that looks at each address alone.
+    #[test]
+    fn nothing_is_given_out_that_no_pod_can_have(
+        base in prop::sample::select(vec!["10.1.2.0", "126.255.255.0", "223.255.255.0", "fd00::", "::", "feff::"]),
+        length in 3u8..=6, spread in prop::collection::vec((0u32..64, 0u32..64, prop::option::of(0u32..80)), 1..4),
+        last in 0u32..64,
+    ) {
+        let base = ip(base);
+        let at = |offset: u32| address(number(base) + u128::from(offset), base.is_ipv4());
+        let bits = if base.is_ipv4() { 32 } else { 128 };
+        let subnet = Cidr::new(base, bits - length).unwrap();
+        let range = |(start, end, gateway): &(u32, u32, Option<u32>)| {
+            let gateway = gateway.map(at);
+            Range::new(subnet, Some(at(*start)), Some(at(*end)), gateway, Gateways::Anywhere).ok()
+        };
+        let ranges: Vec<Range> = spread.iter().filter_map(range).collect();
+        let gateways: Vec<IpAddr> = ranges.iter().map(Range::gateway).collect();
+        let in_any = |ip: IpAddr| ranges.iter().any(|range| range.first <= ip && ip <= range.last);
+        let broadcast = base.is_ipv4().then(|| at((1 << length) - 1));
+        let is_for_pods = |ip: IpAddr| {
+            let special = ip.is_unspecified() || ip.is_loopback() || ip.is_multicast();
+            !special && ip != base && Some(ip) != broadcast && !gateways.contains(&ip)
+        };
+        let expected: HashSet<IpAddr> =
+            (0..1 << length).map(at).filter(|ip| in_any(*ip) && is_for_pods(*ip)).collect();
+        match RangeSet::new(ranges.clone(), &gateways) {
+            Ok(set) => {
+                let order: Vec<IpAddr> = set.after(Some(at(last))).map(|(ip, _)| ip).collect();
+                prop_assert_eq!(order.len(), expected.len());
+                prop_assert!(order.iter().all(|ip| set.contains(*ip) && subnet.contains(*ip)));
+                if expected.contains(&at(last)) {
+                    prop_assert_eq!(order.last(), Some(&at(last)));
+                }
+                prop_assert_eq!(order.into_iter().collect::<HashSet<_>>(), expected);
+            }
+            Err(SetError::NothingLeft(_)) => {
+                let left = |range: &Range| expected.iter().any(|ip| range.contains(*ip));
+                prop_assert!(!ranges.iter().all(left));
+            }
+            Err(_) => {}
+        }
+    }
+
     #[test]
     fn no_values_panic(
         v4: bool, bits: u128, prefix in 0u8..=128, others: [Option<(bool, u128)>; 3],
@@ -186,8 +311,8 @@ proptest! {
         if let Some(subnet) = Cidr::new(any((v4, bits)), prefix) {
             for subnet in [subnet, subnet.network()] {
                 let [start, end, gateway] = others.map(|other| other.map(any));
-                if let Ok(range) = Range::new(subnet, start, end, gateway) {
-                    let set = RangeSet::new(vec![range]).unwrap();
+                let range = Range::new(subnet, start, end, gateway, Gateways::OnLink);
+                if let Some(set) = range.ok().and_then(|range| set_of(vec![range]).ok()) {
                     let first = set.after(start.or(end)).take(3);
                     prop_assert!(first.into_iter().all(|(ip, _)| set.contains(ip)));
                 }

@@ -1,11 +1,12 @@
 //! The programs of the legacy variant: the only ones that are ever run.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::{env, fs};
 
 use crate::error::{Cause, Error, Result};
+use crate::netns::ensure_home;
 use crate::nft::Family;
 
 /// Where they are, and how they are called.
@@ -73,11 +74,18 @@ fn directories() -> Vec<PathBuf> {
     env::split_paths(&path).collect()
 }
 
+/// What the programs get of our environment. The rest says what command a runtime runs (`CNI_*`) or how
+/// requests are traced (`TRACEPARENT`), which is not for them.
+const ENVIRONMENT: [&str; 3] = ["PATH", "XTABLES_LIBDIR", "XTABLES_LOCKFILE"];
+
 /// Runs a program to its end and gives what it printed.
 fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String> {
+    ensure_home()?;
     let failed = |cause: Cause| Error::new(format!("run {}", program.display()), cause);
     let mut command = Command::new(program);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.env_clear();
+    command.envs(ENVIRONMENT.iter().filter_map(|name| Some((name, env::var_os(name)?))));
     let mut child = command.spawn().map_err(|error| failed(error.into()))?;
     // A program that does not read to the end says why by its exit status.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
@@ -106,11 +114,16 @@ fn failed_line<'a>(stderr: &str, input: &'a str) -> Option<&'a str> {
 
 /// The names of the legacy tables that this network namespace has, one a line: of those that somebody has
 /// looked at or, on older kernels, whose module is loaded. That costs no more than reading a file.
+///
+/// Only root of the first user namespace can read it; to others, no tables are known.
 pub(super) fn table_names(family: Family) -> Result<String> {
+    ensure_home()?;
     let file = if family == Family::Ipv6 { "ip6_tables_names" } else { "ip_tables_names" };
     let path = Path::new("/proc/thread-self/net").join(file);
     match fs::read_to_string(&path) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {
+            Ok(String::new())
+        }
         read => read.map_err(|error| Error::new(format!("read {}", path.display()), error)),
     }
 }

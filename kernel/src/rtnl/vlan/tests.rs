@@ -19,7 +19,14 @@ fn a_bridge_that_filters() {
         \x0a\0\x01\0bridge\0\0\x0c\0\x02\0\
         \x05\0\x07\0\x01\0\0\0";
     let mac = [0xc2, 0, 0, 0, 0, 1];
-    let ours = Bridge { name: "br8", mac, mtu: Some(1400), promisc: false, vlan_filtering: true };
+    let ours = Bridge {
+        name: "br8",
+        mac,
+        mtu: Some(1400),
+        promisc: false,
+        vlan_filtering: true,
+        alias: None,
+    };
     same(RouteNetlinkMessage::NewLink(bridge_message(&ours)), theirs);
 }
 

@@ -191,24 +191,16 @@ pub(super) fn try_out(iptables: &Iptables<'_>) -> Result<(), Error> {
 pub(super) fn remove(
     iptables: &Iptables<'_>,
     owner: &Owner<'_>,
-    kept: impl Fn() -> Result<Kept, Error>,
+    kept: &Kept<'_>,
 ) -> Result<Changes, Error> {
     let Owner { network, container_id, .. } = owner;
     let chain = chain_name("", network.as_str(), container_id);
     let comment = comment(network.as_str(), container_id);
-    let mut tables = Vec::new();
+    let mut changes = Changes::new();
     for nat in FAMILIES {
         if iptables.has_chain(nat, &chain)? {
-            tables.push(nat);
+            remove_chain(iptables, nat, &mut changes, (&chain, &comment), kept)?;
         }
-    }
-    let mut changes = Changes::new();
-    if tables.is_empty() {
-        return Ok(changes);
-    }
-    let kept = kept()?;
-    for nat in tables {
-        remove_chain(iptables, nat, &mut changes, (&chain, &comment), &kept)?;
     }
     Ok(changes)
 }
@@ -218,9 +210,9 @@ pub(super) fn collect_garbage(
     iptables: &Iptables<'_>,
     network: &NetworkName,
     valid: &ValidAttachments,
-) -> Result<Changes, kernel::Error> {
+) -> Result<Changes, Error> {
     let mut changes = Changes::new();
-    let none = Kept::Only(Vec::new());
+    let none = Kept::new(Vec::new(), || Ok(false));
     for nat in FAMILIES {
         for chain in iptables.chain_names(nat)? {
             if !chain.starts_with("CNI-") {
@@ -234,6 +226,42 @@ pub(super) fn collect_garbage(
     Ok(changes)
 }
 
+/// What removes the chains of all containers, whose names are added to `found`.
+pub(super) fn remove_all(
+    iptables: &Iptables<'_>,
+    found: &mut Vec<String>,
+) -> Result<Changes, kernel::Error> {
+    let mut changes = Changes::new();
+    let none = Kept::Only(Vec::new());
+    let variant = if iptables.is_legacy() { "-legacy" } else { "" };
+    for nat in FAMILIES {
+        for chain in iptables.chain_names(nat)? {
+            let first = iptables.rules(nat, &chain)?.next();
+            let Some(text) = first.and_then(|(_, rule)| rule.comment_text().map(str::to_owned))
+            else {
+                continue;
+            };
+            if is_chain_of_somebody(&chain, &text) {
+                remove_chain(iptables, nat, &mut changes, (&chain, &text), &none)?;
+                found.push(format!("{}{variant} -t nat chain {chain}, {text}", nat.program()));
+            }
+        }
+    }
+    Ok(changes)
+}
+
+/// Whether a chain is that of the container which the comment on its rules names.
+fn is_chain_of_somebody(chain: &str, comment: &str) -> bool {
+    let Some(text) = comment.strip_prefix("name: \"").filter(|_| chain.starts_with("CNI-")) else {
+        return false;
+    };
+    let named = text
+        .split_once('"')
+        .and_then(|(network, rest)| Some((network, rest.strip_prefix(ID)?.strip_suffix('"')?)));
+    // Names that were cut do not tell the chain's name.
+    named.map_or(comment.len() == COMMENT_MAX, |(network, id)| chain_name("", network, id) == chain)
+}
+
 /// Adds what removes a chain and the rules that lead to it, save for those that are kept.
 ///
 /// Its name is a hash with nothing between network and ID, so it can be another container's too, known by the
@@ -243,18 +271,19 @@ fn remove_chain(
     nat: Nat,
     changes: &mut Changes,
     (chain, comment): (&str, &str),
-    kept: &Kept,
-) -> Result<(), kernel::Error> {
+    kept: &Kept<'_>,
+) -> Result<(), Error> {
     let (mut still_needed, mut foreign) = (false, false);
     for (handle, rule) in iptables.rules(nat, POSTROUTING)? {
-        if rule.next_chain() == Some(chain) {
-            if is_foreign(&rule, comment) {
-                foreign = true;
-            } else if rule.source.as_ref().is_some_and(|source| kept.has(source.value)) {
-                still_needed = true;
-            } else {
-                changes.delete_rule(nat, POSTROUTING, handle);
-            }
+        if rule.next_chain() != Some(chain) {
+            continue;
+        }
+        if is_foreign(&rule, comment) {
+            foreign = true;
+        } else if rule.source.as_ref().map_or(Ok(false), |source| kept.has(source.value))? {
+            still_needed = true;
+        } else {
+            changes.delete_rule(nat, POSTROUTING, handle);
         }
     }
     if still_needed {

@@ -115,6 +115,44 @@ pub(super) fn collect_garbage(
     })
 }
 
+/// What removes the rules of all attachments, and the table with them unless somebody else has written in it,
+/// which is then left. The table is added to `found`.
+pub(super) fn remove_all(
+    netlink: &Nfnetlink,
+    found: &mut Vec<String>,
+) -> Result<Batch, kernel::Error> {
+    let mut batch = Batch::new();
+    let chains = netlink.chain_names(Family::Inet, TABLE)?;
+    if chains.is_empty() {
+        return Ok(batch);
+    }
+    let ways: Vec<NewRule> = ways().into_iter().map(|way| way.new).collect();
+    let is_way = |rule: &NewRule| ways.contains(rule);
+    let has_rules_of_others = rules_of(netlink, CHECKS)?.iter().any(|rule| !is_check(rule))
+        || rules_of(netlink, POSTROUTING)?.iter().any(|rule| !is_way(rule));
+    let is_ours = |name: &String| [CHECKS.name, POSTROUTING.name].contains(&name.as_str());
+    if has_rules_of_others || !chains.iter().all(is_ours) {
+        remove_rules(netlink, &mut batch, is_comment)?;
+        found.extend((!batch.is_empty()).then(|| format!("nft rules in chain {CHECKS}")));
+    } else {
+        batch.delete_table(Family::Inet, TABLE);
+        found.push(format!("nft table inet {TABLE}"));
+    }
+    Ok(batch)
+}
+
+fn is_check(rule: &NewRule) -> bool {
+    rule.comment.as_deref().is_some_and(is_comment)
+}
+
+/// Whether a comment is of the form that [`comment`] gives it.
+fn is_comment(text: &str) -> bool {
+    let hashes = text.split_once(", net: ").and_then(|(hashes, _)| hashes.split_once('-'));
+    let is_hash =
+        |text: &str| text.len() == HASH_DIGITS && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    hashes.is_some_and(|(network, attachment)| is_hash(network) && is_hash(attachment))
+}
+
 /// Finds out whether rules could be made. Nothing has to be tried where they would lack nothing but
 /// themselves.
 pub(super) fn try_out(netlink: &Nfnetlink) -> Result<(), Error> {
@@ -280,5 +318,7 @@ mod tests {
         let cut = comment(&Owner { container_id: &long, ..owner });
         assert_eq!(cut.len(), 128);
         assert!(cut.ends_with("aaa"), "{cut}");
+        assert!(is_comment(&cut) && is_comment(&comment(&owner)));
+        assert!(!is_comment("the uplink, net: of somebody"));
     }
 }

@@ -1,7 +1,5 @@
 //! In the table `nat`.
 
-use std::net::IpAddr;
-
 use attach::masquerade::{self, Kept, Owner};
 use attach::{Masquerade, MasqueradeBackend};
 use cni::NetworkName;
@@ -25,12 +23,8 @@ fn add(container_id: &str, addresses: &[&str]) {
     wanted(container_id, addresses).add(&Nfnetlink::open().unwrap()).unwrap();
 }
 
-fn remove(container_id: &str, in_use: &[&str]) {
-    super::remove((container_id, "eth0"), &Kept::Only(parse(in_use)));
-}
-
-fn parse(addresses: &[&str]) -> Vec<IpAddr> {
-    addresses.iter().map(|text| text.parse().unwrap()).collect()
+fn remove(container_id: &str) {
+    super::remove((container_id, "eth0"));
 }
 
 const CHAIN: &str = "CNI-9b8cc9dd5d53e36658bb083e";
@@ -75,10 +69,10 @@ fn rules_of_a_dual_stack_pod() {
         let missing = wanted.check(&netlink).unwrap_err().to_string();
         assert!(missing.contains("ip6tables rule -t nat -A CNI-9b8"), "{missing}");
         assert!(missing.contains("! -d ff00::/8"), "{missing}");
-        remove("pod-a", &[]);
+        remove("pod-a");
         check("iptables", &[]);
         check("ip6tables", &[]);
-        remove("pod-a", &[]);
+        remove("pod-a");
     });
 }
 
@@ -92,9 +86,9 @@ fn a_second_interface_shares_the_chain() {
         let other = "-d 10.99.0.0/24 # -j ACCEPT";
         let all = ["10.88.0.2/32", "10.88.0.3/32", "10.99.0.2/32"];
         check_v4(&[other, PASS, REST], &all);
-        remove("pod-a", &["10.88.0.2", "10.88.0.3"]);
+        super::remove_one(("pod-a", "eth2"), &["10.99.0.2"]);
         check_v4(&[other, PASS, REST], &["10.88.0.2/32", "10.88.0.3/32"]);
-        remove("pod-a", &["192.0.2.1"]);
+        remove("pod-a");
         check("iptables", &[]);
     });
 }
@@ -107,7 +101,7 @@ fn rules_of_others_stay() {
         let before = sh("iptables -t nat -S");
         add("pod-a", &["10.88.0.2/24"]);
         assert_ne!(sh("iptables -t nat -S"), before);
-        remove("pod-a", &[]);
+        remove("pod-a");
         assert_eq!(sh("iptables -t nat -S"), before);
     });
 }
@@ -119,10 +113,10 @@ fn what_is_left_of_a_removal_that_was_cut_short_is_removed() {
         sh(&format!(
             "iptables -t nat -N {CHAIN}; iptables -t nat -A POSTROUTING -s 10.88.0.0/24 -j {CHAIN}"
         ));
-        remove("pod-a", &[]);
+        remove("pod-a");
         check("iptables", &[]);
         sh(&format!("iptables -t nat -N {CHAIN}"));
-        remove("pod-a", &[]);
+        remove("pod-a");
         check("iptables", &[]);
     });
 }
@@ -199,7 +193,8 @@ fn containers_whose_chains_have_one_name() {
         };
         let remove = |network: &str, container_id: &str| {
             let owner = Owner { network: &of(network), container_id, ifname: "eth0" };
-            masquerade::remove(&netlink, &owner, || Ok(Kept::Only(Vec::new()))).unwrap();
+            let kept = Kept::new(Vec::new(), || Ok(false));
+            masquerade::remove(&netlink, &owner, &kept).unwrap();
         };
         add("net", "1abc", "10.88.0.2/24").unwrap();
         let before = sh("iptables -t nat -S");
@@ -251,7 +246,7 @@ fn what_a_sibling_needs_stays_though_its_addresses_are_not_known() {
         add("pod-a", &["10.88.0.2/24"]);
         add("pod-a", &["10.88.0.3/24"]);
         let remove = |own: &[&str]| {
-            super::remove(("pod-a", "eth0"), &Kept::AllBut(parse(own)));
+            super::remove_one(("pod-a", "eth0"), own);
         };
         remove(&[]);
         check_v4(&[PASS, REST], &["10.88.0.2/32", "10.88.0.3/32"]);

@@ -5,7 +5,6 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use attach::masquerade::Kept;
 use attach::{Masquerade, MasqueradeBackend};
 use kernel::Nfnetlink;
 use nix::fcntl::{Flock, FlockArg};
@@ -66,7 +65,7 @@ fn rules_of_a_dual_stack_pod() {
         again.add(&netlink).unwrap();
         assert_eq!(listed("ip6tables-legacy"), v6);
 
-        super::remove(("pod-a", "eth0"), &Kept::Only(Vec::new()));
+        super::remove(("pod-a", "eth0"));
         let without_time = |text: String| {
             text.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n")
         };
@@ -105,9 +104,9 @@ fn interfaces_of_one_container_share_the_chain() {
         assert_eq!(listed("iptables-legacy").len(), before.len() + 2);
         let first = listed("iptables-legacy").into_iter().find(|line| line.starts_with("-A CHAIN"));
         assert_eq!(first.as_deref(), Some("-A CHAIN -d 10.89.0.0/24 # -j ACCEPT"));
-        super::remove(("pod-a", "eth0"), &Kept::Only(vec!["10.89.0.2".parse().unwrap()]));
+        super::remove_one(("pod-a", "eth0"), &["10.88.0.2"]);
         wanted("pod-a", "eth1", &["10.89.0.2/24"]).check(&Nfnetlink::open().unwrap()).unwrap();
-        super::remove(("pod-a", "eth1"), &Kept::Only(Vec::new()));
+        super::remove(("pod-a", "eth1"));
         assert!(listed("iptables-legacy").is_empty());
     });
 }
@@ -174,8 +173,8 @@ fn garbage_of_both_variants() {
         };
         assert_eq!(ids("iptables-nft"), [true, false, false, false]);
         assert_eq!(ids("iptables-legacy"), [false, false, true, false]);
-        super::remove(("pod-a", "eth0"), &Kept::Only(Vec::new()));
-        super::remove(("pod-c", "eth0"), &Kept::Only(Vec::new()));
+        super::remove(("pod-a", "eth0"));
+        super::remove(("pod-c", "eth0"));
         assert!(listed("iptables-nft").is_empty() && listed("iptables-legacy").is_empty());
     });
 }

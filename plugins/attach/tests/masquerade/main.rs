@@ -26,10 +26,19 @@ fn wanted(
     Masquerade::wanted(backend, &owner, addresses)
 }
 
-fn remove((container_id, ifname): (&str, &str), kept: &Kept) {
+/// Removes the rules of an interface with these addresses, which is not the last one of its container.
+fn remove_one((container_id, ifname): (&str, &str), own: &[&str]) {
+    let own = own.iter().map(|text| text.parse().unwrap()).collect();
     let netlink = Nfnetlink::open().unwrap();
     let owner = Owner { network: &network(), container_id, ifname };
-    masquerade::remove(&netlink, &owner, || Ok(kept.clone())).unwrap();
+    masquerade::remove(&netlink, &owner, &Kept::new(own, || Ok(true))).unwrap();
+}
+
+/// Removes the rules of a container's last interface.
+fn remove((container_id, ifname): (&str, &str)) {
+    let netlink = Nfnetlink::open().unwrap();
+    let owner = Owner { network: &network(), container_id, ifname };
+    masquerade::remove(&netlink, &owner, &Kept::new(Vec::new(), || Ok(false))).unwrap();
 }
 
 fn collect_garbage(valid: &[(&str, &str)]) {

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::sync::Barrier;
 use std::thread;
 
-use attach::masquerade::Kept;
 use attach::{Masquerade, MasqueradeBackend};
 use kernel::Nfnetlink;
 
@@ -20,7 +19,7 @@ fn add(attachment: (&str, &str), addresses: &[&str]) {
 
 /// Nothing that the interfaces share has to be kept, for there is nothing.
 fn remove(attachment: (&str, &str)) {
-    super::remove(attachment, &Kept::Only(Vec::new()));
+    super::remove(attachment);
 }
 
 /// The table as the reference plugins make it, with these rules for pods.

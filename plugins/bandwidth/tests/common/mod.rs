@@ -81,6 +81,14 @@ impl Call {
         let mut call = cni_command(program, command, self.container_id, &self.netns);
         testbed::run(call.env("CNI_IFNAME", self.ifname), &self.network)
     }
+
+    /// Runs a command while strace does something to its system calls (`inject=` of strace(1)).
+    pub(crate) fn run_with(&self, command: &str, fault: &str) -> Ended {
+        let mut call = cni_command("strace", command, self.container_id, &self.netns);
+        call.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={fault}")]);
+        call.args([env!("CARGO_BIN_EXE_bandwidth")]);
+        testbed::run(call.env("CNI_IFNAME", self.ifname), &self.network)
+    }
 }
 
 #[track_caller]

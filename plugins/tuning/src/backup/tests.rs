@@ -50,7 +50,9 @@ fn before() -> Before {
     };
     let changed = Changed { before: "4096".into(), set: "500".into() };
     let sysctl = [("net/core/somaxconn".parse().unwrap(), changed)];
-    Before { link, sysctl: sysctl.into() }
+    let mac = Some(Mac([2, 0, 0, 0, 0, 2]));
+    let interface = Some(Identity { index: 2, peer: Some(7), mac });
+    Before { link, interface, sysctl: sysctl.into() }
 }
 
 #[test]
@@ -87,6 +89,11 @@ fn the_format_of_the_file() {
    "containerID": "a_b",
    "ifname": "eth0"
   },
+  "interface": {
+   "index": 2,
+   "peer": 7,
+   "mac": "02:00:00:00:00:02"
+  },
   "sysctl": {
    "net/core/somaxconn": {
     "before": "4096",
@@ -106,7 +113,7 @@ fn a_file_of_the_reference_plugin() {
     let text = "{\n \"mac\": \"02:00:00:00:00:01\",\n \"promisc\": false,\n \"mtu\": 1500,\n \
                 \"allmulti\": false,\n \"txQLen\": 1000\n}";
     fs::write(backup.file(), text).unwrap();
-    let expected = Before { sysctl: BTreeMap::new(), ..before() };
+    let expected = Before { interface: None, sysctl: BTreeMap::new(), ..before() };
     assert_eq!(backup.load().unwrap(), Some(expected));
     assert_eq!((backup.load_own().unwrap(), owner(&backup.file()).unwrap()), (None, None));
     backup.remove().unwrap();

@@ -64,8 +64,14 @@ impl<'a> Cluster<'a> {
         host.run(|| -> Result<(), kernel::Error> {
             let rtnl = Rtnl::open()?;
             let mac = [0x02, 0x42, 0xac, 0x12, 0, 1];
-            let bridge =
-                Bridge { name: BRIDGE, mac, mtu: None, promisc: false, vlan_filtering: false };
+            let bridge = Bridge {
+                name: BRIDGE,
+                mac,
+                mtu: None,
+                promisc: false,
+                vlan_filtering: false,
+                alias: None,
+            };
             rtnl.create_bridge(&bridge)?;
             bring_up("lo", None)?;
             bring_up(BRIDGE, Some(HOST))
@@ -177,7 +183,7 @@ impl Node {
             let (netns, rtnl) = (Netns::open(&path)?, Rtnl::open()?);
             let master = rtnl.link_by_name(BRIDGE)?.map(|bridge| bridge.index);
             let peer = VethPeer { name: "eth0", mac: None, netns: &netns };
-            rtnl.create_veth(&Veth { name, mtu: None, master, peer })
+            rtnl.create_veth(&Veth { name, mtu: None, master, alias: None, peer })
         })?;
         machine.run(move || -> Result<(), kernel::Error> {
             sysctl::write(&["ipv4", "ip_forward"], "1")?;

@@ -1,0 +1,172 @@
+//! A plugin that runs: its configuration goes in and its output comes out at the same time.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::mem;
+use std::os::fd::OwnedFd;
+use std::process::{Child, ChildStdin, ChildStdout, ExitStatus};
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::{ioctl_fionbio, ioctl_fionread, retry_on_intr};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use serde_json::Value;
+
+use super::ExecError;
+use crate::error::Error;
+use crate::file::SIZE_LIMIT;
+
+/// How much is read at a time.
+const CHUNK: usize = 16 * 1024;
+
+/// A plugin that was started. If it is dropped, its end is waited for and its output is lost.
+#[derive(Debug)]
+pub struct Running {
+    program: String,
+    child: Child,
+    /// Its stdin, until the configuration is written.
+    stdin: Option<ChildStdin>,
+    /// What of the configuration had no room in the pipe yet.
+    unwritten: Vec<u8>,
+}
+
+/// What a plugin printed, and how it ended.
+struct Ended {
+    status: ExitStatus,
+    stdout: Vec<u8>,
+}
+
+/// What a plugin that runs is ready for.
+struct Ready {
+    stdin: bool,
+    stdout: bool,
+    end: bool,
+}
+
+impl Running {
+    /// Hands the child as much of the configuration as its pipe has room for, usually all of it.
+    pub(super) fn new(program: String, mut child: Child, configuration: &[u8]) -> io::Result<Self> {
+        let stdin = child.stdin.take();
+        let mut running = Self { program, child, stdin, unwritten: Vec::new() };
+        if let Some(stdin) = &running.stdin {
+            ioctl_fionbio(stdin, true)?;
+        }
+        let written = running.write(configuration)?;
+        running.unwritten = configuration[written..].to_vec();
+        Ok(running)
+    }
+
+    /// Waits for its end, and returns what it printed, as [`super::run`] does.
+    pub fn finish(mut self) -> Result<Option<Value>, Error> {
+        let program = mem::take(&mut self.program);
+        let Ended { status, stdout } = match self.listen() {
+            Ok(Some(ended)) => ended,
+            Ok(None) => {
+                // Whatever it does with a closed pipe, it ends.
+                let _ = self.child.kill();
+                return Err(ExecError::TooLong(program).into());
+            }
+            Err(source) => return Err(ExecError::Run { program, source }.into()),
+        };
+        let printed = serde_json::from_slice(&stdout);
+        if !status.success() {
+            let error = printed.ok().as_ref().and_then(Error::from_json);
+            return Err(error.unwrap_or_else(|| ExecError::Silent { program, status }.into()));
+        }
+        if stdout.trim_ascii().is_empty() {
+            return Ok(None);
+        }
+        let value = printed.map_err(|source| ExecError::Result { program, source })?;
+        Ok(Some(value))
+    }
+
+    /// Writes and reads until the plugin ends; `None` if it prints more than it may.
+    ///
+    /// Its end is what counts, not that of its output, which processes that it left behind may hold open.
+    /// Where the kernel has no pidfds (before Linux 5.3), the end of the output has to do.
+    fn listen(&mut self) -> io::Result<Option<Ended>> {
+        let mut pipe = self.child.stdout.take();
+        let end = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).ok();
+        let mut stdout = Vec::new();
+        while self.exchange(&mut pipe, end.as_ref(), &mut stdout)? {
+            if stdout.len() as u64 > SIZE_LIMIT {
+                return Ok(None);
+            }
+        }
+        drop(self.stdin.take());
+        Ok(Some(Ended { status: self.child.wait()?, stdout }))
+    }
+
+    /// Waits until something can be written or read, and does so; `false` if there will be no more.
+    fn exchange(
+        &mut self,
+        pipe: &mut Option<ChildStdout>,
+        end: Option<&OwnedFd>,
+        stdout: &mut Vec<u8>,
+    ) -> io::Result<bool> {
+        let ready = self.wait(pipe.as_ref(), end)?;
+        if ready.stdin {
+            let unwritten = mem::take(&mut self.unwritten);
+            let written = self.write(&unwritten)?;
+            self.unwritten = unwritten[written..].to_vec();
+        }
+        if ready.end {
+            if let Some(pipe) = pipe {
+                // All that it printed is in the pipe by now.
+                let there = ioctl_fionread(&*pipe)?;
+                pipe.take(there).read_to_end(stdout)?;
+            }
+            return Ok(false);
+        }
+        if ready.stdout
+            && let Some(open) = pipe
+        {
+            let mut chunk = [0; CHUNK];
+            let length = open.read(&mut chunk)?;
+            stdout.extend_from_slice(&chunk[..length]);
+            if length == 0 {
+                *pipe = None;
+            }
+        }
+        // Without stdout it may still read its configuration.
+        Ok(pipe.is_some() || (self.stdin.is_some() && end.is_some()))
+    }
+
+    fn wait(&self, stdout: Option<&ChildStdout>, end: Option<&OwnedFd>) -> io::Result<Ready> {
+        let mut fds = Vec::with_capacity(3);
+        fds.extend(stdout.map(|stdout| PollFd::new(stdout, PollFlags::IN)));
+        fds.extend(end.map(|end| PollFd::new(end, PollFlags::IN)));
+        fds.extend(self.stdin.as_ref().map(|stdin| PollFd::new(stdin, PollFlags::OUT)));
+        retry_on_intr(|| poll(&mut fds, None))?;
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        let mut next = |is_there: bool| is_there && ready.next() == Some(true);
+        let (stdout, end) = (next(stdout.is_some()), next(end.is_some()));
+        Ok(Ready { stdout, end, stdin: next(self.stdin.is_some()) })
+    }
+
+    /// Writes what the pipe has room for, and closes it after the last byte. Returns how much was written.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut written = 0;
+        while let Some(stdin) = &mut self.stdin {
+            if written == bytes.len() {
+                self.stdin = None;
+                break;
+            }
+            match stdin.write(&bytes[written..]) {
+                Ok(length) => written += length,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // It ended early or does not read; why, it says on stdout or by its status.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => self.stdin = None,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(written)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // So that it does not wait for somebody to write or read; then nothing of it is left to fail.
+        drop((self.stdin.take(), self.child.stdout.take()));
+        let _ = self.child.wait();
+    }
+}

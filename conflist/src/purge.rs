@@ -1,0 +1,85 @@
+//! Removing everything that the suite made on a node.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use cni::purge::Known;
+use cni::{Code, Purge, json};
+use serde_json::Value;
+
+use crate::error::Error;
+use crate::files;
+use crate::lock::Lock;
+use crate::network::Network;
+use crate::registry;
+use crate::runtime::Runtime;
+
+impl Runtime {
+    /// Finds everything that the plugins of the suite made on this node, of all networks, and what is kept of
+    /// their attachments, and removes it unless this is a dry run. What others made stays: results and leases
+    /// of networks with other plugins, rules, links.
+    ///
+    /// No plugin is run, so that this works after they have been uninstalled. Pods that run lose their
+    /// network.
+    ///
+    /// Errors: the lock cannot be taken. What else fails is told by [`Purge::errors`].
+    pub fn purge(&self, is_dry_run: bool) -> Result<Purge, Error> {
+        let cache = self.cache();
+        let _lock = if is_dry_run { None } else { Some(Lock::exclusive(&cache)?) };
+        let kept = cache.all()?;
+        let configured = files::networks(&self.net_dir).unwrap_or_default();
+        let configured = configured.iter().filter_map(|file| files::load(file).ok());
+        let networks: Vec<Network> = kept
+            .iter()
+            .filter_map(|(_, cached)| self.network_of(cached))
+            .chain(configured)
+            .filter(is_ours)
+            .collect();
+        let mut purge = Purge::new(is_dry_run, known(&networks));
+        for plugin in &registry::PLUGINS {
+            (plugin.purge)(&mut purge);
+        }
+        for (file, cached) in kept {
+            if self.network_of(&cached).as_ref().is_some_and(is_ours) {
+                purge.remove(format!("{}, a result", file.display()), || remove(&file));
+            }
+        }
+        let lock = cache.dir().join("conflist.lock");
+        if lock.exists() {
+            purge.remove(lock.display(), || remove(&lock));
+        }
+        if !is_dry_run {
+            // What others keep in them keeps them.
+            let _ = fs::remove_dir(cache.results()).and_then(|()| fs::remove_dir(cache.dir()));
+        }
+        Ok(purge)
+    }
+}
+
+/// Whether all plugins of a network are of the suite.
+fn is_ours(network: &Network) -> bool {
+    network.plugins.iter().all(|plugin| registry::plugin(&plugin.kind).is_some())
+}
+
+fn known(networks: &[Network]) -> Known {
+    let mut data_dirs = BTreeSet::new();
+    for plugin in networks.iter().flat_map(|network| &network.plugins) {
+        let conf = Value::Object(plugin.conf.clone());
+        let ipam = json::get(&conf, "ipam").cloned().unwrap_or_default();
+        let dirs = [&conf, &ipam].map(|of| json::get(of, "dataDir").and_then(Value::as_str));
+        // What is relative leads elsewhere for each process.
+        let dirs = dirs.into_iter().flatten().map(PathBuf::from).filter(|dir| dir.is_absolute());
+        data_dirs.extend(dirs);
+    }
+    let networks = networks.iter().map(|network| network.name.to_string()).collect();
+    Known { networks, data_dirs }
+}
+
+fn remove(file: &Path) -> Result<(), cni::Error> {
+    let gone = |error: &io::Error| error.kind() == ErrorKind::NotFound;
+    fs::remove_file(file)
+        .or_else(|error| if gone(&error) { Ok(()) } else { Err(error) })
+        .map_err(|error| cni::Error::new(Code::Io, error.to_string()))
+}

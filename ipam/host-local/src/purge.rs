@@ -1,0 +1,136 @@
+//! Removing all leases that this plugin gave out on a node, and what it keeps beside them.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use cni::{Code, Error, Purge};
+
+use crate::HostLocal;
+use crate::boot::BootId;
+use crate::config::DEFAULT_DATA_DIR;
+use crate::index::Index;
+use crate::lease::Owner;
+use crate::store::{Leases, Store};
+
+impl HostLocal {
+    /// Removes the leases of all networks whose directory this plugin has used: a network that is known to be
+    /// of the suite, leases that this plugin marked, or an index. Other directories may be the reference
+    /// plugin's, which has the same format. What an administrator noted as a lease stays.
+    pub fn purge(&self, purge: &mut Purge) {
+        let mut data_dirs = purge.known().data_dirs.clone();
+        data_dirs.insert(DEFAULT_DATA_DIR.into());
+        for data_dir in data_dirs {
+            let dirs = purge.look("list leases", || directories(&data_dir)).unwrap_or_default();
+            for dir in dirs {
+                let leases = Leases::in_dir(dir);
+                if self.has_used(&leases, purge) {
+                    self.purge_network(&leases, purge);
+                }
+            }
+            remove_if_empty(&data_dir, purge);
+        }
+        for dir in [Some(self.index_root.as_path()), self.index_root.parent()].into_iter().flatten()
+        {
+            remove_if_empty(dir, purge);
+        }
+    }
+
+    fn has_used(&self, leases: &Leases, purge: &Purge) -> bool {
+        let name = leases.dir().file_name().unwrap_or_default().to_string_lossy();
+        purge.known().networks.contains(&*name)
+            || self.index(leases.dir()).is_some_and(|index| index.exists())
+            || leases
+                .taken()
+                .unwrap_or_default()
+                .into_iter()
+                .any(|ip| BootId::is_marked(&leases.path(ip)))
+    }
+
+    fn index(&self, dir: &Path) -> Option<Index> {
+        Some(Index::of(&self.index_root, &fs::metadata(dir).ok()?))
+    }
+
+    fn purge_network(&self, leases: &Leases, purge: &mut Purge) {
+        let dir = leases.dir();
+        // Nobody gives out addresses meanwhile.
+        let lock =
+            || if purge.is_dry_run() { Ok(None) } else { Store::open(leases, &self.index_root) };
+        let (_lock, index) = (lock().unwrap_or_default(), self.index(dir));
+        let place = format!("list the leases in {}", dir.display());
+        for ip in purge.look(place, || leases.taken()).unwrap_or_default() {
+            lease(leases, ip, purge);
+        }
+        for file in purge.look("list files", || own_files(dir)).unwrap_or_default() {
+            purge.remove(file.display(), || removed(fs::remove_file(&file), &file));
+        }
+        if let Some(index) = index.filter(Index::exists) {
+            let what = format!("index of {}", dir.display());
+            purge.remove(what, || removed(index.delete(), &self.index_root));
+        }
+        remove_if_empty(dir, purge);
+    }
+}
+
+fn lease(leases: &Leases, ip: IpAddr, purge: &mut Purge) {
+    let path = leases.path(ip);
+    let place = format!("read {}", path.display());
+    match purge.look(place, || leases.owner(ip)).flatten() {
+        Some(owner @ Owner::Stranger) => purge.leave(format!("{}: {owner} has it", path.display())),
+        Some(owner) => {
+            let what = format!("{}, lease of {owner}", path.display());
+            purge.remove(what, || removed(fs::remove_file(&path), &path));
+        }
+        None => {}
+    }
+}
+
+/// The directories in a directory, which need not be there.
+fn directories(data_dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut dirs = entries(data_dir)?;
+    dirs.retain(|path| fs::symlink_metadata(path).is_ok_and(|it| it.is_dir()));
+    Ok(dirs)
+}
+
+/// The files beside the leases.
+fn own_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut files = entries(dir)?;
+    files.retain(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name == "lock" || name.starts_with("last_reserved_ip.")
+    });
+    Ok(files)
+}
+
+fn entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
+    let failed = |error| Error::new(Code::Io, format!("list {}: {error}", dir.display()));
+    let entries = match fs::read_dir(dir) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        entries => entries.map_err(failed)?,
+    };
+    let mut paths = Vec::new();
+    for entry in entries {
+        paths.push(entry.map_err(failed)?.path());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+fn removed(result: io::Result<()>, path: &Path) -> Result<(), Error> {
+    match result {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(Error::new(Code::Io, format!("{}: {error}", path.display())))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What somebody else keeps in it keeps it, too.
+fn remove_if_empty(dir: &Path, purge: &Purge) {
+    if !purge.is_dry_run() {
+        let _ = fs::remove_dir(dir);
+    }
+}

@@ -1,0 +1,17 @@
+//! Changes whose outcome may not be known.
+
+use cni::Undo;
+
+/// Registers the way back from a change, unless the kernel refused the change. If the kernel's answer was
+/// lost, the change may have been made.
+pub fn undo_unless_refused<'a, T>(
+    undo: &mut Undo<'a>,
+    changed: kernel::Result<T>,
+    what: &'static str,
+    step: impl FnOnce() -> Result<(), cni::Error> + 'a,
+) -> kernel::Result<T> {
+    if !changed.as_ref().is_err_and(kernel::Error::is_refusal) {
+        undo.on_error(what, step);
+    }
+    changed
+}

@@ -1,0 +1,36 @@
+//! Removing all ifb devices that this plugin made on a node.
+
+use attach::alias_parts;
+use cni::Purge;
+use kernel::Rtnl;
+use kernel::rtnl::Link;
+
+use crate::error::Error;
+use crate::ifb::{self, OwnIfb};
+
+/// Removes the ifb devices of all pods. Those without an alias are the reference plugin's if their name is of
+/// its form.
+pub fn purge(purge: &mut Purge) {
+    let links = purge.look("list links", || -> Result<_, Error> {
+        let node = Rtnl::open()?;
+        let links = node.links()?;
+        Ok((node, links))
+    });
+    let Some((node, links)) = links else { return };
+    for link in links.iter().filter(|link| is_ours(link)) {
+        let what = format!("link {}, alias {}", link.name, link.alias);
+        purge.remove(what, || ifb::delete(&node, link));
+    }
+}
+
+fn is_ours(link: &Link) -> bool {
+    let has_form = || {
+        let digits = link.name.strip_prefix(ifb::PREFIX);
+        let of_hash = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
+        digits.is_some_and(|digits| link.name.len() == ifb::NAME_MAX && of_hash(digits))
+    };
+    let derived = alias_parts(&link.alias)
+        .map(|(network, id, ifname)| OwnIfb::named(&network, id, ifname).name);
+    ifb::is_ifb(link)
+        && derived.map_or_else(|| link.alias.is_empty() && has_form(), |name| name == link.name)
+}

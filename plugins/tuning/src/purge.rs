@@ -1,0 +1,31 @@
+//! Removing all backups that this plugin wrote on a node.
+
+use std::fs;
+use std::path::Path;
+
+use cni::Purge;
+
+use crate::backup;
+
+/// Removes the backups of all attachments, without putting anything back: the pods go away. Those of the
+/// reference plugin stay.
+pub fn purge(purge: &mut Purge) {
+    let mut dirs = purge.known().data_dirs.clone();
+    dirs.insert(backup::DEFAULT_DIR.into());
+    for dir in dirs {
+        directory(purge, &dir);
+    }
+}
+
+fn directory(purge: &mut Purge, dir: &Path) {
+    let files = purge.look("list backups", || backup::files(dir)).unwrap_or_default();
+    let owner = |file: &Path| backup::owner(file).ok().flatten();
+    for (file, owner) in files.iter().filter_map(|file| Some((file, owner(file)?))) {
+        let what = format!("{}, backup of network {}", file.display(), owner.network);
+        purge.remove(what, || backup::remove_file(file));
+    }
+    // Only if nothing is left in it.
+    if !files.is_empty() && !purge.is_dry_run() {
+        let _ = fs::remove_dir(dir);
+    }
+}

@@ -1,0 +1,50 @@
+//! A result that cannot be written: the runtime takes the ADD for failed, so that it has to be.
+
+use serde_json::Value;
+use tests::{NODE, Needs, Plugins, Pod, Suite, World, call};
+
+use crate::{assert_same, network, state, whole_chain};
+
+const CLOSED: [(&str, &str); 2] =
+    [("full", "exec \"$0\" > /dev/full"), ("closed", "exec \"$0\" >&-")];
+
+pub(crate) fn cases(suite: &mut Suite) {
+    let needs = Needs::plugins(&Plugins::ours(), &Plugins::ALL);
+    for (kind, script) in CLOSED {
+        for (main, index) in
+            [("bridge", 0), ("ptp", 0), ("bridge", 1), ("bridge", 2), ("bridge", 3), ("bridge", 4)]
+        {
+            let plugin = whole_chain(main)[index]["type"].as_str().unwrap().to_owned();
+            suite.case(&format!("result::{kind}::{plugin}"), &needs, move || {
+                is_undone(main, index, script);
+            });
+        }
+        suite.case(&format!("result::{kind}::host-local"), &needs, move || no_lease(script));
+    }
+}
+
+fn is_undone(main: &str, index: usize, script: &str) {
+    let world = World::new(&["pod-a"]);
+    let configs = whole_chain(main);
+    let ours = Plugins::ours();
+    let pod = Pod::new("pod-a");
+    let earlier = network(&world, &ours, &configs[..index]);
+    let previous = if index == 0 { Value::Null } else { earlier.add(&pod) };
+    let before = state(&world);
+    let plugin = configs[index]["type"].as_str().unwrap();
+    let stdin = network(&world, &ours, &configs).stdin(index, &previous);
+    let add = call(&ours, plugin, "ADD", &pod, &stdin);
+    let output = world.run(NODE, &add.wrapped_by(["sh", "-c", script]));
+    assert_eq!(output.code(), 1, "{output}");
+    assert_same(&before, &state(&world), "an ADD whose result is lost leaves something behind");
+}
+
+fn no_lease(script: &str) {
+    let world = World::new(&["pod-a"]);
+    let stdin = network(&world, &Plugins::ours(), &whole_chain("bridge")).stdin(0, &Value::Null);
+    let add = call(&Plugins::ours(), "host-local", "ADD", &Pod::new("pod-a"), &stdin);
+    let before = state(&world);
+    let output = world.run(NODE, &add.wrapped_by(["sh", "-c", script]));
+    assert_eq!(output.code(), 1, "{output}");
+    assert_same(&before, &state(&world), "an ADD whose result is lost leaves something behind");
+}
