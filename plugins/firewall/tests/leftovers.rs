@@ -124,7 +124,8 @@ fn collects_what_nobody_has(variant: &'static str) {
         sh("ip link add cni0 type bridge; ip addr add 10.88.0.1/24 dev cni0; ip link set cni0 up
             ip link add cni1 type bridge; ip addr add 10.77.0.1/24 dev cni1; ip link set cni1 up
             ip link add tap7 type veth peer name tap8; ip link set tap7 up master cni1; ip link set tap8 up
-            ip link add lan type veth peer name lan2; ip link set lan2 up; ip addr add 192.0.2.10/24 dev lan; ip link set lan up");
+            ip link add lan type veth peer name lan2; ip link set lan2 up
+            ip addr add 192.0.2.10/24 dev lan; ip link set lan up");
         let alive = pod_at("10.88.0.3", "veth3");
         firewall("ADD", "pod-b", "/x", &{
             let mut owned = config(&json!({"backend": "nftables"}));
@@ -135,7 +136,7 @@ fn collects_what_nobody_has(variant: &'static str) {
         .unwrap();
         let iptables = if variant == "legacy" { "iptables-legacy" } else { "iptables" };
         sh(&format!("{iptables} -N CNI-FORWARD"));
-        // As the reference plugin leaves them: a pod that runs, one of another network, pods that nobody knows,
+        // As the reference plugin leaves them: a pod that runs, one of another network, pods that are gone,
         // machines that may be behind links that are no veth, and a rule that none of ours would be.
         let stay = ["10.88.0.3", "10.88.0.6", "10.77.0.9", "192.0.2.20"];
         let go = ["10.88.0.4", "10.99.0.5"];
@@ -177,9 +178,8 @@ fn restored_rules_have_lost_their_owner() {
     on_a_node(|| {
         sh("ip link add cni0 type bridge; ip addr add 10.88.0.1/24 dev cni0; ip link set cni0 up");
         firewall("ADD", "pod-a", "/x", &config(&json!({"backend": "iptables"}))).unwrap();
-        sh(
-            "iptables-save > /tmp/podwire-$$; iptables -F; iptables-restore < /tmp/podwire-$$; rm /tmp/podwire-$$",
-        );
+        sh("iptables-save > /tmp/podwire-$$; iptables -F
+            iptables-restore < /tmp/podwire-$$; rm /tmp/podwire-$$");
         assert_eq!(count(&rules(), "10.88.0.2/32"), 2);
         let mut gc = names();
         gc["cni.dev/valid-attachments"] = json!([]);

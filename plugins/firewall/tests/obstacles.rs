@@ -31,7 +31,8 @@ const CLOSED: [(&str, &str); 7] = [
     (
         "nft 'table ip site { chain transit {
             type filter hook forward priority -5;
-            ct state vmap { established : accept, related : accept, invalid : drop }; counter log drop; }; }'",
+            ct state vmap { established : accept, related : accept, invalid : drop }
+            counter log drop; }; }'",
         "ip site transit",
     ),
     (
