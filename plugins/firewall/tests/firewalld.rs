@@ -194,7 +194,7 @@ fn an_add_that_fails_leaves_nothing() {
 /// An ADD for which one of firewalld's or the kernel's answers is lost, by this number of them.
 fn add_with_loss(number: u32) -> Ended {
     let mut command = cni_command("/usr/bin/strace", "ADD", "pod-a", "/x");
-    let inject = format!("inject=recvfrom:error=ENOBUFS:when={number}");
+    let inject = format!("inject=recvfrom:error=EIO:when={number}");
     command.args(["-o", "/dev/null", "-e", "trace=recvfrom", "-e", &inject]);
     let command = command.arg(env!("CARGO_BIN_EXE_firewall")).env("PATH", "/usr/sbin:/usr/bin");
     testbed::run(command, &config(&json!({})))

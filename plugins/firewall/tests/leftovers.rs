@@ -14,7 +14,7 @@ const BACKENDS: [&str; 2] = ["iptables", "nftables"];
 /// An ADD for which the kernel's answer to one of its messages is lost.
 fn add_with_loss(number: u32, config: &Value) -> Ended {
     let mut call = cni_command("/usr/bin/strace", "ADD", "pod-a", "/x");
-    let inject = format!("inject=recvfrom:error=ENOBUFS:when={number}");
+    let inject = format!("inject=recvfrom:error=EIO:when={number}");
     let arguments = ["-o", "/dev/null", "-e", "trace=recvfrom", "-e", &inject];
     call.args(arguments).arg(env!("CARGO_BIN_EXE_firewall")).env("PATH", "/usr/sbin:/usr/bin");
     testbed::run(&mut call, config)
