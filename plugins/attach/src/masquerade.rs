@@ -196,7 +196,7 @@ pub(crate) fn purge(netlink: &Nfnetlink, is_dry_run: bool) -> Result<Vec<String>
         let before = found.len();
         let build = || -> Result<Changes, Error> {
             found.truncate(before);
-            Ok(iptables::remove_all(iptables, &mut found)?)
+            iptables::remove_all(iptables, &mut found)
         };
         commit(is_dry_run, build, |build| iptables.transaction(build))?;
     }

@@ -118,7 +118,7 @@ fn ensure_bridge<'a>(
 
 /// Whether a bridge was made by this plugin. Those of the reference plugins, and of this one before it noted
 /// that, count as somebody else's: what a new bridge needs was done when they were made.
-fn is_ours(bridge: &Link) -> bool {
+pub(crate) fn is_ours(bridge: &Link) -> bool {
     bridge.alias == ALIAS
 }
 

@@ -6,10 +6,8 @@ use cni::Purge;
 use kernel::Rtnl;
 use kernel::rtnl::Link;
 
+use crate::connection::is_ours;
 use crate::error::Error;
-
-/// The alias of a bridge that this plugin made.
-const ALIAS: &str = "made by podwire";
 
 /// Removes pods' veth pairs, rules, the interfaces of VLANs, and bridges.
 ///
@@ -43,10 +41,6 @@ pub fn purge(purge: &mut Purge) {
             ));
         }
     }
-}
-
-fn is_ours(bridge: &Link) -> bool {
-    bridge.alias == ALIAS
 }
 
 /// Whether a link is the port of a VLAN's gateway: its name follows from the other end's.

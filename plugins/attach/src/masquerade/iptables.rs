@@ -230,9 +230,9 @@ pub(super) fn collect_garbage(
 pub(super) fn remove_all(
     iptables: &Iptables<'_>,
     found: &mut Vec<String>,
-) -> Result<Changes, kernel::Error> {
+) -> Result<Changes, Error> {
     let mut changes = Changes::new();
-    let none = Kept::Only(Vec::new());
+    let none = Kept::new(Vec::new(), || Ok(false));
     let variant = if iptables.is_legacy() { "-legacy" } else { "" };
     for nat in FAMILIES {
         for chain in iptables.chain_names(nat)? {
