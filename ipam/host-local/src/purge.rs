@@ -59,7 +59,10 @@ impl HostLocal {
             || if purge.is_dry_run() { Ok(None) } else { Store::open(leases, &self.index_root) };
         let (_lock, index) = (lock().unwrap_or_default(), self.index(dir));
         let place = format!("list the leases in {}", dir.display());
-        for ip in purge.look(place, || leases.taken()).unwrap_or_default() {
+        let mut taken: Vec<IpAddr> =
+            purge.look(place, || leases.taken()).into_iter().flatten().collect();
+        taken.sort_unstable();
+        for ip in taken {
             lease(leases, ip, purge);
         }
         for file in purge.look("list files", || own_files(dir)).unwrap_or_default() {
