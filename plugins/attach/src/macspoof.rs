@@ -131,8 +131,8 @@ pub fn remove(netlink: &Nfnetlink, container_id: &str, ifname: &str) -> Result<(
     })
 }
 
-/// Removes the table if nothing is in it but an empty `PREROUTING`, after an ADD that made the table has failed.
-/// A DEL leaves it, as the next pod would have to make it again.
+/// Removes the table if nothing is in it but an empty `PREROUTING`, after an ADD that made the table has
+/// failed. A DEL leaves it, as the next pod would have to make it again.
 pub fn remove_empty_table(netlink: &Nfnetlink) -> Result<(), Error> {
     netlink.transaction(|netlink| {
         let mut batch = Batch::new();

@@ -54,8 +54,8 @@ pub struct Owner<'a> {
 
 /// What a DEL has to know to leave the rules of other interfaces that the container has in the same network.
 ///
-/// Nothing of this is asked of the pod's namespace if the node knows it: a pod may give its addresses to other
-/// interfaces, and rename or replace its own one, to keep rules of the node beyond its end.
+/// Nothing of this is asked of the pod's namespace if the node knows it: a pod may give its addresses to
+/// other interfaces, and rename or replace its own one, to keep rules of the node beyond its end.
 pub struct Kept<'a> {
     /// The addresses of the interface itself, as far as they are known. Their rules go.
     own: Vec<IpAddr>,
@@ -92,8 +92,8 @@ impl<'a> Kept<'a> {
         Self { own, has_siblings: Box::new(has_siblings) }
     }
 
-    /// What this command leaves. The interface's addresses are those of ADD's result; where a runtime has none,
-    /// those that the pod has. Other interfaces are known by their ends on the node.
+    /// What this command leaves. The interface's addresses are those of ADD's result; where a runtime has
+    /// none, those that the pod has. Other interfaces are known by their ends on the node.
     pub fn of<C>(call: &'a Call<C>, pod: Option<&Pod>) -> Self {
         let result = call.network.prev_result.as_ref();
         let mut own: Vec<_> =

@@ -82,8 +82,8 @@ impl<'a> PodInterface<'a> {
         Ok(())
     }
 
-    /// Tells everybody on the link whose addresses these are, when packets can go through: others may remember
-    /// the hardware address of a pod that had them before, and would send there for up to a minute.
+    /// Tells everybody on the link whose addresses these are, when packets can go through: others may
+    /// remember the hardware address of a pod that had them before, and would send there for up to a minute.
     ///
     /// The kernel sends an ARP request and a neighbour advertisement for each address when the hardware
     /// address is set, even to the one that it is (`arp_notify`, `ndisc_notify`). Nothing is waited for. A

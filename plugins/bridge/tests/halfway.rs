@@ -7,8 +7,8 @@ mod common;
 use common::{bridge, bridge_command, in_namespaces, network, node, rules};
 use testbed::{run_injected, sh};
 
-/// The kernel has done what it was asked for, but its answer is lost, as when the socket's buffer is full. The
-/// ADD fails, and takes back what it made without knowing.
+/// The kernel has done what it was asked for, but its answer is lost, as when the socket's buffer is full.
+/// The ADD fails, and takes back what it made without knowing.
 #[test]
 fn a_lost_answer_leaves_nothing() {
     let mut failed = 0;

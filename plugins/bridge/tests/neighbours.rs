@@ -89,7 +89,7 @@ fn the_node_keeps_the_default_route_of_its_router() {
         let router = Namespace::create();
         sh(&format!("ip link add uplink up type veth peer name eth0 netns {}", router.path()));
         router.sh("sysctl -qw net.ipv6.conf.eth0.accept_dad=0; ip link set eth0 up");
-        let defaults = || sh("ip -6 route show default");
+        let learned = || sh("ip -6 route show default");
         let learn = format!(
             "for i in $(seq 100); do ip -6 addr show dev eth0 scope link |
             grep -q inet6 && break; sleep 0.05; done; {ADVERTISE}"
@@ -100,24 +100,23 @@ fn the_node_keeps_the_default_route_of_its_router() {
         sh(
             "for i in $(seq 100); do ip -6 route show default | grep -q uplink && break; sleep 0.05; done",
         );
-        assert!(defaults().contains("dev uplink proto ra"), "{}", defaults());
+        assert!(learned().contains("dev uplink proto ra"), "{}", learned());
 
         let default = "cat /proc/sys/net/ipv6/conf/default/accept_ra";
         let before = sh(default);
         bridge("ADD", &pod.path(), &network()).unwrap();
         assert_eq!(sh("cat /proc/sys/net/ipv6/conf/all/forwarding"), "1\n");
-        assert!(defaults().contains("dev uplink proto ra"), "{}", defaults());
+        assert!(learned().contains("dev uplink proto ra"), "{}", learned());
         assert_eq!(sh("cat /proc/sys/net/ipv6/conf/uplink/accept_ra"), "2\n");
         // Other links do not begin to listen.
         assert_eq!(sh(default), before);
-        let of_pods =
-            "cat /proc/sys/net/ipv6/conf/veth*/accept_ra /proc/sys/net/ipv6/conf/cni0/accept_ra";
+        let of_pods = "cd /proc/sys/net/ipv6/conf; cat veth*/accept_ra cni0/accept_ra";
         assert_eq!(sh(of_pods), "0\n0\n");
     });
 }
 
-/// A second pod gets the addresses of the first one, whose hardware address the node and a neighbour remember.
-/// With the reference plugin 1.10.0, the neighbour cannot reach the second one for some seconds.
+/// A second pod gets the addresses of the first one, whose hardware address the node and a neighbour
+/// remember. With the reference plugin 1.10.0, the neighbour cannot reach the second one for some seconds.
 #[test]
 fn an_address_that_is_given_out_again_answers_at_once() {
     for (key, value) in [

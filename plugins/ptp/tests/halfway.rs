@@ -8,8 +8,8 @@ use common::{Call, leftovers};
 use serde_json::json;
 use testbed::{Namespace, on_a_node, run_injected, sh};
 
-/// The kernel has done what it was asked for, but its answer is lost, as when the socket's buffer is full. The
-/// ADD fails, and takes back what it made without knowing.
+/// The kernel has done what it was asked for, but its answer is lost, as when the socket's buffer is full.
+/// The ADD fails, and takes back what it made without knowing.
 #[test]
 fn a_lost_answer_leaves_nothing() {
     for backend in ["iptables", "nftables"] {

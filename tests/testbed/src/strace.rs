@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::plugin::{Ended, run};
 
-/// Runs a command of a plugin whose `n`th system call of a kind goes wrong as strace's option `--inject` says:
-/// `("recvfrom", "error=EAGAIN")`. `None` if there were fewer such calls.
+/// Runs a command of a plugin whose `n`th system call of a kind goes wrong as strace's option `--inject`
+/// says: `("recvfrom", "error=EAGAIN")`. `None` if there were fewer such calls.
 #[track_caller]
 pub fn run_injected(
     call: &Command,
