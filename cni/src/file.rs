@@ -5,7 +5,7 @@
 //! to which others may have had access. A FIFO or a device would stop a plugin for ever, a huge file would
 //! fill its memory, and a file of another user must not be trusted.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
@@ -59,6 +59,12 @@ pub fn own_dir(path: &Path) -> io::Result<()> {
         return Ok(());
     }
     directory.set_permissions(Permissions::from_mode(mode & 0o7777 & !WRITABLE_BY_OTHERS))
+}
+
+/// Whether a file or directory belongs to the effective user, and nobody else can write to it.
+#[must_use]
+pub fn is_own(metadata: &Metadata) -> bool {
+    metadata.uid() == geteuid().as_raw() && metadata.mode() & WRITABLE_BY_OTHERS == 0
 }
 
 fn open(path: &Path) -> io::Result<File> {

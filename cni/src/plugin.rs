@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 
+use nix::sys::signal::{SigSet, Signal};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -73,6 +74,7 @@ pub fn validate<P: Plugin>(plugin: &P, configuration: Vec<u8>) -> Result<(), Err
 /// Runs the command that this process was started for, and prints what the specification asks
 /// for: a result, an error object, or nothing. An ADD whose result cannot be printed is undone.
 pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
+    block_file_size_signal();
     let (mut stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());
     let (error, version) = match answer(plugin, &OfThisProcess, &mut stdin, &mut stdout) {
         Answer::Done => return ExitCode::SUCCESS,
@@ -88,6 +90,15 @@ pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
         write_to_stderr(&format!("{}: {error}\n", P::NAME));
     }
     ExitCode::FAILURE
+}
+
+/// Makes a write beyond `RLIMIT_FSIZE` an error, which a plugin can report after undoing what it did, and
+/// not the end of the process. Programs that the plugin runs start without this.
+fn block_file_size_signal() {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGXFSZ);
+    // If it fails, the signal is what it was.
+    let _ = signals.thread_block();
 }
 
 /// How a command ended, and what is left to say.

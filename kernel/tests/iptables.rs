@@ -360,3 +360,35 @@ fn rules_of_this_namespace() {
     assert!(iptables.has_chain(Nat::V4, "POSTROUTING").unwrap());
     assert_eq!(Iptables::all(&netlink).unwrap().len(), 1);
 }
+
+/// Rules of others do not make the next pod's rules go elsewhere than those of the pods that are there. Before,
+/// eight rules in the other variant were enough.
+#[test]
+fn a_variant_that_was_chosen_stays_chosen() {
+    in_new_netns(|| {
+        let netlink = Nfnetlink::open().unwrap();
+        let is_legacy = || Iptables::of_node(&netlink).unwrap().is_legacy();
+        sh("iptables-legacy -N DOCKER-USER; iptables-legacy -A FORWARD -j DOCKER-USER");
+        assert!(is_legacy());
+
+        let pod = "CNI-0123456789abcdef01234567";
+        let mut add = Changes::new();
+        add.create_chain(Nat::V4, pod);
+        add.add_rule(Nat::V4, "POSTROUTING", Place::Last, &Rule::jump(pod));
+        Iptables::of_node(&netlink).unwrap().commit(&add).unwrap();
+        let others =
+            "for i in 1 2 3 4 5 6 7 8; do iptables-nft -A INPUT -s 198.51.100.$i -j DROP; done";
+        sh(others);
+        assert!(is_legacy());
+        sh("iptables-legacy -t nat -F POSTROUTING");
+        assert!(!is_legacy());
+
+        // The other way round.
+        sh(&format!("iptables-nft -t nat -N {pod}; iptables-nft -t nat -A POSTROUTING -j {pod}"));
+        sh(&others.replace("iptables-nft", "iptables-legacy"));
+        sh(&others.replace("iptables-nft", "iptables-legacy"));
+        assert!(!is_legacy());
+        sh("iptables-nft -t nat -F POSTROUTING");
+        assert!(is_legacy());
+    });
+}

@@ -105,7 +105,17 @@ fn hand_over(network: &[Value; 3], adder: &Plugins, deleter: &Plugins) {
         chain.with(deleter).del(&pod);
         world.snapshot()
     };
-    assert_same(&after_del_by(adder), &after_del_by(deleter));
+    let [before, after] = [adder, deleter].map(|deleter| without_guard(after_del_by(deleter)));
+    assert_same(&before, &after);
+}
+
+/// A snapshot without the containers' rules in portmap's guard of 127.0.0.0/8: the reference plugin's DEL
+/// leaves them, and our next GC removes them.
+fn without_guard(mut snapshot: Value) -> Value {
+    if let Some(Value::Array(lines)) = snapshot.pointer_mut("/node/iptables/v4/mangle") {
+        lines.retain(|line| !line.to_string().starts_with("\"-A CNI-HOSTPORT-GUARD "));
+    }
+    snapshot
 }
 
 /// One adds a pod; CHECK by the other finds nothing wrong until something is.

@@ -85,9 +85,8 @@ struct IpamKeys {
     resolv_conf: PathBuf,
     /// Whether leases from before the last boot may be given to others when a set is exhausted.
     reclaim_after_reboot: bool,
-    /// Where the directory of the network is.
+    /// Where the directory of the network is: an absolute path.
     #[cfg_attr(feature = "schema", schemars(extend("default" = DEFAULT_DATA_DIR)))]
-    #[allow(dead_code, reason = "only its type is asked for: Config::data_dir reads it, alone")]
     data_dir: PathBuf,
 }
 
@@ -158,16 +157,13 @@ impl Default for IpamKeys {
 }
 
 impl Config {
-    /// The directory below which every network has its own.
-    ///
-    /// Errors: code 7 if it is no text.
-    pub fn data_dir(&self) -> Result<PathBuf, Error> {
-        match json::get(&self.0, "ipam").and_then(|ipam| json::get(ipam, "dataDir")) {
-            None => Ok(DEFAULT_DATA_DIR.into()),
-            Some(Value::String(dir)) if dir.is_empty() => Ok(DEFAULT_DATA_DIR.into()),
-            Some(Value::String(dir)) => Ok(dir.into()),
-            Some(_) => Err(Error::invalid_key("ipam.dataDir", "is not a text")),
-        }
+    /// The directory below which every network has its own. A value that an ADD refuses counts as
+    /// absent, unless it is a relative path: an ADD of the reference plugin has taken it.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        let dir = json::get(&self.0, "ipam").and_then(|ipam| json::get(ipam, "dataDir"));
+        let dir = dir.and_then(Value::as_str).filter(|dir| !dir.is_empty());
+        dir.unwrap_or(DEFAULT_DATA_DIR).into()
     }
 
     /// Reads and checks everything.
@@ -175,6 +171,11 @@ impl Config {
     /// Errors: code 7, naming the key; code 4 for `CNI_ARGS`.
     pub fn plan(&self, version: Version, args: &Args) -> Result<Plan, Error> {
         let keys: Keys = json::read(&self.0)?;
+        if !keys.ipam.data_dir.as_os_str().is_empty() && keys.ipam.data_dir.is_relative() {
+            let dir = keys.ipam.data_dir.display();
+            let why = format!("{dir} must be an absolute path, as runtimes run in any directory");
+            return Err(Error::invalid_key("ipam.dataDir", why));
+        }
         let mut requested = requested_by_args(args)?.into_iter().collect::<Vec<_>>();
         requested.extend(keys.args.cni.ips.iter().map(|ip| ip.ip()));
         requested.extend(keys.runtime_config.ips.iter().map(|ip| ip.ip()));

@@ -17,6 +17,7 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use cni::file;
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
 
 use crate::lease::Attachment;
@@ -55,7 +56,8 @@ impl Index {
     pub fn is_current(&self, leases: &Metadata) -> bool {
         let time =
             |dir: &Metadata| i128::from(dir.mtime()) * NANOSECONDS + i128::from(dir.mtime_nsec());
-        fs::metadata(&self.0).is_ok_and(|own| time(&own) == time(leases) + 1)
+        fs::symlink_metadata(&self.0)
+            .is_ok_and(|own| own.is_dir() && file::is_own(&own) && time(&own) == time(leases) + 1)
     }
 
     /// The addresses that the attachment held when the index was written.
@@ -72,7 +74,7 @@ impl Index {
         let target = target(addresses);
         match symlink(&target, &link) {
             Err(error) if error.kind() == ErrorKind::NotFound => {
-                fs::create_dir_all(&self.0)?;
+                self.make()?;
                 symlink(&target, &link)
             }
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
@@ -94,7 +96,7 @@ impl Index {
 
     /// Writes anew what is wrong, so that it says what the leases say.
     pub fn rebuild(&self, leases: &HashMap<Attachment, Vec<IpAddr>>) -> io::Result<()> {
-        fs::create_dir_all(&self.0)?;
+        self.make()?;
         let mut known = HashSet::new();
         for (attachment, addresses) in leases {
             let link = self.link(attachment);
@@ -117,6 +119,12 @@ impl Index {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         set_modified(leases, now)?;
         set_modified(&self.0, now + Duration::from_nanos(1))
+    }
+
+    /// Makes its directory, and sees to it that nobody else can write to it or rename it.
+    fn make(&self) -> io::Result<()> {
+        let above: Vec<&Path> = self.0.ancestors().skip(1).take(2).collect();
+        above.into_iter().rev().chain([&*self.0]).try_for_each(file::own_dir)
     }
 
     fn remove_if_empty(&self) -> io::Result<()> {

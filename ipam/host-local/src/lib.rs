@@ -53,14 +53,13 @@ impl Plugin for HostLocal {
         network: &Network<Config>,
         environment: Option<&Environment>,
     ) -> Result<Plan, Error> {
-        network.config.data_dir()?;
         let args = environment.map(|it| it.args.clone()).unwrap_or_default();
         network.config.plan(network.version, &args)
     }
 
     fn add(&self, call: &Call<Config>, plan: &Plan) -> Result<Success, Error> {
         let dns = plan.resolv_conf.as_deref().map(resolv_conf::read).transpose()?;
-        let leases = leases(&call.network)?;
+        let leases = leases(&call.network);
         let store = Store::create(&leases, &self.index_root)?;
         let allocated = allocate::allocate(&store, plan, &attachment(call));
         store.close();
@@ -79,7 +78,7 @@ impl Plugin for HostLocal {
 
     fn check(&self, call: &Call<Config>, plan: &Plan) -> Result<(), Error> {
         let attachment = attachment(call);
-        let leases = leases(&call.network)?;
+        let leases = leases(&call.network);
         let held = match Store::open(&leases, &self.index_root)? {
             Some(store) => {
                 let held = store.held(&attachment)?;
@@ -106,7 +105,7 @@ impl Plugin for HostLocal {
 
     fn del(&self, call: &Call<Config>) -> Result<(), Error> {
         let attachment = attachment(call);
-        let Some(store) = Store::open(&leases(&call.network)?, &self.index_root)? else {
+        let Some(store) = Store::open(&leases(&call.network), &self.index_root)? else {
             return Ok(());
         };
         let mut failures = Failures::new();
@@ -120,7 +119,7 @@ impl Plugin for HostLocal {
     }
 
     fn gc(&self, network: &Network<Config>, valid: &ValidAttachments) -> Result<(), Error> {
-        let Some(store) = Store::open(&leases(network)?, &self.index_root)? else {
+        let Some(store) = Store::open(&leases(network), &self.index_root)? else {
             return Ok(());
         };
         let mut failures = Failures::new();
@@ -144,14 +143,16 @@ impl Plugin for HostLocal {
     }
 
     fn status(&self, network: &Network<Config>, plan: &Plan) -> Result<(), Error> {
-        let leases = leases(network)?;
+        let leases = leases(network);
+        let unavailable = |error: Error| Error { code: Code::NotAvailable, ..error };
+        plan.resolv_conf
+            .as_deref()
+            .map_or(Ok(()), |path| resolv_conf::read(path).map(drop))
+            .map_err(|error| unavailable(error.into()))?;
+        leases.refuse_unsafe(plan.sets.len()).map_err(|error| unavailable(error.into()))?;
         writable(leases.dir()).map_err(|error| {
-            let mut unavailable = Error::new(
-                Code::NotAvailable,
-                format!("no lease can be written in {}", leases.dir().display()),
-            );
-            unavailable.also(&error.to_string());
-            unavailable
+            let what = format!("no lease can be written in {}", leases.dir().display());
+            Error { code: Code::NotAvailable, msg: what, details: error.to_string() }
         })?;
         let boot = BootId::current().filter(|_| plan.reclaim_after_reboot);
         for (number, named) in plan.sets.iter().enumerate() {
@@ -168,8 +169,8 @@ fn attachment(call: &Call<Config>) -> Attachment {
     Attachment { container: call.container_id().to_string(), ifname: call.ifname().to_string() }
 }
 
-fn leases(network: &Network<Config>) -> Result<Leases, Error> {
-    Ok(Leases::of(&network.config.data_dir()?, network.name.as_str()))
+fn leases(network: &Network<Config>) -> Leases {
+    Leases::of(&network.config.data_dir(), network.name.as_str())
 }
 
 /// Whether files can be made in `dir`, or else in what is there of the way to it.

@@ -1,9 +1,9 @@
 //! Name resolution out of a file in the format of resolv.conf(5).
 
+use std::io;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
-use cni::{Code, Dns, Error};
+use cni::{Code, Dns, Error, file};
 
 /// The file cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +21,8 @@ impl From<ReadError> for Error {
 /// As the reference plugin does, and other than the C library, several `search` lines add up, and
 /// so do several `options`; of several `domain` lines the last one counts.
 pub fn read(path: &Path) -> Result<Dns, ReadError> {
-    let text = fs::read(path).map_err(|source| ReadError(path.to_owned(), source))?;
+    let text =
+        file::read(path, file::SIZE_LIMIT).map_err(|source| ReadError(path.to_owned(), source))?;
     Ok(parse(&String::from_utf8_lossy(&text)))
 }
 

@@ -3,13 +3,12 @@
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use cni::file;
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::retry_on_intr;
 
@@ -20,6 +19,8 @@ use crate::lease::{Attachment, Draft, Owner};
 /// What the reference plugin creates its lock with.
 const LOCK_MODE: u32 = 0o750;
 const LAST_RESERVED_MODE: u32 = 0o600;
+/// A container ID and an interface's name take far less.
+const LEASE_LIMIT: u64 = 64 * 1024;
 
 /// A network's leases, locked. [`Store::close`] lets the lock go; so does dropping it, and then
 /// the next one reads every lease to be sure.
@@ -31,7 +32,7 @@ pub struct Store {
     indexed: Cell<bool>,
     /// Whether anything was changed, so that the index has to be declared current at the end.
     changed: Cell<bool>,
-    _lock: OwnedFd,
+    _lock: File,
 }
 
 /// The directory of a network's leases, to look at without the lock.
@@ -44,6 +45,12 @@ pub enum StoreError {
     /// The directory was not there and could not be made.
     #[error("create directory {}", .0.display())]
     Create(PathBuf, #[source] io::Error),
+    /// The directory cannot be trusted, or not be looked at.
+    #[error("use directory {}", .0.display())]
+    Directory(PathBuf, #[source] io::Error),
+    /// A FIFO, a device or a directory in place of a file.
+    #[error("{} must be a regular file: remove what is there", .0.display())]
+    NotRegular(PathBuf),
     /// The lock file could not be opened or locked.
     #[error("lock {}", .0.display())]
     Lock(PathBuf, #[source] io::Error),
@@ -101,11 +108,45 @@ impl Leases {
     /// Whose lease an address is; `None` if it is free.
     pub fn owner(&self, ip: IpAddr) -> Result<Option<Owner>, StoreError> {
         let path = self.path(ip);
-        match fs::read(&path) {
+        match file::read(&path, LEASE_LIMIT) {
             Ok(content) => Ok(Some(Owner::parse(&content))),
-            Err(error) if error.kind() == ErrorKind::IsADirectory => Ok(Some(Owner::Stranger)),
             Err(error) if is_gone(&error) => Ok(None),
+            // No plugin has written it: not a regular file, or far larger than a lease.
+            Err(error)
+                if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::FileTooLarge) =>
+            {
+                Ok(Some(Owner::Stranger))
+            }
             Err(error) => Err(StoreError::Read(path, error)),
+        }
+    }
+
+    /// Refuses a directory of another user, who could forge or remove leases, and files in it with which
+    /// no ADD of `sets` sets could work.
+    pub fn refuse_unsafe(&self, sets: usize) -> Result<(), StoreError> {
+        self.refuse_other_owner()?;
+        let names = (0..sets).map(|number| self.last_reserved_path(number));
+        for path in names.chain([self.lock_path()]) {
+            if fs::metadata(&path).is_ok_and(|file| !file.is_file()) {
+                return Err(StoreError::NotRegular(path));
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses a directory of another user, and takes from other users the permission to write to ours.
+    /// Returns what the directory is, if it is there.
+    fn refuse_other_owner(&self) -> Result<Option<Metadata>, StoreError> {
+        let failed = |error| StoreError::Directory(self.0.clone(), error);
+        match fs::metadata(&self.0) {
+            Ok(dir) => {
+                if dir.is_dir() && !file::is_own(&dir) {
+                    file::own_dir(&self.0).map_err(failed)?;
+                }
+                Ok(Some(dir))
+            }
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(failed(error)),
         }
     }
 
@@ -136,8 +177,13 @@ impl Leases {
     /// costs the round robin one turn, and nothing more.
     #[must_use]
     pub fn last_reserved(&self, number: usize) -> Option<IpAddr> {
-        let text = fs::read_to_string(self.last_reserved_path(number)).ok()?;
+        let text = file::read(&self.last_reserved_path(number), LEASE_LIMIT).ok()?;
+        let text = String::from_utf8(text).ok()?;
         text.parse::<IpAddr>().ok().map(|ip| ip.to_canonical())
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.0.join("lock")
     }
 
     fn last_reserved_path(&self, number: usize) -> PathBuf {
@@ -151,22 +197,28 @@ impl Store {
         if let Some(store) = Self::open(leases, index_root)? {
             return Ok(store);
         }
-        let made = DirBuilder::new().recursive(true).mode(0o755).create(leases.dir());
-        made.map_err(|error| StoreError::Create(leases.0.clone(), error))?;
+        file::own_dir(leases.dir()).map_err(|error| StoreError::Create(leases.0.clone(), error))?;
         let gone = || StoreError::Lock(leases.0.clone(), ErrorKind::NotFound.into());
         Self::open(leases, index_root)?.ok_or_else(gone)
     }
 
     /// Locks a network's leases; `None` if there is no directory, and so no lease.
     pub fn open(leases: &Leases, index_root: &Path) -> Result<Option<Self>, StoreError> {
-        let path = leases.0.join("lock");
+        let path = leases.lock_path();
         let failed = |error: io::Error| StoreError::Lock(path.clone(), error);
-        let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::CLOEXEC;
+        if leases.refuse_other_owner()?.is_none() {
+            return Ok(None);
+        }
+        // Without waiting for the other end of a FIFO.
+        let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let lock = match open(&path, flags, Mode::from_raw_mode(LOCK_MODE)) {
-            Ok(lock) => lock,
+            Ok(lock) => File::from(lock),
             Err(error) if is_gone(&error.into()) => return Ok(None),
             Err(error) => return Err(failed(error.into())),
         };
+        if !lock.metadata().map_err(failed)?.is_file() {
+            return Err(StoreError::NotRegular(path));
+        }
         retry_on_intr(|| flock(&lock, FlockOperation::LockExclusive))
             .map_err(|error| failed(error.into()))?;
 
@@ -257,10 +309,15 @@ impl Store {
     pub fn set_last_reserved(&self, number: usize, ip: IpAddr) -> Result<(), StoreError> {
         let path = self.leases.last_reserved_path(number);
         self.changed.set(true);
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(LAST_RESERVED_MODE);
-        let text = ip.to_string();
-        let written = options.open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::TRUNC | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let opened = open(&path, flags, Mode::from_raw_mode(LAST_RESERVED_MODE)).map(File::from);
+        let written = opened.map_err(io::Error::from).and_then(|mut file| {
+            if !file.metadata()?.is_file() {
+                return Err(io::Error::other("it is not a regular file"));
+            }
+            file.write_all(ip.to_string().as_bytes())
+        });
         written.map_err(|error| StoreError::LastReserved(path, error))
     }
 
@@ -288,5 +345,9 @@ impl Store {
 
 /// Whether a path leads nowhere, at its end or on the way.
 fn is_gone(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+    // A name that is too long is one that no file can have.
+    matches!(
+        error.kind(),
+        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename
+    )
 }

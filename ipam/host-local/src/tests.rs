@@ -462,4 +462,5 @@ fn large_ranges_take_no_time() {
     node.status().unwrap();
 }
 
+mod hostile;
 mod model;

@@ -209,3 +209,70 @@ fn whoever_changes_leases_waits_for_the_lock_that_the_reference_plugin_takes() {
     }
     assert!(dir.run(OURS.as_ref(), "DEL", "a", subnet).status.success());
 }
+
+/// Runs a command by a shell that prepares the process: `$0` is the program.
+fn prepared(dir: &DataDir, preparation: &str, command: &str, args: &str) -> Output {
+    let mut child = Command::new("/bin/sh")
+        .args(["-c", preparation, OURS])
+        .env_clear()
+        .envs([
+            ("PATH", "/usr/bin:/bin"),
+            ("CNI_COMMAND", command),
+            ("CNI_CONTAINERID", "a"),
+            ("CNI_NETNS", "/run/netns/nothing"),
+            ("CNI_IFNAME", "eth0"),
+            ("CNI_PATH", "/nonexistent"),
+            ("CNI_ARGS", args),
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let config = format!(
+        r#"{{"cniVersion": "1.0.0", "name": "net", "type": "any", "ipam": {{
+            "type": "host-local", "dataDir": "{}", "ranges": [[{{"subnet": "10.1.2.0/24"}}]]}}}}"#,
+        dir.0.display()
+    );
+    child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// The reference plugin 1.10.0 exits with 1 as well, and keeps the lease.
+#[test]
+fn an_add_whose_result_cannot_be_written_is_undone() {
+    let dir = DataDir::new();
+    for preparation in
+        ["exec $0 >/dev/full", "mkfifo $$ && exec 3<>$$ 4>$$ && exec 3<&- && rm $$ && exec $0 >&4"]
+    {
+        let preparation =
+            format!("mkdir -p {dir} && cd {dir} && {preparation}", dir = dir.0.display());
+        let output = prepared(&dir, &preparation, "ADD", "");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(stderr.contains("host-local: write to stdout: "), "{preparation}: {output:?}");
+        assert_eq!((output.status.code(), dir.leases()), (Some(1), BTreeSet::new()), "{output:?}");
+    }
+    dir.forget_index();
+}
+
+/// Without the plugin's own doing, the kernel would end it by SIGXFSZ.
+#[test]
+fn a_limit_of_file_sizes_is_an_error() {
+    let dir = DataDir::new();
+    let output = prepared(&dir, "ulimit -f 0; exec $0", "ADD", "");
+    assert_eq!((address(&output), dir.leases()), (Err(5), BTreeSet::new()));
+    assert!(String::from_utf8_lossy(&output.stdout).contains("File too large"), "{output:?}");
+}
+
+/// The reference plugin 1.10.0 refuses it in DEL, too.
+#[test]
+fn only_add_refuses_args_that_are_not_pairs() {
+    let dir = DataDir::new();
+    assert_eq!(address(&prepared(&dir, "exec $0", "ADD", "none")), Err(4));
+    assert!(prepared(&dir, "exec $0", "ADD", "").status.success());
+    for command in ["CHECK", "DEL"] {
+        assert!(prepared(&dir, "exec $0", command, "none").status.success(), "{command}");
+    }
+    assert_eq!(dir.leases(), BTreeSet::new());
+    dir.forget_index();
+}

@@ -1,4 +1,4 @@
-//! Which of its two variants of iptables a node uses.
+//! Which of the two variants of iptables a node uses.
 //!
 //! A kernel can hold both, in `nf_tables` and in the legacy `x_tables`, and packets go through both; but what
 //! kube-proxy and others do is seen, and kept in its order, only in the variant that they use.
@@ -23,7 +23,10 @@ const TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 
 impl<'n> Iptables<'n> {
     /// The variant that this node uses, one for both families: the one where the kubelet has left its hint,
-    /// else the one that holds more rules of others, else `nf_tables`.
+    /// else the one that holds the rules of the pods that are there, else the one that holds more rules of
+    /// others, else `nf_tables`.
+    ///
+    /// So a choice stays as long as there is a pod that it was made for, whatever others write meanwhile.
     ///
     /// Other processes that ask for the legacy variant wait until this one is done with it.
     ///
@@ -38,16 +41,16 @@ impl<'n> Iptables<'n> {
         if has_nf_tables && nf_tables.has_hint()? {
             return Ok(nf_tables);
         }
-        let count = |is_meant| if has_nf_tables { nf_tables.count_rules(is_meant) } else { Ok(0) };
+        let count = || if has_nf_tables { nf_tables.count_rules() } else { Ok(Count::default()) };
         let Some(legacy) = Legacy::open()? else {
             // Whoever writes rules on this node cannot write others than these.
-            if count(|_, _| true)? > 0 {
+            if count()? != Count::default() {
                 return Ok(nf_tables);
             }
             let operation = "find the program that changes legacy iptables rules";
             return Err(Error::new(operation, Cause::NoLegacyProgram));
         };
-        if !has_nf_tables || legacy.has_hint()? || legacy.count_rules()? > count(is_of_others)? {
+        if !has_nf_tables || legacy.has_hint()? || legacy.count_rules()?.outweighs(count()?) {
             return Ok(Self { netlink, legacy: Some(legacy) });
         }
         Ok(nf_tables)
@@ -194,15 +197,103 @@ impl<'n> Iptables<'n> {
     }
 
     /// Of `nf_tables`.
-    fn count_rules(&self, is_meant: fn(&str, Option<&str>) -> bool) -> Result<usize> {
-        FAMILIES.iter().try_fold(0, |sum, family| {
-            Ok(sum + self.netlink.count_rules(*family, &TABLES, is_meant)?)
-        })
+    fn count_rules(&self) -> Result<Count> {
+        let mut count = Count::default();
+        for family in FAMILIES {
+            self.netlink.each_rule(family, &TABLES, |chain, next| count.add(chain, next))?;
+        }
+        Ok(count)
     }
 }
 
-/// Whether a rule says something about the variant that a node uses, by its chain and the chain that it leads
-/// to: those of CNI plugins only say which one was in use when they were made.
-pub(super) fn is_of_others(chain: &str, next: Option<&str>) -> bool {
-    ![Some(chain), next].iter().flatten().any(|name| name.starts_with("CNI-"))
+/// How many rules a variant holds, by who wrote them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Count {
+    /// Those that CNI plugins, ours or the reference ones, wrote for pods.
+    pub(super) pods: usize,
+    /// Those that CNI plugins wrote for all pods, and which stay when there are no more pods.
+    pub(super) shared: usize,
+    /// Those of others.
+    pub(super) others: usize,
+}
+
+impl Count {
+    /// Counts a rule, by its chain and the chain that it leads to.
+    pub(super) fn add(&mut self, chain: &str, next: Option<&str>) {
+        let names = || [Some(chain), next].into_iter().flatten();
+        if !names().any(|name| name.starts_with("CNI-")) {
+            self.others += 1;
+        } else if names().any(is_of_pod) || (chain == "CNI-FORWARD" && next.is_none()) {
+            self.pods += 1;
+        } else {
+            self.shared += 1;
+        }
+    }
+
+    /// The same of two families.
+    pub(super) fn plus(self, other: Self) -> Self {
+        Self {
+            pods: self.pods + other.pods,
+            shared: self.shared + other.shared,
+            others: self.others + other.others,
+        }
+    }
+
+    /// Whether a variant with these rules is the one that a node uses, rather than the other one.
+    fn outweighs(self, other: Self) -> bool {
+        match (self.pods > 0, other.pods > 0) {
+            (true, false) => true,
+            (false, true) => false,
+            _ => self.others > other.others,
+        }
+    }
+}
+
+/// Whether a chain belongs to one pod: `CNI-DN-` or `CNI-`, and a hash.
+fn is_of_pod(chain: &str) -> bool {
+    let Some(name) = chain.strip_prefix("CNI-") else { return false };
+    let hash = name.strip_prefix("DN-").unwrap_or(name);
+    hash.len() >= 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(rules: &[(&str, Option<&str>)]) -> Count {
+        let mut count = Count::default();
+        for (chain, next) in rules {
+            count.add(chain, *next);
+        }
+        count
+    }
+
+    #[test]
+    fn whose_rules_are_counted() {
+        let pods = [
+            ("POSTROUTING", Some("CNI-0123456789abcdef01234567")),
+            ("CNI-0123456789abcdef01234567", None),
+            ("CNI-HOSTPORT-DNAT", Some("CNI-DN-9b8cc9dd5d53e36658bb0")),
+            ("CNI-FORWARD", None),
+        ];
+        assert_eq!(count(&pods), Count { pods: 4, shared: 0, others: 0 });
+        let shared = [
+            ("FORWARD", Some("CNI-FORWARD")),
+            ("CNI-FORWARD", Some("CNI-ADMIN")),
+            ("PREROUTING", Some("CNI-HOSTPORT-DNAT")),
+            ("CNI-HOSTPORT-MASQ", None),
+        ];
+        assert_eq!(count(&shared), Count { pods: 0, shared: 4, others: 0 });
+        let others = [("FORWARD", Some("DOCKER-USER")), ("INPUT", None)];
+        assert_eq!(count(&others), Count { pods: 0, shared: 0, others: 2 });
+    }
+
+    #[test]
+    fn a_choice_stays() {
+        let (pods, others) =
+            (Count { pods: 1, ..Count::default() }, Count { others: 9, ..Count::default() });
+        assert!(pods.outweighs(others) && !others.outweighs(pods));
+        let both = Count { pods: 1, others: 9, ..Count::default() };
+        assert!(both.outweighs(pods) && !pods.outweighs(both) && !pods.outweighs(pods));
+    }
 }

@@ -123,30 +123,35 @@ impl Nfnetlink {
         Ok(flags.and_then(|(_, value)| be_u32(value)).unwrap_or(0) & NFT_TABLE_F_DORMANT != 0)
     }
 
-    /// How many rules these tables of a family have together, of those that `is_meant` takes by the rule's
-    /// chain and the chain that it leads to.
-    pub fn count_rules(
+    /// Goes through the rules of these tables of a family: `each` gets a rule's chain and the chain that it
+    /// leads to.
+    pub fn each_rule(
         &self,
         family: Family,
         tables: &[&str],
-        is_meant: impl Fn(&str, Option<&str>) -> bool,
-    ) -> Result<usize> {
+        mut each: impl FnMut(&str, Option<&str>),
+    ) -> Result<()> {
         let message = NfTablesMessage::GetRule(RuleMessage { attributes: Vec::new() });
         let what = || format!("list the rules of family {}", family.name());
-        let bodies = self.dump(family, message, what)?;
-        let is_counted = |body: &&Vec<u8>| {
+        for body in &self.dump(family, message, what)? {
             let attribute = |wanted| attributes(body).find(|(kind, _)| *kind == wanted);
             let name = |wanted| attribute(wanted).map(|(_, value)| string(value));
+            let (Some(table), Some(chain)) = (name(NFTA_RULE_TABLE), name(NFTA_RULE_CHAIN)) else {
+                continue;
+            };
+            if !tables.contains(&table) {
+                continue;
+            }
             // What decides about the packet comes last.
             let last = attribute(NFTA_RULE_EXPRESSIONS).and_then(|(_, all)| attributes(all).last());
-            let next = match last.map(|(_, last)| Expr::parse(last)) {
-                Some(Expr::Verdict(Verdict::Jump(chain) | Verdict::Goto(chain))) => Some(chain),
-                _ => None,
-            };
-            name(NFTA_RULE_TABLE).is_some_and(|table| tables.contains(&table))
-                && name(NFTA_RULE_CHAIN).is_some_and(|chain| is_meant(chain, next.as_deref()))
-        };
-        Ok(bodies.iter().filter(is_counted).count())
+            match last.map(|(_, last)| Expr::parse(last)) {
+                Some(Expr::Verdict(Verdict::Jump(next) | Verdict::Goto(next))) => {
+                    each(chain, Some(&next));
+                }
+                _ => each(chain, None),
+            }
+        }
+        Ok(())
     }
 
     /// The rules of a table, each with the name of its chain; none if there is no such table.

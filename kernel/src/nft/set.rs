@@ -121,8 +121,8 @@ impl Batch {
         self.push(set.family, NLM_F_CREATE, message, || format!("add set {set}"));
     }
 
-    /// Deletes a set or map with its elements; fails with EBUSY if a rule uses it by then, with ENOENT if it is
-    /// not there.
+    /// Deletes a set or map with its elements; fails with EBUSY if a rule uses it by then, with ENOENT if
+    /// it is not there.
     pub fn delete_set(&mut self, set: Set<'_>) {
         let attributes =
             vec![SetAttribute::Table(set.table.into()), SetAttribute::Name(set.name.into())];

@@ -2,8 +2,8 @@
 //!
 //! A packet has to get through every base chain on its way, of all tables of `nf_tables` and of both variants
 //! of iptables. So a rule that accepts it in one chain cannot help if another one drops it. Looked at are the
-//! chains that routed packets pass: those of the families `ip`, `ip6` and `inet`. Tables of the family `bridge`
-//! see frames between the ports of a bridge, which nobody routes, and are not looked at.
+//! chains that routed packets pass: those of the families `ip`, `ip6` and `inet`. Tables of the family
+//! `bridge` see frames between the ports of a bridge, which nobody routes, and are not looked at.
 
 mod step;
 #[cfg(test)]
@@ -58,9 +58,9 @@ const HOOKS: [Hook; 3] = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
 /// The base chains of legacy tables at these points.
 const LEGACY_CHAINS: [&str; 3] = ["PREROUTING", "FORWARD", "POSTROUTING"];
 
-/// Finds a base chain that is certain to drop the packet. A chain that may let it through is none: a rule whose
-/// condition cannot be judged by what is known of the packet may be true or not. Chains that `is_answered`
-/// takes are passed over: those where rules of the caller's own come first.
+/// Finds a base chain that is certain to drop the packet. A chain that may let it through is none: a rule
+/// whose condition cannot be judged by what is known of the packet may be true or not. Chains that
+/// `is_answered` takes are passed over: those where rules of the caller's own come first.
 ///
 /// This lists all chains of two families, and is nothing for every ADD.
 pub fn find(

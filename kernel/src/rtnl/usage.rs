@@ -20,8 +20,8 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Reads the addresses of all other namespaces that have a number in this one. Every namespace has one that
-    /// has the other end of a link, or was given a link of this one.
+    /// Reads the addresses of all other namespaces that have a number in this one. Every namespace has one
+    /// that has the other end of a link, or was given a link of this one.
     pub fn read() -> Result<Self> {
         let rtnl = Rtnl::open()?;
         let namespaces = rtnl.namespaces()?;

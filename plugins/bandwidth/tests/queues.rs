@@ -42,7 +42,7 @@ fn both_directions() {
         assert_eq!(ifb[0]["ifalias"], "testnet/c1/eth0");
         assert_eq!(ifb[0]["mtu"], 1500);
         let mut expected = pod.result();
-        let told = json!({"name": IFB, "mac": ifb[0]["address"]});
+        let told = json!({"name": IFB, "mac": ifb[0]["address"], "mtu": 1500});
         expected["interfaces"].as_array_mut().unwrap().push(told);
         assert_eq!(result, expected);
 

@@ -89,7 +89,7 @@ fn the_node_keeps_the_default_route_of_its_router() {
         let router = Namespace::create();
         sh(&format!("ip link add uplink up type veth peer name eth0 netns {}", router.path()));
         router.sh("sysctl -qw net.ipv6.conf.eth0.accept_dad=0; ip link set eth0 up");
-        let routes = || sh("ip -6 route show default");
+        let defaults = || sh("ip -6 route show default");
         let learn = format!(
             "for i in $(seq 100); do ip -6 addr show dev eth0 scope link |
             grep -q inet6 && break; sleep 0.05; done; {ADVERTISE}"
@@ -100,13 +100,13 @@ fn the_node_keeps_the_default_route_of_its_router() {
         sh(
             "for i in $(seq 100); do ip -6 route show default | grep -q uplink && break; sleep 0.05; done",
         );
-        assert!(routes().contains("dev uplink proto ra"), "{}", routes());
+        assert!(defaults().contains("dev uplink proto ra"), "{}", defaults());
 
         let default = "cat /proc/sys/net/ipv6/conf/default/accept_ra";
         let before = sh(default);
         bridge("ADD", &pod.path(), &network()).unwrap();
         assert_eq!(sh("cat /proc/sys/net/ipv6/conf/all/forwarding"), "1\n");
-        assert!(routes().contains("dev uplink proto ra"), "{}", routes());
+        assert!(defaults().contains("dev uplink proto ra"), "{}", defaults());
         assert_eq!(sh("cat /proc/sys/net/ipv6/conf/uplink/accept_ra"), "2\n");
         // Other links do not begin to listen.
         assert_eq!(sh(default), before);

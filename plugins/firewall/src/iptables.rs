@@ -107,8 +107,8 @@ pub(crate) fn check(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether netfilter answers, rules could be written in the variant that the node uses, and no chain of others
-/// drops everything.
+/// Whether netfilter answers, rules could be written in the variant that the node uses, and no chain of
+/// others drops everything.
 pub(crate) fn status(netlink: &Nfnetlink) -> Result<(), Error> {
     let iptables = Iptables::of_node(netlink)?;
     iptables.has_chain(Table::FILTER_V4, FORWARD)?;

@@ -9,7 +9,8 @@ use kernel::{Nfnetlink, Rtnl};
 use crate::error::Error;
 
 /// Refuses if a chain of another table is certain to drop whatever pods send, save those where our own rules
-/// come first, which `is_answered` takes. This is asked for IPv4, and for IPv6 if the pod has no IPv4 address.
+/// come first, which `is_answered` takes. This is asked for IPv4, and for IPv6 if the pod has no IPv4
+/// address.
 pub(crate) fn refuse(
     netlink: &Nfnetlink,
     addresses: &[IpAddr],

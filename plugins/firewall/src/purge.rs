@@ -5,9 +5,9 @@ use kernel::Nfnetlink;
 
 use crate::{firewalld, iptables, nftables};
 
-/// Removes everything that the plugin ever makes on a node, of all networks and backends; with `dry_run`, only
-/// says what that would be. Rules and chains of others stay, and so do sources of firewalld whose owner is not
-/// noted. Gives a line for everything that was removed.
+/// Removes everything that the plugin ever makes on a node, of all networks and backends; with `dry_run`,
+/// only says what that would be. Rules and chains of others stay, and so do sources of firewalld whose
+/// owner is not noted. Gives a line for everything that was removed.
 ///
 /// Errors: one that tells of all steps that failed; the others were done.
 pub fn purge(dry_run: bool) -> Result<Vec<String>, Error> {

@@ -13,7 +13,7 @@ use common::{config, firewall, names, reaches};
 use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use testbed::routed::{client, on_a_node, pod};
-use testbed::sh;
+use testbed::{Ended, cni_command, sh};
 
 /// A bus and firewalld, which end with it.
 struct Firewalld(Vec<Child>);
@@ -188,6 +188,44 @@ fn an_add_that_fails_leaves_nothing() {
         assert_eq!(notes(), 2);
         firewall("DEL", "pod-a", "", &named("internal")).unwrap();
         assert_eq!(notes(), 0);
+    });
+}
+
+/// An ADD for which one of firewalld's or the kernel's answers is lost, by this number of them.
+fn add_with_loss(number: u32) -> Ended {
+    let mut command = cni_command("/usr/bin/strace", "ADD", "pod-a", "/x");
+    let inject = format!("inject=recvfrom:error=EIO:when={number}");
+    command.args(["-o", "/dev/null", "-e", "trace=recvfrom", "-e", &inject]);
+    let command = command.arg(env!("CARGO_BIN_EXE_firewall")).env("PATH", "/usr/sbin:/usr/bin");
+    testbed::run(command, &config(&json!({})))
+}
+
+#[test]
+fn an_add_whose_answer_is_lost_leaves_nothing() {
+    on_a_node_with_firewalld(|_firewalld| {
+        let mut lost = 0;
+        while add_with_loss(lost + 1).is_err() {
+            lost += 1;
+            // firewalld has a rule for each source.
+            let left = sh("nft list ruleset");
+            assert!(!left.contains("10.88.0.2") && !left.contains("fd00:88::2"), "{lost}: {left}");
+            assert!(lost < 200);
+        }
+        assert!(lost > 10, "{lost}: those of firewalld are among them");
+        assert_eq!(sources("trusted"), BOTH);
+    });
+}
+
+#[test]
+fn a_purge_gives_the_sources_back() {
+    on_a_node_with_firewalld(|_firewalld| {
+        sh("firewall-cmd --zone=trusted --add-source=10.99.0.0/16");
+        firewall("ADD", "pod-a", "/x", &config(&json!({}))).unwrap();
+        let said = firewall::purge(true).unwrap();
+        assert!(said.contains(&"firewalld: source 10.88.0.2".to_owned()), "{said:?}");
+        assert_eq!(firewall::purge(false).unwrap(), said);
+        assert_eq!(sources("trusted"), "10.99.0.0/16");
+        assert!(!sh("nft list tables").contains("podwire"));
     });
 }
 

@@ -20,26 +20,31 @@ fn status(backend: &str) -> Value {
 /// Rules that drop everything that is new, and the chain's name in the error.
 const CLOSED: [(&str, &str); 7] = [
     (
-        "nft 'table inet site { chain fwd { type filter hook forward priority 0; policy drop; }; }'",
-        "inet site fwd",
+        "nft 'table inet site { chain transit { type filter hook forward priority 0; policy drop; }; }'",
+        "inet site transit",
     ),
     (
-        "nft 'table inet site { chain fwd { type filter hook forward priority 5; reject with icmpx type admin-prohibited; }; }'",
-        "inet site fwd",
+        "nft 'table inet site { chain transit {
+            type filter hook forward priority 5; reject with icmpx type admin-prohibited; }; }'",
+        "inet site transit",
     ),
     (
-        "nft 'table ip site { chain fwd { type filter hook forward priority -5; ct state vmap { established : accept, related : accept, invalid : drop }; counter log drop; }; }'",
-        "ip site fwd",
+        "nft 'table ip site { chain transit {
+            type filter hook forward priority -5;
+            ct state vmap { established : accept, related : accept, invalid : drop }
+            counter log drop; }; }'",
+        "ip site transit",
     ),
     (
         "nft 'table inet site {
-        chain own { ct state { established, related } accept; }
-        chain fwd { type filter hook forward priority 0; policy drop; jump own; }; }'",
-        "inet site fwd",
+        chain answers { ct state { established, related } accept; }
+        chain transit { type filter hook forward priority 0; policy drop; jump answers; }; }'",
+        "inet site transit",
     ),
     (
-        "nft 'table ip site { chain post { type filter hook postrouting priority 0; ct state new drop; drop; }; }'",
-        "ip site post",
+        "nft 'table ip site { chain late {
+            type filter hook postrouting priority 0; ct state new drop; drop; }; }'",
+        "ip site late",
     ),
     (
         "iptables-legacy -A FORWARD -m state --state RELATED,ESTABLISHED -j ACCEPT
@@ -47,7 +52,8 @@ const CLOSED: [(&str, &str); 7] = [
         "FORWARD of iptables-legacy -t filter",
     ),
     (
-        "iptables -t mangle -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; iptables -t mangle -A FORWARD -j DROP",
+        "iptables -t mangle -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+      iptables -t mangle -A FORWARD -j DROP",
         "ip mangle FORWARD",
     ),
 ];
@@ -77,7 +83,9 @@ fn whatever_drops_everything_is_named() {
 fn what_the_error_says_helps() {
     on_a_node(|| {
         let (pod, _client) = (pod(), client());
-        sh("nft 'table inet site { chain fwd { type filter hook forward priority 0; reject; }; }'");
+        sh(
+            "nft 'table inet site { chain transit { type filter hook forward priority 0; reject; }; }'",
+        );
         let error = firewall("STATUS", "", "", &status("nftables")).unwrap_err();
         let (_, commands) = error["msg"].as_str().unwrap().split_once("through: ").unwrap();
         sh(&commands.replace("NETWORK", "10.88.0.0/24"));
@@ -90,12 +98,16 @@ fn what_the_error_says_helps() {
 #[test]
 fn what_may_let_pods_through_is_left_to_the_administrator() {
     for made in [
-        "nft 'table inet site { chain fwd { type filter hook forward priority 0; policy drop; iifname \"virbr0\" accept; }; }'",
-        "nft 'table inet site { chain fwd { type filter hook forward priority 0; policy drop; ct state vmap { established : accept, new : accept }; }; }'",
-        "nft 'table inet site { chain in { type filter hook input priority 0; policy drop; }; }'",
-        "nft 'table inet site { flags dormant; chain fwd { type filter hook forward priority 0; policy drop; }; }'",
-        "nft 'table bridge site { chain fwd { type filter hook forward priority 0; policy drop; }; }'",
-        "nft 'table ip6 site { chain fwd { type filter hook forward priority 0; policy drop; }; }'",
+        "nft 'table inet site { chain transit {
+            type filter hook forward priority 0; policy drop; iifname \"virbr0\" accept; }; }'",
+        "nft 'table inet site { chain transit {
+            type filter hook forward priority 0; policy drop;
+            ct state vmap { established : accept, new : accept }; }; }'",
+        "nft 'table inet site { chain mine { type filter hook input priority 0; policy drop; }; }'",
+        "nft 'table inet site { flags dormant; chain transit {
+            type filter hook forward priority 0; policy drop; }; }'",
+        "nft 'table bridge site { chain transit { type filter hook forward priority 0; policy drop; }; }'",
+        "nft 'table ip6 site { chain transit { type filter hook forward priority 0; policy drop; }; }'",
     ] {
         for backend in BACKENDS {
             on_a_node(move || {
@@ -143,10 +155,10 @@ fn check_judges_rules_by_the_pod() {
                 iptables-legacy -I FORWARD -o vethpod -j ACCEPT");
             assert!(reaches(&pod, "192.0.2.1"));
             check().unwrap();
-            sh("nft 'table inet site { chain fwd { type filter hook forward priority 0; policy drop;
+            sh("nft 'table inet site { chain transit { type filter hook forward priority 0; policy drop;
                 ip saddr 10.89.0.0/16 accept; ip6 saddr ::/0 accept; }; }'");
             assert_eq!(check().unwrap_err()["code"], 101);
-            sh("nft add rule inet site fwd ip saddr 10.88.0.0/16 accept");
+            sh("nft add rule inet site transit ip saddr 10.88.0.0/16 accept");
             check().unwrap();
         });
     }

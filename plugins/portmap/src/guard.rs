@@ -105,6 +105,30 @@ pub(crate) fn remove(
     Ok(())
 }
 
+/// Removes the rules of containers whose chain the reference plugin deleted.
+pub(crate) fn collect_garbage(iptables: &Iptables<'_>) -> Result<(), kernel::Error> {
+    let mut switched_off = SwitchedOff::default();
+    let removed = iptables.transaction(|| -> Result<Changes, kernel::Error> {
+        let mut changes = Changes::new();
+        switched_off.take_back()?;
+        let mut chains: Vec<String> = entries(iptables)?.into_iter().map(|one| one.chain).collect();
+        chains.sort_unstable();
+        chains.dedup();
+        let mut gone = Vec::new();
+        for chain in &chains {
+            if !iptables.has_chain(Nat::V4, chain)? {
+                gone.push(chain.as_str());
+            }
+        }
+        remove(iptables, &mut changes, &gone, &mut switched_off)?;
+        Ok(changes)
+    });
+    if removed.is_err() {
+        switched_off.take_back()?;
+    }
+    removed
+}
+
 /// Whether a container of this backend needs the setting on a link, in this variant of iptables.
 pub(crate) fn is_needed(iptables: &Iptables<'_>, link: &str) -> Result<bool, kernel::Error> {
     for entry in entries(iptables)?.iter().filter(|entry| entry.link == link) {

@@ -84,7 +84,10 @@ pub(crate) fn collect_garbage(
     valid: &ValidAttachments,
     ends: &mut Vec<End>,
 ) -> Result<(), Error> {
-    everywhere(netlink, |iptables| collect_from(iptables, network, valid, ends))
+    everywhere(netlink, |iptables| {
+        collect_from(iptables, network, valid, ends)?;
+        Ok(guard::collect_garbage(iptables)?)
+    })
 }
 
 /// In `nf_tables`, and in the legacy tables if there are some: the node may have changed over.

@@ -157,5 +157,15 @@ fn a_container_that_the_reference_plugin_deleted_needs_nothing() {
         portmap("DEL", "pod-b", "", &names()).unwrap();
         assert_eq!(setting(), "0");
         assert!(!sh("iptables -t mangle -S").contains("CNI-DN-"));
+
+        portmap("ADD", "pod-a", "/run/netns/pod", &at("10.88.0.3/24", "iptables")).unwrap();
+        sh(&format!(
+            "iptables -t nat -F CNI-HOSTPORT-DNAT; iptables -t nat -F {chain}; iptables -t nat -X {chain}"
+        ));
+        let mut gc = names();
+        gc["cni.dev/valid-attachments"] = json!([]);
+        portmap("GC", "", "", &gc).unwrap();
+        assert_eq!(setting(), "0");
+        assert!(!sh("iptables -t mangle -S").contains("CNI-DN-"));
     });
 }

@@ -80,9 +80,9 @@ pub(crate) fn addresses() -> Cases {
         ),
         (
             "static_requested_without_prefix",
-            bad(&json!({"runtimeConfig": {"ips": ["10.88.0.5"]}}), "runtimeConfig.ips[0]"),
+            bad(&json!({"runtimeConfig": {"ips": ["10.99.0.5"]}}), "runtimeConfig.ips[0]"),
         ),
-        ("static_ip_without_prefix", args("IP=10.88.0.6", "IP")),
+        ("static_ip_without_prefix", args("IP=10.99.0.6", "IP")),
         ("static_gateway_of_args_is_no_address", args("IP=10.88.0.6/24;GATEWAY=x", "GATEWAY")),
         (
             "static_gateway_of_no_network",

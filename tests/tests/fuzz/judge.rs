@@ -88,7 +88,7 @@ fn error(stdout: &str) -> Option<String> {
     };
     let is_code = |code: u64| matches!(code, 1..=11 | 50 | 51 | 100..=999);
     let has_code = error["code"].as_u64().is_some_and(is_code);
-    if !has_code || !error["msg"].as_str().is_some_and(|msg| !msg.is_empty()) {
+    if !has_code || error["msg"].as_str().is_none_or(str::is_empty) {
         return Some("the error has no valid code or no msg".to_owned());
     }
     (!error["cniVersion"].is_string()).then(|| "the error has no cniVersion".to_owned())

@@ -12,6 +12,7 @@ mod corpus;
 mod judge;
 mod mutate;
 mod node;
+mod race;
 mod random;
 
 use std::collections::BTreeMap;
@@ -44,6 +45,14 @@ fn main() -> ExitCode {
             let mut fuzz = Fuzz { node: Node::new(&plugin), plugin, seeds, alive: BTreeMap::new() };
             fuzz.run(first..first + runs);
         });
+    }
+    let needs = needs.tools(&["timeout"]);
+    for main in ["bridge", "ptp"] {
+        for backend in ["iptables", "nftables"] {
+            suite.case(&format!("race::{main}_{backend}"), &needs, move || {
+                race::run(main, backend, first, runs);
+            });
+        }
     }
     suite.run()
 }

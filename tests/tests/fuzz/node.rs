@@ -109,13 +109,15 @@ fn links() -> String {
 /// made anew when it is out of date.
 fn files() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    ROOTS.iter().for_each(|root| walk(Path::new(root), &mut found));
+    for root in ROOTS {
+        walk(Path::new(root), &mut found);
+    }
     found.retain(|path| {
         if path.starts_with("/run/podwire/host-local/") {
             return false;
         }
         let name = path.rsplit('/').next().unwrap_or_default();
-        name != "lock" && !name.ends_with(".lock") && !name.starts_with("last_reserved_ip.")
+        name != "lock" && !name.starts_with("last_reserved_ip.")
     });
     found
 }

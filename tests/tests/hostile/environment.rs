@@ -1,13 +1,13 @@
 //! Traces: libcni 1.3.1 hands them to plugins in three variables of the environment.
 
 use tests::configs::{POD_SUBNET, bridge, port, portmap};
-use tests::{Chain, NODE, Needs, Plugins, Pod, Suite, World, call};
+use tests::{Chain, Cmd, NODE, Needs, Plugins, Pod, Suite, World, call, search_path};
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{BIN, direct, install};
 
-/// The variables, and one that is nobody's business.
+/// The variables.
 const TRACE: [(&str, &str); 3] = [
     ("TRACEPARENT", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     ("TRACESTATE", "vendor=opaque"),
@@ -32,20 +32,11 @@ fn reach_the_ipam_plugin(plugin: &str) {
     let real = Plugins::ours().path("host-local");
     let script = format!("env > {SEEN}.$CNI_COMMAND; exec {}", real.display());
     let plugins = install(&world, "host-local", &script);
+    let mut more = json!({"cni.dev/valid-attachments": []});
     for command in ["ADD", "CHECK", "DEL", "GC", "STATUS"] {
-        let previous = world.sh(NODE, "cat /run/result 2>/dev/null || echo null");
-        let previous: serde_json::Value = serde_json::from_str(&previous).unwrap();
-        let mut more = json!({"cni.dev/valid-attachments": []});
-        if !previous.is_null() {
-            more["prevResult"] = previous;
-        }
-        let mut call = direct(&plugins, plugin, command, &more);
-        for (name, value) in TRACE {
-            call = call.env(name, value);
-        }
-        let output = world.run(NODE, &call).success();
+        let output = world.run(NODE, &traced(direct(&plugins, plugin, command, &more))).success();
         if command == "ADD" {
-            world.files(|| std::fs::write("/run/result", &output.stdout).unwrap());
+            more["prevResult"] = output.json();
         }
         let seen = world.sh(NODE, &format!("cat {SEEN}.{command}"));
         for (name, value) in TRACE {
@@ -55,6 +46,10 @@ fn reach_the_ipam_plugin(plugin: &str) {
     }
 }
 
+fn traced(call: Cmd) -> Cmd {
+    TRACE.iter().fold(call, |call, (name, value)| call.env(*name, *value))
+}
+
 /// The only other programs that plugins start: the legacy variant of iptables.
 fn do_not_reach_iptables() {
     let world = World::new(&["pod-a"]);
@@ -62,7 +57,7 @@ fn do_not_reach_iptables() {
         NODE,
         &format!(
             "iptables-legacy -t mangle -N KUBE-IPTABLES-HINT
-             mkdir -p {BIN}; for p in iptables-legacy-restore ip6tables-legacy-restore; do
+             mkdir -p {BIN}; for p in iptables-legacy-save iptables-legacy-restore ip6tables-legacy-save ip6tables-legacy-restore; do
                  printf '#!/bin/sh\\nenv >> {SEEN}\\nexec /usr/sbin/%s \"$@\"\\n' $p > {BIN}/$p
                  chmod +x {BIN}/$p
              done"
@@ -71,17 +66,12 @@ fn do_not_reach_iptables() {
     let ours = Plugins::ours();
     let chain = Chain::new(&world, &ours, &[bridge(&[POD_SUBNET]), portmap()])
         .ports(&json!([port("tcp", 8080, 80)]));
-    for index in [0, 1] {
-        let plugin = ["bridge", "portmap"][index];
-        let previous = world.sh(NODE, "cat /run/result 2>/dev/null || echo null");
-        let stdin = chain.stdin(index, &serde_json::from_str(&previous).unwrap());
-        let mut call = call(&ours, plugin, "ADD", &Pod::new("pod-a"), &stdin);
-        call = call.env("PATH", format!("{BIN}:{}", tests::search_path()));
-        for (name, value) in TRACE {
-            call = call.env(name, value);
-        }
-        let output = world.run(NODE, &call).success();
-        world.files(|| std::fs::write("/run/result", &output.stdout).unwrap());
+    let mut result = Value::Null;
+    for (index, plugin) in ["bridge", "portmap"].into_iter().enumerate() {
+        let stdin = chain.stdin(index, &result);
+        let add = call(&ours, plugin, "ADD", &Pod::new("pod-a"), &stdin);
+        let add = add.env("PATH", format!("{BIN}:{}", search_path()));
+        result = world.run(NODE, &traced(add)).success().json();
     }
     let seen = world.sh(NODE, &format!("cat {SEEN}"));
     let leaked: Vec<_> =

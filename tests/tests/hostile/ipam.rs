@@ -3,14 +3,13 @@
 use serde_json::json;
 use tests::{NODE, Needs, Plugins, Suite, World};
 
-use crate::{assert_same, direct, install, state};
+use crate::{WITH_LITTLE_MEMORY, assert_has_memory, assert_same, direct, install, state};
 
-const RESULT: &str = r#"{"cniVersion":"1.1.0","ips":[{"address":"10.88.0.9/24"}]}"#;
+const RESULT: &str =
+    r#"{"cniVersion":"1.1.0","ips":[{"address":"10.88.0.9/24","gateway":"10.88.0.1"}]}"#;
 const MAIN: [&str; 2] = ["bridge", "ptp"];
 /// More than a pipe holds, which is 64 KiB.
 const MUCH: usize = 100_000;
-/// Memory that a plugin may have for its data.
-const MEMORY: &str = "--data=33554432";
 
 pub(crate) fn cases(suite: &mut Suite) {
     let needs = Needs::plugins(&Plugins::ours(), &Plugins::ALL).tools(&["prlimit"]);
@@ -43,8 +42,11 @@ fn prints_before_it_reads(plugin: &str) {
 /// The IPAM plugin's end is the end of its answer. The child outlives the limit of a call.
 fn leaves_a_child_with_its_stdout(plugin: &str) {
     let world = World::new(&["pod-a"]);
-    let plugins =
-        install(&world, "parent", &format!("sleep 90 &\ncat > /dev/null; echo '{RESULT}'"));
+    let plugins = install(
+        &world,
+        "parent",
+        &format!("sleep 90 2> /dev/null &\ncat > /dev/null; echo '{RESULT}'"),
+    );
     let more = json!({"ipam": {"type": "parent"}});
     drop(world.run(NODE, &direct(&plugins, plugin, "ADD", &more)).success());
     drop(world.run(NODE, &direct(&plugins, plugin, "DEL", &more)).success());
@@ -54,14 +56,12 @@ fn prints_100_megabytes(plugin: &str) {
     let world = World::new(&["pod-a"]);
     let plugins = install(&world, "loud", "cat > /dev/null; head -c 100000000 /dev/zero");
     let before = state(&world);
-    let more = json!({"ipam": {"type": "loud"}});
-    for (program, mentions) in [("loud", "loud"), ("loud", "loud")] {
-        let call = direct(&plugins, plugin, "ADD", &more).wrapped_by(["prlimit", MEMORY, "--"]);
-        let output = world.run(NODE, &call);
-        let error = output.cni_error();
-        assert!(error["msg"].as_str().unwrap().contains(mentions), "{program}\n{output}");
-        assert!(output.stdout.len() < 16 * 1024, "the error has {} bytes", output.stdout.len());
-    }
+    let add = direct(&plugins, plugin, "ADD", &json!({"ipam": {"type": "loud"}}));
+    let output = world.run(NODE, &add.wrapped_by(WITH_LITTLE_MEMORY));
+    let error = output.cni_error();
+    assert!(error["msg"].as_str().unwrap().contains("loud"), "{output}");
+    assert_has_memory(&output);
+    assert!(output.stdout.len() < 16 * 1024, "the error has {} bytes", output.stdout.len());
     assert_same(&before, &state(&world), "a failed ADD leaves something behind");
 }
 
@@ -86,8 +86,8 @@ fn delegates_to(plugin: &str, named: &str) {
     assert_eq!(output.cni_error()["code"], 7, "{output}");
     assert_same(&before, &state(&world), "a failed ADD leaves something behind");
     drop(world.run(NODE, &call("DEL")).success());
-    let calls = world.sh(NODE, "wc -l < /run/calls");
+    let calls = world.sh(NODE, "cat /run/calls 2>/dev/null | wc -l");
     // The call itself is one, where the plugin that is called is the one that counts.
     let most = if plugin == named { 2 } else { 0 };
-    assert!(calls.trim().parse::<u32>().unwrap_or(0) <= most, "called {calls} times");
+    assert!(calls.trim().parse::<u32>().unwrap() <= most, "called {calls} times");
 }

@@ -16,10 +16,13 @@ use serde_json::{Value, json};
 use tests::configs::{
     POD_SUBNET, POD_SUBNET6, bandwidth, bridge, firewall, port, portmap, ptp, tuning, with,
 };
-use tests::{Chain, Cmd, NODE, Plugins, Pod, Suite, World, call, differences};
+use tests::{Chain, Cmd, NODE, Output, Plugins, Pod, Suite, World, call, differences};
 
 /// Where a test puts plugins of its own.
 const BIN: &str = "/run/bin";
+
+/// What a plugin reads may be endless, its memory is not.
+const WITH_LITTLE_MEMORY: [&str; 3] = ["prlimit", "--data=83886080", "--"];
 
 fn main() -> ExitCode {
     let mut suite = Suite::new();
@@ -77,6 +80,13 @@ fn state(world: &World) -> Value {
         !name.is_empty() && name != "lock" && !name.starts_with("last_reserved_ip.")
     });
     state
+}
+
+/// A plugin that reads to the end of its memory says so.
+#[track_caller]
+fn assert_has_memory(output: &Output) {
+    let text = format!("{}{}", output.stdout, output.stderr).to_lowercase();
+    assert!(!text.contains("memory"), "reads without a limit\n{output}");
 }
 
 #[track_caller]

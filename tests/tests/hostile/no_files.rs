@@ -5,14 +5,14 @@ use tests::{Chain, Cmd, NODE, Needs, Plugins, Pod, STATE_DIR, Suite, World, conf
 
 use serde_json::{Value, json};
 
+use crate::{WITH_LITTLE_MEMORY, assert_has_memory};
+
 /// What is put there, by a shell: `$1` is the path.
 const KINDS: [(&str, &str); 3] = [
     ("fifo", "mkfifo \"$1\""),
     ("endless", "ln -s /dev/zero \"$1\""),
     ("huge", "truncate -s 1G \"$1\""),
 ];
-/// Memory that a plugin may have for its data.
-const MEMORY: &str = "--data=33554432";
 
 /// A file that `plugin` reads, by the command that reads it.
 struct Place {
@@ -88,7 +88,8 @@ fn ends(place: &Place, make: &str) {
         let mut stdin = network.stdin(index, &previous);
         stdin["cni.dev/valid-attachments"] = json!([]);
         let call = tests::call(&Plugins::ours(), place.plugin, command, &pod, &stdin);
-        let output = world.run(NODE, &call.wrapped_by(["prlimit", MEMORY, "--"]));
+        let output = world.run(NODE, &call.wrapped_by(WITH_LITTLE_MEMORY));
+        assert_has_memory(&output);
         match output.code() {
             0 => {}
             1 => drop(output.cni_error()),
@@ -122,7 +123,7 @@ fn chain<'a>(world: &'a World, plugin: &str) -> (Chain<'a>, usize) {
 fn conflist(world: &World, words: &[&str]) -> tests::Output {
     let call = Cmd::new(conflist_program()).args(words).env("NETCONFPATH", "/run/net.d");
     let call = call.env("CNI_PATH", Plugins::ours().dir.to_string_lossy());
-    world.run(NODE, &call.wrapped_by(["prlimit", MEMORY, "--"]))
+    world.run(NODE, &call.wrapped_by(WITH_LITTLE_MEMORY))
 }
 
 fn write_network(world: &World) {
@@ -151,7 +152,10 @@ fn kept_result(make: &str) {
     let kept = world.sh(NODE, "find /var/lib/cni -type f -path '*results*'");
     let kept: Vec<&str> = kept.lines().collect();
     assert!(!kept.is_empty(), "nothing is kept");
-    kept.iter().for_each(|path| put(&world, make, path));
+    for path in &kept {
+        put(&world, make, path);
+    }
     let output = conflist(&world, &["del", "testnet", "/run/netns/pod-a"]);
+    assert_has_memory(&output);
     assert!([0, 1].contains(&output.code()), "{output}");
 }

@@ -5,12 +5,15 @@ use tests::{NODE, Needs, Plugins, Pod, Suite, World, call};
 
 use crate::{assert_same, network, state, whole_chain};
 
-const CLOSED: [(&str, &str); 2] =
-    [("full", "exec \"$0\" > /dev/full"), ("closed", "exec \"$0\" >&-")];
+/// A disk without room, and a pipe that nobody reads.
+const LOST: [(&str, &str); 2] = [
+    ("full", "exec \"$0\" > /dev/full"),
+    ("closed", "mkfifo /run/out; exec 3<> /run/out 4> /run/out 3>&-; exec \"$0\" >&4 4>&-"),
+];
 
 pub(crate) fn cases(suite: &mut Suite) {
     let needs = Needs::plugins(&Plugins::ours(), &Plugins::ALL);
-    for (kind, script) in CLOSED {
+    for (kind, script) in LOST {
         for (main, index) in
             [("bridge", 0), ("ptp", 0), ("bridge", 1), ("bridge", 2), ("bridge", 3), ("bridge", 4)]
         {
@@ -23,20 +26,30 @@ pub(crate) fn cases(suite: &mut Suite) {
     }
 }
 
+/// The node is as after an ADD and a DEL.
 fn is_undone(main: &str, index: usize, script: &str) {
-    let world = World::new(&["pod-a"]);
-    let configs = whole_chain(main);
-    let ours = Plugins::ours();
-    let pod = Pod::new("pod-a");
-    let earlier = network(&world, &ours, &configs[..index]);
-    let previous = if index == 0 { Value::Null } else { earlier.add(&pod) };
-    let before = state(&world);
-    let plugin = configs[index]["type"].as_str().unwrap();
-    let stdin = network(&world, &ours, &configs).stdin(index, &previous);
-    let add = call(&ours, plugin, "ADD", &pod, &stdin);
-    let output = world.run(NODE, &add.wrapped_by(["sh", "-c", script]));
-    assert_eq!(output.code(), 1, "{output}");
-    assert_same(&before, &state(&world), "an ADD whose result is lost leaves something behind");
+    let [lost, deleted] = [true, false].map(|is_lost| {
+        let world = World::new(&["pod-a"]);
+        let configs = whole_chain(main);
+        let ours = Plugins::ours();
+        let pod = Pod::new("pod-a");
+        let previous = match index {
+            0 => Value::Null,
+            _ => network(&world, &ours, &configs[..index]).add(&pod),
+        };
+        let plugin = configs[index]["type"].as_str().unwrap();
+        let stdin = network(&world, &ours, &configs).stdin(index, &previous);
+        let add = call(&ours, plugin, "ADD", &pod, &stdin);
+        if is_lost {
+            let output = world.run(NODE, &add.wrapped_by(["sh", "-c", script]));
+            assert_eq!(output.code(), 1, "{output}");
+        } else {
+            drop(world.run(NODE, &add).success());
+            drop(world.run(NODE, &call(&ours, plugin, "DEL", &pod, &stdin)).success());
+        }
+        state(&world)
+    });
+    assert_same(&deleted, &lost, "an ADD whose result is lost leaves something behind");
 }
 
 fn no_lease(script: &str) {

@@ -50,7 +50,7 @@ fn calls_succeed(ours: &Plugins) {
                 world.sh(NODE, &peer);
             }
         }
-        let mut command = Cmd::new(ours.path(&call.plugin)).stdin(&call.stdin);
+        let mut command = Cmd::new(ours.path(&call.plugin)).stdin(call.stdin.as_str());
         for (name, value) in &call.env {
             command = command.env(name, value);
         }

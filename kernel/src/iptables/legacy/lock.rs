@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
+use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use crate::error::{Cause, Error, Result};
 
@@ -69,13 +69,18 @@ fn file_of_namespace(directory: &Path) -> Result<PathBuf> {
 }
 
 fn open(directory: &Path, path: &Path) -> io::Result<File> {
-    // Only the last one is for root alone: others have theirs beside it.
-    directory.parent().map(fs::create_dir_all).transpose()?;
+    // Only the last one is for root alone: others have theirs beside it. The modes are set, because the caller's
+    // umask may be 0.
+    let parents = |path| DirBuilder::new().recursive(true).mode(0o755).create(path);
+    directory.parent().map(parents).transpose()?;
     match DirBuilder::new().mode(0o700).create(directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         made => made?,
     }
-    OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)
+    // A FIFO in its place must not be waited for.
+    let flags = (OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits();
+    let options = &mut OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
 }
 
 #[cfg(test)]

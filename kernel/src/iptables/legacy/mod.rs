@@ -16,6 +16,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use super::changes::{Change, Changes};
+use super::variant::Count;
 use super::{Rule, Table};
 use crate::error::{Cause, Error, Result};
 use crate::nft::Family;
@@ -81,9 +82,11 @@ impl Legacy {
         Ok(false)
     }
 
-    /// How many rules of others there are in the tables of both families.
-    pub(super) fn count_rules(&self) -> Result<usize> {
-        FAMILIES.iter().try_fold(0, |sum, family| Ok(sum + self.saved(*family)?.rules))
+    /// How many rules there are in the tables of both families.
+    pub(super) fn count_rules(&self) -> Result<Count> {
+        FAMILIES
+            .iter()
+            .try_fold(Count::default(), |sum, family| Ok(sum.plus(self.saved(*family)?.rules)))
     }
 
     pub(super) fn has_chain(&self, table: Table, chain: &str) -> Result<bool> {

@@ -140,4 +140,15 @@ mod tests {
         assert_eq!(failed_line(text, input), Some("-A CNI-X -j NOPE"));
         assert_eq!(failed_line("Another app is currently holding the xtables lock", input), None);
     }
+
+    /// Before, they got all of ours: the variables of a runtime, and those of traces.
+    #[test]
+    fn programs_get_the_environment_that_they_need() {
+        let environment = run(Path::new("/usr/bin/env"), &[], "").unwrap();
+        for line in environment.lines() {
+            let name = line.split('=').next().unwrap_or_default();
+            assert!(ENVIRONMENT.contains(&name), "{line}");
+        }
+        assert!(environment.contains("PATH="), "{environment}");
+    }
 }

@@ -1,6 +1,6 @@
 //! What `iptables-legacy-save` prints.
 
-use crate::iptables::variant::is_of_others;
+use crate::iptables::variant::Count;
 use crate::iptables::{NatChain, Rule, Table};
 use crate::nft::Family;
 
@@ -9,8 +9,8 @@ use crate::nft::Family;
 pub(crate) struct Saved {
     /// Whether the kubelet has left its hint here.
     pub(crate) has_hint: bool,
-    /// How many rules of others there are in all tables.
-    pub(crate) rules: usize,
+    /// How many rules there are in all tables.
+    pub(in crate::iptables) rules: Count,
     tables: [SavedTable; 5],
 }
 
@@ -50,7 +50,7 @@ impl Saved {
     /// Reads the text of all tables; what is no table, chain or rule says nothing.
     pub(crate) fn parse(family: Family, text: &str) -> Self {
         let tables = NAMES.map(|name| SavedTable::new(Table { family, name }));
-        let mut saved = Self { has_hint: false, rules: 0, tables };
+        let mut saved = Self { has_hint: false, rules: Count::default(), tables };
         let (mut name, mut handle) = ("", 0);
         for line in text.lines() {
             if let Some(next) = line.strip_prefix('*') {
@@ -68,7 +68,7 @@ impl Saved {
             } else if let Some(line) = line.strip_prefix("-A ") {
                 let (chain, text) = line.split_once(' ').unwrap_or((line, ""));
                 let rule = Rule::parse(family, text);
-                saved.rules += usize::from(is_of_others(chain, rule.next_chain()));
+                saved.rules.add(chain, rule.next_chain());
                 if let Some(table) = table {
                     handle += 1;
                     table.append(chain, Line { handle, text: text.to_owned(), rule });
@@ -142,12 +142,11 @@ impl SavedTable {
 
     /// Takes note of a chain and its policy.
     fn declare(&mut self, name: &str, drops: bool) {
-        match self.chains.iter_mut().find(|chain| chain.name == name) {
-            Some(chain) => chain.drops = drops,
-            None => {
-                let (name, lines) = (name.to_owned(), Vec::new());
-                self.chains.push(SavedChain { name, drops, lines });
-            }
+        if let Some(chain) = self.chains.iter_mut().find(|chain| chain.name == name) {
+            chain.drops = drops;
+        } else {
+            let (name, lines) = (name.to_owned(), Vec::new());
+            self.chains.push(SavedChain { name, drops, lines });
         }
     }
 

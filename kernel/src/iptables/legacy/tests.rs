@@ -18,7 +18,7 @@ fn a_node_of_kubernetes_is_read() {
     assert!(saved.has_hint);
     // Those of CNI plugins, and the jumps to them, are not counted.
     let is_counted = |line: &&str| line.starts_with("-A ") && !line.contains("CNI-");
-    assert_eq!(saved.rules, SAVED.lines().filter(is_counted).count());
+    assert_eq!(saved.rules.others, SAVED.lines().filter(is_counted).count());
     let names = nat.chain_names();
     assert!(names.contains(&"KUBE-SERVICES".to_owned()), "{names:?}");
     assert!(!names.contains(&"KUBE-IPTABLES-HINT".to_owned()), "the chains of mangle are others");

@@ -72,6 +72,8 @@ fn purge_table(
             doomed.push(name);
         }
     }
-    doomed.into_iter().for_each(|chain| changes.delete_chain(table, chain));
+    for chain in doomed {
+        changes.delete_chain(table, chain);
+    }
     Ok(())
 }

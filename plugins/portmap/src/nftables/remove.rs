@@ -137,8 +137,9 @@ fn remove_piece(
         ends.extend(doomed.iter().filter_map(Holding::end).filter(|end| !stay(end)));
         // Another DEL is at it already.
         doomed.retain(|holding| way == Way::Delete || !holding.expires());
-        held.remove(&mut batch, &doomed, way);
+        // First, so that it does not outlive the elements that are waited for.
         guard::remove(netlink, &mut batch, &held, &doomed, (way, None), &mut switched_off)?;
+        held.remove(&mut batch, &doomed, way);
         Ok(batch)
     });
     if removed.is_err() {
