@@ -16,6 +16,9 @@ use crate::network::Network;
 use crate::registry;
 use crate::runtime::Runtime;
 
+/// Where plugins have what is only of use until the next boot: indexes and locks.
+const RUN_DIR: &str = "/run/podwire";
+
 impl Runtime {
     /// Finds everything that the plugins of the suite made on this node, of all networks, and what is kept of
     /// their attachments, and removes it unless this is a dry run. What others made stays: results and leases
@@ -37,6 +40,8 @@ impl Runtime {
             .chain(configured)
             .filter(is_ours)
             .collect();
+        // Reading the legacy tables takes a lock there, also in a dry run.
+        let has_run_dir = Path::new(RUN_DIR).exists();
         let mut purge = Purge::new(is_dry_run, known(&networks));
         for plugin in &registry::PLUGINS {
             (plugin.purge)(&mut purge);
@@ -45,6 +50,11 @@ impl Runtime {
             if self.network_of(&cached).as_ref().is_some_and(is_ours) {
                 purge.remove(format!("{}, a result", file.display()), || remove(&file));
             }
+        }
+        if has_run_dir {
+            purge.remove(RUN_DIR, || gone(fs::remove_dir_all(RUN_DIR)));
+        } else if !is_dry_run {
+            let _ = fs::remove_dir_all(RUN_DIR);
         }
         let lock = cache.dir().join("conflist.lock");
         if lock.exists() {
@@ -78,8 +88,14 @@ fn known(networks: &[Network]) -> Known {
 }
 
 fn remove(file: &Path) -> Result<(), cni::Error> {
-    let gone = |error: &io::Error| error.kind() == ErrorKind::NotFound;
-    fs::remove_file(file)
-        .or_else(|error| if gone(&error) { Ok(()) } else { Err(error) })
-        .map_err(|error| cni::Error::new(Code::Io, error.to_string()))
+    gone(fs::remove_file(file))
+}
+
+fn gone(removed: io::Result<()>) -> Result<(), cni::Error> {
+    match removed {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(cni::Error::new(Code::Io, error.to_string()))
+        }
+        _ => Ok(()),
+    }
 }

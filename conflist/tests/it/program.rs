@@ -165,8 +165,8 @@ fn what_failed_is_told() {
         1,
         &sandbox,
         &expect![[r#"
-        conflist: CNI_ARGS: "x" is not a KEY=VALUE pair
-    "#]],
+            conflist: CNI_ARGS: "x" is not a KEY=VALUE pair
+        "#]],
     );
     fails(
         &run(&["add", "net", "/n", "--capability-args", "[]"]),

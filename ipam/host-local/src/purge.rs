@@ -31,10 +31,6 @@ impl HostLocal {
             }
             remove_if_empty(&data_dir, purge);
         }
-        for dir in [Some(self.index_root.as_path()), self.index_root.parent()].into_iter().flatten()
-        {
-            remove_if_empty(dir, purge);
-        }
     }
 
     fn has_used(&self, leases: &Leases, purge: &Purge) -> bool {
