@@ -1,4 +1,4 @@
-//! Named cases and what they need; the only place that decides whether one is skipped.
+//! Named cases and what they need. `testbed` decides what happens to one whose needs are not met.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use testbed::{Fate, fate, skip_line};
 
 use crate::binaries::{Plugins, conflist_program, tool};
 
@@ -138,20 +139,20 @@ impl Suite {
                 test();
                 Ok(())
             }),
-            Some(reason) if std::env::var("CI").is_ok_and(|ci| ci == "true") => {
-                Trial::test(name, move || Err(Failed::from(format!("cannot run: {reason}"))))
-            }
-            Some(reason) => {
-                self.skipped.push(format!("skipped: {name}: {reason}"));
-                Trial::test(name, || Ok(())).with_ignored_flag(true)
-            }
+            Some(reason) => match fate(name, &reason) {
+                Fate::Fails(message) => Trial::test(name, || Err(Failed::from(message))),
+                Fate::Skipped(line) => {
+                    self.skipped.push(line);
+                    Trial::test(name, || Ok(())).with_ignored_flag(true)
+                }
+            },
         };
         self.trials.push(trial);
     }
 
     /// Leaves a case out that does not apply to this machine, which is no failure anywhere.
     pub fn omit(&mut self, name: &str, reason: &str) {
-        self.skipped.push(format!("skipped: {name}: {reason}"));
+        self.skipped.push(skip_line(name, reason));
         self.is_partial = true;
     }
 

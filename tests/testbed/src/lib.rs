@@ -7,6 +7,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     clippy::missing_panics_doc,
     clippy::must_use_candidate,
     reason = "a harness reports what is wrong by panicking, which fails the test that called it"
@@ -15,6 +16,7 @@
 mod namespace;
 mod plugin;
 mod server;
+mod skip;
 mod strace;
 
 pub mod routed;
@@ -22,4 +24,5 @@ pub mod routed;
 pub use namespace::{Namespace, in_new_netns, on_a_node, sh};
 pub use plugin::{Ended, cni_command, run};
 pub use server::serve;
+pub use skip::{Fate, fate, skip, skip_line};
 pub use strace::run_injected;
