@@ -1,4 +1,4 @@
-//! `cargo xtask lint`: everything that can be said about the tree without running a plugin.
+//! `cargo xtask lint`: all checks of the tree that do not run a plugin.
 
 use crate::command::{self, Failure, cargo, read};
 use crate::conformance;
@@ -42,7 +42,7 @@ pub(crate) fn check_all() -> Report {
     report
 }
 
-/// Says which component a toolchain lacks, where cargo would only know no such command.
+/// Checks that the toolchain has a component: cargo would report only an unknown subcommand.
 fn component(subcommand: &str, name: &'static str) -> Result<(), Failure> {
     read(&mut cargo([subcommand, "--version"])).map(drop).map_err(|_| Failure::Component(name))
 }
