@@ -1,8 +1,7 @@
-//! What the tests of single crates happen in: network namespaces that play a node, its pods and a
-//! machine outside.
+//! Network namespaces for the tests of single crates: a node, its pods and a machine outside.
 //!
-//! It uses none of the crates that it helps to test. The end-to-end suites have more, and worlds
-//! with files of their own: crate `tests`.
+//! This crate uses none of the crates that it helps to test. The end-to-end suites have a harness of
+//! their own with private files: the crate `tests`.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,10 +1,10 @@
-//! The one place that decides what becomes of a test that this machine cannot run: it is skipped, but
+//! The one place that decides what happens to a test that this machine cannot run: it is skipped, or
 //! it fails if `CI=true` is in the environment.
 
 use std::io::{Write, stdout};
 use std::thread;
 
-/// What becomes of a test that needs something that the machine does not have.
+/// What happens to a test that needs something that the machine does not have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It fails, with this message.
@@ -35,7 +35,7 @@ pub fn skip(reason: &str) {
     // The test harness names each test's thread after the test.
     match fate(thread::current().name().unwrap_or("test"), reason) {
         Fate::Fails(message) => panic!("{message}"),
-        // `println!` is captured. A line of its own, even after `test NAME ... `.
+        // `println!` would be captured. The line must not follow `test NAME ... `.
         Fate::Skipped(line) => writeln!(stdout(), "\n{line}").expect("write to stdout"),
     }
 }
