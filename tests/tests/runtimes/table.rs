@@ -1,4 +1,4 @@
-//! The README's table of runtimes and plugins, which must say what these cases have seen.
+//! The README's table of runtimes and plugins, which must agree with the calls in these cases.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,17 +8,17 @@ use tests::{Plugins, workspace};
 
 use crate::calls::Call;
 
-/// The runtimes, and how the cases come by their calls.
+/// The runtimes, and whether they are run or replayed.
 const RUNTIMES: [(&str, &str); 4] =
     [("containerd", "run"), ("podman", "run"), ("nerdctl", "run"), ("CRI-O", "replayed")];
-/// The specification's commands, in the order of an attachment's life.
+/// The commands of the specification, in the order of an attachment's life.
 const COMMANDS: [&str; 6] = ["VERSION", "STATUS", "ADD", "CHECK", "DEL", "GC"];
 
 /// The commands that each runtime gave to each plugin.
 static SEEN: Mutex<BTreeMap<(&'static str, String), BTreeSet<String>>> =
     Mutex::new(BTreeMap::new());
 
-/// Keeps a runtime's calls for the table.
+/// Records the calls of a runtime for the table.
 pub(crate) fn note(runtime: &'static str, calls: &[Call]) {
     let mut seen = SEEN.lock().unwrap();
     for call in calls {
@@ -27,7 +27,7 @@ pub(crate) fn note(runtime: &'static str, calls: &[Call]) {
     }
 }
 
-/// What is wrong with the README's table; with `UPDATE_EXPECT=1` it is put right instead.
+/// What is wrong with the README's table. With `UPDATE_EXPECT=1` the table is replaced instead.
 pub(crate) fn complaints() -> Vec<String> {
     let (expected, path) = (table(), workspace().join("README.md"));
     let readme = fs::read_to_string(&path).unwrap();
