@@ -1,4 +1,4 @@
-//! The table of runtimes and plugins in `docs/runtimes.md`, which must say what these cases have seen.
+//! The table of runtimes and plugins in `docs/runtimes.md`, which must agree with the calls in these cases.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -10,7 +10,7 @@ use crate::calls::Call;
 
 /// Where the table is, relative to the workspace.
 const DOCUMENT: &str = "docs/runtimes.md";
-/// The runtimes, and how the cases come by their calls.
+/// The runtimes, and whether they are run or replayed.
 const RUNTIMES: [(&str, &str); 4] =
     [("containerd", "run"), ("podman", "run"), ("nerdctl", "run"), ("CRI-O", "replayed")];
 /// The specification's commands, in the order of an attachment's life.
@@ -29,7 +29,7 @@ pub(crate) fn note(runtime: &'static str, calls: &[Call]) {
     }
 }
 
-/// What is wrong with the document's table; with `UPDATE_EXPECT=1` it is put right instead.
+/// What is wrong with the document's table; with `UPDATE_EXPECT=1` the table is replaced instead.
 pub(crate) fn complaints() -> Vec<String> {
     let (expected, path) = (table(), workspace().join(DOCUMENT));
     let document = fs::read_to_string(&path).unwrap();
