@@ -36,8 +36,8 @@ pub(crate) enum Failure {
     Answer(#[source] io::Error),
     #[error("print on stdout")]
     Print(#[source] io::Error),
-    #[error("{add}; and undoing it: {del}", add = chain(add), del = chain(del))]
-    NotUndone { add: Box<Failure>, del: Error },
+    #[error("{add}; and undoing it: {del}", add = chain(add), del = chain(&**del))]
+    NotUndone { add: Box<Failure>, del: Box<Error> },
     #[error("CAP_ARGS is no JSON object")]
     CapabilityArgs(#[source] serde_json::Error),
     #[error("find the working directory")]
@@ -97,7 +97,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
 fn undone(runtime: &Runtime, network: &Network, attachment: &Attachment, add: Failure) -> Failure {
     match runtime.del(network, attachment) {
         Ok(()) => add,
-        Err(del) => Failure::NotUndone { add: Box::new(add), del },
+        Err(del) => Failure::NotUndone { add: Box::new(add), del: Box::new(del) },
     }
 }
 
