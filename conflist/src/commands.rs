@@ -36,7 +36,7 @@ pub(crate) enum Failure {
     Answer(#[source] io::Error),
     #[error("print on stdout")]
     Print(#[source] io::Error),
-    #[error("{add}; and undoing it: {del}", add = chain(add), del = chain(del))]
+    #[error("{add}; and undoing it: {del}", add = chain(add), del = chain(&**del))]
     NotUndone { add: Box<Failure>, del: Box<Error> },
     #[error("CAP_ARGS is no JSON object")]
     CapabilityArgs(#[source] serde_json::Error),
