@@ -111,29 +111,33 @@ fn interfaces_of_one_container_share_the_chain() {
     });
 }
 
-/// None of these nodes has the kubelet's hint.
+/// The rules of pods stay together, whatever others write meanwhile; after the last one's DEL, those of others
+/// decide. None of these nodes has the kubelet's hint by then.
 #[test]
-fn own_rules_do_not_decide_where_the_next_ones_go() {
-    in_new_netns(|| {
-        for id in ["pod-a", "pod-b"] {
-            add(id, "eth0", &["10.88.0.2/24"]);
-        }
-        sh("iptables-legacy -A INPUT -j ACCEPT");
-        add("pod-c", "eth0", &["10.88.0.3/24"]);
-        assert!(
-            sh("iptables-legacy -t nat -S").contains("pod-c"),
-            "the others' only rule is there"
-        );
-    });
-    in_new_netns(|| {
-        sh(HINT);
-        for id in ["pod-a", "pod-b"] {
-            add(id, "eth0", &["10.88.0.2/24"]);
-        }
-        sh(&format!("{}; iptables-nft -A INPUT -j ACCEPT", HINT.replace("-N", "-X")));
-        add("pod-c", "eth0", &["10.88.0.3/24"]);
-        assert!(sh("iptables-nft -t nat -S").contains("pod-c"), "the others' only rule is there");
-    });
+fn the_variant_stays_as_long_as_there_are_pods() {
+    let without_hint = HINT.replace("-N", "-X");
+    for (before, meanwhile, first, other) in [
+        ("true", "iptables-legacy -A INPUT -j ACCEPT", "iptables-nft", "iptables-legacy"),
+        (
+            HINT,
+            &format!("{without_hint}; iptables-nft -A INPUT -j ACCEPT"),
+            "iptables-legacy",
+            "iptables-nft",
+        ),
+    ] {
+        in_new_netns(|| {
+            let has_pod_b = |program: &str| sh(&format!("{program} -t nat -S")).contains("pod-b");
+            sh(before);
+            add("pod-a", "eth0", &["10.88.0.2/24"]);
+            sh(meanwhile);
+            add("pod-b", "eth0", &["10.88.0.3/24"]);
+            assert_eq!((has_pod_b(first), has_pod_b(other)), (true, false), "{first}");
+            super::remove(("pod-a", "eth0"));
+            super::remove(("pod-b", "eth0"));
+            add("pod-b", "eth0", &["10.88.0.3/24"]);
+            assert_eq!((has_pod_b(first), has_pod_b(other)), (false, true), "{first}");
+        });
+    }
 }
 
 #[test]
