@@ -1,8 +1,9 @@
-//! The JSON Schemas of `conflist/schemas`, as the types give them that the plugins read.
+//! The JSON Schemas of `conflist/schemas`, derived from the types that the plugins read.
 //!
-//! They are of draft 7, which all editors know. Keys that no schema names are allowed, as the
-//! specification lets plugins ignore them; where others are expected, `additionalProperties` says
-//! so. `conflist.json` has all the others in it, because some tools follow no reference to a file.
+//! They use draft 7, which all editors support. Unknown keys are allowed, because the specification
+//! lets plugins ignore them; `additionalProperties` is set where the plugins look for keys by name
+//! only. `conflist.json` contains all the other schemas, because some tools do not follow references
+//! to files.
 
 mod tidy;
 
@@ -16,17 +17,17 @@ use serde_json::{Map, Value, json};
 pub struct File {
     /// Its name.
     pub name: String,
-    /// What stands in it.
+    /// Its content.
     pub text: String,
 }
 
-/// What is known of a plugin.
+/// A plugin and its schema.
 struct Plugin {
     /// Its type.
     kind: &'static str,
-    /// Whether it stands behind `ipam.type`.
+    /// Whether it is an IPAM plugin, named by `ipam.type`.
     gives_addresses: bool,
-    /// Its own keys.
+    /// The schema of its own keys.
     own: Map<String, Value>,
 }
 
@@ -37,7 +38,7 @@ pub fn files() -> Vec<File> {
     let mut plugin = |kind, gives_addresses, (mut own, more): (Map<_, _>, Map<_, _>)| {
         definitions.extend(more);
         if gives_addresses {
-            // Beside `ipam` stand the keys of the plugin that asks.
+            // The top level has the keys of the plugin that delegates to it.
             own.insert("additionalProperties".to_owned(), true.into());
         }
         Plugin { kind, gives_addresses, own }
@@ -63,7 +64,7 @@ pub fn files() -> Vec<File> {
     files
 }
 
-/// The schema of what a type reads, and those of what stands in it.
+/// The schema of a type, and the definitions that it refers to.
 fn read<T: JsonSchema>() -> (Map<String, Value>, Map<String, Value>) {
     let schema = SchemaSettings::draft07().into_generator().into_root_schema_for::<T>();
     tidy::tidy(schema.to_value())
@@ -77,7 +78,7 @@ impl Plugin {
         file(self.kind, &format!("The configuration of {}", self.kind), schema, definitions)
     }
 
-    /// What is true of a configuration that this plugin reads.
+    /// The condition for a configuration of this plugin.
     fn is_it(&self) -> Value {
         let is_type = json!({
             "type": "object",
@@ -92,7 +93,7 @@ impl Plugin {
     }
 }
 
-/// The schema of whole networks: a list of plugins, or one plugin in a `.conf`.
+/// The schema of a network: a list of plugins, or a single plugin in a `.conf`.
 fn conflist(plugins: &[Plugin], mut definitions: Map<String, Value>) -> File {
     if let Some(every) = definitions.get_mut("plugin") {
         let kinds = |gives_addresses| {
@@ -136,7 +137,7 @@ fn conflist(plugins: &[Plugin], mut definitions: Map<String, Value>) -> File {
     file("conflist", "A network: *.conflist, or *.conf for one plugin", root, definitions)
 }
 
-/// Lets editors propose types; others are as good.
+/// Adds the known types as suggestions for editors; any other type is valid, too.
 fn propose(kind: &mut Value, known: &[&str]) {
     let any = kind.take();
     let description = any["description"].clone();

@@ -1,9 +1,8 @@
-//! From what `schemars` derives to what stands in the files.
+//! Turns what `schemars` derives into the content of the files.
 
 use serde_json::{Map, Value, json};
 
-/// Definitions that are referred to, because they are of several plugins; the others are put where
-/// they are used.
+/// Definitions that several plugins use. They stay references; the others are put in their places.
 const SHARED: [&str; 9] = [
     "Address",
     "AddressOrCidr",
@@ -16,11 +15,11 @@ const SHARED: [&str; 9] = [
     "UnicastMac",
 ];
 
-/// Objects in which others have keys, too: what runtimes and administrators pass to all plugins.
+/// Objects in which unknown keys are expected: what runtimes and administrators pass to all plugins.
 const OPEN: [&str; 3] =
     ["/properties/args", "/properties/args/properties/cni", "/properties/runtimeConfig"];
 
-/// Takes a schema and its definitions apart, and both into shape.
+/// Splits a schema from its definitions and tidies both.
 pub(crate) fn tidy(mut schema: Value) -> (Map<String, Value>, Map<String, Value>) {
     let definitions = match schema["definitions"].take() {
         Value::Object(definitions) => definitions,
@@ -54,7 +53,7 @@ pub(crate) fn tidy(mut schema: Value) -> (Map<String, Value>, Map<String, Value>
     (schema, shared)
 }
 
-/// Removes definitions that nothing refers to.
+/// Removes unused definitions.
 pub(crate) fn keep_what_is_used(schema: &Map<String, Value>, definitions: &mut Map<String, Value>) {
     loop {
         let text = format!("{}{}", json!(schema), json!(definitions));
@@ -66,7 +65,7 @@ pub(crate) fn keep_what_is_used(schema: &Map<String, Value>, definitions: &mut M
     }
 }
 
-/// Calls `change` for a schema and all that stand in it, the inner ones last.
+/// Calls `change` for a schema and then for all schemas in it.
 fn each(schema: &mut Value, change: &mut impl FnMut(&mut Map<String, Value>)) {
     match schema {
         Value::Object(object) => {
@@ -78,7 +77,8 @@ fn each(schema: &mut Value, change: &mut impl FnMut(&mut Map<String, Value>)) {
     }
 }
 
-/// Puts definitions in place that are not shared. What stands beside the reference goes before.
+/// Replaces references to definitions that are not shared. A key beside the reference takes
+/// precedence.
 fn inline(schema: &mut Value, definitions: &Map<String, Value>) {
     let find = |value: &Value| -> Option<Map<String, Value>> {
         let name = value["$ref"].as_str()?.strip_prefix("#/definitions/")?;
@@ -97,8 +97,8 @@ fn inline(schema: &mut Value, definitions: &Map<String, Value>) {
     });
 }
 
-/// Removes what says nothing; makes one list of the words of an enum; and says what `schemars` leaves to
-/// names of number formats.
+/// Removes empty keys; makes one list of the variants of an enum; writes down the limits of integers
+/// that `schemars` gives only as the name of a format.
 fn clean(schema: &mut Value) {
     each(schema, &mut |object| {
         let format = object.get("format").and_then(Value::as_str).map(str::to_owned);
@@ -130,7 +130,7 @@ fn clean(schema: &mut Value) {
     });
 }
 
-/// Lets `null` stand for every key that may be absent, as plugins do.
+/// Allows `null` for each optional key, as the plugins do.
 fn allow_null(schema: &mut Value) {
     each(schema, &mut |object| {
         let required = object.get("required").cloned().unwrap_or_default();

@@ -1,5 +1,5 @@
-//! What a schema says of a key is what the plugin's type does with it: values at the edges of each
-//! schema are read by the plugin itself, and by `conflist validate`, which goes by the schemas.
+//! The schemas agree with the types of the plugins: values at the limits of each schema are read by
+//! the plugin itself and by `conflist validate`, which uses the schemas.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -12,7 +12,7 @@ use cni::{Command, Error, Network, Plugin, Version};
 use conflist::validate::{Severity, file};
 use serde_json::{Value, json};
 
-/// Where the two differ: the file, the end of the place, who refuses it, and why.
+/// Values that only one of them refuses: the plugin, the end of the path, who refuses it, and why.
 const DIFFERENCES: &[(&str, &str, Who, &str)] = &[
     ("bridge", "/dns/nameservers/0", Who::Schema, RESOLVER),
     ("ptp", "/dns/nameservers/0", Who::Schema, RESOLVER),
@@ -21,14 +21,14 @@ const DIFFERENCES: &[(&str, &str, Who, &str)] = &[
 ];
 const RESOLVER: &str = "resolv.conf(5) takes addresses only; no plugin looks at them";
 
-/// Who refuses a value that the other takes.
+/// Who refuses the value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Who {
     Plugin,
     Schema,
 }
 
-/// Texts among which are some of every form.
+/// Strings of every format that a schema or a plugin distinguishes.
 const TEXTS: [&str; 40] = [
     "",
     "x",
@@ -72,7 +72,7 @@ const TEXTS: [&str; 40] = [
     "icmp",
 ];
 
-/// A plugin's configuration in which every key has a place, and how the plugin reads it.
+/// A plugin, how it reads a configuration, and a configuration that contains the parents of all keys.
 struct Subject {
     kind: &'static str,
     good: Value,
@@ -192,7 +192,7 @@ fn types_and_schemas_agree() {
     assert!(refused > 300 && values - refused > 300, "{values} values, {refused} refused");
 }
 
-/// Values for each key that a schema names, good ones and bad ones, with their places.
+/// Valid and invalid values for each key of a schema, with their paths.
 fn edges(root: &Value, schema: &Value, place: &str, tries: &mut Vec<(String, Value)>) {
     if let Some(name) = schema["$ref"].as_str() {
         return edges(root, root.pointer(&name[1..]).unwrap(), place, tries);
@@ -228,7 +228,7 @@ fn edges(root: &Value, schema: &Value, place: &str, tries: &mut Vec<(String, Val
     }
 }
 
-/// Puts a value in its place, if there is one.
+/// Puts a value at a path, if its parent exists.
 fn put(config: &mut Value, place: &str, value: Value) -> bool {
     let (parent, key) = place.rsplit_once('/').unwrap();
     match config.pointer_mut(parent) {
@@ -244,7 +244,7 @@ fn put(config: &mut Value, place: &str, value: Value) -> bool {
     }
 }
 
-/// `conflist validate`, with plugins of all names, as nothing is run.
+/// Runs `conflist validate`, with an executable for each plugin; none of them is run.
 struct Judge(PathBuf);
 
 impl Judge {
@@ -258,7 +258,7 @@ impl Judge {
         Self(dir)
     }
 
-    /// The errors in a configuration behind a bridge.
+    /// The errors of a configuration that follows a bridge.
     fn refuses(&self, config: &Value) -> Option<String> {
         let list = json!({
             "name": "n", "cniVersion": "1.0.0", "plugins": [{"type": "bridge"}, config],

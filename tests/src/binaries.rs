@@ -1,4 +1,4 @@
-//! Which binaries are tested, and where the ones to compare with are.
+//! The binaries under test and those to compare them with.
 
 use std::env;
 use std::path::{Path, PathBuf};
@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 /// A directory of plugins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plugins {
-    /// How reports call it: `ours`, `go` or `debian`.
+    /// Its name in reports: `ours`, `go` or `debian`.
     pub label: &'static str,
-    /// The directory itself.
+    /// Its path.
     pub dir: PathBuf,
 }
 
 impl Plugins {
-    /// The names of all that we ship.
+    /// The names of all plugins that we ship.
     pub const ALL: [&str; 9] = [
         "bandwidth",
         "bridge",
@@ -57,13 +57,13 @@ impl Plugins {
     }
 }
 
-/// The directory of the workspace's `Cargo.toml`.
+/// The directory of the workspace.
 #[must_use]
 pub fn workspace() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/")).to_owned()
 }
 
-/// A program of the search path, `sbin` directories included.
+/// A program of the search path, including the `sbin` directories.
 #[must_use]
 pub fn tool(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
@@ -74,7 +74,7 @@ pub fn tool(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// Our program `conflist`, which stands beside the plugins.
+/// Our program `conflist`, which is in the directory of the plugins.
 #[must_use]
 pub fn conflist_program() -> PathBuf {
     Plugins::ours().path("conflist")

@@ -1,4 +1,4 @@
-//! A network's plugins, run as a container runtime runs them.
+//! Runs the plugins of a network as a container runtime does.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -9,63 +9,63 @@ use crate::binaries::Plugins;
 use crate::process::{Cmd, Output};
 use crate::world::{NODE, World, netns_path};
 
-/// One attachment: which container, which namespace, which interface.
+/// One attachment: its container, network namespace and interface.
 #[derive(Clone, Debug)]
 pub struct Pod {
     /// `CNI_CONTAINERID`.
     pub id: String,
-    /// `CNI_NETNS`; empty once the namespace is gone.
+    /// `CNI_NETNS`; empty if the namespace does not exist any more.
     pub netns: String,
     /// `CNI_IFNAME`.
     pub ifname: String,
 }
 
 impl Pod {
-    /// A pod whose container ID is the name of its namespace, with the interface `eth0`.
+    /// A pod whose container ID is the name of its namespace. Its interface is `eth0`.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self { id: name.to_owned(), netns: netns_path(name), ifname: "eth0".to_owned() }
     }
 
-    /// In place of an attachment, for the commands on a network as a whole.
+    /// Stands for an attachment in commands that concern the whole network.
     fn nobody() -> Self {
         Self { id: String::new(), netns: String::new(), ifname: String::new() }
     }
 
-    /// The same attachment as a runtime names it when the namespace has gone.
+    /// The same attachment as a runtime names it after its namespace has been removed.
     #[must_use]
     pub fn without_netns(&self) -> Self {
         Self { netns: String::new(), ..self.clone() }
     }
 
-    /// The same container's attachment with another interface name.
+    /// The same container with another interface name.
     #[must_use]
     pub fn ifname(&self, ifname: &str) -> Self {
         Self { ifname: ifname.to_owned(), ..self.clone() }
     }
 }
 
-/// A network configuration list and what its runtime remembers of it.
+/// A network configuration list, and what its runtime keeps about it.
 #[derive(Debug)]
 pub struct Chain<'a> {
     world: &'a World,
     node: String,
     plugins: Plugins,
     conflist: Value,
-    /// Values of the capabilities, by name (`portMappings`, …), for those that declare them.
+    /// The capability arguments by name (`portMappings`, …), for plugins that declare the capability.
     pub capabilities: Value,
     results: Mutex<BTreeMap<(String, String), Value>>,
 }
 
 impl<'a> Chain<'a> {
-    /// A chain of plugin configurations, `cniVersion` 1.0.0, network name `testnet`.
+    /// A list with these plugin configurations, `cniVersion` 1.0.0 and the network name `testnet`.
     #[must_use]
     pub fn new(world: &'a World, plugins: &Plugins, configs: &[Value]) -> Self {
         let conflist = json!({"cniVersion": "1.0.0", "name": "testnet", "plugins": configs});
         Self::of(world, plugins, conflist)
     }
 
-    /// A chain given as a whole conflist.
+    /// A list given as a whole.
     #[must_use]
     pub fn of(world: &'a World, plugins: &Plugins, conflist: Value) -> Self {
         Self {
@@ -78,14 +78,14 @@ impl<'a> Chain<'a> {
         }
     }
 
-    /// Runs on another node than [`NODE`]: the name of its namespace.
+    /// Runs the plugins in another network namespace than [`NODE`].
     #[must_use]
     pub fn on(mut self, node: &str) -> Self {
         node.clone_into(&mut self.node);
         self
     }
 
-    /// Sets the network's name and its `cniVersion`, which is 1.1.0 where GC and STATUS are.
+    /// Sets the network's name and sets `cniVersion` to 1.1.0, which has GC and STATUS.
     #[must_use]
     pub fn network(mut self, name: &str, version: &str) -> Self {
         self.conflist["name"] = json!(name);
@@ -93,14 +93,14 @@ impl<'a> Chain<'a> {
         self
     }
 
-    /// Sets the port mappings that ADD, CHECK and DEL pass on.
+    /// Sets the port mappings that are passed to ADD, CHECK and DEL.
     #[must_use]
     pub fn ports(mut self, mappings: &Value) -> Self {
         self.capabilities = json!({"portMappings": mappings});
         self
     }
 
-    /// The same network and memory with other binaries: a node that changes over.
+    /// The same network and kept results with other binaries: a node that changes over.
     #[must_use]
     pub fn with(&self, plugins: &Plugins) -> Self {
         Self {
@@ -113,7 +113,7 @@ impl<'a> Chain<'a> {
         }
     }
 
-    /// ADD; the last plugin's result. The first failing plugin's output is the error.
+    /// Runs ADD; returns the result of the last plugin, or the output of the first plugin that failed.
     pub fn try_add(&self, pod: &Pod) -> Result<Value, Box<Output>> {
         let mut result = Value::Null;
         for config in self.configs() {
@@ -127,37 +127,37 @@ impl<'a> Chain<'a> {
         Ok(result)
     }
 
-    /// ADD, which must succeed.
+    /// Runs ADD, which must succeed.
     #[track_caller]
     pub fn add(&self, pod: &Pod) -> Value {
         self.try_add(pod).unwrap_or_else(|output| panic!("ADD of {}\n{output}", pod.id))
     }
 
-    /// CHECK with the remembered result.
+    /// Runs CHECK with the kept result.
     pub fn try_check(&self, pod: &Pod) -> Result<(), Box<Output>> {
         let previous = self.result(pod);
         each(&self.configs(), |config| self.run("CHECK", pod, config, &previous, &json!({})))
     }
 
-    /// CHECK, which must succeed.
+    /// Runs CHECK, which must succeed.
     #[track_caller]
     pub fn check(&self, pod: &Pod) {
         self.try_check(pod).unwrap_or_else(|output| panic!("CHECK of {}\n{output}", pod.id));
     }
 
-    /// DEL backwards through the chain, with the remembered result.
+    /// Runs DEL from the last plugin to the first, with the kept result.
     pub fn try_del(&self, pod: &Pod) -> Result<(), Box<Output>> {
         let previous = self.result(pod);
         each(&self.reversed(), |config| self.run("DEL", pod, config, &previous, &json!({})))
     }
 
-    /// DEL, which must succeed.
+    /// Runs DEL, which must succeed.
     #[track_caller]
     pub fn del(&self, pod: &Pod) {
         self.try_del(pod).unwrap_or_else(|output| panic!("DEL of {}\n{output}", pod.id));
     }
 
-    /// DEL by a runtime that remembers nothing: no previous result, no capabilities.
+    /// Runs DEL as a runtime that has lost its state: without previous result and capabilities.
     #[track_caller]
     pub fn del_by_names(&self, pod: &Pod) {
         let bare =
@@ -165,14 +165,14 @@ impl<'a> Chain<'a> {
         bare.del(pod);
     }
 
-    /// The result that ADD left for a pod; null without one.
+    /// The kept result of a pod; null if there is none.
     #[must_use]
     pub fn result(&self, pod: &Pod) -> Value {
         self.results.lock().unwrap().get(&key(pod)).cloned().unwrap_or_default()
     }
 
-    /// GC of the whole chain with the attachments that are still valid. As a runtime has to, it
-    /// goes on after a plugin that fails; the outputs of those that did.
+    /// Runs GC with the valid attachments. As a runtime must, it goes on after a plugin that fails;
+    /// returns the outputs of those that failed.
     pub fn try_gc(&self, valid: &[&Pod]) -> Result<(), Vec<Output>> {
         let valid: Vec<Value> =
             valid.iter().map(|p| json!({"containerID": p.id, "ifname": p.ifname})).collect();
@@ -183,20 +183,20 @@ impl<'a> Chain<'a> {
         if failed.is_empty() { Ok(()) } else { Err(failed) }
     }
 
-    /// GC, which must succeed.
+    /// Runs GC, which must succeed.
     #[track_caller]
     pub fn gc(&self, valid: &[&Pod]) {
         self.try_gc(valid).unwrap_or_else(|outputs| panic!("GC\n{}", outputs[0]));
     }
 
-    /// STATUS; the output of the first plugin that is not ready.
+    /// Runs STATUS; returns the output of the first plugin that is not ready.
     pub fn try_status(&self) -> Result<(), Box<Output>> {
         let run =
             |config: &Value| self.run("STATUS", &Pod::nobody(), config, &Value::Null, &json!({}));
         each(&self.configs(), run)
     }
 
-    /// What plugin number `index` reads on stdin for ADD, `previous` being the result before it.
+    /// What plugin number `index` reads on stdin for ADD; `previous` is the result before it.
     #[must_use]
     pub fn stdin(&self, index: usize, previous: &Value) -> Value {
         self.request(&self.configs()[index], previous, &json!({}))
@@ -236,13 +236,13 @@ impl<'a> Chain<'a> {
     }
 }
 
-/// One plugin called directly with a configuration.
+/// Runs one plugin with a configuration.
 #[must_use]
 pub fn call(plugins: &Plugins, plugin: &str, command: &str, pod: &Pod, config: &Value) -> Cmd {
     call_with(plugins, plugin, command, pod, &config.to_string())
 }
 
-/// One plugin called directly with any text on stdin.
+/// Runs one plugin with any string on stdin.
 #[must_use]
 pub fn call_with(plugins: &Plugins, plugin: &str, command: &str, pod: &Pod, stdin: &str) -> Cmd {
     Cmd::new(plugins.path(plugin))

@@ -1,15 +1,15 @@
-//! What is different between two JSON values, in as few words as possible.
+//! The differences between two JSON values, as few as possible.
 
 use serde_json::Value;
 
-/// One place where a value is not as expected.
+/// A difference between two values.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Difference {
-    /// Where, as a path of keys and indices: `/node/links/0/mtu`.
+    /// Its path of keys and indices: `/node/links/0/mtu`.
     pub path: String,
-    /// What was expected there; `None` if nothing was.
+    /// The expected value; `None` if nothing is expected there.
     pub expected: Option<Value>,
-    /// What is there; `None` if nothing is.
+    /// The value that was found; `None` if nothing is there.
     pub found: Option<Value>,
 }
 
@@ -22,8 +22,8 @@ impl std::fmt::Display for Difference {
     }
 }
 
-/// All differences. Elements that were put into or left out of a list are reported as such and
-/// do not make all those after them differ.
+/// All differences. An element that was added to or removed from a list is reported as such; the
+/// elements after it do not differ because of it.
 #[must_use]
 pub fn differences(expected: &Value, found: &Value) -> Vec<Difference> {
     let mut result = Vec::new();
@@ -48,10 +48,10 @@ fn compare(path: String, a: Option<&Value>, b: Option<&Value>, out: &mut Vec<Dif
     }
 }
 
-/// Pairs the elements of two lists: equal ones along a longest common subsequence, and between
-/// two of these what is left over, in order. The index is the one in the expected list.
+/// Pairs the elements of two lists: equal ones along a longest common subsequence, and the remaining
+/// ones between them in order. The index is the one in the expected list.
 fn align<'a>(a: &'a [Value], b: &'a [Value]) -> Vec<(usize, Option<&'a Value>, Option<&'a Value>)> {
-    // common[i][j]: length of the longest common subsequence of a[i..] and b[j..]
+    // common[i][j] is the length of the longest common subsequence of a[i..] and b[j..].
     let mut common = vec![vec![0_usize; b.len() + 1]; a.len() + 1];
     for i in (0..a.len()).rev() {
         for j in (0..b.len()).rev() {
@@ -83,8 +83,8 @@ fn align<'a>(a: &'a [Value], b: &'a [Value]) -> Vec<(usize, Option<&'a Value>, O
     pairs
 }
 
-/// Whether `text` matches `pattern`, in which `*` stands for anything but a slash, `**` for anything
-/// at all, and `[abc]` for one of these characters.
+/// Whether `text` matches `pattern`, in which `*` matches any characters but a slash, `**` matches any
+/// characters, and `[abc]` matches one of these characters.
 #[must_use]
 pub fn matches_pattern(pattern: &str, text: &str) -> bool {
     if let Some(rest) = pattern.strip_prefix("**") {

@@ -1,15 +1,15 @@
-//! Configurations that the suites share.
+//! Configurations that several suites use.
 
 use serde_json::{Value, json};
 
 use crate::world::STATE_DIR;
 
-/// The network of pods with IPv4 addresses; its gateway, the node, is 10.88.0.1.
+/// The IPv4 subnet of the pods; its gateway, the node, is 10.88.0.1.
 pub const POD_SUBNET: &str = "10.88.0.0/24";
-/// The network of pods with IPv6 addresses; its gateway is `fd00:88::1`.
+/// The IPv6 subnet of the pods; its gateway is `fd00:88::1`.
 pub const POD_SUBNET6: &str = "fd00:88::/64";
 
-/// host-local with one range for each subnet and default routes.
+/// host-local with one range for each subnet, and default routes.
 #[must_use]
 pub fn host_local(subnets: &[&str]) -> Value {
     let ranges: Vec<Value> = subnets.iter().map(|subnet| json!([{"subnet": subnet}])).collect();
@@ -21,8 +21,8 @@ pub fn host_local(subnets: &[&str]) -> Value {
     })
 }
 
-/// bridge `cni0` as gateway with masquerading for the given subnets, and hairpin mode: where the
-/// kernel module `br_netfilter` is loaded, a pod's own hostPort does not answer it otherwise.
+/// bridge `cni0` as gateway with masquerading for these subnets, and in hairpin mode: if the kernel
+/// module `br_netfilter` is loaded, a pod cannot reach its own hostPort without it.
 #[must_use]
 pub fn bridge(subnets: &[&str]) -> Value {
     json!({
@@ -31,7 +31,7 @@ pub fn bridge(subnets: &[&str]) -> Value {
     })
 }
 
-/// ptp with masquerading for the given subnets.
+/// ptp with masquerading for these subnets.
 #[must_use]
 pub fn ptp(subnets: &[&str]) -> Value {
     json!({"type": "ptp", "ipMasq": true, "ipam": host_local(subnets)})
@@ -43,13 +43,13 @@ pub fn portmap() -> Value {
     json!({"type": "portmap", "capabilities": {"portMappings": true}})
 }
 
-/// firewall by iptables, as podman and nerdctl have it.
+/// firewall with the backend iptables, as in podman's and nerdctl's networks.
 #[must_use]
 pub fn firewall() -> Value {
     json!({"type": "firewall", "backend": "iptables", "ingressPolicy": "same-bridge"})
 }
 
-/// tuning that changes a setting and attributes of the interface.
+/// tuning that changes a sysctl and attributes of the interface.
 #[must_use]
 pub fn tuning() -> Value {
     json!({
@@ -59,19 +59,19 @@ pub fn tuning() -> Value {
     })
 }
 
-/// The backends that our portmap has; the Go one has both.
+/// The backends of portmap; the Go plugin has both.
 pub const PORTMAP_BACKENDS: &[&str] = &["iptables", "nftables"];
 
-/// The backends that our ptp and bridge masquerade with; the Go ones have both.
+/// The masquerading backends of ptp and bridge; the Go plugins have both.
 pub const MASQUERADE_BACKENDS: &[&str] = &["iptables", "nftables"];
 
-/// portmap with rules of the given backend.
+/// portmap with this backend.
 #[must_use]
 pub fn portmap_by(backend: &str) -> Value {
     with(portmap(), &json!({"backend": backend}))
 }
 
-/// kind's chain: ptp without masquerading, and portmap with the given backend.
+/// kind's chain: ptp without masquerading, and portmap with this backend.
 #[must_use]
 pub fn kind(subnets: &[&str], backend: &str) -> [Value; 2] {
     [with(ptp(subnets), &json!({"ipMasq": false})), portmap_by(backend)]
@@ -87,7 +87,7 @@ pub fn bandwidth(ingress: u64, egress: u64) -> Value {
     })
 }
 
-/// `base` with some keys set.
+/// `base` with some keys added or replaced.
 #[must_use]
 pub fn with(mut base: Value, more: &Value) -> Value {
     if let (Some(base), Some(more)) = (base.as_object_mut(), more.as_object()) {

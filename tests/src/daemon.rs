@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use crate::world::World;
 
-/// A program in a namespace. It is told to end with this value, and with the test's process.
+/// A program in a namespace. It is stopped when this is dropped and when the test's process ends.
 #[derive(Debug)]
 pub struct Daemon {
     pid: Pid,
@@ -23,7 +23,7 @@ impl Daemon {
     pub fn start(world: &World, netns: &str, words: &[&str]) -> Self {
         let (end, until) = channel::<()>();
         let (started, pid) = channel();
-        // The kernel sends the signal when the thread ends that started the program.
+        // The kernel sends the signal when the thread that started the program ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM"]).args(words);
         command.stdin(Stdio::null()).stdout(Stdio::null());

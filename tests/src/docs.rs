@@ -1,4 +1,4 @@
-//! The READMEs of the plugins and of conflist: their fenced blocks, and what kind each is of.
+//! The fenced blocks in the READMEs of the plugins and of conflist, and their kinds.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,33 +7,33 @@ use serde_json::Value;
 
 use crate::binaries::workspace;
 
-/// A block between fences.
+/// A fenced block.
 #[derive(Clone, Debug)]
 pub struct Block {
-    /// `FILE:LINE` of its first line, as editors take it.
+    /// `FILE:LINE` of its first line, as editors accept it.
     pub place: String,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// What stands in it.
+    /// Its content.
     pub text: String,
 }
 
-/// What a block is.
+/// The kind of a block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// A network, a list of plugins: to be pasted into a `.conflist`.
+    /// A network with a list of plugins: the content of a `.conflist`.
     List,
-    /// A network of one plugin: to be pasted into a `.conf`.
+    /// A network of one plugin: the content of a `.conf`.
     Lone,
-    /// Commands behind `# `, and what they print.
+    /// Commands after `# `, and their output.
     Session,
-    /// Something else; why it is not run here.
+    /// Another kind of block, and why it is not run here.
     Other(&'static str),
-    /// Nobody has said.
+    /// A block whose kind is not known.
     Unknown,
 }
 
-/// Files with blocks, relative to the workspace.
+/// The files with blocks, relative to the workspace.
 #[must_use]
 pub fn readmes() -> Vec<PathBuf> {
     let root = workspace();

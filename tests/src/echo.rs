@@ -1,4 +1,4 @@
-//! Small servers inside a namespace, and clients that ask them: standard library only.
+//! Small servers inside a namespace, and clients that ask them; they use only the standard library.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -13,10 +13,10 @@ use crate::server::Server;
 use crate::vm::patience;
 use crate::world::World;
 
-/// How long a client waits for an answer: long when there should be one.
+/// How long a client waits for an answer that should come.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long one waits where no answer is expected.
+/// How long a client waits if no answer is expected.
 const IMPATIENCE: Duration = Duration::from_millis(400);
 
 /// An HTTP server that answers each request with its own name and the client's address.
@@ -34,7 +34,7 @@ impl TcpEcho {
         let name = name.to_owned();
         let serve = move |listener: &TcpListener| {
             while let Ok((stream, peer)) = listener.accept() {
-                // A client that has gone is the client's business.
+                // A client that has closed the connection reports that itself.
                 let _ = answer(stream, &name, peer);
             }
         };
@@ -61,10 +61,10 @@ fn answer(mut stream: TcpStream, name: &str, peer: SocketAddr) -> io::Result<()>
     stream.shutdown(Shutdown::Write)
 }
 
-/// What [`fetch_udp`] asks.
+/// The datagram that [`fetch_udp`] sends.
 const QUESTION: &str = "hello";
 
-/// A UDP server that answers each datagram with its own name, the client's address and the question.
+/// A UDP server that answers each datagram with its own name, the client's address and the datagram.
 #[derive(Debug)]
 pub struct UdpEcho {
     _server: Server<UdpSocket>,
@@ -89,13 +89,13 @@ impl UdpEcho {
     }
 }
 
-/// Whether somebody accepts a TCP connection soon: the question for a port that should be dead.
+/// Whether a TCP connection is accepted soon, for a port that should not answer.
 pub fn answers(world: &World, netns: &str, address: &str) -> bool {
     let address: SocketAddr = address.parse().expect("an address and a port");
     world.inside(netns, || TcpStream::connect_timeout(&address, patience(IMPATIENCE)).is_ok())
 }
 
-/// What an HTTP server answers.
+/// The answer of an HTTP server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
     /// The status, such as 404.
@@ -104,12 +104,12 @@ pub struct Response {
     pub body: String,
 }
 
-/// Asks for a page from namespace `netns`: "NAME CLIENT" as the server saw it.
+/// Requests a page from namespace `netns`: "NAME CLIENT" as the server saw it.
 pub fn fetch(world: &World, netns: &str, address: &str) -> io::Result<String> {
     request(world, netns, address, address).map(|response| response.body)
 }
 
-/// Asks for a page of `host` from namespace `netns`.
+/// Requests a page of `host` from namespace `netns`.
 pub fn request(world: &World, netns: &str, address: &str, host: &str) -> io::Result<Response> {
     let address: SocketAddr = address.parse().map_err(io::Error::other)?;
     world.inside(netns, || {
@@ -127,7 +127,7 @@ pub fn request(world: &World, netns: &str, address: &str, host: &str) -> io::Res
 
 /// Sends a datagram from namespace `netns` and returns the answer, "NAME CLIENT"; tries twice.
 ///
-/// `port` is the client's own: two calls with the same one belong to the same flow.
+/// `port` is the client's own: two calls with the same port belong to the same flow.
 pub fn fetch_udp(world: &World, netns: &str, address: &str, port: u16) -> io::Result<String> {
     let address: SocketAddr = address.parse().map_err(io::Error::other)?;
     let own = if address.is_ipv4() { format!("0.0.0.0:{port}") } else { format!("[::]:{port}") };
@@ -147,11 +147,10 @@ pub fn fetch_udp(world: &World, netns: &str, address: &str, port: u16) -> io::Re
     })
 }
 
-/// As [`fetch_udp`], again and again until there is an answer or 20 tries have been in vain.
+/// Repeats [`fetch_udp`] until there is an answer, at most 20 times.
 ///
-/// For a start: a node's IPv6 address may be in duplicate address detection, and while it is, the
-/// node asks for nobody's hardware address with it. A question that got lost is repeated after a
-/// second.
+/// For the first datagram: while an IPv6 address of the node is in duplicate address detection, the
+/// node does not resolve neighbours with it. A lost datagram is repeated after a second.
 pub fn fetch_udp_at_last(
     world: &World,
     netns: &str,
@@ -162,7 +161,8 @@ pub fn fetch_udp_at_last(
     (1..20).fold(ask(), |answer, _| answer.or_else(|_| ask()))
 }
 
-/// Binds a port that was just let go of: a child of another thread, not past its exec yet, may still hold it.
+/// Binds a port that was closed just before. A child of another thread that has not called exec yet
+/// may still have it open.
 fn bind_again(own: &str) -> io::Result<UdpSocket> {
     let deadline = Instant::now() + Duration::from_secs(5);
     loop {
@@ -175,7 +175,7 @@ fn bind_again(own: &str) -> io::Result<UdpSocket> {
     }
 }
 
-/// A client that keeps sending numbered datagrams from one socket, whether or not they are answered.
+/// A client that keeps sending numbered datagrams from one socket, whether they are answered or not.
 #[derive(Debug)]
 pub struct UdpStream {
     sent: Arc<AtomicUsize>,
@@ -184,7 +184,7 @@ pub struct UdpStream {
 }
 
 impl UdpStream {
-    /// Sends from namespace `netns` every other millisecond.
+    /// Sends from namespace `netns` every two milliseconds.
     #[must_use]
     pub fn start(world: &World, netns: &str, address: &str) -> Self {
         let own = if address.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
@@ -200,7 +200,7 @@ impl UdpStream {
             let mut answers = BTreeMap::new();
             while !end.load(Ordering::SeqCst) {
                 let number = counter.fetch_add(1, Ordering::SeqCst);
-                // Nobody listens for a while, and the kernel says so at each of these calls.
+                // While no server listens, the kernel reports that at each of these calls.
                 let _ = socket.send(number.to_string().as_bytes());
                 thread::sleep(Duration::from_millis(2));
                 collect(&socket, &mut answers);
@@ -220,7 +220,7 @@ impl UdpStream {
         self.sent.load(Ordering::SeqCst)
     }
 
-    /// Waits until so many more have been sent.
+    /// Waits until this many more datagrams have been sent.
     pub fn send_more(&self, count: usize) {
         let last = self.next() + count;
         while self.next() < last {
@@ -228,7 +228,7 @@ impl UdpStream {
         }
     }
 
-    /// Ends the stream: who answered which datagram, "NAME CLIENT" by number.
+    /// Ends the stream; returns who answered which datagram, "NAME CLIENT" by number.
     #[must_use]
     pub fn end(mut self) -> BTreeMap<usize, String> {
         self.stop.store(true, Ordering::SeqCst);
@@ -243,7 +243,7 @@ impl Drop for UdpStream {
     }
 }
 
-/// Takes the answers that have come so far.
+/// Reads the answers that have arrived.
 fn collect(socket: &UdpSocket, answers: &mut BTreeMap<usize, String>) {
     let mut datagram = [0; 512];
     while let Ok(length) = socket.recv(&mut datagram) {

@@ -1,16 +1,16 @@
-//! hostPorts in nftables, whichever way they are written: a rule for each in the reference plugins' table
-//! `cni_hostport`, an element of a map for each in ours. What is compared is where they lead to, and whose
-//! they are.
+//! hostPorts in nftables in a common form. The reference plugin writes a rule for each into the table
+//! `cni_hostport`; ours writes an element of a map. The common form has their destinations and their
+//! owners.
 
 use serde_json::{Value, json};
 
-/// The reference plugins' table, and ours.
+/// The table of the reference plugins, and ours.
 const TABLES: [&str; 2] = ["cni_hostport", "podwire_hostport"];
 /// Our maps from ports to pods.
 const MAPS: [&str; 2] = ["host_ports", "host_ip_ports"];
 
-/// Puts one line for each port in the place of these tables in a listing of `nft`, such as
-/// `ip tcp 8080 to 10.88.0.2:80 of pod-a`, in their order.
+/// Replaces these tables in the output of `nft` by one line for each port, in their order: `ip tcp
+/// 8080 to 10.88.0.2:80 of pod-a`.
 pub(crate) fn summarise(listing: &mut Value) {
     let Some(lines) = listing.as_array() else { return };
     let (mut kept, mut ports) = (Vec::new(), Vec::new());
@@ -36,7 +36,8 @@ pub(crate) fn summarise(listing: &mut Value) {
     *listing = json!(kept);
 }
 
-/// `ip daddr 192.0.2.1 tcp dport 8080 dnat to 10.88.0.2:80 comment "pod-a"`, perhaps without the address.
+/// Reads `ip daddr 192.0.2.1 tcp dport 8080 dnat to 10.88.0.2:80 comment "pod-a"`; the address is
+/// optional.
 fn rule(family: &str, words: &[&str]) -> Option<String> {
     let (host_ip, rest) = match words {
         [_, "daddr", host_ip, rest @ ..] => (format!("{host_ip} "), rest),
@@ -46,8 +47,8 @@ fn rule(family: &str, words: &[&str]) -> Option<String> {
     Some(format!("{family} {host_ip}{protocol} {port} to {pod} of {}", owner.trim_matches('"')))
 }
 
-/// `elements = { 192.0.2.1 . tcp . 8080 comment "dnat name: net id: pod-a" : 10.88.0.2 . 80,`, perhaps
-/// without the address, perhaps in the middle of a list.
+/// Reads `elements = { 192.0.2.1 . tcp . 8080 comment "dnat name: net id: pod-a" : 10.88.0.2 . 80,`;
+/// the address is optional, and the line may be in the middle of a list.
 fn elements(family: &str, line: &str) -> Vec<String> {
     let list = line.trim().trim_start_matches("elements = {").trim_end_matches('}');
     let one = |element: &str| {

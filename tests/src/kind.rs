@@ -1,13 +1,13 @@
-//! A kind cluster in one world: Docker's host, two nodes, and what runs on them besides plugins.
+//! A kind cluster in one world: Docker's host, two nodes, and what other programs write on them.
 //!
 //! ```text
 //! host 172.18.0.1 :8080 ── bridge kind ──┬── control plane 172.18.0.2, pods 10.244.0.0/24
 //!                                        └── worker        172.18.0.3, pods 10.244.1.0/24
 //! ```
 //!
-//! `kind/` beside `src/` has what others write on a node: kube-proxy's rules and kindnet's, and the
-//! files of the ingress controller's nginx. The pods' addresses in them are those that host-local
-//! gives out in the order of things on a fresh node.
+//! `kind/` beside `src/` contains what other programs write on a node: the rules of kube-proxy and
+//! kindnet, and the files of the ingress controller's nginx. The pods' addresses in them are those
+//! that host-local assigns in this order on a new node.
 
 mod counts;
 mod docker;
@@ -30,38 +30,39 @@ use docker::DockerProxy;
 pub use family::Family;
 pub use ingress::Ingress;
 
-/// The machine that Docker runs on.
+/// The machine on which Docker runs.
 pub const HOST: &str = "host";
-/// The node that the ingress controller runs on.
+/// The node of the ingress controller.
 pub const CONTROL_PLANE: &str = NODE;
 /// The other node.
 pub const WORKER: &str = "worker";
 
 /// The pod of the ingress controller.
 pub const CONTROLLER: &str = "ingress-nginx";
-/// Its first address: kind's own three pods come before it.
+/// Its first address: kind's own three pods are created before it.
 pub const CONTROLLER_ADDRESS: &str = "10.244.0.5";
-/// The ports of the node that lead to it: host port and container port.
+/// The ports of the node that lead to it: hostPort and containerPort.
 pub const HOST_PORTS: [(u16, u16); 2] = [(80, 80), (443, 443)];
 /// The backend's pod on the control plane, 10.244.0.6.
 pub const WEB_0: &str = "web-0";
 /// The backend's pod on the worker, 10.244.1.2.
 pub const WEB_1: &str = "web-1";
-/// The pods that kind itself starts on the control plane.
+/// The pods that kind itself creates on the control plane.
 pub const SYSTEM: [&str; 3] = ["coredns-0", "coredns-1", "local-path"];
 
-/// host-local's leases on the control plane, and where the worker's are in the same world.
+/// The directory of host-local's leases on the control plane, and that of the worker in the same
+/// world.
 const LEASES: &str = "/run/cni-ipam-state";
 const WORKERS_LEASES: &str = "/run/worker/cni-ipam-state";
 
-/// What can be chosen of a cluster.
+/// The options of a cluster.
 #[derive(Clone, Copy, Debug)]
 pub struct Kind {
-    /// kube-proxy's mode, `iptables` or `nftables`.
+    /// The mode of kube-proxy, `iptables` or `nftables`.
     pub kube_proxy: &'static str,
-    /// portmap's `backend`.
+    /// The `backend` of portmap.
     pub backend: &'static str,
-    /// Whether nodes, pods and Services have IPv6 addresses too.
+    /// Whether nodes, pods and Services also have IPv6 addresses.
     pub dual_stack: bool,
 }
 
@@ -82,7 +83,7 @@ impl Kind {
         Self { dual_stack: true, ..self }
     }
 
-    /// What a cluster needs.
+    /// What the cases need.
     #[must_use]
     pub fn needs(plugins: &Plugins) -> Needs {
         let names = ["host-local", "loopback", "portmap", "ptp"];
@@ -94,7 +95,7 @@ impl Kind {
         if self.dual_stack { &[Family::V4, Family::V6] } else { &[Family::V4] }
     }
 
-    /// What the nodes' configuration says, with the pods' addresses of one of them.
+    /// The network configuration of a node, with the addresses of its pods.
     fn conflist(self, node: &str) -> Value {
         let text = fs::read(workspace().join("conflist/examples/kind.conflist"));
         let mut list: Value = serde_json::from_slice(&text.expect("read kind's conflist"))
@@ -112,7 +113,7 @@ impl Kind {
 }
 
 impl Cluster {
-    /// Makes the host, the nodes and what runs on them before any pod.
+    /// Creates the host and the nodes, and what runs on them before any pod.
     #[must_use]
     pub fn new(kind: Kind, plugins: &Plugins) -> Self {
         let world = World::new(&[HOST, WORKER]);
@@ -127,7 +128,7 @@ impl Cluster {
             world.sh(HOST, &format!("ip link set {node} master kind"));
         }
         for (node, other) in [(CONTROL_PLANE, WORKER), (WORKER, CONTROL_PLANE)] {
-            // As Docker, kind and kube-proxy set up a node, in this order.
+            // In the order in which Docker, kind and kube-proxy configure a node.
             let switches = match kind.kube_proxy {
                 "iptables" => {
                     "ipv4/ip_forward ipv6/conf/all/forwarding ipv4/conf/all/route_localnet"
@@ -154,7 +155,7 @@ impl Cluster {
         this
     }
 
-    /// A cluster with kind's own pods, the ingress controller and the backend's two pods.
+    /// A cluster with kind's own pods, the ingress controller and the two pods of the backend.
     #[must_use]
     pub fn with_pods(kind: Kind, plugins: &Plugins) -> Self {
         let this = Self::new(kind, plugins);
@@ -167,7 +168,7 @@ impl Cluster {
         this
     }
 
-    /// Attaches a new pod as containerd does; its address.
+    /// Attaches a new pod as containerd does; returns its address.
     pub fn attach(&self, node: &str, name: &str, ports: &[(u16, u16)]) -> String {
         self.world.add_netns(name);
         let pod = Pod::new(name);
@@ -185,7 +186,7 @@ impl Cluster {
         self.world.remove_netns(name);
     }
 
-    /// The pod network as a node has it, for a pod with these host ports and container ports.
+    /// The pod network of a node, with these hostPorts and containerPorts of the pod.
     fn chain(&self, node: &str, ports: &[(u16, u16)]) -> Chain<'_> {
         let ports = ports.iter().map(|(host, container)| port("tcp", *host, *container));
         let chain = Chain::of(&self.world, &self.plugins, self.kind.conflist(node)).on(node);
@@ -199,13 +200,13 @@ impl Cluster {
         Chain::of(&self.world, &self.plugins, conflist).on(node)
     }
 
-    /// Starts nginx in a controller's pod, for Services of the given family.
+    /// Starts nginx in the controller's pod, for Services of this family.
     #[must_use]
     pub fn ingress(&self, pod: &str, family: Family) -> Ingress<'_> {
         Ingress::start(&self.world, pod, family.web())
     }
 
-    /// kube-proxy's work when the controller's IPv4 address has changed.
+    /// Changes kube-proxy's rules to another IPv4 address of the controller.
     pub fn move_service(&self, controller: &str) {
         self.sync_kube_proxy(controller, false);
         if self.kind.kube_proxy == "nftables" {
@@ -225,7 +226,7 @@ impl Cluster {
             .flat_map(|node| self.kind.families().iter().map(move |family| (node, *family)))
         {
             let rules = data(family.kube_proxy(self.kind.kube_proxy));
-            // Names of chains are hashes of addresses too, but nobody asks.
+            // The names of chains are hashes that include addresses, but no test reads them.
             let rules = rules.replace(CONTROLLER_ADDRESS, controller);
             if self.kind.kube_proxy == "nftables" {
                 let rules = rules.replace(family.address(CONTROL_PLANE), family.address(node));
@@ -255,7 +256,7 @@ fn restore(world: &World, node: &str, family: Family, rules: &str) {
     let _ = world.run(node, &restore).success();
 }
 
-/// kube-proxy's table counts nothing itself; here it does where node ports go.
+/// kube-proxy's table has no counters; this adds one where node ports are handled.
 fn with_counters(rules: &str) -> String {
     let counting = |line: &str| {
         let is_node_ports = line.contains(" external-");

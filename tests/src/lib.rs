@@ -1,8 +1,9 @@
-//! The harness of the end-to-end suites: namespaces, processes, the kernel's state as others see it.
+//! The harness of the end-to-end suites: namespaces, processes, and the state of the kernel as other
+//! tools show it.
 //!
-//! A test runs plugins in a [`World`] of its own, as a runtime would ([`Chain`]), and looks at
-//! the outcome with tools that share no code with the plugins ([`World::snapshot`]). Nothing of
-//! it touches the machine's own network or files, and nothing outlives the process.
+//! A test runs plugins in a [`World`] of its own as a runtime does ([`Chain`]), and looks at the
+//! outcome with tools that share no code with the plugins ([`World::snapshot`]). It does not touch the
+//! machine's own network or files, and leaves nothing behind when the process ends.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! Replaces what differs from run to run by placeholders.
+//! Replaces values that differ between runs by placeholders.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 
 use crate::world::{NODE, STATE_DIR, netns_path};
 
-/// Numbers interface names and hardware addresses by first appearance and names known paths.
+/// Numbers interface names and hardware addresses by first appearance, and replaces known paths.
 ///
-/// Equal placeholders stand for equal values, so relations survive: a rule that names the
-/// interface of the result still does.
+/// Equal placeholders stand for equal values: a rule that names the interface of the result still
+/// does.
 #[derive(Debug)]
 pub struct Normaliser {
     paths: Vec<(String, &'static str)>,
@@ -29,7 +29,7 @@ struct Patterns {
 }
 
 impl Normaliser {
-    /// `bin` becomes `$BIN`; hardware addresses found in `given`, the test's input, stay.
+    /// `bin` becomes `$BIN`; hardware addresses in `given`, the input of the test, stay.
     #[must_use]
     pub fn new(bin: &str, given: &str) -> Self {
         let regex = |text| Regex::new(&format!("(?-u){text}")).expect("a valid pattern");
@@ -49,7 +49,7 @@ impl Normaliser {
         Self { paths, fixed, seen: BTreeMap::new(), patterns }
     }
 
-    /// Normalises a text.
+    /// Normalises a string.
     pub fn text(&mut self, text: &str) -> String {
         let mut text = text.to_owned();
         for (path, name) in &self.paths {
@@ -67,13 +67,13 @@ impl Normaliser {
                 number(seen, "$MAC", mac)
             }
         });
-        // `$` starts a group's name in a replacement, `$$` is the character.
+        // In a replacement, `$` starts the name of a group and `$$` is the character.
         let text = patterns.link_local.replace_all(&text, "fe80::$$EUI64");
         let text = patterns.pointer.replace_all(&text, "$$POINTER");
         patterns.time.replace_all(&text, "$$TIME").into_owned()
     }
 
-    /// Normalises all texts of a value, its keys included.
+    /// Normalises all strings of a value, including its keys.
     pub fn value(&mut self, value: &Value) -> Value {
         match value {
             Value::String(text) => Value::String(self.text(text)),
@@ -85,7 +85,7 @@ impl Normaliser {
         }
     }
 
-    /// The other way round: fills paths into a case's input.
+    /// The reverse: puts paths into the input of a case.
     #[must_use]
     pub fn expand(text: &str) -> String {
         let mut names = placeholders();

@@ -1,7 +1,7 @@
-//! The state of kernel and disk, as `ip`, `iptables-save`, `nft`, `tc` and the files show it.
+//! The state of the kernel and the files, as `ip`, `iptables-save`, `nft` and `tc` show it.
 //!
-//! None of these shares code with the plugins. What every namespace and interface has anyhow is
-//! left out, so that a snapshot holds what somebody did. `reference/README.md` lists the rules.
+//! None of these shares code with the plugins. What every namespace and interface has is left out, so
+//! that a snapshot shows what was changed. `reference/README.md` lists the rules.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,14 +16,14 @@ use crate::normalise::Normaliser;
 use crate::process::Cmd;
 use crate::world::{NODE, STATE_DIR, World};
 
-/// Where plugins keep files: a test's own directory and the usual ones.
+/// The directories in which plugins keep files: that of a test and the usual ones.
 const STATE_ROOTS: [&str; 3] = [STATE_DIR, "/run/cni", "/var/lib/cni"];
-/// Tables that iptables owns, which `iptables-save` shows better than `nft`.
+/// Tables of iptables, which `iptables-save` shows better than `nft`.
 const XTABLES: [&str; 5] = ["nat", "filter", "mangle", "raw", "security"];
-/// Sysctls of a namespace and the values that a fresh one has.
+/// Sysctls of a namespace and their values in a new one.
 const SYSCTLS: [(&str, &str); 3] =
     [("ipv4/ip_forward", "0"), ("ipv6/conf/all/forwarding", "0"), ("core/somaxconn", "4096")];
-/// Sysctls of an interface and the values that a fresh one has.
+/// Sysctls of an interface and their values in a new one.
 const SYSCTLS_OF_A_LINK: [(&str, &str); 7] = [
     ("ipv4/conf/%/route_localnet", "0"),
     ("ipv4/conf/%/arp_notify", "0"),
@@ -35,10 +35,10 @@ const SYSCTLS_OF_A_LINK: [(&str, &str); 7] = [
 ];
 
 impl World {
-    /// The state of those of `namespaces` that exist, by name, and of the `files`.
+    /// The state of the `namespaces` that exist, by name, and of the `files`.
     ///
-    /// Waits until operational states and duplicate address detection have settled. Names are
-    /// the kernel's own; `normaliser` is asked for the order only.
+    /// Waits until operational states and duplicate address detection have settled. Names are the
+    /// kernel's own; `normaliser` only determines the order.
     pub fn snapshot_with(&self, namespaces: &[&str], normaliser: &mut Normaliser) -> Value {
         let alive: Vec<&str> = namespaces.iter().copied().filter(|n| self.has_netns(n)).collect();
         let pending: Vec<Vec<String>> =
@@ -61,19 +61,20 @@ impl World {
         Value::Object(state)
     }
 
-    /// The state of the node and of the files, with placeholders: two of these can be compared.
+    /// The state of the node and the files, with placeholders, for comparison.
     #[must_use]
     pub fn snapshot(&self) -> Value {
         self.snapshot_of(&[NODE])
     }
 
-    /// The state of those of `namespaces` that exist and of the files, with placeholders.
+    /// The state of the `namespaces` that exist and of the files, with placeholders.
     #[must_use]
     pub fn snapshot_of(&self, namespaces: &[&str]) -> Value {
         let mut normaliser = Normaliser::new("/nowhere", "");
         let mut state = self.snapshot_with(namespaces, &mut normaliser);
         for namespace in state.as_object_mut().into_iter().flatten() {
-            // How far the kernel had come when the snapshot began is not part of the state.
+            // Whether an address was in duplicate address detection when the snapshot began is not
+            // compared.
             namespace.1.as_object_mut().map(|parts| parts.remove("dad_pending"));
         }
         normaliser.value(&state)
@@ -87,7 +88,7 @@ impl World {
     }
 }
 
-/// The tools, run on a thread that is inside `netns` already.
+/// The tools, run on a thread that is in `netns` already.
 struct Eyes<'a> {
     netns: &'a str,
 }
@@ -229,7 +230,7 @@ fn rules(eyes: &Eyes<'_>, family: &str) -> Vec<Value> {
     rules.into_iter().filter(|r| !usual.contains(&text(r, "table"))).collect()
 }
 
-/// The rules of one family without comments, counters and tables that hold nothing.
+/// The rules of one family without comments and counters, and without empty tables.
 fn xtables(eyes: &Eyes<'_>, program: &str) -> Value {
     let mut tables: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut table = String::new();
@@ -263,7 +264,7 @@ fn nft(eyes: &Eyes<'_>) -> Vec<String> {
     result
 }
 
-/// The queueing disciplines of each link, and the filters of those for what comes in.
+/// The queueing disciplines of each link, and the filters of their ingress.
 fn qdiscs(eyes: &Eyes<'_>) -> Value {
     let mut result: BTreeMap<String, Value> = BTreeMap::new();
     for mut qdisc in eyes.json("tc", &["qdisc", "show"]) {
@@ -326,8 +327,8 @@ fn walk(dir: &Path, found: &mut Map<String, Value>) {
     }
 }
 
-/// Whether an operational state does not agree with the carrier yet, or an address is in
-/// duplicate address detection on a link that could finish it.
+/// Whether an operational state does not agree with the carrier yet, or an address is in duplicate
+/// address detection on a link on which that can end.
 fn is_unsettled(eyes: &Eyes<'_>) -> bool {
     let links = eyes.json("ip", &["-d", "link"]);
     let mut ready = Vec::new();
@@ -383,7 +384,7 @@ fn pick(value: &Value, keys: &[&str]) -> Value {
     Value::Object(present.map(|k| ((*k).to_owned(), value[*k].clone())).collect())
 }
 
-/// Leaves out the keys of an object whose values hold nothing.
+/// Removes the keys of an object whose values are empty.
 fn without_empty(value: Value) -> Value {
     let Value::Object(map) = value else { return value };
     let holds_nothing = |v: &Value| *v == json!([]) || *v == json!({});

@@ -1,4 +1,4 @@
-//! Commands with a time limit, and everything about how they went.
+//! Runs commands with a time limit and reports how they ended.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -13,11 +13,11 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-/// No plugin call and no tool takes longer, even on a busy machine.
+/// The time limit of a plugin or a tool, also on a busy machine.
 const TIME_LIMIT: Duration = Duration::from_secs(60);
 
-/// A command to be run by [`crate::World::run`]: its environment holds only what is put there
-/// and a `PATH`.
+/// A command for [`crate::World::run`]. Its environment contains only `PATH` and the variables that
+/// are set here.
 #[derive(Clone, Debug)]
 pub struct Cmd {
     program: OsString,
@@ -66,7 +66,7 @@ impl Cmd {
         self
     }
 
-    /// Makes this command the arguments of another: `strace …` in front of a plugin.
+    /// Makes this command the arguments of another one, for example of `strace …`.
     #[must_use]
     pub fn wrapped_by<S: AsRef<OsStr>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
         let mut words: Vec<OsString> = words.into_iter().map(|w| w.as_ref().to_owned()).collect();
@@ -77,7 +77,7 @@ impl Cmd {
         self
     }
 
-    /// Runs on the calling thread, hence in its namespaces. `netns` is only for the report.
+    /// Runs on the calling thread, so in its namespaces. `netns` is only used in the report.
     pub(crate) fn execute(&self, netns: &str) -> Output {
         let mut command = Command::new(&self.program);
         command
@@ -92,7 +92,7 @@ impl Cmd {
             .spawn()
             .unwrap_or_else(|e| panic!("start {}: {e}", self.program.to_string_lossy()));
         if let Some(mut stdin) = child.stdin.take() {
-            // A command that does not read its stdin to the end is no error of ours.
+            // A command may end without reading all of its stdin.
             let _ = stdin.write_all(&self.stdin);
         }
         self.wait(child, netns)
@@ -121,7 +121,7 @@ impl Cmd {
     }
 }
 
-/// How a command went. Its `Display` is the whole story, for a failing test's report.
+/// How a command ended. `Display` shows all of it, for the report of a failed test.
 #[derive(Clone, Debug)]
 pub struct Output {
     command: Cmd,
@@ -136,7 +136,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// The exit code; -1 for one that a signal ended.
+    /// The exit code; -1 if a signal ended the command.
     #[must_use]
     pub fn code(&self) -> i32 {
         self.status.code().unwrap_or(-1)
@@ -162,8 +162,8 @@ impl Output {
             .unwrap_or_else(|e| panic!("stdout is no JSON value: {e}\n{self}"))
     }
 
-    /// The error object that a plugin prints: checks exit status 1 and the object's form, which
-    /// the specification asks for (`cniVersion`, `code`, `msg`).
+    /// The error object that a plugin printed. Checks exit status 1 and the keys that the
+    /// specification requires (`cniVersion`, `code`, `msg`).
     #[must_use]
     #[track_caller]
     pub fn cni_error(&self) -> Value {
@@ -200,7 +200,8 @@ impl fmt::Display for Output {
     }
 }
 
-/// The `PATH` of all commands: an ordinary user's has no `sbin`, where `ip` and `iptables` are.
+/// The `PATH` of all commands: that of an ordinary user lacks `sbin`, which contains `ip` and
+/// `iptables`.
 #[must_use]
 pub fn search_path() -> String {
     let path = std::env::var("PATH").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Recorded cases of the reference plugins, replayed and compared.
+//! Replays recorded cases of the reference plugins and compares the outcome.
 //!
 //! `reference/README.md` describes the files.
 
@@ -17,13 +17,13 @@ use crate::normalise::Normaliser;
 use crate::process::{Cmd, Output};
 use crate::world::{NODE, World};
 
-/// Where a case's plugins stand in its world, as links to the real ones.
+/// The directory of a case's plugins in its world; it contains links to the real ones.
 const BIN: &str = "/run/bin";
 
 /// One recorded case.
 #[derive(Clone, Debug)]
 pub struct Case {
-    /// Its name, which is that of its file.
+    /// Its name, which is also the name of its file.
     pub name: String,
     text: String,
     steps: Vec<Value>,
@@ -51,7 +51,7 @@ impl Case {
         Self { name, text, steps }
     }
 
-    /// The plugins that the case runs, IPAM plugins included.
+    /// The plugins that the case runs, including IPAM plugins.
     #[must_use]
     pub fn plugins(&self) -> BTreeSet<String> {
         let called = self.steps.iter().filter_map(|step| step["plugin"].as_str());
@@ -60,7 +60,7 @@ impl Case {
         called.chain(delegated.filter(|t| known.contains(t))).map(str::to_owned).collect()
     }
 
-    /// Runs the case in a new world and returns what differs from the record.
+    /// Runs the case in a new world and returns the differences from the record.
     #[must_use]
     pub fn replay(&self, plugins: &Plugins) -> Vec<Difference> {
         let world = World::new(&["pod-a", "pod-b"]);
@@ -95,7 +95,7 @@ impl Case {
         names
     }
 
-    /// The recorded outcome of each step, with each "same" replaced by what it stands for.
+    /// The recorded outcome of each step, in which each "same" is replaced by what it stands for.
     fn expected(&self) -> Vec<Value> {
         let mut last = Map::new();
         let mut result = Vec::new();
@@ -129,7 +129,7 @@ struct Replay<'a> {
 }
 
 impl Replay<'_> {
-    /// Takes one step and returns its outcome in the form of [`Case::expected`].
+    /// Runs one step and returns its outcome in the form of [`Case::expected`].
     fn step(&mut self, step: &Value) -> Value {
         self.results.push(Value::Null);
         let mut outcome = if let Some(netns) = step["rmns"].as_str() {
@@ -192,12 +192,12 @@ impl Replay<'_> {
     }
 }
 
-/// A difference from the record that is meant to be.
+/// An intended difference from the record.
 #[derive(Debug)]
 pub struct Accepted {
     case: String,
     path: String,
-    /// The values on both sides, if they are told: null where there is none.
+    /// The expected and the found value, if the entry has them; null if there is none.
     expected: Option<Value>,
     found: Option<Value>,
     reason: String,
@@ -205,7 +205,7 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// Reads a list of objects with the keys `case`, `path` (patterns) and `reason`, and perhaps
+    /// Reads a list of objects with the keys `case`, `path` (patterns) and `reason`, and optionally
     /// `expected` and `found`.
     #[must_use]
     pub fn load(file: &Path) -> Vec<Self> {
@@ -228,7 +228,7 @@ impl Accepted {
         list.into_iter().map(entry).collect()
     }
 
-    /// Whether this entry accepts a difference; an entry that did is a used one.
+    /// Whether this entry accepts a difference; marks it as used if so.
     #[must_use]
     pub fn accepts(&self, case: &str, difference: &Difference) -> bool {
         let is_told = |told: &Option<Value>, value: &Option<Value>| {
@@ -244,7 +244,7 @@ impl Accepted {
         accepts
     }
 
-    /// The entry in one line, if it has accepted nothing.
+    /// The entry in one line, if it has accepted no difference.
     #[must_use]
     pub fn unused(&self) -> Option<String> {
         let unused = !self.used.load(Ordering::Relaxed);
@@ -259,7 +259,7 @@ fn link_plugins(names: &BTreeSet<String>, plugins: &Plugins) {
     }
 }
 
-/// One JSON value, or the text if it is not one, or null.
+/// One JSON value; the string if it is not valid JSON; null if it is empty.
 fn stdout_of(output: &Output) -> Value {
     if output.stdout.trim().is_empty() {
         return Value::Null;
@@ -267,8 +267,8 @@ fn stdout_of(output: &Output) -> Value {
     serde_json::from_str(&output.stdout).unwrap_or_else(|_| json!(output.stdout))
 }
 
-/// Results and error objects go by different names, so that a list of accepted differences can
-/// tell `error/code` from `stdout/cniVersion`.
+/// Results and error objects get different names, so that a list of accepted differences can
+/// distinguish `error/code` from `stdout/cniVersion`.
 fn put_stdout(outcome: &mut Value, stdout: Value) {
     let is_error = !stdout["code"].is_null() && !stdout["msg"].is_null();
     outcome[if is_error { "error" } else { "stdout" }] = stdout;

@@ -1,4 +1,4 @@
-//! A thread that serves at a socket.
+//! A thread that serves a socket.
 
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ pub(crate) struct Server<S: AsRawFd> {
 }
 
 impl<S: AsRawFd + Send + Sync + 'static> Server<S> {
-    /// Serves on a thread, in the namespace of this one, until the socket is shut down: a listener
-    /// then refuses to accept, and a datagram of no bytes is received.
+    /// Serves on a thread, in the namespace of the calling thread, until the socket is shut down: then
+    /// a listener returns an error, and an empty datagram is received.
     pub(crate) fn start(socket: S, serve: impl FnOnce(&S) + Send + 'static) -> Self {
         let socket = Arc::new(socket);
         let serving = Arc::clone(&socket);
@@ -26,7 +26,7 @@ impl<S: AsRawFd + Send + Sync + 'static> Server<S> {
 
 impl<S: AsRawFd> Drop for Server<S> {
     fn drop(&mut self) {
-        // For UDP the kernel says ENOTCONN, and wakes the receiver all the same.
+        // For UDP the kernel returns ENOTCONN, but wakes the receiver.
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
         let _ = self.thread.take().map(JoinHandle::join);
     }

@@ -1,4 +1,4 @@
-//! Named cases and what they need; the only place that decides whether one is skipped.
+//! Named cases and what they need. `testbed` decides what happens to one whose needs are not met.
 
 use std::any::Any;
 use std::cell::Cell;
@@ -6,15 +6,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Failed, Trial};
+use testbed::{Fate, fate, skip_line};
 
 use crate::binaries::{Plugins, conflist_program, tool};
 
 thread_local! {
-    /// Whether this thread's case is one that the Go plugins are known to fail.
+    /// Whether this thread runs a case that the Go plugins are known to fail.
     static EXPECTS_PANIC: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What must be there for a case to run.
+/// What a case needs.
 #[derive(Clone, Debug, Default)]
 pub struct Needs {
     plugins: Vec<(Plugins, Vec<&'static str>)>,
@@ -24,7 +25,7 @@ pub struct Needs {
 }
 
 impl Needs {
-    /// Root, `ip`, and the named plugins of a directory.
+    /// Root, the usual tools, and plugins of a directory.
     #[must_use]
     pub fn plugins(plugins: &Plugins, names: &[&'static str]) -> Self {
         Self::default().and(plugins, names)
@@ -37,7 +38,7 @@ impl Needs {
         self
     }
 
-    /// Programs of the search path.
+    /// Programs in the search path.
     #[must_use]
     pub fn tools(mut self, names: &[&'static str]) -> Self {
         self.tools.extend(names);
@@ -51,7 +52,7 @@ impl Needs {
         self
     }
 
-    /// Something that was found to be missing.
+    /// Something that has been found to be missing.
     #[must_use]
     pub fn lacking(mut self, what: Option<&str>) -> Self {
         self.lack = what.map(str::to_owned);
@@ -82,23 +83,23 @@ impl Needs {
     }
 }
 
-/// A failure of the Go plugins that is known.
+/// A known failure of the Go plugins.
 #[derive(Clone, Copy, Debug)]
 pub struct Known {
-    /// What they do otherwise.
+    /// What they do instead.
     reason: &'static str,
-    /// What the case says then, among other things.
+    /// A part of the case's message then.
     says: &'static str,
 }
 
 impl Known {
-    /// A case that fails for this reason, with this text in its message.
+    /// A case that fails for this reason, with this string in its message.
     #[must_use]
     pub const fn new(reason: &'static str, says: &'static str) -> Self {
         Self { reason, says }
     }
 
-    /// Fails unless the test does, and with the text.
+    /// Fails if the test passes, or if its message does not contain the string.
     fn is_failed_by(self, test: impl FnOnce()) {
         let Self { reason, says } = self;
         EXPECTS_PANIC.set(true);
@@ -115,8 +116,7 @@ impl Known {
 
 /// The cases of one test program.
 ///
-/// Whatever a case needs and the machine does not have makes it a skipped one, reason printed;
-/// with `CI=true` in the environment it makes it a failed one.
+/// A case is skipped, or fails if `CI=true`, when the machine lacks something that it needs.
 #[derive(Debug, Default)]
 pub struct Suite {
     trials: Vec<Trial>,
@@ -138,28 +138,28 @@ impl Suite {
                 test();
                 Ok(())
             }),
-            Some(reason) if std::env::var("CI").is_ok_and(|ci| ci == "true") => {
-                Trial::test(name, move || Err(Failed::from(format!("cannot run: {reason}"))))
-            }
-            Some(reason) => {
-                self.skipped.push(format!("skipped: {name}: {reason}"));
-                Trial::test(name, || Ok(())).with_ignored_flag(true)
-            }
+            Some(reason) => match fate(name, &reason) {
+                Fate::Fails(message) => Trial::test(name, || Err(Failed::from(message))),
+                Fate::Skipped(line) => {
+                    self.skipped.push(line);
+                    Trial::test(name, || Ok(())).with_ignored_flag(true)
+                }
+            },
         };
         self.trials.push(trial);
     }
 
-    /// Leaves a case out that does not apply to this machine, which is no failure anywhere.
+    /// Omits a case that does not apply to this machine. That is no failure, even if `CI=true`.
     pub fn omit(&mut self, name: &str, reason: &str) {
-        self.skipped.push(format!("skipped: {name}: {reason}"));
+        self.skipped.push(skip_line(name, reason));
         self.is_partial = true;
     }
 
     /// Adds a case twice, `ours::NAME` and `go::NAME`.
     ///
-    /// The second one shows that the case tests the specification and not us. Where the Go
-    /// plugins are known not to do it, `go_fails` says why: then it must fail as it is said to, so
-    /// that a reason which no longer holds is noticed.
+    /// `go::NAME` shows that the case tests the specification and not our plugins. If the Go plugins
+    /// are known to fail it, `go_fails` says why and with which message; the case then fails if they
+    /// pass.
     pub fn both(
         &mut self,
         name: &str,
@@ -176,14 +176,14 @@ impl Suite {
         });
     }
 
-    /// Runs the cases that the command line asks for.
+    /// Runs the cases that the command line selects.
     #[must_use]
     pub fn run(self) -> ExitCode {
         self.run_then(Vec::new)
     }
 
-    /// Runs the cases, and if these were all of them and none failed, asks for complaints about
-    /// the run as a whole.
+    /// Runs the cases. If all of them were run and none failed, prints `complaints` about the run as a
+    /// whole, and fails if there are any.
     #[must_use]
     pub fn run_then(self, complaints: impl FnOnce() -> Vec<String>) -> ExitCode {
         let mut arguments = Arguments::from_args();
@@ -193,7 +193,7 @@ impl Suite {
                 hook(info);
             }
         }));
-        // Most of a case's time is the kernel's: grace periods, duplicate address detection.
+        // A case mostly waits for the kernel: for grace periods and duplicate address detection.
         arguments.test_threads = arguments.test_threads.or(Some(4));
         if !arguments.list {
             for line in &self.skipped {
@@ -214,7 +214,7 @@ impl Suite {
     }
 }
 
-/// What a caught panic said.
+/// The message of a caught panic.
 #[must_use]
 pub fn panic_message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str);

@@ -1,4 +1,4 @@
-//! Traffic that must not stop while something is done to the node.
+//! Traffic that must not be interrupted while the node is changed.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -10,10 +10,10 @@ use std::time::Duration;
 use crate::server::Server;
 use crate::world::World;
 
-/// How long an answer may take before the traffic is said to have stopped.
+/// If an answer takes longer than this, the traffic has stopped.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// A server that sends back what it receives, on as many connections as there are.
+/// A server that sends back what it receives, on any number of connections.
 #[derive(Debug)]
 pub struct Mirror {
     _server: Server<TcpListener>,
@@ -27,7 +27,7 @@ impl Mirror {
         let listener = listener.unwrap_or_else(|e| panic!("listen on {address}: {e}"));
         let serve = |listener: &TcpListener| {
             while let Ok((stream, _)) = listener.accept() {
-                // It ends when the client goes.
+                // The thread ends when the client closes the connection.
                 thread::spawn(move || io::copy(&mut &stream, &mut &stream));
             }
         };
@@ -35,8 +35,8 @@ impl Mirror {
     }
 }
 
-/// Does `work` while a client in namespace `netns` talks to a [`Mirror`] without a pause, over one
-/// connection that lasts and over new ones; none of them may break.
+/// Runs `work` while a client in namespace `netns` talks to a [`Mirror`] without a pause, over one
+/// connection that stays open and over new ones. None of them may fail.
 #[track_caller]
 pub fn while_visited<T>(world: &World, netns: &str, address: &str, work: impl FnOnce() -> T) -> T {
     let address: SocketAddr = address.parse().expect("an address and a port");
@@ -45,7 +45,7 @@ pub fn while_visited<T>(world: &World, netns: &str, address: &str, work: impl Fn
     let (outcome, visits) = thread::scope(|scope| {
         let client = scope.spawn(|| world.inside(netns, || visit(address, &stop, &begun)));
         let stop = StopAtEnd(&stop);
-        // A client that cannot even begin has its say below.
+        // An error of a client that could not start is reported below.
         let outcome = first_visit.recv_timeout(PATIENCE * 2).ok().map(|()| work());
         drop(stop);
         (outcome, client.join().expect("the client does not panic"))
@@ -54,7 +54,7 @@ pub fn while_visited<T>(world: &World, netns: &str, address: &str, work: impl Fn
     outcome.expect("the client has begun, for it has no error")
 }
 
-/// Whatever becomes of the work, the client has to end.
+/// Ends the client when `work` has ended, even by a panic.
 struct StopAtEnd<'a>(&'a AtomicBool);
 
 impl Drop for StopAtEnd<'_> {
@@ -66,7 +66,7 @@ impl Drop for StopAtEnd<'_> {
 fn visit(address: SocketAddr, stop: &AtomicBool, begun: &Sender<()>) -> io::Result<()> {
     let lasting = connect(address)?;
     loop {
-        // Looked at first: the last visits are made when the work is done.
+        // Read before the visits: the last ones are made after the work is done.
         let is_last = stop.load(Ordering::SeqCst);
         talk(&lasting).map_err(|e| io::Error::other(format!("the lasting connection: {e}")))?;
         let another = connect(address).and_then(|stream| {

@@ -1,4 +1,4 @@
-//! Another kernel, where this machine's has not what a test needs.
+//! A virtual machine with another kernel, for tests that this machine's kernel cannot run.
 
 use std::ffi::OsStr;
 use std::process::{Command, ExitCode};
@@ -8,12 +8,12 @@ use crate::binaries::workspace;
 use crate::process::Cmd;
 use crate::world::{NODE, World};
 
-/// Says, inside, how many times slower than usual everything is.
+/// The variable that says, in the virtual machine, how many times slower than usual it is.
 const SLOWNESS: &str = "TESTS_SLOWNESS";
-/// The status of `run-in-vm` when there is no machine to be had.
+/// The exit status of `run-in-vm` when the virtual machine cannot be started.
 const NO_MACHINE: i32 = 125;
 
-/// Whether the kernel's bridges have VLANs; `ip` is asked in a world of its own.
+/// Whether the kernel supports VLANs of bridges; `ip` tries it in a world of its own.
 #[must_use]
 pub fn has_bridge_vlans() -> bool {
     let bridge =
@@ -23,10 +23,10 @@ pub fn has_bridge_vlans() -> bool {
 
 /// Runs this test program again, with its arguments, in a virtual machine with Debian's kernel.
 ///
-/// Errors: there is no such machine, and why.
+/// Returns an error with the reason if the virtual machine cannot be started.
 pub fn run_again() -> Result<ExitCode, String> {
     let script = workspace().join("tests/vm/run-in-vm");
-    // What is missing of it is said at once, and what fails later while it runs.
+    // This reports what is missing now; later failures are reported while it runs.
     let mut prepare = Command::new(&script);
     let prepared = prepare.arg("--prepare").output().map_err(|e| format!("run-in-vm: {e}"))?;
     if !prepared.status.success() {
@@ -37,13 +37,13 @@ pub fn run_again() -> Result<ExitCode, String> {
     command.arg(program).args(std::env::args_os().skip(1)).env(SLOWNESS, "10");
     let status = command.status().map_err(|e| format!("run-in-vm: {e}"))?;
     match status.code() {
-        Some(NO_MACHINE) => Err("the virtual machine did not come to its end".to_owned()),
+        Some(NO_MACHINE) => Err("the virtual machine stopped before the tests ended".to_owned()),
         Some(0) => Ok(ExitCode::SUCCESS),
         _ => Ok(ExitCode::FAILURE),
     }
 }
 
-/// A time to wait, longer where everything is slow.
+/// A waiting time, multiplied in the virtual machine.
 pub(crate) fn patience(usual: Duration) -> Duration {
     let slowness = std::env::var_os(SLOWNESS);
     usual * slowness.as_deref().and_then(OsStr::to_str).and_then(|s| s.parse().ok()).unwrap_or(1)

@@ -1,8 +1,8 @@
-//! The machine of one test: network namespaces and files that nobody else can see.
+//! The machine of one test: network namespaces and files that no other process sees.
 //!
-//! A world is a mount namespace with empty `/run` and `/var/lib`, in which each network namespace
-//! is bound to a name as `ip netns` does it. The only handle is a descriptor of this process: when
-//! it is closed, by `drop`, panic or SIGKILL, the kernel takes everything down.
+//! A world is a mount namespace with empty `/run` and `/var/lib`, in which each network namespace is
+//! bound to a name as `ip netns` does it. A descriptor of this process is the only reference to it:
+//! when it is closed, by `drop`, panic or SIGKILL, the kernel removes everything.
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
@@ -20,10 +20,10 @@ use crate::process::{Cmd, Output};
 /// The network namespace in which plugins run.
 pub const NODE: &str = "node";
 
-/// An empty directory for what a test's plugins keep (a host-local `dataDir` is put here).
+/// An empty directory for the files of a test's plugins, such as host-local's `dataDir`.
 pub const STATE_DIR: &str = "/run/state";
 
-/// Where namespace `name` can be opened inside a world: what a runtime passes as `CNI_NETNS`.
+/// The path of namespace `name` inside a world, as a runtime passes it in `CNI_NETNS`.
 #[must_use]
 pub fn netns_path(name: &str) -> String {
     format!("/run/netns/{name}")
@@ -36,10 +36,12 @@ pub struct World {
 }
 
 impl World {
-    /// Makes a world with the namespace [`NODE`], loopback up and forwarding off, and those named.
+    /// Makes a world with the namespace [`NODE`], in which the loopback is up and forwarding is off,
+    /// and with the named ones.
     ///
     /// # Panics
-    /// When the kernel refuses; [`crate::Needs`] asks for root beforehand.
+    ///
+    /// If the kernel refuses; [`crate::Needs`] requires root beforehand.
     #[must_use]
     pub fn new(namespaces: &[&str]) -> Self {
         let mounts = on_own_thread(private_mounts);
@@ -51,7 +53,7 @@ impl World {
         world
     }
 
-    /// Adds a network namespace; its loopback is down, as a runtime leaves it.
+    /// Adds a network namespace with its loopback down, as a runtime does.
     pub fn add_netns(&self, name: &str) {
         on_own_thread(|| {
             self.enter_mounts();
@@ -59,7 +61,7 @@ impl World {
             let path = netns_path(name);
             File::create(&path).expect("create the namespace's file");
             bind("/proc/thread-self/ns/net", &path);
-            // A new namespace inherits this from the machine's own.
+            // A new namespace inherits this from the initial one.
             fs::write("/proc/sys/net/ipv4/ip_forward", "0").expect("switch forwarding off");
         });
     }
@@ -85,7 +87,7 @@ impl World {
         self.files(|| Path::new(&netns_path(name)).exists())
     }
 
-    /// Runs `work` on a thread inside namespace `netns`: what it opens, reads and starts is there.
+    /// Runs `work` on a thread in namespace `netns`: it opens, reads and starts everything there.
     pub fn inside<T: Send>(&self, netns: &str, work: impl FnOnce() -> T + Send) -> T {
         on_own_thread(|| {
             self.enter_mounts();
@@ -95,7 +97,7 @@ impl World {
         })
     }
 
-    /// Runs `work` on a thread that sees this world's files and no particular network.
+    /// Runs `work` on a thread that sees this world's files; its network is not defined.
     pub fn files<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         on_own_thread(|| {
             self.enter_mounts();
@@ -108,7 +110,7 @@ impl World {
         self.inside(netns, || command.execute(netns))
     }
 
-    /// Runs a shell script in namespace `netns`; it must succeed. Returns what it printed.
+    /// Runs a shell script in namespace `netns`; it must succeed. Returns its output.
     #[track_caller]
     pub fn sh(&self, netns: &str, script: &str) -> String {
         self.run(netns, &Cmd::new("sh").args(["-ec", script])).success().stdout
@@ -140,7 +142,7 @@ impl World {
     }
 }
 
-/// Namespaces belong to threads: each change is made on one that ends right after.
+/// A namespace belongs to a thread: each change is made on a thread that ends right after.
 fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let result = thread::scope(|scope| scope.spawn(work).join());
     result.unwrap_or_else(|panic| resume_unwind(panic))

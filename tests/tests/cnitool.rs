@@ -1,7 +1,8 @@
-//! The runtime's side: libcni's own tool with our plugins, and our tool beside it.
+//! libcni's own tool with our plugins, and `conflist` beside it.
 //!
-//! Both read the same files, run the same chain and keep their result in the same place, so that
-//! either can undo what the other did. Plugins of an example that we do not have are the Go ones.
+//! Both read the same files, run the same chain and keep their results in the same place, so that
+//! either can detach what the other one attached. Plugins of an example that we do not ship are the Go
+//! ones.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -17,7 +18,7 @@ use tests::{conflist_program, differences, fetch, netns_path, tool, workspace};
 const OURS: [&str; 7] =
     ["bridge", "firewall", "host-local", "loopback", "portmap", "ptp", "tuning"];
 
-/// A program that runs a network's chain.
+/// A program that runs the chain of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tool {
     Cnitool,
@@ -98,7 +99,8 @@ fn world() -> World {
     world
 }
 
-/// ADD, CHECK, a page through the hostPort, DEL; and nothing of the pod is left.
+/// Runs ADD and CHECK, requests a page through the hostPort, runs DEL, and checks that nothing of the
+/// pod is left.
 fn lives(tool: Tool, network: &Network) {
     let world = world();
     let result = tool.run(&world, "add", &network.name).json();
@@ -126,7 +128,7 @@ fn lives(tool: Tool, network: &Network) {
     assert!(!rules.contains("id: "), "rules of the pod are left: {rules}");
 }
 
-/// One tool adds and the other deletes: all is as if the first had done it.
+/// One tool runs ADD and the other one DEL: the node is as if the first one had run both.
 fn hand_over(adder: Tool, deleter: Tool, network: &Network) {
     let after_del_by = |deleter: Tool| {
         let world = world();
@@ -136,7 +138,7 @@ fn hand_over(adder: Tool, deleter: Tool, network: &Network) {
         }
         deleter.run(&world, "del", &network.name);
         let mut state = world.snapshot();
-        // Ours, and empty: who runs it holds it.
+        // The lock file is ours and empty: a process that has it open holds the lock.
         state["files"].as_object_mut().map(|files| files.remove("/var/lib/cni/conflist.lock"));
         state
     };

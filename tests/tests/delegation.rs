@@ -1,4 +1,4 @@
-//! IPAM plugins that no suite has: bridge and ptp run them, and outlast them.
+//! Misbehaving IPAM plugins: bridge and ptp run them and end without waiting for them.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -8,10 +8,10 @@ use serde_json::{Value, json};
 
 use tests::{NODE, Needs, Output, Plugins, Pod, Suite, World, call};
 
-/// Where each test's own plugins are.
+/// The directory of a test's own plugins.
 const OWN: &str = "/run/own";
 
-/// What an IPAM plugin answers to an ADD.
+/// The answer of an IPAM plugin to ADD.
 const RESULT: &str =
     r#"{"cniVersion": "1.0.0", "ips": [{"address": "10.1.2.2/24", "gateway": "10.1.2.1"}]}"#;
 
@@ -32,9 +32,9 @@ fn main() -> ExitCode {
             let ours = ours.clone();
             suite.case(&format!("{plugin}::{name}"), &needs, move || test(&ours, plugin));
         };
-        // The Go plugins wait for the process until somebody kills it.
+        // The Go plugins wait until the process is killed.
         own("what_ipam_leaves_behind_holds_nobody", left_behind);
-        // The Go plugins would run each other until the machine has no processes left.
+        // The Go plugins would run each other until no process can be started any more.
         own("ipam_that_delegates_is_refused", delegating);
     }
     suite.run()
@@ -87,7 +87,8 @@ fn tracing(plugins: &Plugins, plugin: &str) {
     );
 }
 
-/// Both are larger than a pipe: who waits for the other side to begin waits for ever.
+/// Both are larger than a pipe: if one side reads only after it has written everything, neither ever
+/// ends.
 fn large(plugins: &Plugins, plugin: &str) {
     let script = format!(
         "head -c 300000 /dev/zero | tr '\\0' ' '\n[ $(wc -c) -gt 300000 ] && echo '{RESULT}'"

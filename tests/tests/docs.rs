@@ -1,5 +1,5 @@
-//! What the READMEs show, pasted as it stands there: each network attaches a pod and lets it go
-//! again, each session goes as it is written, each key that a plugin reads is in its table.
+//! Tests what the READMEs show: each network attaches and detaches a pod, each session prints what it
+//! says, and each key that a plugin reads is in its table.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -40,7 +40,7 @@ fn main() -> ExitCode {
     suite.run()
 }
 
-/// The README of a plugin has a network to paste and every key between backquotes in a table.
+/// The README of a plugin has a network in JSON, and each key in backquotes in a table.
 fn all_keys_are_told(plugin: &str) {
     let readme = readmes().into_iter().find(|file| file.parent().unwrap().ends_with(plugin));
     let readme = fs::read_to_string(workspace().join(readme.unwrap())).unwrap();
@@ -57,7 +57,7 @@ fn all_keys_are_told(plugin: &str) {
     }
 }
 
-/// The keys that people write, those below `ipam` and of ranges included.
+/// The keys that users can write, including those below `ipam` and in ranges.
 fn keys_of<'a>(properties: &'a Value, keys: &mut Vec<&'a str>) {
     for (key, value) in properties.as_object().into_iter().flatten() {
         match key.as_str() {
@@ -74,7 +74,7 @@ fn keys_of<'a>(properties: &'a Value, keys: &mut Vec<&'a str>) {
     }
 }
 
-/// ADD, CHECK and DEL by conflist, and nothing of the pod is left.
+/// Runs ADD, CHECK and DEL with conflist; nothing of the pod is left.
 fn lives(block: &Block, extension: &str) {
     let world = world();
     let dir = format!("{STATE_DIR}/net.d");
@@ -119,8 +119,8 @@ fn world() -> World {
     world
 }
 
-/// Lines behind `# ` are commands of root's in the project's folder, and what they are to print
-/// stands between them; where nothing does, they are to succeed.
+/// A line after `# ` is a command that root runs in the project's directory. The lines between
+/// commands are the expected output; if there are none, the commands must succeed.
 fn goes(block: &Block) {
     let world = world();
     let ours = Plugins::ours().dir;
@@ -149,8 +149,7 @@ fn goes(block: &Block) {
     }
 }
 
-/// The example `node` with three slips of the finger, of which conflist's README shows what is
-/// told.
+/// The example `node` with three typing errors; conflist's README shows the messages.
 fn broken_node() -> String {
     let node = workspace().join("conflist/examples/node.conflist");
     let mut text = fs::read_to_string(node).unwrap();

@@ -1,4 +1,4 @@
-//! GC and STATUS through whole chains: what a runtime asks of a network, not of a pod.
+//! GC and STATUS of whole chains.
 //!
 //! ```text
 //! outside 192.0.2.2 ── 192.0.2.1 node ──┬── steady
@@ -21,32 +21,32 @@ use tests::{conflist_program, differences, fetch_udp_at_last, netns_path, while_
 const ALL: [&str; 4] = ["bridge", "host-local", "portmap", "ptp"];
 const SUBNETS: [&str; 2] = [POD_SUBNET, POD_SUBNET6];
 const OTHER_SUBNETS: [&str; 2] = ["10.89.0.0/24", "fd00:89::/64"];
-/// Where plugins and the network's file are, in the worlds where `conflist` is the runtime.
+/// The directories of the plugins and of the network's file, where `conflist` is the runtime.
 const BIN: &str = "/run/bin";
 const NET_DIR: &str = "/run/net.d";
 
 /// The Go plugins answer GC with success and remove nothing.
 const NO_GC: Option<Known> =
     Some(Known::new("none of them has a GC", r#"found    ["0o600","vanished\r\neth0"]"#));
-/// bridge and ptp ask the IPAM plugin, and that is all.
+/// bridge and ptp only pass GC on to the IPAM plugin.
 const NO_STATUS: Option<Known> = Some(Known::new(
     "host-local has no STATUS, which succeeds whatever there is",
     "STATUS succeeds; expected ",
 ));
 
-/// A chain with a subnet of each family, all of whose rules are of one backend.
+/// A chain with a subnet of each family and one backend for all rules.
 type Configs = fn(&[&str], &str) -> [Value; 2];
 
 const NETWORKS: [(&str, Configs); 2] = [("kind", kind), ("bridge", bridge_and_portmap)];
 
 fn bridge_and_portmap(subnets: &[&str], backend: &str) -> [Value; 2] {
-    // Two networks have a bridge each.
+    // Each of two networks has its own bridge.
     let name = format!("cni-{}", &subnets[0][.."10.88".len()]);
     let bridge = with(bridge(subnets), &json!({"bridge": name, "ipMasqBackend": backend}));
     [bridge, portmap_by(backend)]
 }
 
-/// Of firewall. The Go plugin takes the second for the first.
+/// The backends of firewall. The Go plugin treats the second one as the first.
 const FIREWALL_BACKENDS: [&str; 2] = ["iptables", "nftables"];
 
 fn bridge_and_firewall(subnets: &[&str], backend: &str) -> [Value; 2] {
@@ -99,12 +99,12 @@ fn world() -> World {
     world
 }
 
-/// A network in which pods are given these ports.
+/// A network in which pods get these port mappings.
 fn chain<'a>(world: &'a World, plugins: &Plugins, configs: &[Value], ports: &[Value]) -> Chain<'a> {
     Chain::new(world, plugins, configs).network("testnet", "1.1.0").ports(&json!(ports))
 }
 
-/// Links, rules, leases and tracked connections of those that have gone are gone, and nothing else.
+/// GC removes links, rules, leases and tracked connections of the stale pods, and nothing else.
 fn leaves_what_is_valid(plugins: &Plugins, configs: Configs, backend: &str) {
     let [steady, vanished, left] = ["steady", "vanished", "left"].map(Pod::new);
     let configs = configs(&SUBNETS, backend);
@@ -142,7 +142,7 @@ fn leaves_what_is_valid(plugins: &Plugins, configs: Configs, backend: &str) {
     assert!(flows.iter().any(|flow| flow.contains("dport=8053")), "a flow is lost: {flows:?}");
 }
 
-/// As if there had been none but a pod that was deleted.
+/// As if there had been only one pod, which was deleted.
 fn removes_all_if_nothing_is_valid(plugins: &Plugins, configs: Configs, backend: &str) {
     let (configs, ports) = (configs(&SUBNETS, backend), [port("tcp", 8080, 80)]);
     let [vanished, left] = ["vanished", "left"].map(Pod::new);
@@ -162,10 +162,10 @@ fn removes_all_if_nothing_is_valid(plugins: &Plugins, configs: Configs, backend:
     assert_same(&expected, &found);
 }
 
-/// One pod is in both networks: what it has in the other one stays.
+/// A pod is in both networks: GC of one keeps what it has in the other one.
 fn leaves_other_networks_alone(plugins: &Plugins, configs: Configs, backend: &str) {
     let [first, last] = configs(&SUBNETS, backend);
-    // The pod has its default routes by the other network.
+    // The pod has its default routes through the other network.
     let ipam = with(host_local(&SUBNETS), &json!({"routes": []}));
     let without_routes = [with(first, &json!({"ipam": ipam})), last];
     let others = configs(&OTHER_SUBNETS, backend);
@@ -192,7 +192,8 @@ fn leaves_other_networks_alone(plugins: &Plugins, configs: Configs, backend: &st
     assert_same(&state(&worlds[0]), &state(&worlds[1]));
 }
 
-/// No IPAM plugin, and one plugin that fails whatever it is told: the rest is done, both are named.
+/// The IPAM plugin is missing and another plugin always fails: the other work is done, and both are
+/// reported.
 fn conflist_goes_on_after_failures(configs: Configs, backend: &str) {
     let world = world();
     let [first, last] = configs(&SUBNETS, backend);
@@ -229,7 +230,7 @@ fn conflist_goes_on_after_failures(configs: Configs, backend: &str) {
     }
     assert!(!world.sh("left", "ip -o link").contains("eth0"), "the pod has its interface");
 
-    // Once all is well again, what could not be done is done.
+    // When both work again, GC removes the rest.
     world.sh(NODE, &line("host-local"));
     world.sh(NODE, &format!("ln -sf /bin/true {BIN}/broken"));
     let leases = || world.sh(NODE, "cd /run/state/ipam/testnet; ls | grep -c '^10\\.' || true");
@@ -260,7 +261,8 @@ fn status_is_good(plugins: &Plugins, configs: Configs) {
     assert_same(&before, &state(&world));
 }
 
-/// Room for one pod: before its ADD there is, then there is not, after its DEL there is again.
+/// There is room for one pod: STATUS succeeds before its ADD, fails after it, and succeeds after its
+/// DEL.
 fn status_of_a_full_range(plugins: &Plugins, configs: Configs) {
     let world = world();
     let network = chain(&world, plugins, &configs(&["10.88.0.0/30"], "iptables"), &[]);
@@ -301,7 +303,7 @@ fn assert_not_available(network: &Chain<'_>, why: &str) {
     assert!(output.stdout.contains(why), "no word of {why}\n{output}");
 }
 
-/// The node; which address was given out last is the only trace that a pod is meant to leave.
+/// The state of the node. The address given out last is the only trace that a pod may leave.
 fn state(world: &World) -> Value {
     let mut state = world.snapshot();
     let files = state["files"].as_object_mut().unwrap();

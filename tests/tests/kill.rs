@@ -1,13 +1,12 @@
-//! Plugins that die in the middle, at each of their system calls in turn.
+//! Plugins that are killed at each of their system calls in turn.
 //!
-//! ADD's plugin is killed, the pod's namespace vanishes, and a runtime that remembers nothing calls
-//! DEL with an empty `CNI_NETNS`. Then the next pod comes and goes; if the wreck has left anything
-//! behind or spoilt anything, the node is not as if that next pod had been the only one ever.
-//! After a GC that was killed it is another GC that has to make up for it; both are told of a
-//! neighbour that is valid, and has to keep all that it has.
+//! The plugin is killed during ADD, the pod's namespace vanishes, and a runtime that has lost its
+//! state calls DEL with an empty `CNI_NETNS`. Then the next pod is attached and detached: the node
+//! must be as if that pod had been the only one. After a killed GC, another GC must do the rest; both
+//! are called with a valid neighbour, which must keep everything.
 //!
-//! Not run with the Go plugins: their processes make thousands of system calls from many threads,
-//! in no fixed order, and they leave rules behind after most kills.
+//! Not run with the Go plugins: they make thousands of system calls from many threads in no fixed
+//! order, and leave rules behind after most kills.
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -29,21 +28,22 @@ use tests::{
     Chain, NODE, Needs, Plugins, Pod, Suite, World, differences, panic_message, workspace,
 };
 
-/// Who brings addresses, called by another plugin.
+/// The IPAM plugins, called by another plugin.
 const IPAM: [&str; 2] = ["host-local", "static"];
-/// Who keeps nothing that would have to be collected.
+/// The plugins that keep nothing for GC to remove.
 const FORGETFUL: [&str; 2] = ["loopback", "static"];
-/// Whose chains have firewall and tuning.
+/// The runtimes whose chains contain firewall and tuning.
 const RUNTIMES: [&str; 2] = ["nerdctl", "podman"];
-/// Where the plugins stand in a world: links, and a script for the one that is to die.
+/// The directory of the plugins in a world: links, and a script for the one that is killed.
 const BIN: &str = "/run/bin";
-/// Where strace writes what it saw.
+/// The file into which strace writes.
 const TRACE: &str = "/run/trace";
-/// How it shows that the kernel takes a call back and makes it again, however often: the write that
-/// switches forwarding on, while somebody else holds the lock of all links.
+/// The sign that the kernel restarts a call any number of times: the write that switches forwarding
+/// on, while another process holds the lock of all links.
 const MADE_AGAIN: &str = "ERESTARTNOINTR";
-/// Calls that change nothing outside of the process, where the kernel has done what it was asked for
-/// before its answer is read. To die at one of them is to die at the next call that is not among them.
+/// Calls that change nothing outside the process, when the kernel has carried out the request before
+/// its answer is read. To be killed at one of them is the same as to be killed at the next call that
+/// is not among them.
 const HARMLESS: [&str; 31] = [
     "access",
     "arch_prctl",
@@ -77,7 +77,7 @@ const HARMLESS: [&str; 31] = [
     "socket",
     "statx",
 ];
-/// Kills are waits, mostly: for grace periods and for the kernel to take links down.
+/// A kill mostly waits: for grace periods, and until the kernel has removed links.
 const AT_ONCE: usize = 4;
 
 fn main() -> ExitCode {
@@ -96,15 +96,15 @@ fn main() -> ExitCode {
     suite.run()
 }
 
-/// Who is killed.
+/// The plugin that is killed.
 #[derive(Clone, Copy, Debug)]
 struct Victim {
     plugin: &'static str,
-    /// What its rules are written with, who calls it, or whose chain it is in.
+    /// The backend of its rules, the plugin that calls it, or the runtime whose chain it is in.
     by: &'static str,
 }
 
-/// Each plugin with each kind of rules; bridge masquerades as ptp does, by the same code.
+/// Each plugin with each backend; bridge uses the same code as ptp for masquerading.
 fn victims() -> Vec<Victim> {
     let with = |plugin| move |&by: &&'static str| Victim { plugin, by };
     let mut victims: Vec<_> =
@@ -119,7 +119,7 @@ fn victims() -> Vec<Victim> {
     victims
 }
 
-/// A call of a system call: the `count`th of those named `name`.
+/// A system call: the `count`th one named `name`.
 #[derive(Clone, Debug)]
 struct Point {
     name: String,
@@ -127,7 +127,8 @@ struct Point {
 }
 
 fn dies(victim: Victim, command: &str) {
-    // Of three runs the one with the fewest: who waits for elements to expire asks more or less often.
+    // The shortest of three runs: the number of calls differs when a plugin waits for elements to
+    // expire.
     let runs = (0..3).map(|_| points(victim, command));
     let points = runs.min_by_key(Vec::len).unwrap_or_default();
     assert!(points.len() > 5, "{victim:?} makes hardly any system call: {points:?}");
@@ -158,13 +159,14 @@ fn dies(victim: Victim, command: &str) {
     });
     let wrecks = wrecks.into_inner().unwrap();
     assert!(wrecks.is_empty(), "{} kills did harm: at {}", wrecks.len(), wrecks.join("\nat "));
-    // A call or two more or less happens from run to run: a message that comes in two parts. And a
+    // The number of calls differs by one or two between runs, because a message may come in two parts.
+    // A kill comes early if calls before it are restarted.
     // kill comes early where calls before it are made again.
     let kills = *kills.lock().unwrap();
     assert!(kills * 10 >= points.len() * 8, "only {kills} of {} kills took place", points.len());
 }
 
-/// The system calls of an undisturbed command.
+/// The system calls of a command that is not disturbed.
 fn points(victim: Victim, command: &str) -> Vec<Point> {
     let node = Node::new(victim, command);
     if command != "ADD" {
@@ -183,7 +185,7 @@ fn points(victim: Victim, command: &str) -> Vec<Point> {
     for (name, _) in calls.filter_map(|line| line.split_once('(')) {
         let count = counts.entry(name).or_default();
         *count += 1;
-        // The first execve is strace's own.
+        // The first execve is the one of strace.
         if !HARMLESS.contains(&name) && name != "execve" {
             points.push(Point { name: name.to_owned(), count: *count });
         }
@@ -191,14 +193,14 @@ fn points(victim: Victim, command: &str) -> Vec<Point> {
     points
 }
 
-/// The node after a pod that nothing has happened to.
+/// The node after a pod that was not disturbed.
 fn undisturbed(victim: Victim, command: &str) -> Value {
     let node = Node::new(victim, command);
     node.next_pod();
     node.state()
 }
 
-/// The node after a kill, what makes up for it, and the next pod; and whether the kill took place.
+/// The node after a kill, the recovery and the next pod; and whether the kill took place.
 fn disturbed(victim: Victim, command: &str, point: &Point) -> (bool, Value) {
     let node = Node::new(victim, command);
     if command != "ADD" {
@@ -213,13 +215,13 @@ fn disturbed(victim: Victim, command: &str, point: &Point) -> (bool, Value) {
         "GC" => node.chain().try_gc(&[&node.neighbour]).err().map(|mut outputs| outputs.remove(0)),
         _ => node.chain().try_del(&node.pod).err().map(|output| *output),
     };
-    // Who delegated to the killed one lives and reports an error.
+    // The plugin that delegated to the killed one is alive and reports an error.
     let was_killed = failure.is_some_and(|output| {
         output.status.signal() == Some(9) || (IPAM.contains(&victim.plugin) && output.code() == 1)
     });
     node.place(None);
     if command == "GC" {
-        // The pod's namespace stays: what is to be seen of GC is not the kernel's work.
+        // The namespace of the pod stays, so that GC and not the kernel removes everything.
         node.chain().gc(&[&node.neighbour]);
     } else {
         node.world.remove_netns("pod-a");
@@ -229,7 +231,7 @@ fn disturbed(victim: Victim, command: &str, point: &Point) -> (bool, Value) {
     (was_killed, node.state())
 }
 
-/// A node whose plugins are ours, one of them perhaps behind strace.
+/// A node with our plugins, one of them perhaps under strace.
 struct Node {
     world: World,
     victim: Victim,
@@ -239,7 +241,7 @@ struct Node {
 }
 
 impl Node {
-    /// The neighbour has come before everybody else where it is to stay: with GC.
+    /// For GC, the neighbour is attached before everything else.
     fn new(victim: Victim, command: &str) -> Self {
         let ifname = if victim.plugin == "loopback" { "lo" } else { "eth0" };
         let names = ["pod-a", "pod-b", "neighbour"];
@@ -253,10 +255,10 @@ impl Node {
         node
     }
 
-    /// Puts the plugins in their place, the victim with the words of `wrapper` before it.
+    /// Puts the plugins in their directory, the killed one as a script that runs it after `wrapper`.
     ///
-    /// A shell does it: a script that this process writes could not be run as long as a child of
-    /// another thread, not past its exec yet, has inherited the open file.
+    /// A shell writes the script: a script that this process writes could not be run while a child of
+    /// another thread, which has not called exec yet, has the open file.
     fn place(&self, wrapper: Option<&str>) {
         let line = |name: &str| {
             let real = Plugins::ours().path(name);
@@ -303,7 +305,7 @@ impl Node {
     fn state(&self) -> Value {
         let mut state = self.world.snapshot();
         for (path, content) in state["files"].as_object_mut().into_iter().flatten() {
-            // Which address is next is the only trace that a pod is meant to leave.
+            // The address given out last is the only trace that a pod may leave.
             if path.contains("/last_reserved_ip.") {
                 *content = json!("an address");
             }
@@ -312,8 +314,8 @@ impl Node {
     }
 }
 
-/// podman's or nerdctl's chain, for both families. podman's tuning has nothing to do, as in the
-/// file; nerdctl's has.
+/// podman's or nerdctl's chain, for both families. In podman's, tuning has nothing to change, as in
+/// the example; in nerdctl's it has.
 fn whole_chain(runtime: &str) -> Vec<Value> {
     let file = workspace().join(format!("conflist/examples/{runtime}.conflist"));
     let list: Value = serde_json::from_str(&fs::read_to_string(file).unwrap()).unwrap();

@@ -1,5 +1,5 @@
-//! The notes that this project began from: on a kind cluster, a request to the host's port 8080
-//! reaches the ingress controller by its hostPort, past kube-proxy's rules.
+//! The case for which this project was started: on a kind cluster, a request to port 8080 of the host
+//! reaches the ingress controller by its hostPort; kube-proxy's rules do not take it.
 //!
 //! ```text
 //! 127.0.0.1:8080 → Docker → node:80 → CNI-DN-… → 10.244.0.5:80 nginx → Service → backend
@@ -64,15 +64,15 @@ fn main() -> ExitCode {
     suite.run()
 }
 
-/// A cluster whose backend serves, on both nodes.
+/// A cluster whose backend serves on both nodes.
 fn cluster(kind: Kind, plugins: &Plugins) -> (Cluster, [TcpEcho; 2]) {
     let cluster = Cluster::with_pods(kind, plugins);
     let web = [WEB_0, WEB_1].map(|pod| TcpEcho::start(&cluster.world, pod, "[::]:80", pod));
     (cluster, web)
 }
 
-/// The backend's page, asked for by the host's name as the Ingress rule has it, and which of the
-/// backend's pods it came from; its client must have been the controller.
+/// Requests the page of the backend by the host name of the Ingress rule, and returns the pod that
+/// answered; its client must have been the controller.
 #[track_caller]
 fn page(cluster: &Cluster, netns: &str, address: &str, controller: &str) -> String {
     let answer = request(&cluster.world, netns, address, "localhost");
@@ -134,7 +134,7 @@ fn a_new_controller_takes_over(kind: Kind, plugins: &Plugins) {
 
     cluster.move_service(&address);
     page(&cluster, HOST, "172.18.0.2:31290", &address);
-    // Rules name the pod by its address, and by its ID, which ends with an escaped quotation mark.
+    // Rules contain the pod's address, and its ID, which ends with an escaped quotation mark.
     let state = format!("{:#}", cluster.world.snapshot());
     let mentions = |what: &str| state.lines().filter(|l| l.contains(what)).collect::<Vec<_>>();
     for (old, new) in [(CONTROLLER_ADDRESS, &*address), ("ingress-nginx\\", "ingress-nginx-2\\")] {
@@ -147,7 +147,7 @@ fn a_new_controller_takes_over(kind: Kind, plugins: &Plugins) {
     assert_eq!(pairs(&cluster), pairs_before);
 }
 
-/// The control plane's ends of its pods' veth pairs.
+/// The veth interfaces of the control plane's pods on the node.
 fn pairs(cluster: &Cluster) -> usize {
     cluster.world.sh(CONTROL_PLANE, "ip -o link show type veth").lines().count()
 }
@@ -166,7 +166,7 @@ fn connections_of_the_dead_are_forgotten(kind: Kind, plugins: &Plugins) {
     assert!(!to_web.is_empty());
     cluster.detach(CONTROL_PLANE, CONTROLLER, &HOST_PORTS);
     assert_eq!(to_controller(), Vec::<String>::new());
-    // Nor are those left that it opened, to the pods behind the Service.
+    // The connections that it opened to the pods behind the Service are gone, too.
     assert_eq!(cluster.flows(Family::V4, CONTROLLER_ADDRESS), Vec::<String>::new());
 }
 
@@ -174,16 +174,16 @@ fn everybody_reaches_everybody(kind: Kind, plugins: &Plugins) {
     let (cluster, _web) = cluster(kind, plugins);
     let _nginx = cluster.ingress(CONTROLLER, Family::V4);
     let fetch = |netns, address| fetch(&cluster.world, netns, address).unwrap();
-    // Pods know each other by their own addresses.
+    // A pod sees another pod's own address as the client.
     assert_eq!(fetch(SYSTEM[0], "10.244.0.6:80"), "web-0 10.244.0.2");
     assert_eq!(fetch(WEB_0, "10.244.1.2:80"), "web-1 10.244.0.6");
     assert_eq!(fetch(WEB_1, "10.244.0.6:80"), "web-0 10.244.1.2");
-    // The host port from everywhere, the controller's own pod included.
+    // The hostPort from everywhere, including the controller's own pod.
     for netns in [CONTROLLER, WEB_0, WEB_1, CONTROL_PLANE, WORKER, HOST] {
         page(&cluster, netns, "172.18.0.2:80", CONTROLLER_ADDRESS);
     }
     page(&cluster, CONTROL_PLANE, "127.0.0.1:80", CONTROLLER_ADDRESS);
-    // kube-proxy takes either of the backend's pods.
+    // kube-proxy chooses either pod of the backend.
     let some = (0..64).map(|_| page(&cluster, HOST, "127.0.0.1:8080", CONTROLLER_ADDRESS));
     assert_eq!(some.collect::<BTreeSet<_>>().len(), 2);
 }
@@ -197,7 +197,7 @@ fn everybody_reaches_everybody_over_ipv6(kind: Kind, plugins: &Plugins) {
     assert_eq!(fetch(WEB_0, "[fd00:10:244:1::2]:80"), "web-1 fd00:10:244::6");
     assert_eq!(fetch(WEB_1, "[fd00:10:244::6]:80"), "web-0 fd00:10:244:1::2");
 
-    // Docker's proxy listens at ::1 of the host; nobody does at ::1 of the node.
+    // Docker's proxy listens on ::1 of the host; nothing listens on ::1 of the node.
     page(&cluster, HOST, "[::1]:8080", controller);
     assert_eq!((cluster.by_host_port(), cluster.by_node_port()), (1, 0));
     assert!(!answers(&cluster.world, CONTROL_PLANE, "[::1]:80"));
@@ -208,7 +208,8 @@ fn everybody_reaches_everybody_over_ipv6(kind: Kind, plugins: &Plugins) {
     assert_eq!(cluster.by_node_port(), 1);
 }
 
-/// CVE-2019-9946: a Service's port 80 is its own, though the controller has every port 80 of the node.
+/// CVE-2019-9946: a Service keeps its port 80, though the controller has port 80 of all addresses of
+/// the node.
 fn services_are_not_taken(kind: Kind, plugins: &Plugins) {
     let (cluster, _web) = cluster(kind, plugins);
     let _nginx = cluster.ingress(CONTROLLER, Family::V4);
@@ -223,7 +224,7 @@ fn services_are_not_taken(kind: Kind, plugins: &Plugins) {
     assert_eq!(cluster.by_host_port(), 0);
 }
 
-/// CVE-2019-9946: nor does a pod get the port of a Service by asking for it.
+/// CVE-2019-9946: a pod does not get the port of a Service by requesting it as hostPort.
 fn node_ports_are_not_taken(kind: Kind, plugins: &Plugins) {
     let (cluster, _web) = cluster(kind, plugins);
     let _nginx = cluster.ingress(CONTROLLER, Family::V4);
@@ -236,8 +237,8 @@ fn node_ports_are_not_taken(kind: Kind, plugins: &Plugins) {
     assert_eq!(thief, "thief 172.18.0.1", "a port that is free can be had");
 }
 
-/// Where rules of iptables are beside a kube-proxy that has a table of its own, they are: the chains
-/// of both have the same priority, which iptables cannot choose, and the younger ones come first.
+/// iptables rules beside a kube-proxy that uses nftables: the chains of both have the same priority,
+/// which iptables cannot change, and the newer chain runs first.
 fn node_ports_are_taken(kind: Kind, plugins: &Plugins) {
     let (cluster, _web) = cluster(kind, plugins);
     let _nginx = cluster.ingress(CONTROLLER, Family::V4);
@@ -252,7 +253,7 @@ fn node_ports_are_taken(kind: Kind, plugins: &Plugins) {
     assert_eq!(cluster.by_node_port(), 1, "another node port is the Service's");
 }
 
-/// CVE-2025-67499: what is for somebody else's port 80 goes there.
+/// CVE-2025-67499: packets to port 80 of another machine go there.
 fn passing_packets_are_not_taken(kind: Kind, plugins: &Plugins) {
     let (cluster, _web) = cluster(kind, plugins);
     let _nginx = cluster.ingress(CONTROLLER, Family::V4);
@@ -260,7 +261,7 @@ fn passing_packets_are_not_taken(kind: Kind, plugins: &Plugins) {
     cluster.world.sh(HOST, "ip route add 10.244.0.0/24 via 172.18.0.2");
 
     let fetch = |netns, address| fetch(&cluster.world, netns, address).unwrap();
-    // kindnet masquerades what leaves the pods' network.
+    // kindnet masquerades packets that leave the pod network.
     assert_eq!(fetch(WEB_0, "172.18.0.1:80"), "elsewhere 172.18.0.2");
     assert_eq!(fetch(CONTROL_PLANE, "172.18.0.1:80"), "elsewhere 172.18.0.2");
     assert_eq!(fetch(HOST, "10.244.0.6:80"), "web-0 172.18.0.1");

@@ -1,4 +1,4 @@
-//! A node whose `iptables` is the legacy one, as the kubelet's hint says too.
+//! A node that uses the legacy variant of iptables, according to `iptables` and to the kubelet's hint.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -38,7 +38,7 @@ fn main() -> ExitCode {
     suite.run()
 }
 
-/// With an uplink to `outside`.
+/// A node with an uplink to `outside`.
 fn world() -> World {
     let world = World::new(&["outside", "pod-a", "pod-b"]);
     world.connect(
@@ -48,8 +48,8 @@ fn world() -> World {
     world
 }
 
-/// The programs `iptables` and `ip6tables` of this world are the legacy ones; the kubelet has left its hint
-/// and kube-proxy its first rules.
+/// The programs `iptables` and `ip6tables` of this world are the legacy ones. The kubelet's hint and
+/// kube-proxy's first rules exist.
 fn legacy_world() -> World {
     let world = world();
     world.sh(
@@ -71,7 +71,7 @@ fn chain<'a>(first: &Value, world: &'a World, plugins: &Plugins, host_port: u16)
     Chain::new(world, plugins, &[first.clone(), portmap()]).ports(&ports)
 }
 
-/// The tables `nat`, sorted: a chain that comes back may be listed elsewhere.
+/// The tables `nat`, sorted: a chain that is created again may be listed elsewhere.
 fn rules(world: &World) -> Vec<String> {
     let listed = world.sh(NODE, "iptables-legacy -t nat -S; ip6tables-legacy -t nat -S");
     let mut lines: Vec<String> = listed.lines().map(ToOwned::to_owned).collect();
@@ -108,7 +108,7 @@ fn a_pods_whole_life(first: &Value, plugins: &Plugins) {
     assert_eq!(fetch(&world, NODE, "127.0.0.1:8080").unwrap(), "page 10.88.0.1");
     assert_eq!(fetch(&world, "pod-b", "192.0.2.1:8080").unwrap().split(' ').next(), Some("page"));
     assert_eq!(fetch_udp(&world, "outside", "192.0.2.1:8080", 4000).unwrap(), "name 192.0.2.2");
-    // Outside has no way back to the pods' own addresses.
+    // The machine outside has no route to the pods' own addresses.
     assert_eq!(fetch(&world, "pod-a", "192.0.2.2:80").unwrap(), "outside 192.0.2.1");
     assert_eq!(fetch(&world, "pod-a", "[2001:db8::2]:80").unwrap(), "outside 2001:db8::1");
 
@@ -121,7 +121,7 @@ fn a_pods_whole_life(first: &Value, plugins: &Plugins) {
     nothing_in_nf_tables(&world);
 }
 
-/// One adds two pods and the other deletes one: the node is as if the first had done it.
+/// One adds two pods and the other deletes one: the node is as if the first had done both.
 fn hand_over(first: &Value, adder: &Plugins, deleter: &Plugins) {
     let world = legacy_world();
     let (a, b) = (Pod::new("pod-a"), Pod::new("pod-b"));

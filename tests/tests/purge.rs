@@ -1,4 +1,4 @@
-//! `conflist purge`: a node with networks of every backend, and things of others beside, which stay.
+//! `conflist purge` on a node with networks of every backend; rules and files of others stay.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,7 +13,8 @@ const ALL: [&str; 7] =
     ["bandwidth", "bridge", "firewall", "host-local", "portmap", "ptp", "tuning"];
 const NET_DIR: &str = "/run/net.d";
 
-/// What is not of the suite, in each variant of iptables and in files that look like the suite's.
+/// Rules and files of others, in each variant of iptables and with names similar to those of the
+/// suite.
 const OTHERS: &str = r#"
     for iptables in iptables-nft iptables-legacy ip6tables-nft; do
         $iptables -A INPUT -p tcp --dport 9 -m comment --comment theirs -j ACCEPT
@@ -25,15 +26,17 @@ const OTHERS: &str = r#"
     ip link add br-theirs type bridge
     ip link add veth0123456789a type veth peer name uplink2
     ip link set veth0123456789a alias "to the other rack"
-    mkdir -p /var/lib/cni/networks/theirs /var/lib/cni/results /run/cni/tuning
+    mkdir -p /var/lib/cni/networks/theirs /var/lib/cni/networks/reference
+    mkdir -p /var/lib/cni/results /run/cni/tuning
     printf 'pod\r\neth0' > /var/lib/cni/networks/theirs/10.1.0.2
+    printf 'pod\r\neth0' > /var/lib/cni/networks/reference/10.2.0.2
     echo '{}' > /run/cni/tuning/pod_eth0.json
     echo '{"kind":"cniCacheV1","containerId":"pod","ifName":"eth0","networkName":"theirs","config":"'"$(
         printf '{"name":"theirs","plugins":[{"type":"calico"},{"type":"portmap"}]}' | base64 -w0
     )"'","result":{}}' > /var/lib/cni/results/theirs-pod-eth0
 "#;
 
-/// Everything that a purge may change, in the words of the programs that show it.
+/// Everything that a purge may change, as other programs print it.
 const NODE_STATE: &str = "
     ip -o link | cut -d' ' -f2
     iptables-nft-save; ip6tables-nft-save; iptables-legacy-save
@@ -76,7 +79,7 @@ fn purge(variant: &str) {
     world.connect((NODE, "uplink", &["192.0.2.1/24"]), ("outside", "eth0", &["192.0.2.2/24"]));
     world.sh(NODE, OTHERS);
     if variant == "iptables-legacy" {
-        // Which variant plugins use follows from the hint that the kubelet leaves.
+        // The plugins choose the variant by the hint that the kubelet leaves.
         world.sh(NODE, "iptables-legacy -t mangle -N KUBE-IPTABLES-HINT");
     }
     let before = state(&world);
@@ -92,20 +95,32 @@ fn purge(variant: &str) {
         let add = conflist(&world, &["add", name, &netns], &ports.to_string());
         drop(add.success());
     }
+    // The plugins of this list are the suite's by their names, but its lease was made by the reference suite's.
+    world.sh(
+        NODE,
+        &format!(
+            r#"echo '{{"name": "reference", "plugins": [{{"type": "bridge"}}]}}' > {NET_DIR}/reference.conflist
+            echo '{{' > {NET_DIR}/broken.conflist"#
+        ),
+    );
     let with_pods = state(&world);
     assert_ne!(with_pods, before);
 
-    // Nobody can be asked, and nothing is removed.
+    // There is no terminal to ask for confirmation, and nothing is removed.
     let refused = conflist(&world, &["purge"], "");
     assert!(refused.stderr.contains("use --yes"), "{refused}");
-    let shown = conflist(&world, &["purge", "--dry-run"], "").success().stdout;
+    let dry_run = conflist(&world, &["purge", "--dry-run"], "").success();
+    for left in ["/var/lib/cni/networks/reference: these leases", "broken.conflist"] {
+        assert!(dry_run.stderr.contains(left), "{dry_run}");
+    }
+    let shown = dry_run.stdout;
     assert_eq!(state(&world), with_pods);
 
-    // As in an uninstall script: after the configurations and the programs have gone.
+    // As in an uninstall script: the configurations and the programs are gone already.
     world.sh(NODE, &format!("rm -r {NET_DIR}"));
     let removed = conflist(&world, &["purge", "--yes"], "").success().stdout;
     assert_eq!(removed.replace("removed ", ""), shown.replace("would remove ", ""));
-    // What iptables keeps when its chains are empty, as after a DEL.
+    // What iptables keeps when its chains are empty, as after DEL.
     assert_eq!(state(&world), before, "{removed}");
     assert_eq!(conflist(&world, &["purge", "--dry-run"], "").success().stdout, "");
 
@@ -113,8 +128,8 @@ fn purge(variant: &str) {
     assert_eq!(fetch(&world, "outside", "192.0.2.1:80").unwrap(), "host 192.0.2.2");
 }
 
-/// Lines in their order within chains, without counters, and without base chains and tables that iptables
-/// leaves empty.
+/// Lines in their order within chains, without counters and without the empty tables and base chains
+/// of iptables.
 fn state(world: &World) -> Vec<String> {
     let listed = world.sh(NODE, NODE_STATE);
     let is_shown = |line: &&str| {

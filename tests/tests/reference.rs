@@ -1,7 +1,8 @@
-//! Every recorded case of the reference plugins, replayed with our plugins and with theirs.
+//! Replays each recorded case of the reference plugins with our plugins and with theirs.
 //!
-//! `ours::…` compares with the record; what we mean to do better is listed with its reason in
-//! `reference/differences.json`. `go::…` replays with the Go plugins of the recorded version and so
+//! `ours::…` compares with the record; intended differences are listed with their reasons in
+//! `reference/differences.json`. `go::…` replays with the Go plugins, which shows that the replay
+//! itself is right.
 //! shows that the replay itself is right.
 
 #![allow(clippy::panic, reason = "a test fails by panicking")]
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use tests::reference::{Accepted, Case};
 use tests::{Needs, Plugins, Suite, vm, workspace};
 
-/// Cases of an ADD that the kernel refuses; `vlan.rs` has those where it succeeds.
+/// Cases of an ADD that the kernel refuses; `vlan.rs` has those that succeed.
 const WITHOUT_VLANS: &str = "bridge-vlan";
 
 fn main() -> ExitCode {

@@ -1,7 +1,7 @@
-//! A node full of pods, each with a hostPort of its own, many of which come and go at once.
+//! A node with many pods that have a hostPort each, many of which are attached and detached at once.
 //!
-//! Not run with the Go plugins: they run `iptables` dozens of times for each pod, and with each
-//! pod that is there already it takes longer.
+//! Not run with the Go plugins: they run `iptables` dozens of times for each pod, which takes longer
+//! with each existing pod.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 fn a_thousand_pods(backend: &str) {
     let world = World::new(&["outside", "pod"]);
     world.connect((NODE, "uplink", &["192.0.2.1/24"]), ("outside", "eth0", &["192.0.2.2/24"]));
-    // What stays after any pod, such as chains that all of them share.
+    // What stays after any pod, such as the shared chains.
     let network = chain(&world, backend, FIRST_PORT);
     network.add(&Pod::new("pod"));
     network.del(&Pod::new("pod"));
@@ -61,7 +61,7 @@ fn a_thousand_pods(backend: &str) {
         assert_eq!(fetch(&world, "outside", &address).unwrap(), format!("{} 192.0.2.2", pod.id));
     }
 
-    // Half of them go by one GC, the others by a DEL each.
+    // One GC removes half of them, and a DEL each the others.
     let (kept, _) = pods.split_at(pods.len() / 2);
     let valid: Vec<&Pod> = kept.iter().map(|(pod, _)| pod).collect();
     network.gc(&valid);
@@ -74,7 +74,7 @@ fn a_thousand_pods(backend: &str) {
     assert!(found.is_empty(), "{}", found.join("\n"));
 }
 
-/// kind's chain, with room for all of them.
+/// kind's chain with enough addresses.
 fn chain<'a>(world: &'a World, backend: &str, host_port: u16) -> Chain<'a> {
     let configs = kind(&["10.88.0.0/16", POD_SUBNET6], backend);
     Chain::new(world, &Plugins::ours(), &configs)
@@ -82,7 +82,7 @@ fn chain<'a>(world: &'a World, backend: &str, host_port: u16) -> Chain<'a> {
         .ports(&json!([port("tcp", host_port, 80)]))
 }
 
-/// Does `work` for each of the pods, for sixteen of them at a time.
+/// Runs `work` for each pod, sixteen at a time.
 fn each<T: Sync>(pods: &[T], work: impl Fn(&T) + Sync) {
     let queue = Mutex::new(pods.iter());
     thread::scope(|scope| {
@@ -97,7 +97,7 @@ fn each<T: Sync>(pods: &[T], work: impl Fn(&T) + Sync) {
     });
 }
 
-/// The node; which address was given out last is the only trace that a pod is meant to leave.
+/// The state of the node. The address given out last is the only trace that a pod may leave.
 fn state(world: &World) -> Value {
     let mut state = world.snapshot();
     let files = state["files"].as_object_mut().unwrap();

@@ -1,6 +1,6 @@
-//! A hostPort whose pod has vanished without a DEL, and the pod that is to have it next.
+//! A hostPort whose pod has vanished without a DEL, and the next pod with that hostPort.
 //!
-//! Nothing tells a crashed pod's rules from a living one's; the newest ADD gets the port.
+//! The rules of a crashed pod look like those of a running one; the latest ADD gets the port.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -13,7 +13,7 @@ use tests::{differences, fetch, fetch_udp, while_visited};
 
 const ALL: [&str; 3] = ["host-local", "portmap", "ptp"];
 
-/// Every hostPort address that somebody may use, and who sees it from where.
+/// Each address of a hostPort, and from where it can be reached.
 const WAYS: [(&str, &str); 4] = [
     ("outside", "192.0.2.1:8080"),
     ("outside", "[2001:db8::1]:8080"),
@@ -21,7 +21,7 @@ const WAYS: [(&str, &str); 4] = [
     (NODE, "192.0.2.1:8080"),
 ];
 
-/// So that no connection begins before GC, and what GC does not do is not even seen.
+/// Therefore no connection starts before GC, and the case fails before it gets to what GC leaves.
 const FIRST_COMES_FIRST: Option<Known> = Some(Known::new(
     "rules are appended, and those of the vanished pod stand before its successor's",
     "Network is unreachable",
@@ -65,7 +65,7 @@ impl Node {
         node
     }
 
-    /// As a runtime that has no memory of anybody.
+    /// As a runtime that has lost its state.
     fn chain(&self, plugins: &Plugins, backend: &str) -> Chain<'_> {
         let ports = json!([port("tcp", 8080, 80), port("udp", 5353, 53)]);
         let configs = kind(&[POD_SUBNET, POD_SUBNET6], backend);
@@ -103,7 +103,7 @@ fn the_successor_gets_the_port(plugins: &Plugins, backend: &str) {
     chain.check(&node.successor);
 }
 
-/// The runtime comes back from its crash and cleans up what it remembers.
+/// The runtime has restarted and deletes the pods that it knows.
 fn a_late_del_leaves_the_successor(plugins: &Plugins, backend: &str) {
     let node = Node::new(plugins, backend);
     let chain = node.chain(plugins, backend);
@@ -119,7 +119,7 @@ fn a_late_del_leaves_the_successor(plugins: &Plugins, backend: &str) {
     chain.check(&node.successor);
 }
 
-/// What is left is what the successor has alone.
+/// What is left belongs to the successor alone.
 fn gc_removes_the_claim(plugins: &Plugins, backend: &str) {
     let node = Node::new(plugins, backend);
     let chain = node.chain(plugins, backend);

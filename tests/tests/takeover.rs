@@ -1,6 +1,6 @@
-//! A node that changes over from the Go plugins to ours, or back, while pods run.
+//! A node that changes from the Go plugins to ours, or back, while pods run.
 //!
-//! Debian's version 1.1.1 stands for what is installed, 1.10.0 for the newest.
+//! Debian's version 1.1.1 stands for an installed one, 1.10.0 for the newest.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -22,7 +22,7 @@ const ALL: [&str; 7] =
 fn main() -> ExitCode {
     let ours = Plugins::ours();
     let mut suite = Suite::new();
-    // Debian's version does not know the other one.
+    // Debian's version has only one backend.
     let backends =
         [(Plugins::debian(), &["iptables"][..]), (Plugins::go(), &["iptables", "nftables"])];
     for (theirs, backends) in backends {
@@ -35,15 +35,14 @@ fn main() -> ExitCode {
         for first in backends.iter().flat_map(by) {
             let mut case_of = |backend: &str, name: &str, test: Test| {
                 let portmap = with(portmap(), &json!({"backend": backend}));
-                // Bursts of these last no whole number of microseconds, which the other has to make the same
-                // of.
+                // These bursts are not a whole number of microseconds, and both must round them alike.
                 let network = [first.clone(), portmap, bandwidth(3, 7)];
                 let (ours, theirs) = (ours.clone(), theirs.clone());
                 let (kind, masquerade) = (&first["type"], &first["ipMasqBackend"]);
                 let name = format!("{}::{kind}::{masquerade}::{backend}::{name}", theirs.label);
                 suite.case(&name.replace('"', ""), &needs, move || test(&network, &ours, &theirs));
             };
-            // Each has a table of its own; what is in theirs goes when its pod does.
+            // Each has its own table; theirs is emptied by the DEL of its pods.
             if first["ipMasqBackend"] == "nftables" {
                 let mut case = |name, test| case_of("nftables", name, test);
                 case("we_delete_what_they_added", |it, ours, theirs| hand_over(it, theirs, ours));
@@ -78,7 +77,7 @@ fn main() -> ExitCode {
     suite.run()
 }
 
-/// Who changes over in which direction; nothing of theirs tells by names whose it is.
+/// The directions of the change. The rules of the Go plugin do not name their owners.
 const FIREWALL: [(&str, Test); 4] = [
     ("they_delete_what_we_added", hand_over),
     ("we_delete_what_they_added", |it, ours, theirs| hand_over(it, theirs, ours)),
@@ -86,7 +85,7 @@ const FIREWALL: [(&str, Test); 4] = [
     ("we_check_what_they_added", |it, ours, theirs| check(it, theirs, ours)),
 ];
 
-/// A case for a network of three plugins, ours and theirs.
+/// A case for a network with the plugins of both.
 type Test = fn(&[Value; 3], &Plugins, &Plugins);
 
 fn chain<'a>(network: &[Value; 3], world: &'a World, plugins: &Plugins) -> Chain<'a> {
@@ -94,7 +93,7 @@ fn chain<'a>(network: &[Value; 3], world: &'a World, plugins: &Plugins) -> Chain
     Chain::new(world, plugins, network).ports(&ports)
 }
 
-/// One adds two pods and the other deletes one: the node is as if the first had done it.
+/// One adds two pods and the other deletes one: the node is as if the first had done both.
 fn hand_over(network: &[Value; 3], adder: &Plugins, deleter: &Plugins) {
     let (pod, other) = (Pod::new("pod-a"), Pod::new("pod-b"));
     let after_del_by = |deleter: &Plugins| {
@@ -109,8 +108,8 @@ fn hand_over(network: &[Value; 3], adder: &Plugins, deleter: &Plugins) {
     assert_same(&before, &after);
 }
 
-/// A snapshot without the containers' rules in portmap's guard of 127.0.0.0/8: the reference plugin's DEL
-/// leaves them, and our next GC removes them.
+/// A snapshot without the containers' rules in portmap's guard of 127.0.0.0/8: DEL of the reference
+/// plugin leaves them, and our next GC removes them.
 fn without_guard(mut snapshot: Value) -> Value {
     if let Some(Value::Array(lines)) = snapshot.pointer_mut("/node/iptables/v4/mangle") {
         lines.retain(|line| !line.to_string().starts_with("\"-A CNI-HOSTPORT-GUARD "));
@@ -118,9 +117,10 @@ fn without_guard(mut snapshot: Value) -> Value {
     snapshot
 }
 
-/// One adds a pod; CHECK by the other finds nothing wrong until something is.
+/// One adds a pod; CHECK by the other one succeeds until something is removed.
 ///
-/// Without portmap if Debian's is to check: 1.1.1 misses the rules of its own pods, because it
+/// Without portmap if Debian's plugins check: 1.1.1 fails for its own pods, because it expects rules
+/// of both families in each of them.
 /// looks for those of both families in each of them.
 fn check(network: &[Value; 3], adder: &Plugins, checker: &Plugins) {
     let world = World::new(&["pod-a"]);
@@ -137,8 +137,7 @@ fn check(network: &[Value; 3], adder: &Plugins, checker: &Plugins) {
     assert!(chain.try_check(&pod).is_err(), "CHECK does not miss the default route");
 }
 
-/// One adds a pod with the burst that runtimes send when they are told none; CHECK by the other finds the
-/// same.
+/// One adds a pod with the burst that runtimes send by default; CHECK by the other one succeeds.
 fn long_bursts(adder: &Plugins, checker: &Plugins) {
     for (ingress, egress) in [(10_000_000, 100_000), (4_999_999, 15_900_001)] {
         let limits = json!({
@@ -154,7 +153,7 @@ fn long_bursts(adder: &Plugins, checker: &Plugins) {
     }
 }
 
-/// They add a pod, its namespace vanishes, and we are told no more than the names.
+/// They add a pod, its namespace vanishes, and our DEL gets only the names.
 fn we_delete_by_names_what_they_added(network: &[Value; 3], ours: &Plugins, theirs: &Plugins) {
     let (pod, other) = (Pod::new("pod-a"), Pod::new("pod-b"));
     let undisturbed = World::new(&["pod-a", "pod-b"]);
@@ -172,7 +171,7 @@ fn we_delete_by_names_what_they_added(network: &[Value; 3], ours: &Plugins, thei
     assert_same(&undisturbed.snapshot(), &world.snapshot());
 }
 
-/// Eight at a time ask for addresses of one directory, half of them of each implementation.
+/// Eight at a time request addresses from one directory, four of each implementation.
 fn both_share_a_directory(ours: &Plugins, theirs: &Plugins) {
     const AT_ONCE: usize = 8;
     const EACH: usize = 8;
@@ -214,8 +213,8 @@ fn both_share_a_directory(ours: &Plugins, theirs: &Plugins) {
     assert!(leases.is_empty(), "leases are left: {leases:?}");
 }
 
-/// One changes an interface, the other finds it so and puts it back. Settings stay: the Go plugin
-/// neither writes down nor puts back what they were.
+/// One changes an interface; CHECK and DEL of the other one work. Sysctls stay: the Go plugin does not
+/// save or restore their values.
 fn put_back(adder: &Plugins, deleter: &Plugins) {
     let (world, pod, config) = tuned();
     let link = |world: &World| world.snapshot_of(&["pod-a"])["pod-a"]["links"].clone();
@@ -232,7 +231,7 @@ fn put_back(adder: &Plugins, deleter: &Plugins) {
     assert_eq!(world.sh("pod-a", "cat /proc/sys/net/core/somaxconn"), "500\n");
 }
 
-/// They change an interface, and its namespace vanishes: they would keep the backup, we do not.
+/// They change an interface and its namespace vanishes: they would keep the backup, we remove it.
 fn forget(ours: &Plugins, theirs: &Plugins) {
     let (world, pod, config) = tuned();
     drop(world.run(NODE, &call(theirs, "tuning", "ADD", &pod, &config)).success());
@@ -243,7 +242,7 @@ fn forget(ours: &Plugins, theirs: &Plugins) {
     assert_same(&json!({}), &backups(&world));
 }
 
-/// A pod with an interface, and what tuning is told of it.
+/// A pod with an interface, and its tuning configuration.
 fn tuned() -> (World, Pod, Value) {
     let world = World::new(&["pod-a"]);
     world.sh("pod-a", "ip link add eth0 type veth peer name peer");

@@ -1,4 +1,4 @@
-//! Packets that take the way through what the plugins made, from every side of the node.
+//! Packets through what the plugins made, from every side of the node.
 //!
 //! ```text
 //! outside 192.0.2.2 ── 192.0.2.1 node cni0 10.88.0.1 ──┬── pod-a
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 /// A case of portmap, for one of its backends.
 type Test = fn(&Plugins, &str);
 
-/// Who connects the pod, the family of addresses, and portmap's backend.
+/// The plugin that connects the pod, the address family, and portmap's backend.
 fn streams() -> impl Iterator<Item = (&'static str, u8, &'static str)> {
     let networks = ["bridge", "ptp"].into_iter();
     let of_families = networks.flat_map(|network| [4, 6].map(|family| (network, family)));
@@ -105,7 +105,7 @@ fn host_port_answers_from_everywhere(plugins: &Plugins, backend: &str) {
     assert_eq!(fetch(&world, "outside", "192.0.2.1:8080").unwrap(), "page 192.0.2.2");
     assert_eq!(fetch(&world, NODE, "127.0.0.1:8080").unwrap(), "page 10.88.0.1");
     assert_eq!(fetch(&world, NODE, "192.0.2.1:8080").unwrap(), "page 192.0.2.1");
-    // The pod's own port: what comes back must not have the pod's own address as its source.
+    // The pod's own hostPort: the source of the packets that return must not be the pod's own address.
     assert_eq!(fetch(&world, "pod-a", "192.0.2.1:8080").unwrap(), "page 10.88.0.1");
     assert_eq!(fetch(&world, "pod-a", "10.88.0.1:8080").unwrap(), "page 10.88.0.1");
     assert_eq!(fetch_udp(&world, "outside", "192.0.2.1:5353", 4000).unwrap(), "name 192.0.2.2");
@@ -130,7 +130,7 @@ fn host_port_answers_over_ipv6(plugins: &Plugins, backend: &str) {
 
 fn host_port_answers_neighbours(plugins: &Plugins, backend: &str) {
     let world = world();
-    // With it, a node tracks what goes from pod to pod, as Kubernetes asks for; not all do.
+    // If it is on, the node tracks packets between pods, as Kubernetes requires. Not all nodes have it on.
     world.sh(NODE, "sysctl -qw net.bridge.bridge-nf-call-iptables=0 2>/dev/null || :");
     let ports = json!([port("tcp", 8080, 80)]);
     chain(&world, plugins, backend, &ports).add(&Pod::new("pod-a"));
@@ -170,7 +170,7 @@ fn kube_proxy_comes_first(plugins: &Plugins, backend: &str) {
     let service = Chain::new(&world, plugins, &[bridge(&[POD_SUBNET, POD_SUBNET6])]);
     let result = service.add(&Pod::new("pod-b"));
     let address = result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap();
-    // As kube-proxy does: a jump of its own in front, and a node port in the chain.
+    // As kube-proxy does: its own jump in front, and a node port in the chain.
     world.sh(
         NODE,
         &format!(
@@ -236,7 +236,7 @@ fn pods_are_masqueraded_outside(plugins: &Plugins) {
             chain.add(&pod);
             let _web = TcpEcho::start(&world, "outside", "[::]:80", "outside");
 
-            // Outside has no way back to the pods' own addresses.
+            // The machine outside has no route to the pods' own addresses.
             assert_eq!(fetch(&world, "pod-a", "192.0.2.2:80").unwrap(), "outside 192.0.2.1");
             let answer = fetch(&world, "pod-a", "[2001:db8::2]:80");
             assert_eq!(answer.unwrap(), "outside 2001:db8::1");
@@ -289,7 +289,7 @@ fn udp_flows_follow_to_the_successor(plugins: &Plugins, backend: &str) {
     assert_eq!(fetch_udp(&world, "outside", "192.0.2.1:5353", 4000).unwrap(), "new 192.0.2.2");
 }
 
-/// A client that does not stop sending keeps its flow from ever timing out.
+/// If a client does not stop sending, its flow never times out.
 fn a_udp_stream_follows_at_once(plugins: &Plugins, network: &str, family: u8, backend: &str) {
     const FIRST_PACKETS: usize = 3;
     let world = world();
@@ -327,7 +327,7 @@ fn a_udp_stream_follows_at_once(plugins: &Plugins, network: &str, family: u8, ba
 
 fn udp_flows_begun_too_early_are_served(plugins: &Plugins, backend: &str) {
     let world = world();
-    // A rule that needs connection tracking, as every node has one.
+    // A rule that needs connection tracking, as on every node.
     world.sh(NODE, "iptables -t nat -A POSTROUTING -s 203.0.113.1 -j MASQUERADE");
     assert!(fetch_udp(&world, "outside", "192.0.2.1:5353", 4000).is_err());
 

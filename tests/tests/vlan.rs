@@ -1,6 +1,7 @@
-//! VLANs of the bridge: who reaches whom, what the ports have, and what a kernel without them gets.
+//! VLANs of the bridge: which pods reach each other, the VLANs of the ports, and what happens on a
+//! kernel without them.
 //!
-//! Where this machine's kernel has none, the cases that need them run in a virtual machine.
+//! If this machine's kernel does not support them, the cases run in a virtual machine.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -102,7 +103,7 @@ fn network<'a>(
     Chain::of(world, plugins, conflist)
 }
 
-/// The VLANs of a port as `bridge` shows them: `100 PVID Egress Untagged`, a range as `100-102`.
+/// The VLANs of a port as `bridge` prints them: `100 PVID Egress Untagged`, a range as `100-102`.
 fn vlans_of(world: &World, port: &str) -> Vec<String> {
     let shown = world.sh(NODE, "bridge -compressvlans -json vlan show");
     let shown: Value = serde_json::from_str(&shown).unwrap();
@@ -157,7 +158,7 @@ fn the_default_vlan_is_preserved(plugins: &Plugins) {
     let expected = ["1 Egress Untagged", "100 PVID Egress Untagged"];
     assert_eq!(vlans_of(&world, host_end(&result)), expected);
 
-    // The bridge's own default VLAN may be another one, or none.
+    // The bridge may have another default VLAN, or none.
     world.sh(NODE, "ip link set cni0 type bridge vlan_default_pvid 7");
     let result = network(&world, plugins, "red", 20, &json!({"vlan": 200})).add(&Pod::new("pod-b"));
     assert_eq!(vlans_of(&world, host_end(&result)), ["200 PVID Egress Untagged"]);
@@ -165,7 +166,7 @@ fn the_default_vlan_is_preserved(plugins: &Plugins) {
 
 fn a_trunk_carries_tags(plugins: &Plugins) {
     let world = World::new(&["pod-a", "pod-b", "pod-c", "pod-d"]);
-    // The reference CHECK wants a hardware address that does not change.
+    // The reference CHECK requires a hardware address that does not change.
     world.sh(NODE, "ip link add cni0 address c2:00:00:00:00:01 type bridge vlan_filtering 1");
     let keys = json!({"vlanTrunk": [{"id": 200}, {"minID": 100, "maxID": 102}]});
     let trunk = network(&world, plugins, "trunk", 10, &keys);
@@ -240,7 +241,7 @@ fn the_gateway_is_in_the_vlan(plugins: &Plugins) {
     let page = TcpEcho::start(&world, "pod-a", "0.0.0.0:80", "page");
     assert_eq!(fetch(&world, "outside", "192.0.2.1:8080").unwrap(), "page 192.0.2.2");
     assert_eq!(fetch(&world, NODE, "127.0.0.1:8080").unwrap(), "page 10.88.0.1");
-    // By way of the node, which routes between its VLANs, and masquerades.
+    // Through the node, which routes between its VLANs and masquerades.
     assert_eq!(fetch(&world, "pod-b", "10.88.0.2:80").unwrap(), "page 10.88.0.1");
     let far = TcpEcho::start(&world, "outside", "0.0.0.0:80", "far");
     assert_eq!(fetch(&world, "pod-a", "192.0.2.2:80").unwrap(), "far 192.0.2.1");
@@ -249,7 +250,7 @@ fn the_gateway_is_in_the_vlan(plugins: &Plugins) {
     blue.del(&a);
     assert!(!answers(&world, "outside", "192.0.2.1:8080"));
     blue.gc(&[]);
-    // As the bridge, for pods of the future.
+    // As on the bridge, for later pods.
     assert_eq!(vlans_of(&world, &port), ["100 PVID Egress Untagged"]);
     red.del(&b);
     assert!(world.sh(NODE, "ip addr show cni0.200").contains("10.89.0.1/24"));
@@ -319,7 +320,7 @@ fn an_add_that_fails_leaves_nothing(plugins: &Plugins) {
     let world = World::new(&["pod-a", "pod-b"]);
     let links = || world.sh(NODE, "ip -oneline link | cut -d: -f2");
     let (a, b) = (Pod::new("pod-a"), Pod::new("pod-b"));
-    // Nearly the last that an ADD does is to switch forwarding on.
+    // Nearly the last step of an ADD is to switch forwarding on.
     world.sh(NODE, "mount --bind /proc/sys /proc/sys; mount -o remount,ro,bind /proc/sys");
     let blue = gateway(&world, plugins, "blue", 100, "10.88.0.0/24");
     let fails = || {
@@ -328,7 +329,7 @@ fn an_add_that_fails_leaves_nothing(plugins: &Plugins) {
     };
     fails();
     assert_eq!(links().trim(), "lo");
-    // A bridge that was there goes on as it was.
+    // A bridge that existed before stays as it was.
     world.sh(NODE, "ip link add cni0 type bridge");
     fails();
     assert!(world.sh(NODE, "ip -details link show cni0").contains("vlan_filtering 0"));
@@ -336,7 +337,7 @@ fn an_add_that_fails_leaves_nothing(plugins: &Plugins) {
     world.sh(NODE, "umount /proc/sys; ip link del cni0");
     blue.add(&a);
     let before = links();
-    // Another gateway in the same VLAN, and nothing said of which gives way.
+    // Another gateway in the same VLAN; the configuration does not say which one yields.
     let other = gateway(&world, plugins, "other", 100, "10.99.0.0/24");
     let error = other.try_add(&b).unwrap_err().cni_error();
     assert_eq!(error["code"], 102, "{error}");
@@ -344,7 +345,7 @@ fn an_add_that_fails_leaves_nothing(plugins: &Plugins) {
     blue.check(&a);
 }
 
-/// Who deletes a bridge, to begin anew, leaves the pair that is the gateway of a VLAN.
+/// If an administrator deletes a bridge, the pair that is the gateway of a VLAN stays.
 fn the_gateway_comes_back_to_a_new_bridge(plugins: &Plugins) {
     let world = World::new(&["pod-a", "pod-b"]);
     let (a, b) = (Pod::new("pod-a"), Pod::new("pod-b"));
@@ -359,7 +360,7 @@ fn the_gateway_comes_back_to_a_new_bridge(plugins: &Plugins) {
     assert_eq!(fetch(&world, NODE, &address).unwrap(), "page 10.88.0.1");
     drop(page);
 
-    // And stays without one if the ADD comes to nothing.
+    // It has none either after a failed ADD.
     world.sh(NODE, "ip link del cni0; echo 0 > /proc/sys/net/ipv4/ip_forward");
     blue.del(&b);
     let links = || world.sh(NODE, "ip -oneline link | grep -o '^[^<]*'");

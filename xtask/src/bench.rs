@@ -1,9 +1,9 @@
-//! `cargo xtask bench`: how long a runtime waits for our plugins and for the Go ones.
+//! `cargo xtask bench`: measures how long a runtime waits for our plugins and for the Go ones.
 //!
-//! Both run in one go on the same machine, turn about, each on a node of its own that no scenario
-//! has used before. A time is that of a whole process as its runtime sees it, from the spawn to the
-//! end with all output read; of a chain it is the sum. Every pod has a fresh namespace, which stays
-//! until its scenario is over so that the kernel's work of taking it down disturbs nobody.
+//! Both run alternately on the same machine. Each has a node of its own, which no other scenario uses.
+//! A time is that of a whole process as its runtime sees it: from the spawn until it has ended and all
+//! output is read. The time of a chain is the sum. Each pod has a new namespace, which stays until its
+//! scenario is over, so that its removal by the kernel does not disturb the measurement.
 
 mod config;
 mod rates;
@@ -27,10 +27,10 @@ use crate::{build, needs};
 use scenario::{SCENARIOS, Scenario, Step};
 use table::Row;
 
-/// What a plugin is asked to do.
+/// The commands that are measured.
 const COMMANDS: [&str; 3] = ["ADD", "CHECK", "DEL"];
 
-/// How the task is to be done.
+/// The options of the task.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// How often each command is timed [default: 50], or each rate measured [default: 5]
@@ -39,19 +39,19 @@ pub(crate) struct Options {
     /// Print a JSON list instead of a table
     #[arg(long)]
     json: bool,
-    /// Measure the portmap of a pod that comes after 9 others and after 999, and how fast it is
-    /// visited, and all of them in turn
+    /// Measure portmap for the 10th and the 1000th pod of a node, and how many connections a second
+    /// their hostPorts take
     #[arg(long, conflicts_with = "json")]
     scale: bool,
-    /// Measure with iperf3 how fast packets enter and leave a pod that bandwidth limits
+    /// Measure with iperf3 the rates of a pod that bandwidth limits
     #[arg(long, conflicts_with_all = ["json", "scale"])]
     rates: bool,
 }
 
-/// Why nothing could be measured.
+/// Why a measurement failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BenchError {
-    /// The machine could not be set up.
+    /// The machine could not be prepared.
     #[error("{0}: {1}; run as root, or where the kernel lets users make user namespaces")]
     Setup(&'static str, nix::Error),
     /// A plugin could not be started.
@@ -60,20 +60,20 @@ pub(crate) enum BenchError {
     /// A plugin failed.
     #[error("{command} of {}: {output}", plugin.display())]
     Plugin {
-        /// Which one.
+        /// The plugin.
         plugin: PathBuf,
-        /// What it was asked to do.
+        /// Its command.
         command: String,
-        /// What it printed.
+        /// Its output.
         output: String,
     },
-    /// A hostPort could not be visited.
-    #[error("visit the hostPort: {0}")]
+    /// A connection to a hostPort failed.
+    #[error("connect to the hostPort: {0}")]
     Visit(std::io::Error),
-    /// A rate could not be measured.
+    /// iperf3 did not report a rate.
     #[error("measure with iperf3: {0}")]
     Iperf(String),
-    /// The kernel refused to build a node, or to forget connections.
+    /// A kernel operation failed.
     #[error("{}: {}", .0.operation, .0.cause)]
     Kernel(#[from] kernel::Error),
 }
@@ -84,7 +84,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     progress("Building the plugins");
     build::build_all()?;
     needs::provide();
-    // From here on there is nothing but this process and its children: no other threads yet.
+    // This process has no other threads yet: `become_root` and `private_run` need that.
     become_root()?;
     private_run()?;
     let workplace = Workplace::new()?;
@@ -114,7 +114,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A set of plugins: what it is called, and where it is.
+/// A set of plugins: its name and its directory.
 type Place = (&'static str, PathBuf);
 
 /// One set of plugins and the node that they run on.
@@ -131,7 +131,7 @@ impl Contender {
         Ok(Self { bin: bin.clone(), leases, node, pods: Vec::new() })
     }
 
-    /// One pod's life: the time of each command.
+    /// Runs all commands for one new pod; the time of each.
     fn round(&mut self, scenario: &Scenario) -> Result<Vec<Duration>, Failure> {
         let pod = Machine::new("pod")?;
         let netns = pod.netns();
@@ -156,7 +156,7 @@ impl Contender {
         Ok(times)
     }
 
-    /// Runs one plugin on the node: how long it took and what it printed.
+    /// Runs one plugin on the node; its time and its output.
     fn call(
         &self,
         command: &str,
@@ -165,7 +165,7 @@ impl Contender {
         id: &str,
         netns: &Path,
     ) -> Result<(Duration, Value), BenchError> {
-        // The path of an absolute one is its own.
+        // `join` keeps an absolute path as it is.
         let plugin = self.bin.join(&step.plugin);
         let mut call = Command::new(&plugin);
         call.env_clear()
@@ -183,7 +183,7 @@ impl Contender {
             let begin = Instant::now();
             let mut child = call.spawn()?;
             if let Some(mut stdin) = child.stdin.take() {
-                // VERSION is answered without a look at the request.
+                // VERSION is answered before the request is read.
                 match stdin.write_all(request.as_bytes()) {
                     Err(error) if error.kind() != ErrorKind::BrokenPipe => return Err(error),
                     _ => {}
@@ -208,10 +208,10 @@ fn measure(
     mut contenders: [Contender; 2],
 ) -> Result<Vec<Row>, Failure> {
     let mut times = [Vec::new(), Vec::new()];
-    // The first pod finds an empty node and cold files; it is not measured.
+    // The first round runs on an empty node with cold caches; it is not measured.
     for round in 0..=rounds {
         let mut both: Vec<_> = contenders.iter_mut().zip(&mut times).collect();
-        // Who comes second finds other caches.
+        // The second one finds warmer caches.
         if round % 2 == 1 {
             both.reverse();
         }
@@ -230,7 +230,7 @@ fn measure(
     Ok(scenario.commands.iter().enumerate().map(row).collect())
 }
 
-/// Hides this machine's `/run`, where iptables keeps a lock, from all that is started from here on.
+/// Mounts an empty `/run`, where iptables keeps a lock, for this process and its children.
 fn private_run() -> Result<(), BenchError> {
     let step = |what, outcome: nix::Result<()>| outcome.map_err(|e| BenchError::Setup(what, e));
     let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;

@@ -1,4 +1,4 @@
-//! `cargo xtask build`: one static file a plugin.
+//! `cargo xtask build`: builds one static file for each plugin.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::command::{self, Failure, cargo, command, read};
 use crate::workspace::{Member, members, root};
 
-/// The task: builds, and lists the programs with their sizes.
+/// Builds all programs and lists them with their sizes.
 pub(crate) fn run() -> Result<(), Failure> {
     for binary in build_all()? {
         let size = fs::metadata(&binary).map_err(file("examine", &binary))?.len();
@@ -19,8 +19,8 @@ pub(crate) fn run() -> Result<(), Failure> {
 pub(crate) fn build_all() -> Result<Vec<PathBuf>, Failure> {
     let shipped: Vec<_> = members()?.into_iter().filter(Member::is_shipped).collect();
     let host = host()?;
-    // Flags for the target only: a procedural macro is a shared object and cannot be static.
-    // Without relocation there is nothing to relocate at start.
+    // Only for the target: a procedural macro is a shared object and cannot be static. A program
+    // without relocations starts faster.
     let flags = format!(
         r#"target.{host}.rustflags=["-Ctarget-feature=+crt-static","-Crelocation-model=static"]"#
     );
@@ -38,7 +38,7 @@ pub(crate) fn build_all() -> Result<Vec<PathBuf>, Failure> {
     for program in shipped.iter().flat_map(|member| &member.programs) {
         let made = target.join(&host).join("release").join(program);
         let placed = dist.join(program);
-        // A running program's file cannot be written, but it can be replaced.
+        // The file of a running program cannot be written, but it can be replaced.
         let fresh = dist.join(format!(".{program}.new"));
         fs::copy(&made, &fresh).map_err(file("copy", &made))?;
         fs::rename(&fresh, &placed).map_err(file("rename", &fresh))?;
@@ -53,7 +53,7 @@ pub(crate) fn build_all() -> Result<Vec<PathBuf>, Failure> {
     Ok(binaries)
 }
 
-/// Where the programs are put: a folder to copy to `/opt/cni/bin`.
+/// The directory of the built programs, to be copied to `/opt/cni/bin`.
 pub(crate) fn dist() -> PathBuf {
     root().join("dist/bin")
 }
@@ -66,13 +66,13 @@ fn host() -> Result<String, Failure> {
     Ok(host.unwrap_or_default().to_owned())
 }
 
-/// Where cargo puts what it builds.
+/// The directory of cargo's build output.
 pub(crate) fn target_dir() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
-/// Whether a 64-bit little-endian ELF file has no `PT_INTERP`, that is, asks for no dynamic loader.
-/// Offsets are those of `Elf64_Ehdr` and `Elf64_Phdr` in elf(5).
+/// Whether this is a 64-bit little-endian ELF file without `PT_INTERP`, which names a dynamic loader.
+/// The offsets are those of `Elf64_Ehdr` and `Elf64_Phdr` in elf(5).
 fn is_static(elf: &[u8]) -> bool {
     const PT_INTERP: u64 = 3;
     let number = |at: usize, size: usize| {
@@ -98,7 +98,7 @@ fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Fai
 mod tests {
     use super::*;
 
-    /// A header with one program header of the given type right behind it.
+    /// A header, followed by one program header of the given type.
     fn elf(program_header: u8) -> Vec<u8> {
         let mut elf = vec![0; 64 + 56];
         elf[..6].copy_from_slice(b"\x7fELF\x02\x01");

@@ -1,4 +1,4 @@
-//! Programs that the tasks start, and what a task can fail with.
+//! Runs programs; the errors of the tasks.
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader};
@@ -7,13 +7,13 @@ use std::process::{Command, Stdio};
 
 use crate::workspace;
 
-/// Why a task ends with a failure.
+/// Why a task failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    /// The demonstration did not show what it should.
+    /// The demonstration failed.
     #[error("demo: {0}")]
     Demo(#[from] crate::demo::DemoError),
-    /// The benchmark could not measure.
+    /// The benchmark failed.
     #[error(transparent)]
     Bench(#[from] crate::bench::BenchError),
     /// A program could not be started.
@@ -21,42 +21,42 @@ pub(crate) enum Failure {
     Start {
         /// Its name.
         program: String,
-        /// The kernel's answer.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// A program ended with another status than 0.
+    /// A program ended with a status other than 0.
     #[error("{program} ended with {status}")]
     Status {
         /// Its command line.
         program: String,
-        /// The status, with its own words.
+        /// The status as text.
         status: String,
     },
     /// A file could not be read or written.
     #[error("{action} {}: {source}", path.display())]
     File {
-        /// Verb, as in "read".
+        /// The verb, for example "read".
         action: &'static str,
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// The kernel's answer.
+        /// The error of the kernel.
         source: io::Error,
     },
-    /// A program printed something that is not what it promises to print.
+    /// The output of a program is not valid JSON.
     #[error("read the output of {program}: {source}")]
     Output {
         /// Its name.
         program: &'static str,
-        /// What is wrong with it.
+        /// The error of the parser.
         source: serde_json::Error,
     },
-    /// The toolchain has no such component.
+    /// The toolchain lacks this component.
     #[error("{0} is not installed: rustup component add {0}")]
     Component(&'static str),
-    /// A binary asks for a dynamic loader.
+    /// A binary needs a dynamic loader.
     #[error("{} is not statically linked", .0.display())]
     Dynamic(PathBuf),
-    /// Checks failed; each has said why.
+    /// Checks failed; each has printed why.
     #[error("{0} failed")]
     Checks(usize),
 }
@@ -76,7 +76,7 @@ pub(crate) fn cargo<S: AsRef<OsStr>>(args: impl IntoIterator<Item = S>) -> Comma
     command(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()), args)
 }
 
-/// Runs a command to its end, its output where ours is.
+/// Runs a command to its end; its output goes to ours.
 pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
     let status = command.status().map_err(|source| not_started(command, source))?;
     if status.success() {
@@ -85,7 +85,7 @@ pub(crate) fn run(command: &mut Command) -> Result<(), Failure> {
     Err(Failure::Status { program: line(command), status: status.to_string() })
 }
 
-/// Runs a command to its end and returns its stdout; its stderr is part of a failure.
+/// Runs a command to its end and returns its stdout. An error includes its stderr.
 pub(crate) fn read(command: &mut Command) -> Result<String, Failure> {
     let output = command.output().map_err(|source| not_started(command, source))?;
     if output.status.success() {
@@ -96,8 +96,8 @@ pub(crate) fn read(command: &mut Command) -> Result<String, Failure> {
     Err(Failure::Status { program: line(command), status })
 }
 
-/// Runs a command, shows each line of its stdout as it comes, and hands it to `see`.
-/// Returns whether it ended with status 0.
+/// Runs a command, prints each line of its stdout and passes it to `see`. Returns whether the exit
+/// status was 0.
 pub(crate) fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<bool, Failure> {
     let mut child =
         command.stdout(Stdio::piped()).spawn().map_err(|source| not_started(command, source))?;

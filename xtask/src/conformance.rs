@@ -1,4 +1,4 @@
-//! The Go module `tests/conformance`: clients that share no code with the plugins drive them.
+//! The Go module `tests/conformance`: its programs run the plugins and share no code with them.
 
 use std::process::Command;
 
@@ -6,26 +6,27 @@ use crate::command::{Failure, command, read, run};
 use crate::workspace::root;
 use crate::{build, needs, tidy};
 
-/// What is missing to compile the module: Go, or the modules that it depends on.
+/// What is missing to compile the module: Go, or a module that it depends on.
 pub(crate) fn missing() -> Option<String> {
     let failure = read(&mut module("go", &["list", "-deps", "-test", "."])).err()?.to_string();
     Some(failure.lines().last().unwrap_or_default().to_owned())
 }
 
-/// Its tests, with the release binaries and the Go plugins. Most of a case's time is the kernel's.
+/// The command that runs the tests with the release binaries and the Go plugins. A case mostly waits
+/// for the kernel, hence 8 in parallel.
 pub(crate) fn tests() -> Command {
     let mut tests = module("go", &["test", "-count=1", "-parallel=8", "-timeout=20m"]);
     tests.env("PODWIRE_BIN", build::dist()).env("GO_PLUGINS", needs::go_dir());
     tests
 }
 
-/// Whether it is formatted.
+/// Checks the format of the Go files.
 pub(crate) fn format() -> Result<(), Failure> {
     let unformatted = read(&mut module("gofmt", &["-l", "."]))?;
     tidy::verdict(&unformatted.lines().map(str::to_owned).collect())
 }
 
-/// What Go's own linter says.
+/// Runs `go vet`.
 pub(crate) fn vet() -> Result<(), Failure> {
     run(&mut module("go", &["vet", "."]))
 }

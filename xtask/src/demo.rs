@@ -1,9 +1,9 @@
-//! `cargo xtask demo`: one pod's life on a node, from its first packet to its last trace.
+//! `cargo xtask demo`: attaches a pod to a network, visits its hostPort and detaches it again.
 //!
-//! Three machines are played by network namespaces: one outside, a node, and a pod on it. The
-//! node runs an example network's chain through the built programs, as a container runtime does.
-//! Nothing of this machine is touched, and nothing is needed of it but its kernel. With `--kind`,
-//! more of a cluster is acted out ([`kind`]).
+//! Network namespaces stand for three machines: one outside, a node, and a pod on it. On the node, the
+//! built programs run the chain of an example network, as a container runtime does. The demonstration
+//! changes nothing on this machine and needs only its kernel. With `--kind` it sets up a kind cluster
+//! ([`kind`]).
 
 mod evidence;
 mod kind;
@@ -28,34 +28,34 @@ use crate::workspace::root;
 use evidence::Evidence;
 use machine::{Machine, Workplace};
 
-/// Why the demonstration did not show what it should.
+/// Why the demonstration failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DemoError {
-    /// A namespace cannot be had.
+    /// A namespace could not be made.
     #[error("{0}: {1}; run as root, or where the kernel lets users make user namespaces")]
     Namespace(&'static str, nix::Error),
     /// A file could not be read or written.
     #[error("{0} {1}: {2}")]
     File(&'static str, PathBuf, std::io::Error),
-    /// The kernel refused to build one of the machines.
+    /// A kernel operation failed.
     #[error("{}: {}", .0.operation, .0.cause)]
     Kernel(#[from] kernel::Error),
     /// A command of the chain failed.
     #[error("{0}: {1}")]
     Chain(&'static str, Box<conflist::Error>),
-    /// The network cannot be used.
+    /// The example network is not valid.
     #[error("read the example network: {0}")]
     Example(String),
-    /// The page did not come, or came from somewhere else.
+    /// The page was not served, or another one was.
     #[error("{0}: {1}")]
     Page(String, String),
-    /// A program of the machine is needed and not there.
+    /// A program that is needed is not installed.
     #[error("--kind needs the program {0}: apt-get install {1}")]
     Program(&'static str, &'static str),
-    /// A program of the machine could not be run, or did not do its work.
+    /// A program could not be started, or failed.
     #[error("run {0}: {1}")]
     Run(&'static str, String),
-    /// Something is there that should not be, or is missing.
+    /// Something is left that should have been removed, or something is missing.
     #[error("{0}")]
     Evidence(String),
 }
@@ -68,12 +68,12 @@ const HOST_PORT: u16 = 8080;
 const POD_PORT: u16 = 80;
 const PAGE: &str = "hello from the pod";
 
-/// What can be chosen on the command line.
+/// The options of the task.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// Act out a kind cluster instead: localhost:8080 of Docker's host, an ingress controller's
-    /// hostPort, kube-proxy's rules beside it. Besides Rust and the kernel this needs the programs
-    /// iptables-nft-restore (package iptables), nginx (package nginx) and setpriv (util-linux)
+    /// Set up a kind cluster instead: localhost:8080 of Docker's host, the hostPort of an ingress
+    /// controller, kube-proxy's rules. Needs the programs iptables-nft-restore (package iptables),
+    /// nginx (package nginx) and setpriv (util-linux)
     #[arg(long)]
     kind: bool,
 }
@@ -120,7 +120,7 @@ fn demonstrate(workplace: &Workplace) -> Result<(), DemoError> {
         page::fetch(&pod, by_node, PAGE, "from the pod through its own hostPort")
     })?;
 
-    println!("\nThe chains the packet takes, as the kernel has them:");
+    println!("\nThe chains and rules that the packet passes, read from the kernel:");
     let addresses: Vec<IpAddr> = result.ips.iter().map(|ip| ip.address.ip()).collect();
     evidence::show_path(&node, HOST_PORT, &addresses)?;
 
@@ -130,11 +130,11 @@ fn demonstrate(workplace: &Workplace) -> Result<(), DemoError> {
     page::no_answer(&node, by_loopback)?;
     println!("  port {HOST_PORT} of the node no longer answers");
     evidence.nothing_is_left(&node, &pod, workplace, &addresses)?;
-    println!("\nAll of this was seen to hold.");
+    println!("\nAll checks passed.");
     Ok(())
 }
 
-/// Runs a command of the chain on the node, as the runtime there would.
+/// Runs a command of the chain on the node, as its runtime does.
 fn on<T: Send + 'static>(
     node: &Machine,
     (runtime, network, pod): (&Runtime, &Network, &Attachment),
@@ -148,7 +148,7 @@ fn on<T: Send + 'static>(
     })
 }
 
-/// A cable from the machine outside to the node, and what every machine has: `lo`, addresses.
+/// Connects the machine outside and the node by a veth pair, brings up `lo` and adds addresses.
 pub(crate) fn join(outside: &Machine, node: &Machine) -> Result<(), DemoError> {
     let up = LinkChange { up: Some(true), ..LinkChange::default() };
     let configure = move |name: &str, address: Ipv4Addr| -> Result<(), kernel::Error> {
@@ -181,7 +181,7 @@ pub(crate) fn join(outside: &Machine, node: &Machine) -> Result<(), DemoError> {
     Ok(node.run(move || configure(LINK, NODE))?)
 }
 
-/// The runtime of a node, whose memory is the workplace.
+/// The runtime of a node. It keeps its files in the workplace.
 fn runtime(workplace: &Workplace) -> Runtime {
     Runtime {
         net_dir: workplace.path().to_owned(),
@@ -190,7 +190,7 @@ fn runtime(workplace: &Workplace) -> Runtime {
     }
 }
 
-/// An example network with its IPAM section changed: leases go to the workplace and not to `/var`.
+/// An example network with a changed IPAM section: leases are kept in the workplace, not in `/var`.
 fn example(path: &str, change: impl Fn(&mut Value)) -> Result<Network, DemoError> {
     let path = root().join(path);
     let text = fs::read(&path).map_err(|error| DemoError::File("read", path, error))?;
@@ -203,7 +203,7 @@ fn example(path: &str, change: impl Fn(&mut Value)) -> Result<Network, DemoError
         .map_err(|error| DemoError::Example(error.to_string()))
 }
 
-/// A pod with ports of the node that lead to its own.
+/// A pod and its port mappings: pairs of a hostPort and a containerPort.
 fn attachment(id: &'static str, pod: &Machine, ports: &[(u16, u16)]) -> Attachment {
     let mapping = |ports: &(u16, u16)| {
         let (host, own) = ports;

@@ -1,23 +1,24 @@
-//! `cargo deny`: licences, sources, duplicate versions and known vulnerabilities of dependencies.
+//! `cargo deny`: checks licences, sources, duplicate versions and known vulnerabilities of
+//! dependencies.
 
 use std::path::PathBuf;
 
 use crate::build::target_dir;
 use crate::command::{Failure, command, read, run};
 
-/// The version that is installed where none is there.
+/// The version to install if cargo-deny is not installed.
 const VERSION: &str = "0.20.2";
 
-/// What became of the look at the advisories.
+/// The outcome of the check for known vulnerabilities.
 #[derive(Debug)]
 pub(crate) enum Advisories {
-    /// No known vulnerability.
+    /// There is none.
     Clean,
-    /// The database of advisories could not be fetched, so nobody looked.
+    /// The database of advisories could not be fetched, for this reason.
     Unknown(String),
 }
 
-/// The `cargo-deny` program: one of the search path, or one that is built below `target`.
+/// The program `cargo-deny`: from the search path, or built below `target`.
 pub(crate) fn program() -> Result<PathBuf, Failure> {
     let root = target_dir().join("tools");
     let built = root.join("bin/cargo-deny");
@@ -28,18 +29,18 @@ pub(crate) fn program() -> Result<PathBuf, Failure> {
     }
     println!("lint: building cargo-deny {VERSION} into {}", root.display());
     let package = format!("cargo-deny@{VERSION}");
-    // It runs for a second: not worth the time of an optimised build.
+    // It runs for a second, so an optimised build does not pay.
     let mut install = crate::command::cargo(["install", "--quiet", "--locked", "--debug"]);
     run(install.arg(package).arg("--root").arg(root))?;
     Ok(built)
 }
 
-/// Licences, sources and duplicate versions, after `deny.toml`.
+/// Checks licences, sources and duplicate versions by `deny.toml`.
 pub(crate) fn dependencies() -> Result<(), Failure> {
     check(&["licenses", "bans", "sources"])
 }
 
-/// Known vulnerabilities.
+/// Checks for known vulnerabilities.
 pub(crate) fn advisories() -> Result<Advisories, Failure> {
     if let Err(failure) = read(&mut command(program()?, ["fetch", "db"])) {
         return Ok(Advisories::Unknown(failure.to_string()));
@@ -48,7 +49,7 @@ pub(crate) fn advisories() -> Result<Advisories, Failure> {
 }
 
 fn check(what: &[&str]) -> Result<(), Failure> {
-    // Without `--hide-inclusion-graph` a single duplicate fills the screen.
+    // Without `--hide-inclusion-graph`, one duplicate fills the screen.
     let mut check = command(program()?, ["--log-level=error", "check", "--hide-inclusion-graph"]);
     run(check.args(what))
 }

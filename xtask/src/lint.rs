@@ -1,9 +1,9 @@
-//! `cargo xtask lint`: everything that can be said about the tree without running a plugin.
+//! `cargo xtask lint`: all checks of the tree that do not run a plugin.
 
 use crate::command::{self, Failure, cargo, read};
 use crate::conformance;
 use crate::deny::{self, Advisories};
-use crate::report::Counts;
+use crate::report::Report;
 use crate::schema;
 use crate::tidy;
 
@@ -12,19 +12,10 @@ pub(crate) fn run() -> Result<(), Failure> {
     check_all().verdict()
 }
 
-/// Runs all checks, each with a line that says how it went.
-pub(crate) fn check_all() -> Counts {
-    let mut counts = Counts::default();
-    let mut check = |name: &str, outcome: Result<(), Failure>| match outcome {
-        Ok(()) => {
-            println!("lint: {name}: ok");
-            counts.passed += 1;
-        }
-        Err(failure) => {
-            println!("lint: {name}: FAILED: {failure}");
-            counts.failed += 1;
-        }
-    };
+/// Runs all checks and prints the outcome of each.
+pub(crate) fn check_all() -> Report {
+    let mut report = Report::default();
+    let mut check = |name: &str, outcome| report.check(&format!("lint: {name}"), outcome);
     check("format", component("fmt", "rustfmt").and_then(|()| format()));
     check("clippy", component("clippy", "clippy").and_then(|()| clippy()));
     check("documentation", documentation());
@@ -34,8 +25,7 @@ pub(crate) fn check_all() -> Counts {
         check(rule, offences.and_then(|offences| tidy::verdict(&offences)));
     }
     if let Some(reason) = conformance::missing() {
-        println!("lint: go format, go vet: skipped: {reason}");
-        counts.skipped += 2;
+        report.lack("lint, go format and go vet", &reason);
     } else {
         check("go format", conformance::format());
         check("go vet", conformance::vet());
@@ -43,16 +33,16 @@ pub(crate) fn check_all() -> Counts {
     match deny::advisories() {
         Ok(Advisories::Unknown(reason)) => {
             let reason = reason.lines().last().unwrap_or_default();
-            println!("lint: advisories: skipped, the database cannot be fetched: {reason}");
-            counts.skipped += 1;
+            let reason = format!("the database of advisories cannot be fetched: {reason}");
+            report.skip("lint, advisories", &reason);
         }
-        Ok(Advisories::Clean) => check("advisories", Ok(())),
-        Err(failure) => check("advisories", Err(failure)),
+        Ok(Advisories::Clean) => report.check("lint: advisories", Ok(())),
+        Err(failure) => report.check("lint: advisories", Err(failure)),
     }
-    counts
+    report
 }
 
-/// Says which component a toolchain lacks, where cargo would only know no such command.
+/// Checks that the toolchain has a component: cargo would report only an unknown subcommand.
 fn component(subcommand: &str, name: &'static str) -> Result<(), Failure> {
     read(&mut cargo([subcommand, "--version"])).map(drop).map_err(|_| Failure::Component(name))
 }

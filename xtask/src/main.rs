@@ -29,17 +29,17 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Task {
-    /// Time our plugins and the Go ones side by side
+    /// Measure our plugins and the Go ones
     Bench(bench::Options),
     /// Build static release binaries into dist/bin, a folder to copy to /opt/cni/bin
     Build,
-    /// Make a node and a pod out of namespaces, and watch a hostPort work and vanish
+    /// Attach a pod in network namespaces, visit its hostPort, detach it and show that nothing is left
     Demo(demo::Options),
-    /// Check format, lints, documentation, dependencies and the tree's own rules
+    /// Check format, lints, documentation, dependencies and the rules of the tree
     Lint,
-    /// Write the JSON Schemas of conflist/schemas from the types that plugins read
+    /// Write the JSON Schemas of conflist/schemas from the Config types of the plugins
     Schema,
-    /// Lint, then run unit, property and end-to-end tests, fetching what they need
+    /// Run lint, unit, property, end-to-end and conformance tests; install what they need
     Test,
 }
 

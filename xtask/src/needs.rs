@@ -1,5 +1,5 @@
-//! What the tests need besides Rust: tools from Debian's packages, the Go plugins from Go modules,
-//! and another kernel.
+//! Installs what the tests need besides Rust: tools from Debian packages, programs from Go modules, a
+//! kernel for the virtual machine.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::build::target_dir;
 use crate::command::{Failure, command, read, run};
 
-/// Files that must be there, and the Debian package that has each.
+/// Files that the tests need, and the Debian package of each.
 const TOOLS: [(&str, &str); 22] = [
     ("/usr/sbin/iptables", "iptables"),
     ("/usr/sbin/nft", "nftables"),
@@ -30,7 +30,7 @@ const TOOLS: [(&str, &str); 22] = [
     ("/usr/bin/podman", "podman"),
     ("/usr/bin/conmon", "conmon"),
     ("/usr/bin/curl", "curl"),
-    // The package busybox has the same file, but not a static one.
+    // The package busybox has the same program, but linked dynamically.
     ("/usr/share/doc/busybox-static", "busybox-static"),
     ("/usr/lib/python3/dist-packages/jsonschema/__init__.py", "python3-jsonschema"),
     // For tests/vm.
@@ -38,7 +38,7 @@ const TOOLS: [(&str, &str); 22] = [
     ("/usr/sbin/depmod", "kmod"),
 ];
 
-/// Go modules of which programs are built, and these.
+/// Go modules, their versions and the packages to build.
 const MODULES: [(&str, &str, &[&str]); 2] = [
     (
         "github.com/containernetworking/plugins",
@@ -58,11 +58,11 @@ const MODULES: [(&str, &str, &[&str]); 2] = [
     ("github.com/containernetworking/cni", "v1.3.1", &["cnitool"]),
 ];
 
-/// nerdctl, of the last series that works with Debian 12's containerd: module, version, program.
+/// nerdctl in the last series that works with the containerd of Debian 12: module, version, package.
 const NERDCTL: (&str, &str, &str) = ("github.com/containerd/nerdctl", "v1.7.7", "cmd/nerdctl");
 
-/// Installs what is missing and can be had; says what cannot. Nothing here fails a run: the
-/// tests that need what is missing are skipped with their reason, or fail where `CI` is set.
+/// Installs what is missing, and prints what cannot be installed. That is no failure here: tests that
+/// need it are skipped or fail later (`testbed::fate`).
 pub(crate) fn provide() {
     debian_packages();
     go_programs();
@@ -72,7 +72,7 @@ pub(crate) fn provide() {
     virtual_machine();
 }
 
-/// Where the Go programs are: `GO_PLUGINS`, or below `target`.
+/// The directory of the Go programs: `GO_PLUGINS`, or one below `target`.
 pub(crate) fn go_dir() -> PathBuf {
     std::env::var_os("GO_PLUGINS").map_or_else(|| target_dir().join("reference/bin"), PathBuf::from)
 }
@@ -114,7 +114,7 @@ fn go_programs() {
     }
 }
 
-/// Builds nerdctl inside its module: `go install` would ask for more than this one version of it.
+/// Builds nerdctl inside its module, because `go install` would query other versions of it, too.
 fn nerdctl() -> Result<(), Failure> {
     let (module, version, package) = NERDCTL;
     let program = go_dir().join("nerdctl");
@@ -132,7 +132,7 @@ fn nerdctl() -> Result<(), Failure> {
     run(&mut build)
 }
 
-/// The kernel for tests that this machine's kernel cannot run.
+/// Prepares the kernel for tests that this machine's kernel cannot run.
 fn virtual_machine() {
     if let Err(failure) = run(&mut command("tests/vm/run-in-vm", ["--prepare"])) {
         eprintln!("needs: {failure}");

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::command::{Failure, cargo, read};
 
-/// The directory of the workspace's `Cargo.toml`.
+/// The directory of the workspace.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/")).to_owned()
 }
@@ -16,30 +16,30 @@ pub(crate) fn root() -> PathBuf {
 pub(crate) struct Member {
     /// Its name.
     pub name: String,
-    /// Its directory, relative to the workspace.
+    /// Its directory, relative to that of the workspace.
     pub dir: PathBuf,
-    /// Names of its programs.
+    /// The names of its programs.
     pub programs: Vec<String>,
-    /// The crates that it depends on, for building and testing.
+    /// The crates that it depends on, including those for tests only.
     pub dependencies: Vec<Dependency>,
 }
 
-/// What a crate of the workspace depends on.
+/// A dependency of a crate.
 #[derive(Debug)]
 pub(crate) struct Dependency {
     /// The crate's name.
     pub name: String,
-    /// Whether only its tests do.
+    /// Whether it is a development dependency.
     pub is_for_tests: bool,
 }
 
 impl Member {
-    /// The room of the house in which it lives: the first part of its path.
+    /// The top-level directory that the crate is in.
     pub(crate) fn room(&self) -> &str {
         self.dir.iter().next().and_then(|room| room.to_str()).unwrap_or_default()
     }
 
-    /// Whether its programs are what users install.
+    /// Whether users install its programs.
     pub(crate) fn is_shipped(&self) -> bool {
         ["plugins", "ipam", "conflist"].contains(&self.room())
     }

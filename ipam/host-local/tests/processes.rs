@@ -91,8 +91,7 @@ fn reference() -> Option<PathBuf> {
     let dirs = named.into_iter().chain([installed, "/usr/lib/cni".into()]);
     let found = dirs.map(|dir| dir.join("host-local")).find(|program| program.is_file());
     if found.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "CI has to have a reference host-local");
-        eprintln!("skipped: no reference host-local, set GO_PLUGINS to its directory");
+        testbed::skip("no reference host-local; set GO_PLUGINS to its directory");
     }
     found
 }

@@ -75,8 +75,7 @@ fn await_success(command: &str) {
 /// Runs a test on a node that has a `/run` and a configuration of firewalld of its own.
 fn on_a_node_with_firewalld(test: impl FnOnce(Firewalld) + Send + 'static) {
     if !Path::new("/usr/sbin/firewalld").exists() {
-        assert!(std::env::var_os("CI").is_none(), "CI has to have firewalld");
-        eprintln!("skipped: there is no firewalld");
+        testbed::skip("no /usr/sbin/firewalld");
         return;
     }
     on_a_node(move || {

@@ -1,5 +1,5 @@
 //! The guard of the backend `iptables`: rules that drop packets to 127.0.0.0/8 which come in by links towards
-//! pods, see [`loopback`](crate::loopback).
+//! pods, see [`crate::loopback`].
 //!
 //! Each container with mappings has a rule for its link, with the name of its chain as the comment. A rule
 //! whose container has no chain in the table `nat` any more, because the reference plugin deleted that,

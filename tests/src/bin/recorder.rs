@@ -1,7 +1,7 @@
-//! Stands in for a plugin: lets the real one answer, and writes down what was said.
+//! Replaces a plugin: runs the real one and records the call.
 //!
-//! Called as `DIR/bin/PLUGIN` it runs `DIR/real/PLUGIN` and appends one line to
-//! `DIR/calls.jsonl` when the call has ended.
+//! Called as `DIR/bin/PLUGIN`, it runs `DIR/real/PLUGIN` and appends one line to `DIR/calls.jsonl`
+//! when the call has ended.
 
 #![allow(clippy::unwrap_used, reason = "part of a test, which a panic fails")]
 
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // A plugin that does not read its stdin to the end is no error of ours.
+    // A plugin may end without reading all of its stdin.
     let _ = real.stdin.take().unwrap().write_all(stdin.as_bytes());
     let output = real.wait_with_output().unwrap();
 
@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         "exit": output.status.code(),
     });
     let log = OpenOptions::new().append(true).create(true).open(dir.join("calls.jsonl"));
-    // In one piece: plugins run side by side.
+    // In one write, because plugins run at the same time.
     log.unwrap().write_all(format!("{call}\n").as_bytes()).unwrap();
 
     io::stderr().write_all(&output.stderr).unwrap();

@@ -1,15 +1,15 @@
-//! Which way connections took, by the counters of the rules, and what else the control plane keeps.
+//! Counters of the rules that connections pass, and the state of the control plane.
 
 use std::fs;
 
 use super::{CONTROL_PLANE, Cluster, Family, HOST_PORTS, LEASES};
 use crate::process::Cmd;
 
-/// A table of the test's own.
+/// A table that only the test uses.
 const COUNTER: &str = "host-port-counter";
 
 impl Cluster {
-    /// How many connections the rules of the control plane's node ports have taken.
+    /// The number of connections that rules of the control plane's node ports took.
     #[must_use]
     pub fn by_node_port(&self) -> u64 {
         let families = self.kind.families().iter();
@@ -19,7 +19,7 @@ impl Cluster {
         families.map(|f| self.packets(*f, |rule| rule.starts_with("KUBE-NODEPORTS "))).sum()
     }
 
-    /// How many connections the rules of the control plane's host ports have taken.
+    /// The number of connections that rules of the control plane's hostPorts took.
     #[must_use]
     pub fn by_host_port(&self) -> u64 {
         let families = self.kind.families().iter();
@@ -30,8 +30,8 @@ impl Cluster {
         families.map(|f| self.packets(*f, is_dnat)).sum()
     }
 
-    /// Sets counters to what the backend `nftables` counts nowhere: connections that begin, are for
-    /// host ports of the control plane, and lead to a pod by now. Nobody else leads them there.
+    /// Adds counters for what the backend `nftables` does not count: new connections to hostPorts of
+    /// the control plane whose destination has been changed to a pod. Only portmap does that.
     pub(super) fn count_host_ports(&self) {
         let ports = HOST_PORTS.map(|(port, _)| port.to_string()).join(", ");
         for family in self.kind.families() {
@@ -52,7 +52,7 @@ impl Cluster {
         }
     }
 
-    /// All that the rules of a table have counted, in both families.
+    /// The sum of the counters of a table, in both families.
     fn counted_in(&self, table: &str) -> u64 {
         let families = self.kind.families().iter();
         let tables = families.map(|f| format!("nft list table {} {table};", f.nft()));
@@ -60,7 +60,7 @@ impl Cluster {
         tables.lines().filter_map(|line| number_after(line, "counter packets ")).sum()
     }
 
-    /// The control plane's tracked connections that contain a text.
+    /// The tracked connections of the control plane that contain a string.
     #[must_use]
     pub fn flows(&self, family: Family, text: &str) -> Vec<String> {
         let list = Cmd::new("conntrack").args(["-L", "-f", family.conntrack()]);
@@ -68,7 +68,7 @@ impl Cluster {
         list.lines().filter(|flow| flow.contains(text)).map(str::to_owned).collect()
     }
 
-    /// The control plane's leases, which are files by the name of an address.
+    /// The leases of the control plane: files named by their address.
     #[must_use]
     pub fn leases(&self) -> Vec<String> {
         self.world.files(|| {
@@ -78,7 +78,7 @@ impl Cluster {
         })
     }
 
-    /// Packets that met rules of the control plane's table `nat`, which are told as `-A` has them.
+    /// The packets counted by rules of the control plane's table `nat`, given in the form of `-A`.
     fn packets(&self, family: Family, is_counted: impl Fn(&str) -> bool) -> u64 {
         let save = Cmd::new(family.save()).args(["-c", "-t", "nat"]);
         let saved = self.world.run(CONTROL_PLANE, &save).success().stdout;
@@ -88,7 +88,7 @@ impl Cluster {
     }
 }
 
-/// The number after the first occurrence of a mark.
+/// The number after the first occurrence of `mark`.
 fn number_after(text: &str, mark: &str) -> Option<u64> {
     let (_, rest) = text.split_once(mark)?;
     rest.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()

@@ -1,4 +1,4 @@
-//! Docker's part: a port of the host that leads to a port of the node's container.
+//! Docker's port forwarding: from a port of the host to a port of the node's container.
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -7,17 +7,17 @@ use std::thread;
 use crate::server::Server;
 use crate::world::World;
 
-/// What Docker calls its userland proxy, the way of `127.0.0.1` and `::1`: Docker's DNAT rule
-/// leaves out packets to `127.0.0.0/8`, so that a program takes these connections and makes others
-/// from the host's address on the containers' bridge.
+/// Docker's userland proxy for `127.0.0.1` and `::1`. Docker's DNAT rule excludes packets to
+/// `127.0.0.0/8`; a program accepts these connections and opens others, with the host's address on the
+/// containers' bridge.
 #[derive(Debug)]
 pub(super) struct DockerProxy {
     _server: Server<TcpListener>,
 }
 
 impl DockerProxy {
-    /// Listens at `port` of namespace `netns`, and leads each connection to the container's address
-    /// of the same family, or to the only one that it has.
+    /// Listens at `port` in namespace `netns` and forwards each connection to the container's address
+    /// of the same family, or to its only address.
     pub(super) fn start(world: &World, netns: &str, port: u16, to: &[SocketAddr]) -> Self {
         let to = to.to_vec();
         world.inside(netns, || {
@@ -27,7 +27,7 @@ impl DockerProxy {
                     let is_ipv4 = peer.ip().to_canonical().is_ipv4();
                     let same = to.iter().find(|address| address.is_ipv4() == is_ipv4);
                     let target = *same.unwrap_or(&to[0]);
-                    // A container that does not answer shows as a connection that ends.
+                    // If the container does not answer, the connection is closed.
                     thread::spawn(move || relay(&client, target));
                 }
             };

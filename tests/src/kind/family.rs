@@ -1,10 +1,10 @@
-//! The two families of addresses, and the cluster's addresses of each.
+//! The two address families, and the addresses of the cluster.
 
 use std::net::SocketAddr;
 
 use super::{HOST, WORKER};
 
-/// IPv4 or IPv6, and what is called differently in the two.
+/// IPv4 or IPv6, and the words that differ between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// IPv4.
@@ -48,7 +48,7 @@ impl Family {
         }
     }
 
-    /// The control plane's own, as an nft set has them.
+    /// The control plane's own addresses in the syntax of an nft set.
     pub(super) fn addresses_of_node(self) -> &'static str {
         self.either("172.18.0.2, 127.0.0.1", "fc00:f853:ccd:e793::2")
     }

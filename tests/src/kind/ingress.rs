@@ -12,7 +12,7 @@ use crate::daemon::Daemon;
 use crate::echo::answers;
 use crate::world::World;
 
-/// No reload takes longer, even on a busy machine.
+/// The time limit of a reload, also on a busy machine.
 const TIME_LIMIT: Duration = Duration::from_secs(10);
 
 /// A running nginx and its directory.
@@ -24,7 +24,7 @@ pub struct Ingress<'a> {
 }
 
 impl<'a> Ingress<'a> {
-    /// Starts it in a pod, with the rule that leads `localhost` to a Service.
+    /// Starts nginx in a pod, with the rule that sends `localhost` to a Service.
     pub(super) fn start(world: &'a World, pod: &str, service: &str) -> Self {
         let dir = PathBuf::from("/run/nginx").join(pod);
         let rule = data("ingress.conf").replace("BACKEND", service);
@@ -41,13 +41,13 @@ impl<'a> Ingress<'a> {
         this
     }
 
-    /// Deletes the rule: nginx is told, and nobody else.
+    /// Deletes the rule and reloads nginx; nothing else is changed.
     pub fn delete_rule(&self) {
         self.world.files(|| {
             fs::remove_file(self.dir.join("rules/localhost.conf")).expect("remove the rule");
         });
         self.nginx.signal(Signal::SIGHUP);
-        // Until then the old worker may take a connection.
+        // Until the old worker has ended, it may accept a connection.
         self.wait("nginx keeps the rule", || self.log().contains("exited with code 0"));
     }
 

@@ -1,12 +1,12 @@
-//! What the tests of single crates happen in: network namespaces that play a node, its pods and a
-//! machine outside.
+//! Network namespaces for the tests of single crates: a node, its pods and a machine outside.
 //!
-//! It uses none of the crates that it helps to test. The end-to-end suites have more, and worlds
-//! with files of their own: crate `tests`.
+//! This crate uses none of the crates that it helps to test. The end-to-end suites have a harness of
+//! their own with private files: the crate `tests`.
 
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
+    clippy::panic,
     clippy::missing_panics_doc,
     clippy::must_use_candidate,
     reason = "a harness reports what is wrong by panicking, which fails the test that called it"
@@ -15,6 +15,7 @@
 mod namespace;
 mod plugin;
 mod server;
+mod skip;
 mod strace;
 
 pub mod routed;
@@ -22,4 +23,5 @@ pub mod routed;
 pub use namespace::{Namespace, in_new_netns, on_a_node, sh};
 pub use plugin::{Ended, cni_command, run};
 pub use server::serve;
+pub use skip::{Fate, fate, skip, skip_line};
 pub use strace::run_injected;

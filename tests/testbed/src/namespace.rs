@@ -1,4 +1,4 @@
-//! Network namespaces. Each vanishes with the last thread, process or descriptor that holds it.
+//! Network namespaces. The kernel removes one when no thread, process or descriptor refers to it.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -8,27 +8,27 @@ use std::thread;
 
 use nix::sched::{CloneFlags, setns, unshare};
 
-/// A network namespace that lives as long as this, and as processes in it.
+/// A network namespace. It exists at least as long as this value.
 #[derive(Debug)]
 pub struct Namespace(File);
 
 impl Namespace {
-    /// Makes a namespace whose loopback is down, as a runtime leaves it.
+    /// Makes a namespace with its loopback down, as a runtime does.
     pub fn create() -> Self {
         in_new_netns(Self::current)
     }
 
-    /// The one that this thread is in; threads that it starts and processes are there, too.
+    /// The namespace of this thread, and of the threads and processes that it starts.
     pub fn current() -> Self {
         Self(File::open("/proc/thread-self/ns/net").expect("open the network namespace"))
     }
 
-    /// Where it can be opened: what a runtime passes as `CNI_NETNS`.
+    /// Its path, as a runtime passes it in `CNI_NETNS`.
     pub fn path(&self) -> String {
         format!("/proc/{}/fd/{}", id(), self.0.as_raw_fd())
     }
 
-    /// Does something on a thread inside.
+    /// Runs a closure on a thread in the namespace.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         on_own_thread(|| {
             setns(&self.0, CloneFlags::CLONE_NEWNET).expect("enter the network namespace");
@@ -36,14 +36,14 @@ impl Namespace {
         })
     }
 
-    /// Runs a shell script inside; it must succeed. Returns what it printed.
+    /// Runs a shell script in the namespace; it must succeed. Returns its output.
     #[track_caller]
     pub fn sh(&self, script: &str) -> String {
         stdout(script, &self.enter(|| execute(script)))
     }
 }
 
-/// Does something on a thread in a network namespace of its own, whose loopback is down.
+/// Runs a closure on a thread in a new network namespace with its loopback down.
 pub fn in_new_netns<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     on_own_thread(|| {
         unshare(CloneFlags::CLONE_NEWNET).expect("root is needed to make a network namespace");
@@ -51,7 +51,7 @@ pub fn in_new_netns<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Runs a test inside a namespace that stands for the node: its loopback is up.
+/// Runs a test in a new namespace that stands for the node, with its loopback up.
 pub fn on_a_node(test: impl FnOnce() + Send) {
     in_new_netns(|| {
         sh("ip link set lo up");
@@ -59,7 +59,7 @@ pub fn on_a_node(test: impl FnOnce() + Send) {
     });
 }
 
-/// Runs a shell script in this thread's namespace; it must succeed. Returns what it printed.
+/// Runs a shell script in this thread's namespace; it must succeed. Returns its output.
 #[track_caller]
 pub fn sh(script: &str) -> String {
     stdout(script, &execute(script))
@@ -77,7 +77,7 @@ fn stdout(script: &str, output: &Output) -> String {
     text
 }
 
-/// Namespaces belong to threads: each change is made on one that ends right after.
+/// A namespace belongs to a thread: each change is made on a thread that ends right after.
 fn on_own_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     let outcome = thread::scope(|scope| scope.spawn(work).join());
     outcome.unwrap_or_else(|panic| resume_unwind(panic))

@@ -1,15 +1,15 @@
-//! A plugin's program, run as a runtime does.
+//! Runs the program of a plugin as a runtime does.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-/// How a command of a plugin ended: its result, null if it printed none, or its error object.
+/// How a command of a plugin ended: its result (null if it printed none) or its error object.
 pub type Ended = Result<Value, Value>;
 
-/// A command of a plugin with the variables that most tests want, none of them from outside.
-/// `CNI_IFNAME` is `eth0`; no other plugin is to be found.
+/// A command of a plugin with the variables that most tests need, and no others. `CNI_IFNAME` is
+/// `eth0`; `CNI_PATH` contains no plugin.
 pub fn cni_command(program: &str, command: &str, container_id: &str, netns: &str) -> Command {
     let mut call = Command::new(program);
     call.env_clear().envs([

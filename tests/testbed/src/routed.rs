@@ -2,10 +2,10 @@
 
 use crate::{Namespace, in_new_netns, sh};
 
-/// Routers ask for their neighbours by link-local addresses, which would be tentative for a while.
+/// Routers resolve their neighbours from link-local addresses, which would be tentative at first.
 const NO_DAD: &str = "sysctl -qw net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0";
 
-/// Runs a test inside a namespace that stands for the node.
+/// Runs a test in a new namespace that stands for the node.
 pub fn on_a_node(test: impl FnOnce() + Send) {
     in_new_netns(|| {
         sh(NO_DAD);

@@ -1,11 +1,11 @@
-//! Somebody who answers.
+//! A TCP server.
 
 use std::io::Write;
 use std::net::TcpListener;
 use std::thread;
 
-/// Answers every connection to an address of this thread's namespace with a name and the address that it
-/// came from.
+/// Answers each connection to an address of this thread's namespace with a name and the address of the
+/// client.
 #[track_caller]
 pub fn serve(address: &str, name: &str) {
     let (listener, name) = (TcpListener::bind(address).unwrap(), name.to_owned());

@@ -1,4 +1,4 @@
-//! A plugin's program under strace, which makes one of its system calls go wrong.
+//! Runs the program of a plugin under strace, which makes one of its system calls fail.
 
 use std::fs;
 use std::process::{self, Command};
@@ -8,8 +8,8 @@ use serde_json::Value;
 
 use crate::plugin::{Ended, run};
 
-/// Runs a command of a plugin whose `n`th system call of a kind goes wrong as strace's option `--inject`
-/// says: `("recvfrom", "error=EAGAIN")`. `None` if there were fewer such calls.
+/// Runs a command of a plugin in which the `n`th system call `kind` fails as strace's option
+/// `--inject` says, for example `("recvfrom", "error=EAGAIN")`. `None` if there were fewer such calls.
 #[track_caller]
 pub fn run_injected(
     call: &Command,

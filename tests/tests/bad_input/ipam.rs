@@ -1,4 +1,4 @@
-//! What plugins refuse that hand out addresses.
+//! Configurations that IPAM plugins must refuse.
 
 use serde_json::{Value, json};
 use tests::configs::{POD_SUBNET, host_local, with};

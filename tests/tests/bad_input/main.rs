@@ -1,8 +1,8 @@
-//! Input that must be refused: with a clear error object, exit status 1 and a node left alone.
+//! Input that must be refused with a clear error object, exit status 1 and no change of the node.
 //!
-//! The Go plugins take the same input. Their error objects have no `cniVersion` and mostly the
-//! code 999, so what is asked of them is to refuse and to leave the node alone; where even that is
-//! too much, the case says so.
+//! The Go plugins get the same input. Their error objects have no `cniVersion` and mostly the code
+//! 999, so they only have to refuse it and leave the node unchanged; where they fail even that, the
+//! case says so.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tests::configs::{POD_SUBNET, bandwidth, bridge, host_local, port, ptp, with};
 use tests::{Known, NODE, Needs, Plugins, Pod, Suite, World, call_with, differences, netns_path};
 
-/// Codes of the specification, section "Error", and of this suite from 100 on.
+/// The error codes of the specification, section "Error", and those of this suite from 100 on.
 const VERSION: u64 = 1;
 const ENVIRONMENT: u64 = 4;
 const JSON: u64 = 6;
@@ -34,24 +34,24 @@ const FORWARDS_EARLY: Known = Known::new(
     "has switched forwarding on before it looks",
     r#"found    {"net.ipv4.ip_forward":"1""#,
 );
-/// How it shows that a bridge or a port of it was left: the first change is an address of theirs.
+/// A sign that a bridge or a port of it was left: its address is the first difference.
 const BRIDGE: &str = "the node was changed\n/node/addrs";
 
-/// An interface of the pod.
+/// A sign that an interface of the pod was left.
 const ETH0: &str = "nsenter --net=/run/netns/pod-a ip link add eth0 type veth peer name other";
 
-/// One call that must be refused.
+/// A call that must be refused.
 #[derive(Clone)]
 struct Bad {
     plugin: &'static str,
     command: &'static str,
     stdin: String,
     env: Vec<(&'static str, String)>,
-    /// A script that spoils the node beforehand.
+    /// A script that changes the node beforehand.
     before: &'static str,
-    /// The error's code.
+    /// The code of the error.
     code: u64,
-    /// What its message or details must mention, so that one knows where to look.
+    /// What its message or details must contain, so that a user knows where to look.
     mentions: &'static str,
     go_fails: Option<Known>,
 }
@@ -76,7 +76,7 @@ impl Bad {
         Self { command, ..self }
     }
 
-    /// The Go plugins do not refuse this, or not without a trace.
+    /// The Go plugins do not refuse this, or they leave something behind.
     fn go_fails(self, known: Known) -> Self {
         Self { go_fails: Some(known), ..self }
     }
@@ -107,8 +107,8 @@ impl Bad {
     }
 }
 
-/// What must stay as it is. host-local may make its directory and remember which address it has
-/// looked at last.
+/// The state that must not change. host-local may create its directory and remember the address that
+/// it checked last.
 fn state(world: &World) -> Value {
     let mut state = world.snapshot_of(&[NODE, "pod-a"]);
     if let Some(files) = state["files"].as_object_mut() {
@@ -146,7 +146,7 @@ fn main() -> ExitCode {
 
 type Cases = Vec<(String, Bad)>;
 
-/// A configuration that each plugin takes.
+/// A valid configuration for each plugin.
 fn good(plugin: &str) -> Value {
     let more = match plugin {
         "bridge" => with(bridge(&[POD_SUBNET]), &json!({"ipMasq": false})),
@@ -284,7 +284,7 @@ fn bridges() -> Cases {
         ),
         (
             "bridge_other_address",
-            // Somebody else's, and in use: it has a port.
+            // It belongs to others and is in use: it has a port.
             bad(&json!({}), CONFLICT, "forceAddress").before(
                 "ip link add cni0 address 02:00:00:00:00:01 type bridge
                  ip link add one type veth peer name other

@@ -1,7 +1,7 @@
-//! `conflist validate` and the JSON Schema that editors use say the same of every configuration
-//! that stands anywhere: whether it has a mistake.
+//! `conflist validate` and the JSON Schema that editors use agree on every configuration of this
+//! project: whether it is valid.
 //!
-//! The schema is read by Python's `jsonschema`, which shares no code with us.
+//! Python's `jsonschema` reads the schema; it shares no code with us.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,8 @@ use tests::{Cmd, NODE, Needs, Plugins, STATE_DIR, Suite, World, conflist_program
 
 use super::Bad;
 
-/// What a schema cannot say, or a validator not see: `validate` refuses these alone.
+/// Mistakes that a schema cannot express, or that a validator does not see: only `validate` refuses
+/// them.
 const UNSAID: &[(&str, &str)] = &[
     ("bridge_hairpin_and_promiscuous", BETWEEN_KEYS),
     ("bridge_no_interface_but_addresses", BETWEEN_KEYS),
@@ -38,7 +39,7 @@ const ADDRESSES: &str = "an address is in a network, or before another one";
 const PROGRAMS: &str = "which programs there are";
 const FILES: &str = "what a file's name says, and which files are beside it";
 
-/// Where a document was found, how its file would be called, and what stands in it.
+/// Where a document was found, the name of its file, and its content.
 struct Document {
     place: String,
     extension: String,
@@ -58,11 +59,11 @@ pub(crate) fn case(suite: &mut Suite, bad: &[(String, Bad)]) {
     suite.case("schema_and_validate_agree", &needs, move || agree(&documents));
 }
 
-/// That of Debian, for which Debian has the package.
+/// Debian's Python, for which Debian packages `jsonschema`.
 const PYTHON: &str = "/usr/bin/python3";
 
-/// The case's configuration in a list, behind a bridge if something has to be before it; that of
-/// an IPAM plugin as part of a bridge's.
+/// The configuration of a case in a list, behind a bridge if it must not be the first; that of an IPAM
+/// plugin as the `ipam` section of a bridge.
 fn of_case(name: &str, bad: &Bad) -> Document {
     let place = name.to_owned();
     let mut plugin: Value = serde_json::from_str(&bad.stdin).unwrap_or_default();
@@ -88,7 +89,7 @@ fn of_case(name: &str, bad: &Bad) -> Document {
     Document { place, extension: "conflist".to_owned(), text }
 }
 
-/// The examples, and what validate's own tests have.
+/// The examples, and the files of validate's own tests.
 fn of_files() -> Vec<Document> {
     let mut documents = Vec::new();
     for dir in ["conflist/examples", "conflist/tests/validate"] {
@@ -144,7 +145,7 @@ fn agree(documents: &[Document]) {
     println!("{} documents, {refused} refused by both", documents.len());
 }
 
-/// What the schema says of each document.
+/// The schema's verdict on each document.
 fn judged(world: &World, documents: &[Document]) -> Vec<Option<String>> {
     let tree = workspace();
     let file = |path: &str| tree.join(path).to_string_lossy().into_owned();
@@ -155,7 +156,7 @@ fn judged(world: &World, documents: &[Document]) -> Vec<Option<String>> {
     serde_json::from_value(world.run(NODE, &call).success().json()).unwrap()
 }
 
-/// The errors that `conflist validate` tells of.
+/// The errors that `conflist validate` prints.
 fn validated(world: &World, document: &Document) -> Option<String> {
     let file = PathBuf::from(STATE_DIR).join(format!("n.{}", document.extension));
     world.files(|| fs::write(&file, &document.text).unwrap());

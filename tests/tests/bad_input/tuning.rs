@@ -1,4 +1,4 @@
-//! What plugins refuse that change a pod's interface and settings.
+//! Configurations that plugins must refuse which change a pod's interface and sysctls.
 
 use serde_json::{Value, json};
 use tests::Known;

@@ -1,4 +1,4 @@
-//! What the mutations start from: the configurations and environments of the recorded cases.
+//! What is mutated: the configurations and environments of the recorded cases.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,17 +9,17 @@ use tests::{Normaliser, workspace};
 /// A recorded call.
 #[derive(Clone)]
 pub(crate) struct Seed {
-    /// What the plugin read.
+    /// The plugin's stdin.
     pub(crate) config: Value,
-    /// `CNI_ARGS`, where the call had it.
+    /// `CNI_ARGS`, if the call had it.
     pub(crate) args: String,
 }
 
-/// The calls of the recorded cases, by plugin.
+/// The calls of the recorded cases by plugin.
 pub(crate) fn load() -> BTreeMap<String, Vec<Seed>> {
     let dir = workspace().join("tests/reference/cases");
     let mut paths: Vec<_> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
-    // The order of a directory is not the same everywhere, and a seed has to mean the same.
+    // The order of a directory differs between machines, but a seed must always mean the same input.
     paths.sort();
     let mut corpus: BTreeMap<String, Vec<Seed>> = BTreeMap::new();
     for path in paths {

@@ -1,13 +1,13 @@
-//! What holds for every call, whatever it was given.
+//! Checks that hold for each call with any input.
 
 use std::net::IpAddr;
 
 use serde_json::Value;
 use tests::Output;
 
-/// Longest answer to a call that failed; nobody reads more, and logs have to hold it.
+/// The length limit of the answer to a failed call, because it ends up in logs.
 const LONGEST_ERROR: usize = 16 * 1024;
-/// Versions of the specification that the plugins speak.
+/// The versions of the specification that the plugins support.
 const VERSIONS: [&str; 7] = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
 
 /// One call.
@@ -16,7 +16,7 @@ pub(crate) struct Input {
     pub(crate) plugin: String,
     pub(crate) env: Vec<(&'static str, Option<String>)>,
     pub(crate) stdin: Vec<u8>,
-    /// Whether the environment is one that a runtime could send.
+    /// Whether a runtime could send this environment.
     pub(crate) is_usual: bool,
 }
 
@@ -44,8 +44,8 @@ impl Input {
         serde_json::from_slice(&self.stdin).ok().filter(Value::is_object)
     }
 
-    /// Whether a DEL of this has to succeed: the plugin can tell the network and the attachment, and
-    /// the IPAM plugin is there.
+    /// Whether a DEL with this input must succeed: the network and the attachment can be read, and the
+    /// IPAM plugin exists.
     pub(crate) fn can_be_deleted(&self) -> bool {
         let Some(config) = self.config() else { return false };
         let name = config["name"].as_str().unwrap_or_default();
@@ -59,7 +59,7 @@ impl Input {
     }
 }
 
-/// What is wrong with the way in which a call ended.
+/// What is wrong with the end of a call.
 pub(crate) fn complaint(input: &Input, output: &Output) -> Option<String> {
     let stdout = output.stdout.trim();
     if output.stderr.len() > LONGEST_ERROR {
@@ -100,7 +100,7 @@ fn result(input: &Input, stdout: &str) -> Option<String> {
         Err(e) => return Some(format!("stdout is not one result: {e}")),
     };
     let config = input.config().unwrap_or_default();
-    // A configuration without a version is one of the first.
+    // A configuration without a version has the first one.
     let asked = config["cniVersion"].as_str().filter(|v| !v.is_empty()).unwrap_or(VERSIONS[0]);
     if result["cniVersion"] != asked {
         return Some(format!("a result of version {} for {asked}", result["cniVersion"]));
@@ -114,7 +114,7 @@ fn result(input: &Input, stdout: &str) -> Option<String> {
     bad.map(|address| format!("{address} in the result is not an address"))
 }
 
-/// The addresses of a result, in all versions.
+/// The addresses of a result, in any version.
 pub(crate) fn addresses(result: &Value) -> Vec<String> {
     let ips = result["ips"].as_array().into_iter().flatten().map(|ip| &ip["address"]);
     let old = ["ip4", "ip6"].into_iter().map(|family| &result[family]["ip"]);

@@ -1,10 +1,9 @@
-//! Real binaries with inputs that nobody thought of: mutations of the recorded cases.
+//! Runs the real binaries with random input: mutations of the recorded cases.
 //!
-//! Each run has a seed, which makes its input. `PODWIRE_FUZZ_RUNS` says how many runs each plugin
-//! gets, `PODWIRE_FUZZ_SEED` where the seeds begin: with the seed of a failure and one run the same
-//! input comes again.
+//! Each run has a seed, which determines its input. `PODWIRE_FUZZ_RUNS` is the number of runs for each
+//! plugin, `PODWIRE_FUZZ_SEED` the first seed: the seed of a failure and one run repeat its input.
 //!
-//! Not run with the Go plugins, which leave things behind after most failures.
+//! Not run with the Go plugins, which leave state behind after most failures.
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -27,9 +26,9 @@ use judge::{Input, addresses, complaint};
 use node::{BIN, Node, PODS};
 use random::Random;
 
-/// Runs of each plugin, unless the environment says otherwise.
+/// The number of runs for each plugin, if the environment does not set it.
 const RUNS: u64 = 350;
-/// After so many failures a case ends: they are alike, mostly.
+/// A case ends after this many failures, because most of them are alike.
 const ENOUGH: usize = 10;
 const COMMANDS: [&str; 10] =
     ["ADD", "ADD", "ADD", "ADD", "ADD", "CHECK", "DEL", "GC", "STATUS", "VERSION"];
@@ -62,7 +61,7 @@ struct Fuzz {
     node: Node,
     plugin: String,
     seeds: Vec<Seed>,
-    /// What a DEL has to take away, and the addresses, by pod.
+    /// The state that a DEL must remove, and the addresses, by pod.
     alive: BTreeMap<&'static str, (Input, Vec<String>)>,
 }
 
@@ -91,7 +90,7 @@ impl Fuzz {
         let pod = PODS[index];
         let input = self.input(index, &mut random);
         if input.is("GC") {
-            // What is not named there is not alive any more.
+            // The result does not contain the addresses that are not in use any more.
             self.all_gone()?;
         }
         if !input.is("ADD") {
@@ -164,7 +163,7 @@ impl Fuzz {
         Ok(output)
     }
 
-    /// Takes away what a pod has from an earlier run.
+    /// Removes what an earlier run left of a pod.
     fn del(&mut self, pod: &str) -> Result<(), String> {
         let Some((input, _)) = self.alive.remove(pod) else { return Ok(()) };
         let output = self.call(&input.command("DEL"))?;
@@ -175,7 +174,7 @@ impl Fuzz {
         }
     }
 
-    /// Takes away what all pods have and looks whether it has gone.
+    /// Deletes all pods and checks that nothing of them is left.
     fn all_gone(&mut self) -> Result<(), String> {
         for pod in PODS {
             self.del(pod)?;
@@ -185,7 +184,7 @@ impl Fuzz {
         if chained || left.is_empty() { Ok(()) } else { Err(format!("left of pods: {left:?}")) }
     }
 
-    /// No two pods of one network have the same address.
+    /// No two pods of a network have the same address.
     fn look_for_duplicates(
         &self,
         input: &Input,

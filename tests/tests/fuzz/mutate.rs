@@ -1,10 +1,10 @@
-//! Changes to a configuration that a careless or a hostile author could have made.
+//! Changes to a configuration that a careless or a hostile author could make.
 
 use serde_json::{Value, json};
 
 use crate::random::Random;
 
-/// Stands for something that [`Value`] cannot hold until the text is made.
+/// Stands for something that [`Value`] cannot represent; it is replaced in the JSON text.
 const DEEP: &str = "@deep@";
 const BROKEN: &str = "@broken@";
 
@@ -144,7 +144,7 @@ pub(crate) fn mutate(config: &mut Value, random: &mut Random) {
     }
 }
 
-/// The configuration as text, at times not quite as JSON wants it.
+/// The configuration as text, sometimes not valid JSON.
 pub(crate) fn text(config: &Value, random: &mut Random) -> Vec<u8> {
     let mut text = config.to_string();
     if text.contains(DEEP) {
@@ -171,7 +171,7 @@ pub(crate) fn text(config: &Value, random: &mut Random) -> Vec<u8> {
     bytes
 }
 
-/// A key of the whole that is there twice, with different values.
+/// A top-level key that is there twice, with different values.
 fn with_duplicate(config: &Value, text: &str, random: &mut Random) -> String {
     let keys: Vec<&String> = config.as_object().into_iter().flatten().map(|(key, _)| key).collect();
     if keys.is_empty() {
@@ -180,7 +180,7 @@ fn with_duplicate(config: &Value, text: &str, random: &mut Random) -> String {
     text.replacen('{', &format!("{{{}:{},", json!(random.pick(&keys)), junk(random)), 1)
 }
 
-/// The paths of all values in `value`, itself included.
+/// The paths of all values in `value`, including its own.
 fn collect(value: &Value, path: String, places: &mut Vec<String>) {
     match value {
         Value::Object(map) => {
@@ -200,7 +200,7 @@ fn collect(value: &Value, path: String, places: &mut Vec<String>) {
 }
 
 fn set(config: &mut Value, place: &str, value: Value) {
-    // The whole is replaced seldom enough by the text that is cut off.
+    // Truncated text replaces the whole configuration often enough.
     if !place.is_empty() {
         *config.pointer_mut(place).unwrap() = value;
     }
@@ -255,7 +255,7 @@ fn junk(random: &mut Random) -> Value {
     }
 }
 
-/// Values of a variable of the environment that no runtime sends, or not often.
+/// Values of an environment variable that runtimes do not send, or rarely.
 pub(crate) fn variable(name: &str, random: &mut Random) -> Option<String> {
     let long = "a".repeat(*random.pick(&[15, 16, 63, 64, 255, 256, 4096, 100_000]));
     let texts: &[&str] = match name {

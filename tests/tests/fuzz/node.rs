@@ -1,4 +1,4 @@
-//! The node of a run: pods, and what can be seen of an ADD that failed or of a pod that has gone.
+//! The node of a run: its pods, and what is left of a failed ADD or of a deleted pod.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,15 +8,16 @@ use serde_json::{Value, json};
 use tests::configs::{POD_SUBNET, POD_SUBNET6, bridge, with};
 use tests::{Cmd, NODE, Plugins, Pod, STATE_DIR, World, call};
 
-/// Where the IPAM plugins are, and nothing else: a configuration can name any program.
+/// The directory of the IPAM plugins. It contains nothing else, because a configuration can name any
+/// program.
 pub(crate) const BIN: &str = "/run/bin";
-/// The pods of a node.
+/// The names of the pods.
 pub(crate) const PODS: [&str; 3] = ["pod-a", "pod-b", "pod-c"];
-/// Plugins that need a pod with an interface.
+/// The plugins that need a pod with an interface.
 const CHAINED: [&str; 4] = ["bandwidth", "firewall", "portmap", "tuning"];
-/// Where plugins keep files.
+/// The directories in which plugins keep files.
 const ROOTS: [&str; 4] = [STATE_DIR, "/run/cni", "/run/podwire", "/var/lib/cni"];
-/// Makes everything read-only that is not this node's own.
+/// Makes everything read-only but the node's own directories.
 const READ_ONLY: &str = "while read -r _ _ _ _ place _; do
     case $place in
     /run | /run/* | /var/lib | /proc | /proc/* | /sys | /sys/* | /dev | /dev/*) ;;
@@ -27,14 +28,14 @@ done < /proc/self/mountinfo";
 /// A node with three pods.
 pub(crate) struct Node {
     pub(crate) world: World,
-    /// The previous result for each pod, where the plugin is one that needs it.
+    /// The previous result of each pod, if the plugin needs one.
     pub(crate) previous: Vec<Value>,
 }
 
-/// What is there.
+/// The state of the node.
 #[derive(Clone, PartialEq)]
 pub(crate) struct View {
-    /// Names of links of the node and of the pod, and the node's rules.
+    /// The names of links of the node and the pod, and the node's rules.
     parts: [String; 3],
     files: BTreeSet<String>,
 }
@@ -61,7 +62,7 @@ impl Node {
         self.world.run(NODE, &call).success().json()
     }
 
-    /// What is there now.
+    /// The current state.
     pub(crate) fn view(&self, pod: &str) -> View {
         let rules = self.world.run(NODE, &Cmd::new("nft").args(["-s", "list", "ruleset"]));
         let links = |netns: &str| self.world.inside(netns, links);
@@ -71,7 +72,7 @@ impl Node {
 }
 
 impl View {
-    /// What is there that was not there before, or the other way round.
+    /// The differences from an earlier state.
     pub(crate) fn difference(&self, before: &Self) -> Option<String> {
         let mut found = Vec::new();
         let pairs = self.parts.iter().zip(&before.parts);
@@ -87,7 +88,7 @@ impl View {
         (!found.is_empty()).then(|| found.join("\n"))
     }
 
-    /// What belongs to one of the pods: interfaces, rules with its name, its leases.
+    /// What belongs to one of the pods: interfaces, rules with its name, leases.
     pub(crate) fn of_pods(&self) -> Vec<String> {
         let [links, _, rules] = &self.parts;
         let is_of_pod = |link: &&str| ["veth", "ifb", "bwp"].iter().any(|p| link.starts_with(p));
@@ -105,8 +106,8 @@ fn links() -> String {
     names.into_iter().collect::<Vec<_>>().join(" ")
 }
 
-/// All files but those that say which address is next, the locks, and host-local's index, which is
-/// made anew when it is out of date.
+/// All files except those that say which address is next, locks, and host-local's index, which is
+/// written again when it is out of date.
 fn files() -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for root in ROOTS {

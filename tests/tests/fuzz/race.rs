@@ -1,8 +1,8 @@
-//! Many commands at a time, some of which are killed in the middle.
+//! Many commands at a time, some of which are killed.
 //!
-//! Afterwards a GC is told which pods are alive: what these have stays, and of the others nothing is
-//! left. `kill.rs` kills at each system call, one at a time; here the moments are random, and others
-//! work on the same bridge, rules and leases at the same time.
+//! Afterwards GC is told which pods are alive: their state stays, and nothing of the others is left.
+//! `kill.rs` kills at each system call of a single process; here the moments are random, and other
+//! processes use the same bridge, rules and leases at the same time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
@@ -17,14 +17,14 @@ use tests::{Chain, NODE, Plugins, Pod, World};
 use crate::judge::addresses;
 use crate::random::Random;
 
-/// Pods that come and go at a time.
+/// The number of pods at a time.
 const PODS: usize = 6;
-/// Where the plugins are, behind what kills them.
+/// The directory of the plugins and of the scripts that kill them.
 const BIN: &str = "/run/bin";
-/// Microseconds in which an ADD of a plugin ends, mostly.
+/// The time in which most ADDs of a plugin end, in microseconds.
 const LONGEST: usize = 30_000;
 
-/// Runs `commands` commands, a sixth of them killed.
+/// Runs `commands` commands and kills a sixth of them.
 pub(crate) fn run(main: &str, backend: &str, seed: u64, commands: u64) {
     let names: Vec<String> = (0..PODS).map(|n| format!("pod-{n}")).collect();
     let namespaces: Vec<&str> = names.iter().map(String::as_str).collect();
@@ -49,7 +49,7 @@ pub(crate) fn run(main: &str, backend: &str, seed: u64, commands: u64) {
     let held: Vec<String> = alive.values().flatten().flat_map(addresses).collect();
     let held = held.iter().filter_map(|address| Some(address.split_once('/')?.0.to_owned()));
     let held: BTreeSet<String> = held.collect();
-    // Two families: as many addresses as that, or two pods have the same.
+    // Two families: the pods need as many addresses, and no two may have the same.
     assert_eq!(held.len(), 2 * pods.len(), "{what}: {held:?} for {pods:?}");
     let names: BTreeSet<String> = pods.iter().map(|pod| pod.id.clone()).collect();
     assert_eq!(found.leases, held, "{what}: leases");
@@ -63,7 +63,7 @@ pub(crate) fn run(main: &str, backend: &str, seed: u64, commands: u64) {
     assert!(is_empty, "{what}: GC without pods leaves {found:#?}");
 }
 
-/// Each plugin behind a script that kills it after as many microseconds as `/run/kill/ID` says.
+/// Puts a script before each plugin that kills it after the number of microseconds in `/run/kill/ID`.
 fn install(world: &World) {
     let dir = Plugins::ours().dir;
     let script = "#!/bin/sh
@@ -110,7 +110,7 @@ fn of_pod(
         kill(false);
         network.del_by_names(&pod);
     }
-    // In the end one is alive, or is garbage that no DEL comes for.
+    // In the end, a pod is either alive or garbage that no DEL removes.
     let may_fail = kill(true);
     let alive = network.try_add(&pod);
     kill(false);
@@ -146,13 +146,13 @@ fn chain<'a>(
     Chain::new(world, plugins, &configs).network("testnet", "1.1.0").ports(&ports)
 }
 
-/// What can be seen of pods.
+/// The state of pods on a node.
 #[derive(Debug)]
 struct Traces {
     leases: BTreeSet<String>,
-    /// How many veth pairs and ifbs the node has.
+    /// The number of veth interfaces and ifbs of the node.
     links: [usize; 2],
-    /// Names and addresses of pods that the rules mention.
+    /// The names and addresses of pods in the rules.
     in_rules: BTreeSet<String>,
     rules: String,
 }

@@ -1,10 +1,10 @@
-//! Random numbers that depend on nothing but their seed (the generator `SplitMix64`).
+//! Random numbers that depend only on their seed (the generator `SplitMix64`).
 
 /// A sequence of random numbers.
 pub(crate) struct Random(u64);
 
 impl Random {
-    /// The sequence of a seed, another one for each name.
+    /// The sequence of a seed and a name.
     pub(crate) fn new(seed: u64, name: &str) -> Self {
         let mut random = Self(seed);
         for byte in name.bytes() {
@@ -25,7 +25,7 @@ impl Random {
         usize::try_from(self.next() % limit as u64).unwrap()
     }
 
-    /// True once in `times` on average.
+    /// Returns true once in `times` on average.
     pub(crate) fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }

@@ -1,4 +1,4 @@
-//! Traces: libcni 1.3.1 hands them to plugins in three variables of the environment.
+//! Trace variables: libcni 1.3.1 passes three of them to plugins in the environment.
 
 use tests::configs::{POD_SUBNET, bridge, port, portmap};
 use tests::{Chain, Cmd, NODE, Needs, Plugins, Pod, Suite, World, call, search_path};
@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{BIN, direct, install};
 
-/// The variables.
+/// Their names.
 const TRACE: [(&str, &str); 3] = [
     ("TRACEPARENT", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
     ("TRACESTATE", "vendor=opaque"),
@@ -50,7 +50,7 @@ fn traced(call: Cmd) -> Cmd {
     TRACE.iter().fold(call, |call, (name, value)| call.env(*name, *value))
 }
 
-/// The only other programs that plugins start: the legacy variant of iptables.
+/// Plugins start no other program than the legacy variant of iptables.
 fn do_not_reach_iptables() {
     let world = World::new(&["pod-a"]);
     world.sh(

@@ -8,7 +8,7 @@ use crate::{WITH_LITTLE_MEMORY, assert_has_memory, assert_same, direct, install,
 const RESULT: &str =
     r#"{"cniVersion":"1.1.0","ips":[{"address":"10.88.0.9/24","gateway":"10.88.0.1"}]}"#;
 const MAIN: [&str; 2] = ["bridge", "ptp"];
-/// More than a pipe holds, which is 64 KiB.
+/// More than the 64 KiB that a pipe holds.
 const MUCH: usize = 100_000;
 
 pub(crate) fn cases(suite: &mut Suite) {
@@ -28,7 +28,7 @@ pub(crate) fn cases(suite: &mut Suite) {
     }
 }
 
-/// Both pipes are full at a time.
+/// Both pipes are full at the same time.
 fn prints_before_it_reads(plugin: &str) {
     let world = World::new(&["pod-a"]);
     let script =
@@ -39,7 +39,7 @@ fn prints_before_it_reads(plugin: &str) {
     drop(world.run(NODE, &direct(&plugins, plugin, "DEL", &more)).success());
 }
 
-/// The IPAM plugin's end is the end of its answer. The child outlives the limit of a call.
+/// The IPAM plugin's answer ends with the plugin. Its child runs longer than the time limit of a call.
 fn leaves_a_child_with_its_stdout(plugin: &str) {
     let world = World::new(&["pod-a"]);
     let plugins = install(
@@ -65,8 +65,8 @@ fn prints_100_megabytes(plugin: &str) {
     assert_same(&before, &state(&world), "a failed ADD leaves something behind");
 }
 
-/// A plugin that delegates is no IPAM plugin: it would call the next one, and so on. The one in
-/// `CNI_PATH` counts how often it is called, and ends that after a few times.
+/// A plugin that delegates must not be called as IPAM plugin: it would call the next one, and so on.
+/// The one in `CNI_PATH` counts its calls and stops after a few.
 fn delegates_to(plugin: &str, named: &str) {
     let world = World::new(&["pod-a"]);
     let real = Plugins::ours().path(named);
@@ -78,7 +78,7 @@ fn delegates_to(plugin: &str, named: &str) {
     let call = |command: &str| {
         let call = direct(&plugins, plugin, command, &json!({"ipam": {"type": named}}));
         let call = call.env("CNI_PATH", plugins.dir.to_string_lossy());
-        // The first one is ours whatever stands in CNI_PATH.
+        // The first one is ours, whatever is in CNI_PATH.
         if plugin == named { call.wrapped_by(["env"]) } else { call }
     };
     let before = state(&world);
@@ -87,7 +87,7 @@ fn delegates_to(plugin: &str, named: &str) {
     assert_same(&before, &state(&world), "a failed ADD leaves something behind");
     drop(world.run(NODE, &call("DEL")).success());
     let calls = world.sh(NODE, "cat /run/calls 2>/dev/null | wc -l");
-    // The call itself is one, where the plugin that is called is the one that counts.
+    // If the plugin that is called is the one that counts, this call is the first.
     let most = if plugin == named { 2 } else { 0 };
     assert!(calls.trim().parse::<u32>().unwrap() <= most, "called {calls} times");
 }

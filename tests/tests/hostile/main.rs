@@ -1,5 +1,5 @@
-//! What comes to plugins from outside and is not as it should be: files that are no files, IPAM
-//! plugins that misbehave, a result that nobody takes, the caller's umask and environment.
+//! Unexpected input from outside: files that are not regular files, IPAM plugins that misbehave, a
+//! result that cannot be written, the umask and the environment of the caller.
 
 #![allow(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -18,10 +18,10 @@ use tests::configs::{
 };
 use tests::{Chain, Cmd, NODE, Output, Plugins, Pod, Suite, World, call, differences};
 
-/// Where a test puts plugins of its own.
+/// The directory of a test's own plugins.
 const BIN: &str = "/run/bin";
 
-/// What a plugin reads may be endless, its memory is not.
+/// The memory limit of a plugin: its input may be endless.
 const WITH_LITTLE_MEMORY: [&str; 3] = ["prlimit", "--data=83886080", "--"];
 
 fn main() -> ExitCode {
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
     suite.run()
 }
 
-/// A pod's chain with all that we have for the plugin `main`.
+/// A chain of all our plugins with `main` as its first.
 fn whole_chain(main: &str) -> Vec<Value> {
     let subnets = [POD_SUBNET, POD_SUBNET6];
     let first = if main == "ptp" { ptp(&subnets) } else { bridge(&subnets) };
@@ -48,7 +48,7 @@ fn network<'a>(world: &'a World, plugins: &Plugins, configs: &[Value]) -> Chain<
     Chain::new(world, plugins, configs).network("testnet", "1.1.0").ports(&ports)
 }
 
-/// Plugins of a test's own, which a shell writes; the other ones are ours.
+/// Plugins of a test, which a shell writes, and our plugins.
 fn install(world: &World, name: &str, script: &str) -> Plugins {
     let dir = Plugins::ours().dir;
     world.sh(
@@ -62,7 +62,7 @@ fn install(world: &World, name: &str, script: &str) -> Plugins {
     Plugins { label: "ours", dir: BIN.into() }
 }
 
-/// A call of a main plugin with addresses of its own network.
+/// A call of a main plugin whose network has addresses.
 fn direct(plugins: &Plugins, plugin: &str, command: &str, more: &Value) -> Cmd {
     let config = match plugin {
         "ptp" => ptp(&[POD_SUBNET]),
@@ -72,7 +72,8 @@ fn direct(plugins: &Plugins, plugin: &str, command: &str, more: &Value) -> Cmd {
     call(plugins, plugin, command, &Pod::new("pod-a"), &with(config, more))
 }
 
-/// The node and a pod, without what an ADD may leave: which address is next, locks, directories.
+/// The state of the node and a pod, without what an ADD may leave: the next address, locks,
+/// directories.
 fn state(world: &World) -> Value {
     let mut state = world.snapshot_of(&[NODE, "pod-a"]);
     state["files"].as_object_mut().unwrap().retain(|path, _| {
@@ -82,7 +83,7 @@ fn state(world: &World) -> Value {
     state
 }
 
-/// A plugin that reads to the end of its memory says so.
+/// A plugin that reaches its memory limit reports that.
 #[track_caller]
 fn assert_has_memory(output: &Output) {
     let text = format!("{}{}", output.stdout, output.stderr).to_lowercase();

@@ -1,4 +1,4 @@
-//! A FIFO, or a file without an end, in each place where a plugin reads a file.
+//! A FIFO or an endless file in each place where a plugin reads a file.
 
 use tests::configs::{POD_SUBNET, bridge, host_local, portmap, tuning, with};
 use tests::{Chain, Cmd, NODE, Needs, Plugins, Pod, STATE_DIR, Suite, World, conflist_program};
@@ -7,19 +7,19 @@ use serde_json::{Value, json};
 
 use crate::{WITH_LITTLE_MEMORY, assert_has_memory};
 
-/// What is put there, by a shell: `$1` is the path.
+/// Creates it in a shell; `$1` is the path.
 const KINDS: [(&str, &str); 3] = [
     ("fifo", "mkfifo \"$1\""),
     ("endless", "ln -s /dev/zero \"$1\""),
     ("huge", "truncate -s 1G \"$1\""),
 ];
 
-/// A file that `plugin` reads, by the command that reads it.
+/// A file that `plugin` reads, and the command that reads it.
 struct Place {
     name: &'static str,
     plugin: &'static str,
     path: &'static str,
-    /// Whether an ADD that works has been there before.
+    /// Whether a successful ADD precedes it.
     after_add: bool,
 }
 
@@ -65,7 +65,7 @@ fn put(world: &World, make: &str, path: &str) {
     drop(world.run(NODE, &Cmd::new("sh").args(["-ec", &script, "sh", path])).success());
 }
 
-/// Each command ends with its status, in bounded memory.
+/// Each command ends with its status, and with limited memory.
 fn ends(place: &Place, make: &str) {
     let world = World::new(&["pod-a"]);
     if place.path.starts_with("/etc") {
@@ -102,7 +102,7 @@ fn first_only(world: &World) -> Chain<'_> {
     Chain::new(world, &Plugins::ours(), &[bridge(&[POD_SUBNET])]).network("testnet", "1.1.0")
 }
 
-/// A network with the plugin, and the plugin's index in it.
+/// A network with the plugin, and the index of the plugin.
 fn chain<'a>(world: &'a World, plugin: &str) -> (Chain<'a>, usize) {
     let resolv_conf = json!({"resolvConf": format!("{STATE_DIR}/resolv.conf")});
     let (configs, index) = match plugin {
@@ -136,7 +136,7 @@ fn write_network(world: &World) {
     });
 }
 
-/// One bad file in the folder is no reason for the other networks to stop.
+/// One bad file in the directory does not stop the other networks.
 fn other_networks_work(make: &str) {
     let world = World::new(&["pod-a"]);
     write_network(&world);

@@ -1,4 +1,4 @@
-//! A kernel that refuses each message of a long batch.
+//! A kernel that refuses each message of a large batch.
 
 use serde_json::json;
 use tests::configs::{bridge, with};
@@ -6,7 +6,7 @@ use tests::{Daemon, NODE, Needs, Plugins, Pod, Suite, World, call};
 
 use crate::{assert_same, state};
 
-/// Another process owns the table, so that nobody else may touch it.
+/// Another process owns the table, so no other one may change it.
 const OWNER: &str = "rm -f /run/owner; mkfifo /run/owner; exec 3<>/run/owner
     echo 'add table ip nat { flags owner; }' >&3; exec nft -i <&3";
 
@@ -19,7 +19,7 @@ pub(crate) fn cases(suite: &mut Suite) {
     }
 }
 
-/// One refusal for each message is more than a socket holds when there are many.
+/// A refusal for each message is more than a socket's buffer holds.
 fn masquerade(count: usize) {
     let world = World::new(&["pod-a"]);
     let _owner = Daemon::start(&world, NODE, &["sh", "-c", OWNER]);

@@ -1,11 +1,11 @@
-//! A result that cannot be written: the runtime takes the ADD for failed, so that it has to be.
+//! A result that cannot be written: for the runtime the ADD has failed, so it must fail.
 
 use serde_json::Value;
 use tests::{NODE, Needs, Plugins, Pod, Suite, World, call};
 
 use crate::{assert_same, network, state, whole_chain};
 
-/// A disk without room, and a pipe that nobody reads.
+/// A full disk, and a pipe that no process reads.
 const LOST: [(&str, &str); 2] = [
     ("full", "exec \"$0\" > /dev/full"),
     ("closed", "mkfifo /run/out; exec 3<> /run/out 4> /run/out 3>&-; exec \"$0\" >&4 4>&-"),

@@ -1,4 +1,4 @@
-//! A caller whose umask lets everybody write: nothing that we make is writable by others.
+//! A caller whose umask is 0: nothing that we create is writable by others.
 
 use serde_json::{Value, json};
 use tests::{Cmd, NODE, Needs, Plugins, Pod, Suite, World, call, conflist_program};

@@ -1,4 +1,4 @@
-//! What a runtime asked of the plugins, as the recorder in front of them saw it.
+//! The calls of the plugins as the recorder saw them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,9 +9,9 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Call {
     pub plugin: String,
-    /// The name of the process that called.
+    /// The name of the calling process.
     pub parent: String,
-    /// The variables whose names begin with `CNI_`.
+    /// The environment variables whose names begin with `CNI_`.
     pub env: BTreeMap<String, String>,
     pub stdin: String,
     pub stdout: String,
@@ -20,7 +20,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// All calls of a recorder's file.
+    /// All calls in the file of a recorder.
     pub(crate) fn parse_all(text: &str) -> Vec<Self> {
         let parse = |line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
         text.lines().map(parse).collect()
@@ -43,7 +43,7 @@ impl fmt::Display for Call {
     }
 }
 
-/// JSON without the white space that makes it readable for those who have more room.
+/// JSON without optional white space.
 fn one_line(json: &str) -> String {
     json.lines().map(str::trim_start).collect()
 }

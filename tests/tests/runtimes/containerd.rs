@@ -1,4 +1,4 @@
-//! Pods of containerd, asked for over CRI.
+//! Pods of containerd, requested over CRI.
 
 use std::panic::resume_unwind;
 use std::thread;
@@ -13,7 +13,7 @@ use crate::stage::Stage;
 pub(crate) const SOCKET: &str = "/run/containerd.sock";
 pub(crate) const IMAGE: &str = "localhost/busybox:1";
 
-/// containerd on a node, its image imported for CRI.
+/// containerd on a node, with an image imported for CRI.
 pub(crate) struct Containerd<'a> {
     node: &'a Node,
     cri: Cri<'a>,
@@ -64,7 +64,7 @@ impl<'a> Containerd<'a> {
         containerd
     }
 
-    /// Makes the image known in one of containerd's own namespaces.
+    /// Imports the image into one of containerd's own namespaces.
     pub(crate) fn import(&self, namespace: &str) {
         let ctr = ["ctr", "--address", SOCKET, "--namespace", namespace];
         let import = ["images", "import", "--snapshotter", "native", "/run/image.tar"];
@@ -76,13 +76,13 @@ impl<'a> Containerd<'a> {
         wait_until("containerd", || self.cri.is_up());
     }
 
-    /// The page of a pod's web server through a port of the node, from outside.
+    /// The page of a pod's web server, requested from outside through a port of the node.
     fn page(&self, port: u16) -> String {
         self.node.page("outside", &format!("192.0.2.1:{port}"))
     }
 }
 
-/// An image in the form of `docker save`, of busybox alone, which sleeps.
+/// An image in the format of `docker save`: busybox alone, which sleeps.
 fn make_image(node: &Node) {
     let script = format!(
         r#"mkdir /run/image; cd /run/image; tar -cf layer.tar -C {ROOTFS} .
@@ -97,7 +97,7 @@ fn make_image(node: &Node) {
     node.world.sh(NODE, &script);
 }
 
-/// Two pods: ports, limits, a page; stopped twice, then removed.
+/// Two pods with ports, limits and a page; stopped twice, then removed.
 fn a_pod_lives_and_dies(node: &Node) {
     let containerd = Containerd::start(node);
     let cri = &containerd.cri;
@@ -125,7 +125,7 @@ fn a_pod_lives_and_dies(node: &Node) {
     cri.remove_pod(&plain);
     node.assert_nothing_is_left();
 
-    // What the first pods have left is for all that follow: these change nothing any more.
+    // What stays after the first pods is for all later ones: these do not change it.
     let state = |node: &Node| -> Value { node.world.snapshot() };
     let before = state(node);
     let id = cri.run_pod(&web).unwrap();
@@ -135,7 +135,7 @@ fn a_pod_lives_and_dies(node: &Node) {
     assert!(found.iter().all(|line| line.contains("last_reserved_ip")), "{}", found.join("\n"));
 }
 
-/// A pod of any network serves a page, and goes.
+/// A pod of a network serves a page and is removed.
 fn a_pod_serves(node: &Node) {
     let containerd = Containerd::start(node);
     let pod = PodRequest::new("web").port(8080, 80);
@@ -147,7 +147,7 @@ fn a_pod_serves(node: &Node) {
     node.assert_nothing_is_left();
 }
 
-/// A datagram has been on its way to the pod: the node remembers the flow for half a minute.
+/// A datagram was sent to the pod: the node tracks the flow for half a minute.
 fn a_udp_flow_is_forgotten(node: &Node) {
     let containerd = Containerd::start(node);
     let id = containerd.cri.run_pod(&PodRequest::new("dns").udp_port(5353, 53)).unwrap();
@@ -158,12 +158,12 @@ fn a_udp_flow_is_forgotten(node: &Node) {
     node.assert_nothing_is_left();
 }
 
-/// Three pods at a time are made, and removed.
+/// Three pods are created and removed at the same time.
 fn pods_come_and_go_together(node: &Node) {
     let containerd = Containerd::start(node);
     let cri = &containerd.cri;
     if node.plugins == Plugins::go() {
-        // Two of them cannot make the chain that they share at the same time.
+        // Only one of them can create the chain that they share.
         cri.remove_pod(&cri.run_pod(&PodRequest::new("first")).unwrap());
     }
     let ids: Vec<String> = thread::scope(|scope| {
@@ -192,14 +192,14 @@ fn pods_come_and_go_together(node: &Node) {
     node.assert_nothing_is_left();
 }
 
-/// The last plugin of the chain refuses: containerd undoes what the others did.
+/// The last plugin of the chain fails: containerd undoes what the others did.
 fn an_add_fails(node: &Node) {
     let containerd = Containerd::start(node);
     let wrong = PodRequest::new("wrong").port_on("bogus", 8082, 80);
     let error = containerd.cri.run_pod(&wrong).unwrap_err();
     assert!(error.contains("bogus"), "the error does not say what is wrong: {error}");
     node.assert_nothing_is_left();
-    // The node is none the worse for it.
+    // Nothing is left on the node.
     let pod = PodRequest::new("right").port(8082, 80);
     let id = containerd.cri.run_pod(&pod).unwrap();
     containerd.cri.serve(&id, &pod, IMAGE);
@@ -208,7 +208,7 @@ fn an_add_fails(node: &Node) {
     node.assert_nothing_is_left();
 }
 
-/// containerd is killed while a pod runs, and comes back.
+/// containerd is killed while a pod runs, and is started again.
 fn containerd_is_killed(node: &Node) {
     let containerd = Containerd::start(node);
     let pod = PodRequest::new("keep").port(8083, 80);
@@ -226,7 +226,7 @@ fn containerd_is_killed(node: &Node) {
     node.assert_nothing_is_left();
 }
 
-/// A pod's namespace is gone before its DEL: after a reboot, or by a careless hand.
+/// A pod's namespace is removed before its DEL, as by a reboot.
 fn a_namespace_is_lost(node: &Node) {
     let containerd = Containerd::start(node);
     let id = containerd.cri.run_pod(&PodRequest::new("lost").port(8081, 80)).unwrap();

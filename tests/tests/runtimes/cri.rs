@@ -1,14 +1,14 @@
-//! A client of the Container Runtime Interface, as the kubelet is one.
+//! A client of the Container Runtime Interface, like the kubelet.
 //!
-//! Requests are protobuf messages of a few fields, sent by `curl` as gRPC asks for it: HTTP/2, each
-//! message behind a byte and its length, the outcome in a trailer. Field numbers are those of
-//! `runtime.v1` in the API's `api.proto`.
+//! Requests are protobuf messages with a few fields. `curl` sends them as gRPC requires: over HTTP/2,
+//! each message after a byte and its length, the status in a trailer. The field numbers are those of
+//! `runtime.v1` in `api.proto`.
 
 use tests::{Cmd, NODE};
 
 use crate::node::Node;
 
-/// A protobuf message that is being put together.
+/// A protobuf message that is being built.
 #[derive(Clone, Debug, Default)]
 struct Message(Vec<u8>);
 
@@ -38,7 +38,7 @@ impl Message {
         self
     }
 
-    /// Seven bits a byte, the lowest first; the eighth says that more follow.
+    /// Seven bits a byte, the lowest first; the eighth bit is set if more bytes follow.
     fn varint(&mut self, value: usize) {
         let mut rest = value;
         while rest > 0x7f {
@@ -49,7 +49,7 @@ impl Message {
     }
 }
 
-/// A pod as the kubelet asks for it.
+/// A pod as the kubelet requests it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PodRequest {
     name: String,
@@ -62,19 +62,19 @@ impl PodRequest {
         Self { name: name.to_owned(), ..Self::default() }
     }
 
-    /// A TCP port of the node that leads to one of the pod.
+    /// Adds a TCP port mapping.
     pub(crate) fn port(self, host: u16, pod: u16) -> Self {
         self.port_on("", host, pod)
     }
 
-    /// The same on one address of the node only.
+    /// The same for one address of the node.
     pub(crate) fn port_on(mut self, host_ip: &str, host: u16, pod: u16) -> Self {
         let mapping = Message::new().number(2, pod).number(3, host).text(4, host_ip);
         self.ports.push(mapping);
         self
     }
 
-    /// A UDP port.
+    /// Adds a UDP port mapping.
     pub(crate) fn udp_port(mut self, host: u16, pod: u16) -> Self {
         self.ports.push(Message::new().number(1, 1).number(2, pod).number(3, host));
         self
@@ -103,7 +103,7 @@ impl PodRequest {
     }
 }
 
-/// The service at a Unix socket of a node.
+/// The service on a Unix socket of a node.
 #[derive(Debug)]
 pub(crate) struct Cri<'a> {
     node: &'a Node,
@@ -120,7 +120,7 @@ impl<'a> Cri<'a> {
         self.call("Version", &Message::new()).is_ok()
     }
 
-    /// Makes and starts a pod without containers; its ID.
+    /// Creates and starts a pod without containers; returns its ID.
     pub(crate) fn run_pod(&self, pod: &PodRequest) -> Result<String, String> {
         let config = pod.config(&self.node.cgroup);
         self.call("RunPodSandbox", &Message::new().message(1, &config))
@@ -150,9 +150,9 @@ impl<'a> Cri<'a> {
         self.call("RemovePodSandbox", &Message::new().text(1, id)).unwrap();
     }
 
-    /// Calls a method: the first text of the response, or the error.
+    /// Calls a method; returns the first string of the response, or the error.
     fn call(&self, method: &str, request: &Message) -> Result<String, String> {
-        // Requests run side by side.
+        // Requests run at the same time.
         let file = format!("/run/{method}-{:?}", std::thread::current().id());
         let frame = |message: &[u8]| {
             let length = u32::try_from(message.len()).unwrap();
@@ -178,7 +178,7 @@ impl<'a> Cri<'a> {
     }
 }
 
-/// The first field of the message in a frame, which is a short text or is not looked at.
+/// The first field of the message in a frame, which is a short string or is not used.
 fn first_text(frame: &[u8]) -> String {
     let text = frame.get(5..).and_then(|message| match message {
         [0x0a, length, rest @ ..] => rest.get(..usize::from(*length)),

@@ -1,8 +1,8 @@
-//! CRI-O's calls, by way of ocicni.
+//! The calls of CRI-O, which uses ocicni.
 //!
-//! At its start and whenever a configuration changes: VERSION of each plugin, then GC with the
-//! sandboxes that it knows of. For a sandbox: STATUS, which the kubelet has asked for, ADD, CHECK right
-//! after it, DEL. It brings `lo` up itself. STATUS and GC reach plugins in networks of version 1.1.0.
+//! When it starts and when a configuration changes: VERSION of each plugin, then GC with the sandboxes
+//! that it knows. For a sandbox: STATUS (requested by the kubelet), ADD, CHECK right after it, DEL. It
+//! brings `lo` up itself. Plugins get STATUS and GC in networks of version 1.1.0.
 
 use std::collections::BTreeMap;
 
@@ -25,7 +25,7 @@ pub(crate) fn cases(stage: &mut Stage) {
     stage.both("CRI-O", "pods_are_gone_at_its_start", leaves, CONFLIST, pods_are_gone);
 }
 
-/// CRI-O's own network with a port plugin and limits, in the newest version.
+/// CRI-O's own network with a port plugin and limits, in the latest version.
 fn newest() -> Value {
     let mut conflist = conflist(CONFLIST);
     conflist["cniVersion"] = json!(NEWEST);
@@ -43,7 +43,7 @@ fn pod(node: &Node, name: &str) -> Attachment {
          K8S_POD_INFRA_CONTAINER_ID={id};K8S_POD_UID=uid-{name}"
     );
     let ports = r#"[{"hostPort":8080,"containerPort":80,"protocol":"tcp","hostIP":""}]"#;
-    // A Go map, and hence sorted.
+    // A Go map, so it is sorted.
     let unlimited = u32::MAX;
     let bandwidth = json!({
         "ingressRate": 10_000_000, "ingressBurst": unlimited,
@@ -84,7 +84,7 @@ fn lives_and_dies(node: &Node, conflist: &Value) {
     network.status();
     network.check(&web);
     network.del(&web);
-    // StopPodSandbox again, the namespace being gone.
+    // StopPodSandbox again; the namespace does not exist any more.
     node.world.remove_netns("web");
     network.del(&Attachment { netns: String::new(), ..web });
     network.check(&other);
@@ -94,7 +94,7 @@ fn lives_and_dies(node: &Node, conflist: &Value) {
     node.assert_nothing_is_left();
 }
 
-/// Pods die while CRI-O is away; at its start it has their results, or not even that.
+/// Pods end while CRI-O is stopped; when it starts it has their results, or not even these.
 fn pods_are_gone(node: &Node) {
     let mut network = Network::new(node, &newest());
     network.validate();

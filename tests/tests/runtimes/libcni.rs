@@ -1,8 +1,8 @@
-//! The calls that libcni 1.3 makes, down to the bytes: what nerdctl and CRI-O are built on.
+//! The calls of libcni 1.3, byte for byte; nerdctl and CRI-O use it.
 //!
-//! It parses a plugin's configuration into a map, puts its own keys in and prints the map sorted;
-//! only what it has put in last keeps the order of its Go structures. `recorded.rs` shows that
-//! these are the bytes that containerd has been seen to send.
+//! It parses a plugin's configuration into a map, adds its own keys and prints the map sorted; only
+//! what it adds last keeps the order of its Go structures. `recorded.rs` shows that containerd was
+//! seen to send the same bytes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,12 +12,12 @@ use tests::{Cmd, NODE, Output};
 
 use crate::node::Node;
 
-/// The newest version of the specification that this libcni knows.
+/// The latest version of the specification that this libcni knows.
 pub(crate) const NEWEST: &str = "1.1.0";
-/// Where recorders stand in front of the plugins.
+/// The directory of the recorders.
 const BIN: &str = "/run/plugins/bin";
 
-/// What a runtime says of one attachment.
+/// What a runtime passes for an attachment.
 #[derive(Clone, Debug)]
 pub(crate) struct Attachment {
     pub id: String,
@@ -29,7 +29,7 @@ pub(crate) struct Attachment {
 }
 
 impl Attachment {
-    /// That of a call which concerns no container.
+    /// For a call that concerns no container.
     pub(crate) fn nobody() -> Self {
         Self {
             id: String::new(),
@@ -41,21 +41,21 @@ impl Attachment {
     }
 }
 
-/// A network and the results that are kept of it.
+/// A network and the kept results of its attachments.
 #[derive(Debug)]
 pub(crate) struct Network<'a> {
     node: &'a Node,
     name: String,
     version: String,
     plugins: Vec<Value>,
-    /// By container ID and interface, in the cache's order: what was attached, and the result.
+    /// By container ID and interface, in the order of the cache: the attachment and its result.
     cache: BTreeMap<(String, &'static str), (Attachment, Value)>,
-    /// Whether anything has ever been kept: without the cache's directory there is no GC.
+    /// Whether any result has been kept: without the directory of the cache there is no GC.
     has_cache: bool,
 }
 
 impl<'a> Network<'a> {
-    /// The network of a conflist, as text.
+    /// The network of a conflist, as a string.
     pub(crate) fn new(node: &'a Node, conflist: &Value) -> Self {
         let text = |key: &str| conflist[key].as_str().unwrap().to_owned();
         let plugins = conflist["plugins"].as_array().unwrap().clone();
@@ -63,7 +63,7 @@ impl<'a> Network<'a> {
         Self { node, name, version, plugins, cache: BTreeMap::new(), has_cache: false }
     }
 
-    /// VERSION of each plugin; the network's version must be among the answers.
+    /// VERSION of each plugin; the answers must include the network's version.
     pub(crate) fn validate(&self) {
         let dummy = |plugin| {
             let nobody =
@@ -110,14 +110,15 @@ impl<'a> Network<'a> {
         self.cache.remove(&(attachment.id.clone(), attachment.ifname));
     }
 
-    /// `GetStatusNetworkList`: nothing before version 1.1.0.
+    /// `GetStatusNetworkList`: does nothing before version 1.1.0.
     pub(crate) fn status(&self) {
         if self.version == NEWEST {
             self.of_the_network("STATUS", &BTreeMap::new());
         }
     }
 
-    /// `GCNetworkList`: DEL of what is in the cache and not valid, then GC from version 1.1.0 on.
+    /// `GCNetworkList`: DEL of the attachments in the cache that are not valid, then GC from version
+    /// 1.1.0 on.
     pub(crate) fn gc(&mut self, valid: &[&Attachment]) {
         let is_valid = |a: &Attachment| valid.iter().any(|v| v.id == a.id && v.ifname == a.ifname);
         let cached = self.cache.values().map(|(attachment, _)| attachment.clone());
@@ -131,14 +132,14 @@ impl<'a> Network<'a> {
         let print =
             |a: &&Attachment| format!(r#"{{"containerID":"{}","ifname":"{}"}}"#, a.id, a.ifname);
         let printed: Vec<_> = valid.iter().map(print).collect();
-        // A Go slice that nobody has put anything into.
+        // An empty Go slice that was never assigned.
         let list =
             if printed.is_empty() { "null".to_owned() } else { format!("[{}]", printed.join(",")) };
         let keys = ["cni.dev/attachments", "cni.dev/valid-attachments"];
         self.of_the_network("GC", &keys.map(|key| (key, list.clone())).into());
     }
 
-    /// Loses a result, as a runtime does whose disk is new.
+    /// Removes a result, as when a runtime gets a new disk.
     pub(crate) fn forget(&mut self, attachment: &Attachment) {
         self.cache.remove(&(attachment.id.clone(), attachment.ifname));
     }
@@ -182,7 +183,7 @@ pub(crate) fn conflist(path: &str) -> Value {
     serde_json::from_slice(&fs::read(tests::workspace().join(path)).unwrap()).unwrap()
 }
 
-/// The members of an object, printed, by name.
+/// The printed members of an object, by name.
 pub(crate) fn members(object: &Value) -> BTreeMap<String, String> {
     let members = object.as_object().unwrap().iter();
     members.map(|(key, value)| (key.clone(), value.to_string())).collect()
@@ -203,7 +204,7 @@ pub(crate) fn request(
         .collect();
     let mut members = config.clone();
     if let Some(previous) = previous {
-        // With a runtimeConfig all is parsed and printed once more, and hence sorted.
+        // With a runtimeConfig, everything is parsed and printed again, so it is sorted.
         let printed =
             if used.is_empty() { result(previous) } else { complete(previous).to_string() };
         members.insert("prevResult".to_owned(), printed);
@@ -235,7 +236,7 @@ fn print(members: &BTreeMap<String, String>) -> String {
     format!("{{{}}}", members.join(","))
 }
 
-/// `dns` is not left out when it is empty: it is no pointer.
+/// An empty `dns` is not omitted, because it is not a pointer.
 fn complete(result: &Value) -> Value {
     let mut result = result.clone();
     result.as_object_mut().unwrap().entry("dns").or_insert_with(|| json!({}));

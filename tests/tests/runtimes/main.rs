@@ -1,8 +1,8 @@
-//! Runtimes: containerd, podman and nerdctl for real, CRI-O by its calls, from the first one to
-//! nothing left.
+//! Container runtimes: containerd, podman and nerdctl are run, CRI-O's calls are replayed; in the end
+//! nothing must be left.
 //!
-//! Each case has a node of its own ([`node::Node`]); a recorder stands in front of each plugin, so
-//! that a failing case prints what the runtime asked and what was answered.
+//! Each case has a node of its own ([`node::Node`]). A recorder runs in front of each plugin, so that
+//! a failed case prints the calls of the runtime and their answers.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 

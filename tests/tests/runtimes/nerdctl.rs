@@ -1,4 +1,4 @@
-//! Containers of nerdctl, in the network that it makes by itself and in one of ours.
+//! Containers of nerdctl, in its default network and in one of ours.
 
 use std::thread;
 
@@ -9,9 +9,9 @@ use crate::containerd::{Containerd, IMAGE, SOCKET};
 use crate::node::{FULL, Node, PAGE, wait_until};
 use crate::stage::Stage;
 
-/// The network that nerdctl makes for itself.
+/// The default network of nerdctl.
 const OWN: &str = "conflist/examples/nerdctl.conflist";
-/// A web server in the container; the image sleeps by itself.
+/// A web server in the container; by default the image sleeps.
 const SERVE: [&str; 5] = ["-f", "-p", "80", "-h", "/www"];
 
 pub(crate) fn cases(stage: &mut Stage) {
@@ -26,7 +26,7 @@ pub(crate) fn cases(stage: &mut Stage) {
     stage.both("nerdctl", "a_container_has_two_networks", leaves, FULL, has_two_networks);
 }
 
-/// nerdctl on a node, beside its containerd.
+/// nerdctl and its containerd on a node.
 struct Nerdctl<'a> {
     node: &'a Node,
     _containerd: Containerd<'a>,
@@ -85,7 +85,7 @@ fn lives_and_dies(node: &Node) {
     let address = networks["IPAddress"].as_str().unwrap();
     assert_eq!(node.page(NODE, address), PAGE, "{networks}");
 
-    // It reads the rules of portmap to find a free port.
+    // It reads portmap's rules to find a free port.
     let ports = ["second", "third"].map(|name| {
         drop(nerdctl.serve(name, &["-p=80"]).success());
         nerdctl.run(&["port", name])
@@ -98,20 +98,20 @@ fn lives_and_dies(node: &Node) {
 
     nerdctl.run(&["stop", "--time=0", "web"]);
     assert_eq!(outside(8080), "", "the port of a stopped container answers");
-    // Only now does it take down the network of before.
+    // Only now does it remove the previous network.
     nerdctl.run(&["start", "web"]);
     wait_until("the web server", || outside(8080) == PAGE);
     nerdctl.run(&["rm", "--force", "web"]);
     node.assert_nothing_is_left();
 }
 
-/// Its process dies, and containerd starts it again, as it was told to.
+/// The container's process ends, and containerd starts it again as configured.
 fn is_started_again(node: &Node) {
     let nerdctl = Nerdctl::new(node);
     drop(nerdctl.serve("web", &["-p=8080:80"]).success());
     let page = || node.page("outside", "192.0.2.1:8080");
     wait_until("the web server", || page() == PAGE);
-    // With `run --restart`, containerd may come between its creation and its start.
+    // With `run --restart`, containerd may start it between its creation and its start.
     nerdctl.run(&["update", "--restart=always", "web"]);
     let process = || nerdctl.inspect("web")["State"]["Pid"].to_string();
     let first = process();
@@ -122,7 +122,7 @@ fn is_started_again(node: &Node) {
     node.assert_nothing_is_left();
 }
 
-/// Networks of nerdctl's own making, with the address that was asked for, and ours.
+/// Networks that nerdctl creates, with a requested address, and ours.
 fn has_two_networks(node: &Node) {
     let nerdctl = Nerdctl::new(node);
     nerdctl.run(&["network", "create", "--subnet=10.91.0.0/24", "own"]);
@@ -138,11 +138,11 @@ fn has_two_networks(node: &Node) {
     node.assert_nothing_is_left();
 }
 
-/// Three at a time.
+/// Three at the same time.
 fn come_and_go_together(node: &Node) {
     let nerdctl = &Nerdctl::new(node);
     if node.plugins == Plugins::go() {
-        // Two of them cannot make the chain that they share at the same time.
+        // Only one of them can create the chain that they share.
         drop(nerdctl.serve("first", &[]).success());
         nerdctl.run(&["rm", "--force", "first"]);
     }

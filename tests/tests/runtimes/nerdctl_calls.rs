@@ -1,9 +1,9 @@
-//! nerdctl's calls as its newer series makes them, which needs a newer containerd than the tests have: by its
-//! OCI hook, which go-cni helps.
+//! The calls of nerdctl 2, which needs a newer containerd than the tests have. Its OCI hook makes them
+//! with go-cni.
 //!
-//! `createRuntime` begins with a DEL without a namespace, in case the container is one that runs
-//! again after containerd's restart, and ignores what comes of it; `postStop` sends the same DEL with
-//! fewer `CNI_ARGS`. Names of port mappings begin with capitals.
+//! `createRuntime` first calls DEL without a namespace and ignores its outcome, in case the container
+//! is one that containerd has restarted; `postStop` calls the same DEL with fewer `CNI_ARGS`. The keys
+//! of port mappings begin with capitals.
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command};
@@ -15,7 +15,7 @@ use crate::node::Node;
 use crate::stage::Stage;
 
 const CONFLIST: &str = "conflist/examples/nerdctl.conflist";
-/// The first word is nerdctl's own namespace, the second the container's ID in it.
+/// The first word is nerdctl's own namespace, the second one the container's ID in it.
 const ID: &str = "default-d1fa5e7ab1e0c0ffee00d1fa5e7ab1e0c0ffee00d1fa5e7ab1e0c0ffee00cafe";
 const PORTS: &str = r#"[{"HostPort":8080,"ContainerPort":80,"Protocol":"tcp","HostIP":"0.0.0.0"}]"#;
 
@@ -29,7 +29,7 @@ pub(crate) fn cases(stage: &mut Stage) {
     stage.both("nerdctl_calls", "firewall_tells_its_version", None, CONFLIST, firewall_version);
 }
 
-/// A process in a namespace of its own, whose `/proc` entry is how nerdctl names that namespace.
+/// A process in a namespace of its own; nerdctl names that namespace by the process's `/proc` entry.
 struct Container<'a> {
     node: &'a Node,
     netns: &'static str,
@@ -43,7 +43,7 @@ impl<'a> Container<'a> {
         Self { node, netns, process: process.unwrap() }
     }
 
-    /// The hook `createRuntime`.
+    /// Runs the hook `createRuntime`.
     fn create(&self, network: &mut Network<'_>) {
         let hostname = &ID[8..20];
         let attachment = Attachment {
@@ -55,13 +55,13 @@ impl<'a> Container<'a> {
         network.add(&attachment);
     }
 
-    /// The process ends, and the namespace with it.
+    /// Ends the process, and with it the namespace.
     fn dies(mut self) {
         self.end();
         self.node.world.remove_netns(self.netns);
     }
 
-    /// The same, and the hook `postStop`.
+    /// The same, and runs the hook `postStop`.
     fn stops(self, network: &mut Network<'_>) {
         self.dies();
         network.del(&attachment());
@@ -91,7 +91,7 @@ fn starts_and_stops(node: &Node) {
     container.create(&mut network);
     let web = TcpEcho::start(&node.world, "box", "0.0.0.0:80", "page");
     assert_eq!(fetch(&node.world, "outside", "192.0.2.1:8080").unwrap(), "page 192.0.2.2");
-    // How nerdctl finds the ports of a container, and those that are taken.
+    // As nerdctl finds the ports of a container, and the ports in use.
     let rules = node.world.sh(NODE, "iptables -t nat -S");
     assert!(rules.lines().any(|rule| rule.contains(ID)), "no rule names the container:\n{rules}");
     let taken = node.world.sh(NODE, "iptables -t nat -S CNI-HOSTPORT-DNAT");
@@ -101,7 +101,7 @@ fn starts_and_stops(node: &Node) {
     node.assert_nothing_is_left();
 }
 
-/// The container's process dies with no `postStop`, and `createRuntime` comes for its successor.
+/// The container's process ends without `postStop`, and `createRuntime` runs for its successor.
 fn restarts(node: &Node) {
     let mut network = Network::new(node, &conflist(CONFLIST));
     let container = Container::new(node, "box");
@@ -116,14 +116,14 @@ fn restarts(node: &Node) {
     node.assert_nothing_is_left();
 }
 
-/// Called with no `CNI_COMMAND`, firewall says on stderr what it is. nerdctl looks for a version
-/// there, and falls back to the policy of older ones if it finds none.
+/// Called without `CNI_COMMAND`, firewall prints its version on stderr. nerdctl reads it there, and
+/// uses the policy of older versions if it finds none.
 fn firewall_version(node: &Node) {
     let firewall = Cmd::new("/run/plugins/bin/firewall");
     let output = node.world.run(NODE, &firewall).success();
     let says = output.stderr.lines().find_map(|line| line.strip_prefix("CNI firewall plugin "));
     let says = says.unwrap_or_else(|| panic!("no line that nerdctl looks for\n{output}"));
-    // `go install` builds one that does not know its own version.
+    // A plugin built by `go install` does not know its version.
     if node.plugins != Plugins::go() {
         let version: Vec<u32> =
             says.trim_start_matches('v').split('.').map(|part| part.parse().unwrap()).collect();

@@ -1,4 +1,4 @@
-//! A node for a runtime: a world with processes, shared memory and cgroups of its own.
+//! A node for a runtime: a world with its own processes, shared memory and cgroups.
 
 use std::fs::{self, File};
 use std::io;
@@ -12,30 +12,30 @@ use tests::{Cmd, NODE, Output, Plugins, World, workspace};
 
 use crate::calls::Call;
 
-/// A network with all plugins that runtimes are usually given.
+/// A network with the plugins that runtimes usually have.
 pub(crate) const FULL: &str = "tests/runtimes/full.conflist";
-/// Where networks are configured.
+/// The directory of network configurations.
 const NETWORKS: &str = "/run/net.d";
-/// The container's file system: busybox and a page.
+/// The root file system of a container: busybox and a page.
 pub(crate) const ROOTFS: &str = "/run/rootfs";
-/// What a container's page says.
+/// The page of a container.
 pub(crate) const PAGE: &str = "a page of the container";
-/// Longer than a busy machine takes for anything that is waited for.
+/// The time limit of all waiting, also on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A world in which processes see only each other, and end with the first of them.
+/// A world whose processes see only each other, and end with the first of them.
 #[derive(Debug)]
 pub(crate) struct Node {
     pub world: World,
-    /// `unshare`, whose child ends when this handle's pipe is closed: by drop, panic or SIGKILL.
+    /// `unshare`; its child ends when this handle's pipe is closed, by drop, panic or SIGKILL.
     init: Child,
-    /// The cgroup below which a runtime puts its own.
+    /// The cgroup below which a runtime creates its own.
     pub cgroup: String,
     pub plugins: Plugins,
 }
 
 impl Node {
-    /// A node with the plugins behind recorders, and the network of a file of the workspace.
+    /// A node with a recorder for each plugin, and with a network file of the workspace.
     pub(crate) fn new(plugins: &Plugins, network: &str) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -59,7 +59,7 @@ impl Node {
         self.world.files(|| fs::write(path, content).unwrap());
     }
 
-    /// Reads a file of the node; nothing if it is not there.
+    /// Reads a file of the node; empty if it does not exist.
     pub(crate) fn read(&self, path: &str) -> Vec<u8> {
         self.world.files(|| fs::read(path).unwrap_or_default())
     }
@@ -80,26 +80,27 @@ impl Node {
         self.world.run(NODE, &self.enter(Cmd::new(words[0]).args(&words[1..])))
     }
 
-    /// Starts a program that stays; what it prints is in `/run/NAME.log`, its ID in `/run/NAME.pid`.
+    /// Starts a program and does not wait for it. Its output is in `/run/NAME.log`, its process ID in
+    /// `/run/NAME.pid`.
     pub(crate) fn start(&self, name: &str, command: &str) {
         let script =
             format!("{command} </dev/null >>/run/{name}.log 2>&1 & echo $! >/run/{name}.pid");
         drop(self.run(&["sh", "-c", &script]).success());
     }
 
-    /// A page as `curl` gets it in a namespace; empty if it does not.
+    /// A page as `curl` gets it in a namespace; empty if it fails.
     pub(crate) fn page(&self, netns: &str, address: &str) -> String {
         let url = format!("http://{address}/");
         let curl = Cmd::new("curl").args(["-s", "--max-time", "5", &url]);
         self.world.run(netns, &curl).stdout.trim().to_owned()
     }
 
-    /// All plugin calls so far.
+    /// All calls of plugins so far.
     pub(crate) fn calls(&self) -> Vec<Call> {
         Call::parse_all(&String::from_utf8_lossy(&self.read("/run/plugins/calls.jsonl")))
     }
 
-    /// The words before a command that make it one of the node's processes.
+    /// The words in front of a command that make it one of the node's processes.
     fn entrance(&self) -> Vec<String> {
         let unshare = format!("/proc/{}/ns", self.init.id());
         let namespace = |kind: &str, file: &str| format!("--{kind}={unshare}/{file}");
@@ -113,7 +114,7 @@ impl Node {
         ]
     }
 
-    /// A root file system of busybox and a page, for containers and to make an image of.
+    /// A root file system of busybox and a page, for containers and for an image.
     fn make_rootfs(&self) {
         let script = format!(
             "mkdir -p {ROOTFS} && cd {ROOTFS} && mkdir bin dev etc proc run sys tmp www
@@ -132,7 +133,7 @@ impl Drop for Node {
             "find /sys/fs/cgroup -depth -type d -path '*{}*' -exec rmdir {{}} + 2>/dev/null || true",
             self.cgroup
         );
-        // A process that has just been killed leaves its cgroup a little later.
+        // The cgroup of a process that has just been killed is emptied a little later.
         for _ in 0..50 {
             let _ = Command::new("sh").args(["-c", &script]).status();
             let left = Command::new("find")
@@ -157,7 +158,7 @@ fn place(plugins: &Plugins) -> String {
     format!("mkdir -p /run/plugins/bin /run/plugins/real; cd /run/plugins\n{lines}")
 }
 
-/// Waits until something is so.
+/// Waits until a condition holds.
 #[track_caller]
 pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -167,7 +168,7 @@ pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     }
 }
 
-/// Makes the namespaces that a world has not, and a first process that lives as long as its stdin.
+/// Creates the namespaces that a world lacks, and a first process that lives as long as its stdin.
 fn first_process() -> Child {
     let script = "mount -t tmpfs tmpfs /dev/shm && hostname node &&
                   touch /run/node-is-up && exec cat";
@@ -182,7 +183,7 @@ fn first_process() -> Child {
     spawned.unwrap()
 }
 
-/// A file of the suite's own directory.
+/// A file of the suite's directory.
 pub(crate) fn file(name: &str) -> PathBuf {
     workspace().join("tests/runtimes").join(name)
 }

@@ -65,7 +65,7 @@ impl<'a> Podman<'a> {
     }
 }
 
-/// Published ports, and the ways in which a container's network is taken down and set up again.
+/// Published ports, and how a container's network is removed and set up again.
 fn a_container_lives_and_dies(node: &Node) {
     let podman = Podman::new(node);
     let ports =
@@ -94,7 +94,7 @@ fn a_container_lives_and_dies(node: &Node) {
     node.assert_nothing_is_left();
 }
 
-/// A network of podman's own making, with the address and the MAC that were asked for, and ours.
+/// A network that podman creates, with a requested address and MAC address, and ours.
 fn a_container_has_two_networks(node: &Node) {
     let podman = Podman::new(node);
     podman.run(&["network", "create", "--subnet=10.91.0.0/24", "own"]);
@@ -112,7 +112,7 @@ fn a_container_has_two_networks(node: &Node) {
 
     podman.run(&["network", "disconnect", "full", "two"]);
     podman.run(&["network", "connect", "full", "two"]);
-    // Its first process dies, and podman cleans up by itself.
+    // Its first process ends, and podman cleans up by itself.
     podman.run(&["kill", "two"]);
     wait_until("podman to clean up", || node.remains().is_empty());
     podman.run(&["rm", "two"]);
@@ -120,11 +120,11 @@ fn a_container_has_two_networks(node: &Node) {
     node.assert_nothing_is_left();
 }
 
-/// Three at a time.
+/// Three at the same time.
 fn containers_come_and_go(node: &Node) {
     let podman = Podman::new(node);
     if node.plugins == Plugins::go() {
-        // Two of them cannot make the chain that they share at the same time.
+        // Only one of them can create the chain that they share.
         drop(podman.serve("first", &["--network=full"]).success());
         podman.run(&["rm", "--force", "--time=0", "first"]);
     }
@@ -148,7 +148,7 @@ fn containers_come_and_go(node: &Node) {
     node.assert_nothing_is_left();
 }
 
-/// The last plugin of the chain refuses: podman undoes what the others did.
+/// The last plugin of the chain fails: podman undoes what the others did.
 fn an_add_fails(node: &Node) {
     let conflist = std::fs::read_to_string(workspace().join(FULL)).unwrap();
     let conflist = conflist.replace("10.88.", "10.92.").replace("fd00:88:", "fd00:92:");

@@ -1,6 +1,6 @@
-//! What containerd and podman were seen to send to the Go plugins: `recorded.jsonl`.
+//! The recorded calls of containerd and podman to the Go plugins: `recorded.jsonl`.
 //!
-//! Our plugins must accept all of it; and the calls that `libcni.rs` makes must be those bytes.
+//! Our plugins must accept all of them, and `libcni.rs` must make calls with the same bytes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::libcni::{Attachment, members, request};
 use crate::node::file;
 use crate::stage::Stage;
 
-/// A recorded call, which succeeded.
+/// A recorded call that succeeded.
 #[derive(Debug, Deserialize)]
 struct Recorded {
     runtime: String,
@@ -38,7 +38,7 @@ fn recorded() -> Vec<Recorded> {
     calls
 }
 
-/// Each call on a node of its own, which has the links that the result before it tells of.
+/// Runs each call on a new node with the links of the result before it.
 fn calls_succeed(ours: &Plugins) {
     for call in recorded() {
         let world = World::new(&[]);
@@ -59,7 +59,7 @@ fn calls_succeed(ours: &Plugins) {
     }
 }
 
-/// The node's end of the pod's link, by the result of the plugin before.
+/// The node's end of the pod's link in the result of the previous plugin.
 fn host_end(stdin: &str) -> Option<String> {
     let request: Value = serde_json::from_str(stdin).unwrap();
     let interfaces = request["prevResult"]["interfaces"].as_array()?;
@@ -68,7 +68,7 @@ fn host_end(stdin: &str) -> Option<String> {
 }
 
 fn bytes_are_those_of_libcni() {
-    /// What is put in by the runtime's side.
+    /// What the runtime adds.
     const PUT_IN: [&str; 2] = ["prevResult", "runtimeConfig"];
     let calls = recorded().into_iter().filter(|call| call.env["CNI_COMMAND"] != "VERSION");
     for Recorded { stdin, .. } in calls {

@@ -1,20 +1,20 @@
-//! What is left of pods on a node, when nothing should be.
+//! What is left of deleted pods on a node.
 
 use regex::Regex;
 use tests::{Cmd, NODE};
 
 use crate::node::Node;
 
-/// Names and addresses of single pods in a listing of rules.
+/// Names and addresses of single pods in a list of rules.
 const OF_A_POD: &str =
     r"CNI-DN-|CNI-[0-9a-f]{24}|10(\.[0-9]+){3}(/32)?( |$)|fd00:[0-9a-f:]+(/128)?( |$)|id: ";
 
-/// All tables that are not shown by `iptables-save` anyway.
+/// All tables that `iptables-save` does not show.
 const NFT_TABLES: &str = "nft list tables | grep -Ev 'ip6? (nat|filter|mangle|raw|security)$' |
     while read -r table; do nft list $table; done";
 
 impl Node {
-    /// Links, queues, rules, flows, leases, results and namespaces of pods, a line each.
+    /// Links, queues, rules, flows, leases, results and namespaces of pods, one a line.
     pub(crate) fn remains(&self) -> Vec<String> {
         let mut remains = Vec::new();
         let mut look = |script: &str, is_left: &dyn Fn(&str) -> bool| {
@@ -28,7 +28,7 @@ impl Node {
         let of_a_pod = Regex::new(OF_A_POD).unwrap();
         look("iptables-save; ip6tables-save", &|line| of_a_pod.is_match(line));
         look(NFT_TABLES, &|line| of_a_pod.is_match(line));
-        // What has passed over TCP is forgotten by the kernel in its own time, and harms nobody.
+        // Tracked TCP connections are removed by the kernel after a while, and do no harm.
         look("conntrack -L -p udp 2>/dev/null", &|line| of_a_pod.is_match(line));
         look("ls /run/netns", &|name| name != NODE && name != "outside");
         look("ls /var/lib/cni/results 2>/dev/null || true", &|_| true);

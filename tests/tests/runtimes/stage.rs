@@ -1,4 +1,4 @@
-//! Cases on nodes: with our plugins and with the Go ones, their calls kept for the report.
+//! Runs cases on nodes with our plugins and with the Go ones, and keeps the calls for the report.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use tests::{Known, Needs, Plugins, Suite, panic_message};
 use crate::node::Node;
 use crate::table;
 
-/// A case: what happens on a node.
+/// A case: what it does on a node.
 pub(crate) type Story = fn(&Node);
 
 /// The cases of all runtimes.
@@ -43,7 +43,7 @@ impl Stage {
         self.suite.case(name, needs, test);
     }
 
-    /// Runs them, and compares what was seen with what the README says.
+    /// Runs them and compares the calls with the README's table.
     pub(crate) fn run(self) -> ExitCode {
         self.suite.run_then(table::complaints)
     }
@@ -60,7 +60,7 @@ fn needs(runtime: &str, plugins: &Plugins) -> Needs {
     Needs::plugins(plugins, &Plugins::ALL).tools(&common).tools(programs)
 }
 
-/// Runs a case on a node of its own; a failure's report has the plugin calls.
+/// Runs a case on a new node; the report of a failure contains the plugin calls.
 fn tell(runtime: &'static str, plugins: &Plugins, network: &str, story: Story) {
     let node = Node::new(plugins, network);
     let outcome = catch_unwind(AssertUnwindSafe(|| story(&node)));

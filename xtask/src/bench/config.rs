@@ -1,10 +1,10 @@
-//! Configurations of plugins, as small as they can be or as a runtime has them.
+//! Configurations of plugins: minimal ones, and those of runtimes.
 
 use std::path::Path;
 
 use serde_json::{Value, json};
 
-/// A network and the destination of the route that leads out of it.
+/// A subnet and the destination of its default route.
 pub(super) const V4: (&str, &str) = ("10.88.0.0/16", "0.0.0.0/0");
 pub(super) const V6: (&str, &str) = ("fd00:88::/64", "::/0");
 
@@ -15,7 +15,7 @@ pub(super) fn bridge(leases: &Path, masquerade: bool) -> Value {
     })
 }
 
-/// As kind has it, which masquerades by other means.
+/// As in kind, which does not use `ipMasq`.
 pub(super) fn ptp(leases: &Path, networks: &[(&str, &str)]) -> Value {
     json!({"type": "ptp", "ipMasq": false, "ipam": ipam(leases, networks)})
 }
@@ -30,7 +30,7 @@ pub(super) fn portmap(backend: &str) -> Value {
     portmap_of(backend, &[(8080, 80), (8443, 443)])
 }
 
-/// portmap with ports of the node and what they lead to.
+/// portmap with pairs of a hostPort and a containerPort.
 pub(super) fn portmap_of(backend: &str, ports: &[(u16, u16)]) -> Value {
     let mapping = |ports: &(u16, u16)| {
         let (host, pod) = ports;
@@ -42,7 +42,7 @@ pub(super) fn portmap_of(backend: &str, ports: &[(u16, u16)]) -> Value {
     })
 }
 
-/// bandwidth with the same rate, in bits a second, and burst, in bits, for both directions.
+/// bandwidth with the same rate (bits a second) and burst (bits) in both directions.
 pub(super) fn bandwidth(rate: u64, burst: u64) -> Value {
     json!({
         "type": "bandwidth", "ingressRate": rate, "ingressBurst": burst,
@@ -50,7 +50,7 @@ pub(super) fn bandwidth(rate: u64, burst: u64) -> Value {
     })
 }
 
-/// The IPAM plugin by itself, which reads the `ipam` of the plugin that calls it.
+/// An IPAM plugin alone; it reads the `ipam` section of the plugin that calls it.
 pub(super) fn static_ipam() -> Value {
     let ipam = json!({
         "type": "static", "addresses": [{"address": "10.88.0.5/16", "gateway": "10.88.0.1"}],
@@ -59,7 +59,7 @@ pub(super) fn static_ipam() -> Value {
     json!({"type": "static", "ipam": ipam})
 }
 
-/// A network of `conflist/examples`, and the port mappings as its runtime spells them.
+/// A network of `conflist/examples`, and port mappings with the keys that its runtime uses.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Example {
     list: &'static str,
@@ -73,7 +73,7 @@ pub(super) const CONTAINERD: Example = Example {
         {"HostPort": 8443, "ContainerPort": 443, "Protocol": "tcp", "HostIP": ""}
     ]"#,
 };
-/// It has no portmap, and gets none.
+/// It has no portmap, so it gets no port mappings.
 pub(super) const CRI_O: Example =
     Example { list: include_str!("../../../conflist/examples/crio.conflist"), port_mappings: "[]" };
 pub(super) const NERDCTL: Example = Example {
@@ -92,7 +92,8 @@ pub(super) const PODMAN: Example = Example {
 };
 
 impl Example {
-    /// The plugins' configurations as the runtime passes them on, leases apart.
+    /// The configurations of the plugins as the runtime passes them on, except for the directory of
+    /// leases.
     pub(super) fn chain(self, leases: &Path) -> Vec<Value> {
         let parse = |text| serde_json::from_str::<Value>(text).unwrap_or_default();
         let (mut list, port_mappings) = (parse(self.list), parse(self.port_mappings));
@@ -114,7 +115,7 @@ impl Example {
         plugins
     }
 
-    /// The same with nftables wherever both suites' plugins can be told so: not in firewall.
+    /// The same with nftables for each plugin that has this setting in both suites; firewall has not.
     pub(super) fn nftables(self, leases: &Path) -> Vec<Value> {
         let mut plugins = self.chain(leases);
         for plugin in &mut plugins {

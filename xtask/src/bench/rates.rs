@@ -1,7 +1,7 @@
-//! `cargo xtask bench --rates`: how fast packets enter and leave a pod, and how fast they may.
+//! `cargo xtask bench --rates`: measures how fast packets enter and leave a pod that has limits.
 //!
-//! What is asked of bandwidth are the bits of whole frames, from their Ethernet header on; what iperf3
-//! counts are the bytes of TCP that arrive. The headers in between are added here.
+//! bandwidth limits the bits of whole frames, with the Ethernet header; iperf3 counts the bytes in TCP
+//! segments that arrive. The headers are added here.
 
 use std::fmt::Write;
 use std::io;
@@ -19,21 +19,21 @@ use super::{BenchError, Contender, Place};
 use crate::command::Failure;
 use crate::demo::machine::Machine;
 
-/// In Mbit/s.
+/// The limits, in Mbit/s.
 const ASKED: [u32; 2] = [10, 1000];
-/// What may pass at once: as much as may pass in so many milliseconds.
+/// The burst: what passes in this many milliseconds at the limit.
 const BURST: u64 = 80;
 const DIRECTIONS: [&str; 2] = ["into the pod", "out of the pod"];
-/// Ethernet's header, that of IPv4, and that of TCP with timestamps.
+/// The headers of Ethernet, IPv4, and TCP with timestamps.
 const HEADERS: f64 = 14.0 + 20.0 + 32.0;
-/// In seconds; the burst is used up and TCP has found its pace before it is counted.
+/// In seconds. When counting starts, the burst is used up and TCP has reached its rate.
 const WARM_UP: &str = "2";
 const COUNTED: &str = "5";
-/// How often a server is asked that has not begun to listen, and how long that is waited for.
+/// How often the client tries until the server listens, and the pause between two tries.
 const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Measures, and returns the table.
+/// Measures and returns the table.
 pub(super) fn measure(
     rounds: usize,
     places: &[Place; 2],
@@ -67,14 +67,14 @@ pub(super) fn measure(
     Ok(text)
 }
 
-/// A pod with limits, where an iperf3 listens.
+/// A pod with limits, in which an iperf3 server listens.
 struct Pod {
     contender: Contender,
     address: String,
     server: Child,
-    /// What was measured in each direction, in Mbit/s.
+    /// The rates measured in each direction, in Mbit/s.
     rates: [Vec<f64>; 2],
-    /// The namespace, which vanishes with this.
+    /// The namespace; it is removed when this is dropped.
     _machine: Machine,
 }
 
@@ -97,7 +97,7 @@ impl Pod {
         Ok(Self { contender, address, server, rates: Default::default(), _machine: machine })
     }
 
-    /// Mbit/s on the link, counted by who receives it.
+    /// The rate on the link in Mbit/s, as the receiver counts it.
     fn rate(&self, direction: usize) -> Result<f64, BenchError> {
         let mut report = Value::Null;
         for _ in 0..TRIES {
@@ -128,7 +128,7 @@ impl Pod {
 
 impl Drop for Pod {
     fn drop(&mut self) {
-        // If it has ended by itself there is nothing to do.
+        // An error means that it has ended already.
         let _ = self.server.kill();
         let _ = self.server.wait();
     }
@@ -138,7 +138,7 @@ fn start(error: io::Error) -> BenchError {
     BenchError::Start("iperf3".into(), error)
 }
 
-/// The median, how far it is off, and the extremes.
+/// The median, its difference from the limit, and the extremes.
 fn summary(rates: &mut [f64], asked: u32) -> String {
     let middle = median(rates);
     let off = (middle / f64::from(asked) - 1.0) * 100.0;

@@ -1,7 +1,7 @@
-//! `cargo xtask bench --scale`: what the pods that are there cost the next one, and their visitors.
+//! `cargo xtask bench --scale`: measures how the number of pods affects the next pod and connections.
 //!
-//! The nodes with few pods and those with many stand side by side and are measured in turn, because
-//! the machine is another one after a thousand pods than before them.
+//! Nodes with few pods and with many exist at the same time and are measured alternately, because a
+//! machine behaves differently after a thousand pods.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -11,10 +11,10 @@ use super::site::Site;
 use crate::command::Failure;
 
 const BACKENDS: [&str; 2] = ["iptables", "nftables"];
-/// How many pods there are, with the one that is measured.
+/// The numbers of pods, including the measured one.
 const SIZES: [u16; 2] = [10, 1000];
 
-/// Measures, and returns the table.
+/// Measures and returns the table.
 pub(super) fn measure(
     rounds: usize,
     places: &[Place; 2],
@@ -31,7 +31,7 @@ pub(super) fn measure(
             }
         }
         eprintln!("Measuring, {backend} ({rounds} rounds)");
-        // The first visitor finds no neighbours and cold files; it is not measured.
+        // The first round resolves neighbours and fills caches; it is not measured.
         for round in 0..=rounds {
             let mut turn: Vec<_> = sites.iter_mut().collect();
             if round % 2 == 1 {
@@ -63,7 +63,7 @@ pub(super) fn measure(
     Ok(text)
 }
 
-/// The median, 0 of nothing.
+/// The median; 0 for an empty list.
 pub(super) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or_default()

@@ -1,4 +1,4 @@
-//! What is measured: chains of plugins and the commands that they are given.
+//! The scenarios: chains of plugins and the commands that they run.
 
 use std::path::Path;
 
@@ -9,21 +9,21 @@ use super::config::{
     CONTAINERD, CRI_O, NERDCTL, PODMAN, V4, V6, bandwidth, bridge, portmap, ptp, static_ipam,
 };
 
-/// A chain that is timed as one.
+/// A chain; its time is the sum of the times of its plugins.
 #[derive(Debug)]
 pub(super) struct Scenario {
-    /// How the table calls it.
+    /// Its name in the table.
     pub name: &'static str,
-    /// Its commands, in the order of a pod's life.
+    /// Its commands, in order.
     pub commands: &'static [&'static str],
-    /// Whether the time is that of the last plugin alone, which needs what those before it made.
+    /// Whether only the last plugin is timed; it needs the links of those before it.
     last_only: bool,
     chain: fn(&Path) -> Vec<Value>,
 }
 
-/// All of them, from the least work to the most.
+/// All scenarios, from the least work to the most.
 pub(super) const SCENARIOS: &[Scenario] = &[
-    // What no plugin can be faster than: a process that does nothing, the same one on both sides.
+    // The lower limit for any plugin: a process that does nothing, the same one on both sides.
     Scenario { commands: &["start"], ..chain(FLOOR, |_| vec![json!({"type": FLOOR})]) },
     Scenario { commands: &["VERSION"], ..chain("VERSION", |_| vec![json!({"type": "bridge"})]) },
     chain("loopback", |_| vec![json!({"type": "loopback"})]),
@@ -58,30 +58,30 @@ pub(super) const SCENARIOS: &[Scenario] = &[
 
 const FLOOR: &str = "/bin/true";
 
-/// A whole chain.
+/// A chain of which all plugins are timed.
 const fn chain(name: &'static str, chain: fn(&Path) -> Vec<Value>) -> Scenario {
     Scenario { name, commands: &COMMANDS, last_only: false, chain }
 }
 
-/// A chain's last plugin.
+/// A chain of which only the last plugin is timed.
 const fn last(name: &'static str, chain: fn(&Path) -> Vec<Value>) -> Scenario {
     Scenario { name, commands: &COMMANDS, last_only: true, chain }
 }
 
-/// One plugin's part of a command.
+/// One plugin of a command.
 #[derive(Debug)]
 pub(super) struct Step {
     /// The program.
     pub plugin: String,
     /// `CNI_IFNAME`.
     pub ifname: &'static str,
-    /// Whether its time counts.
+    /// Whether it is timed.
     pub timed: bool,
     config: Value,
 }
 
 impl Scenario {
-    /// The plugins that a command runs, in order; the last first for DEL.
+    /// The plugins of a command in order; DEL runs them backwards.
     pub(super) fn steps(&self, command: &str, leases: &Path) -> Vec<Step> {
         let mut steps: Vec<_> = (self.chain)(leases).into_iter().map(Step::of).collect();
         if self.last_only
@@ -99,14 +99,14 @@ impl Scenario {
 }
 
 impl Step {
-    /// The part of a plugin with this configuration.
+    /// The step of a plugin with this configuration.
     pub(super) fn of(config: Value) -> Self {
         let plugin = config["type"].as_str().unwrap_or_default().to_owned();
         let ifname = if plugin == "loopback" { "lo" } else { "eth0" };
         Self { plugin, ifname, timed: true, config }
     }
 
-    /// What the plugin reads on stdin, given the result before it (or of the ADD).
+    /// What the plugin reads on stdin; `previous` is the result before it, or of the ADD.
     pub(super) fn request(&self, previous: &Value) -> String {
         let mut request = self.config.clone();
         for (key, default) in [("cniVersion", "1.0.0"), ("name", "bench")] {

@@ -1,5 +1,5 @@
-//! A node full of pods with a hostPort each, a machine outside that visits them, and one that plays
-//! all the pods: it has their addresses.
+//! A node with many pods that have a hostPort each, a machine outside that connects to them, and one
+//! machine that has the addresses of all pods.
 
 use std::iter;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -24,29 +24,29 @@ use crate::demo::machine::Machine;
 use crate::demo::{NODE, join};
 
 const CONNECTIONS: u16 = 1000;
-/// Until the kernel has freed what was deleted last; less is left of it after a slow plugin.
+/// Time for the kernel to free what was deleted last, so that it does not disturb the next round.
 const PAUSE: Duration = Duration::from_millis(100);
 const POD_PORT: u16 = 80;
-/// The hostPort of pod 0, if there was one.
+/// The hostPort of pod 0, if it existed.
 const FIRST_PORT: u16 = 20_000;
 /// The link between the node and the pods.
 const LINK: &str = "pods";
 const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 99, 255, 254);
 const PODS: Ipv4Addr = Ipv4Addr::new(10, 99, 255, 253);
 
-/// A contender's node; of the pods, all but the last are there.
+/// The node of a contender, with all pods but the last.
 pub(super) struct Site {
     contender: Contender,
     outside: Machine,
     pods: Machine,
     backend: &'static str,
     size: u16,
-    /// What the rounds took: of each, milliseconds or connections a second.
+    /// The figures of each round, in milliseconds or connections a second.
     pub measured: [Vec<f64>; 3],
 }
 
 impl Site {
-    /// What is measured, in the order of `measured`.
+    /// The names of the figures, in the order of `measured`.
     pub(super) const FIGURES: [&'static str; 3] =
         ["ADD of portmap, ms", "connections/s, one pod", "connections/s, all pods"];
 
@@ -68,7 +68,7 @@ impl Site {
         Ok(new)
     }
 
-    /// The last pod comes, is visited, all of them are visited in turn, and it goes.
+    /// Adds the last pod, connects to it, connects to all pods in turn, and deletes the last pod.
     pub(super) fn round(&mut self) -> Result<(), Failure> {
         let last = self.size;
         let took = self.call("ADD", last)?;
@@ -81,7 +81,7 @@ impl Site {
         Ok(())
     }
 
-    /// Gives a command to portmap.
+    /// Runs a command of portmap.
     fn call(&self, command: &str, pod: u16) -> Result<Duration, BenchError> {
         let portmap = Step::of(portmap_of(self.backend, &[(FIRST_PORT + pod, POD_PORT)]));
         let result: Value = json!({"ips": [{"address": format!("{}/16", address(pod))}]});
@@ -90,11 +90,11 @@ impl Site {
         self.contender.call(command, &portmap, &request, &id, &netns).map(|(took, _)| took)
     }
 
-    /// Connections in a second to the hostPorts of these pods in turn, one after the other.
+    /// The number of connections a second to the hostPorts of these pods in turn, one after the other.
     ///
-    /// Each visit finds the kernel as the one before has found it: what others have left in the
-    /// table of connections is taken away, and no connection leaves a port behind that cannot be
-    /// used for a while. Otherwise it is these that are measured, which grow with each visit.
+    /// Each run starts in the same state: entries of earlier ones are removed from the connection
+    /// tracking table, and each connection is reset, so that its port can be used again at once.
+    /// Otherwise the state that grows with each run would be measured.
     fn visit(&self, pods: Vec<u16>) -> Result<f64, BenchError> {
         let forget = || Nfnetlink::open()?.delete_flows(Family::Ipv4, &Filter::default()).map(drop);
         self.contender.node.run(forget)?;
@@ -109,13 +109,13 @@ impl Site {
             turn.try_for_each(|pod| connect_once(FIRST_PORT + pod)).map(|()| begin.elapsed())
         });
         let took = visits.map_err(BenchError::Visit)?;
-        // It has accepted all of them, or the visits had failed.
+        // It has accepted all connections, otherwise one of them had failed.
         let _ = server.join();
         Ok(f64::from(CONNECTIONS) / took.as_secs_f64())
     }
 }
 
-/// Connects to a port of the node, and resets the connection.
+/// Connects to a port of the node and resets the connection.
 fn connect_once(port: u16) -> std::io::Result<()> {
     let address = SocketAddr::from((NODE, port));
     let connection = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
@@ -128,10 +128,10 @@ fn address(pod: u16) -> Ipv4Addr {
     Ipv4Addr::new(10, 99, high, low)
 }
 
-/// A cable from the node, which routes, to the machine that has the pods' addresses.
+/// Connects the node, which routes, to the machine that has the addresses of the pods.
 ///
-/// It is one way for all of them: the kernel keeps no more than 1024 neighbours by default, of all
-/// namespaces together.
+/// All pods are behind one neighbour, because the kernel keeps at most 1024 neighbours by default, for
+/// all namespaces together.
 fn connect(node: &Machine, pods: &Machine, size: u16) -> Result<(), kernel::Error> {
     let path = pods.netns();
     node.run(move || -> Result<(), kernel::Error> {
@@ -152,7 +152,7 @@ fn connect(node: &Machine, pods: &Machine, size: u16) -> Result<(), kernel::Erro
     })
 }
 
-/// Brings this machine's end of the cable up, with addresses; its index.
+/// Brings up the link of this machine and adds addresses; returns its index.
 fn configure(
     rtnl: &Rtnl,
     addresses: impl IntoIterator<Item = IpNetwork>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// One command of one scenario: the times of both, in ascending order.
+/// One command of one scenario: the times of both contenders, sorted.
 #[derive(Debug)]
 pub(super) struct Row {
     scenario: &'static str,
@@ -26,13 +26,13 @@ impl Row {
         Self { scenario, command, ours, go }
     }
 
-    /// Our median as a part of theirs.
+    /// Our median divided by theirs.
     fn ratio(&self) -> f64 {
         percentile(&self.ours, 50) / percentile(&self.go, 50)
     }
 }
 
-/// In milliseconds, by nearest rank; 0 if nothing was measured.
+/// In milliseconds, by nearest rank; 0 for an empty list.
 fn percentile(sorted: &[Duration], percent: usize) -> f64 {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted.get(rank - 1).map_or(0.0, |time| time.as_secs_f64() * 1000.0)
@@ -62,7 +62,7 @@ pub(super) fn text(rows: &[Row]) -> String {
     text
 }
 
-/// The same for programs.
+/// The same as JSON.
 pub(super) fn json(rows: &[Row]) -> Value {
     let side = |times: &[Duration]| {
         let (p50, p90) = (percentile(times, 50), percentile(times, 90));

@@ -1,4 +1,4 @@
-//! What the kernel and the disk have: before the pod, while it is there, and after it.
+//! Compares the state of the kernel and the files before a pod and after it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use kernel::nfnetlink::Nfnetlink;
 use super::DemoError;
 use super::machine::{Machine, Workplace};
 
-/// What was there before the pod.
+/// The state before the pod.
 #[derive(Debug)]
 pub(super) struct Evidence {
     node_links: BTreeSet<String>,
@@ -20,13 +20,13 @@ pub(super) struct Evidence {
     files: BTreeSet<String>,
 }
 
-/// What a node keeps after its first pod, for the next one: the bridge, and the chains that every
-/// hostPort shares.
+/// What a node keeps after its first pod, for the next ones: the bridge, and the chains that all
+/// hostPorts share.
 const BRIDGE: &str = "podwire0";
 const SHARED_CHAINS: [&str; 3] = ["CNI-HOSTPORT-DNAT", "CNI-HOSTPORT-SETMARK", "CNI-HOSTPORT-MASQ"];
 
 impl Evidence {
-    /// Looks at everything before the pod is there.
+    /// Reads the state before the pod exists.
     pub(super) fn collect(
         node: &Machine,
         pod: &Machine,
@@ -35,7 +35,7 @@ impl Evidence {
         Ok(Self { node_links: links(node)?, pod_links: links(pod)?, files: leases(workplace)? })
     }
 
-    /// Looks again, and finds nothing of the pod.
+    /// Reads the state again and checks that nothing of the pod is left.
     pub(super) fn nothing_is_left(
         &self,
         node: &Machine,
@@ -64,7 +64,7 @@ impl Evidence {
     }
 }
 
-/// Prints the rules that a packet to the hostPort meets, from its arrival to the pod.
+/// Prints the rules that a packet to the hostPort passes, in order.
 pub(super) fn show_path(node: &Machine, host_port: u16, pod: &[IpAddr]) -> Result<(), DemoError> {
     let path = node.run(move || follow(host_port))?;
     let mut arrived = false;
@@ -80,7 +80,7 @@ pub(super) fn show_path(node: &Machine, host_port: u16, pod: &[IpAddr]) -> Resul
     Err(DemoError::Evidence(format!("no rule leads from port {host_port} to {pod:?}")))
 }
 
-/// The rules on the way of a TCP packet that comes in for a port of the node.
+/// The rules that a TCP packet to a port of the node passes.
 fn follow(host_port: u16) -> Result<Vec<(String, Rule)>, kernel::Error> {
     let netlink = Nfnetlink::open()?;
     let mut path = Vec::new();
@@ -100,7 +100,7 @@ fn follow(host_port: u16) -> Result<Vec<(String, Rule)>, kernel::Error> {
 
 pub(super) type Texts = BTreeSet<String>;
 
-/// Names of the chains of CNI plugins in the tables nat.
+/// The names of the CNI plugins' chains in the nat tables.
 pub(super) fn chains() -> Result<Texts, kernel::Error> {
     let netlink = Nfnetlink::open()?;
     let mut chains = Texts::new();
@@ -111,7 +111,7 @@ pub(super) fn chains() -> Result<Texts, kernel::Error> {
     Ok(chains)
 }
 
-/// Rules of the tables nat with one of these addresses. Those of kube-proxy are its own business.
+/// The rules of the nat tables that contain one of these addresses, except for kube-proxy's.
 pub(super) fn rules_naming(addresses: &[IpAddr]) -> Result<Texts, kernel::Error> {
     let netlink = Nfnetlink::open()?;
     let mut rules = Texts::new();
@@ -127,7 +127,7 @@ pub(super) fn rules_naming(addresses: &[IpAddr]) -> Result<Texts, kernel::Error>
     Ok(rules)
 }
 
-/// The tracked connections that began or ended at one of these addresses.
+/// The tracked connections from or to one of these addresses.
 fn flows_of(addresses: &[IpAddr]) -> Result<Texts, kernel::Error> {
     let netlink = Nfnetlink::open()?;
     let mut flows = Texts::new();
@@ -147,7 +147,7 @@ pub(super) fn links(machine: &Machine) -> Result<Texts, DemoError> {
     Ok(links.into_iter().map(|link| link.name).collect())
 }
 
-/// Names of files that are addresses; the counter and the lock beside them stay.
+/// The names of files that are addresses; host-local also keeps a counter and a lock there.
 pub(super) fn leases(workplace: &Workplace) -> Result<Texts, DemoError> {
     let mut found = Texts::new();
     let mut directories = vec![workplace.path().to_owned()];

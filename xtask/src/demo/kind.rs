@@ -1,7 +1,7 @@
-//! `cargo xtask demo --kind`: the notes that this project began from, acted out.
+//! `cargo xtask demo --kind`: the case for which this project was started.
 //!
-//! On a kind cluster a request to port 8080 of Docker's host reaches the ingress controller by its
-//! hostPort, past kube-proxy's rules:
+//! On a kind cluster, a request to port 8080 of Docker's host reaches the ingress controller by its
+//! hostPort; kube-proxy's rules do not take it:
 //!
 //! ```text
 //! 127.0.0.1:8080 → Docker → node:80 → CNI-DN-… → 10.244.0.5:80 nginx → Service → backend
@@ -25,14 +25,14 @@ use cluster::{Cluster, Pod};
 use ingress::Ingress;
 use way::Way;
 
-/// The ports of the node that lead to the controller.
+/// The ports of the node that lead to the controller: hostPort and containerPort.
 const HOST_PORTS: &[(u16, u16)] = &[(80, 80), (443, 443)];
-/// The controller's Service, port 80.
+/// The Service of the controller, port 80.
 const NODE_PORT: u16 = 31290;
-/// The backend's Service.
+/// The Service of the backend.
 const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 200, 40);
 const PUBLISHED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
-/// The host that the Ingress rule names.
+/// The host in the Ingress rule.
 const HOST: &str = "localhost";
 
 pub(super) fn demonstrate(workplace: &Workplace) -> Result<(), DemoError> {
@@ -70,24 +70,26 @@ pub(super) fn demonstrate(workplace: &Workplace) -> Result<(), DemoError> {
     }
     println!("  the {} rules of the CNI plugins are as before", rules.len());
 
-    println!("\nThe controller's pod is deleted and made anew:");
+    println!("\nThe controller's pod is deleted and created again:");
     drop(nginx);
     let old = controller.address;
     cluster.detach(control_plane, controller)?;
     page::no_answer(&cluster.host, control_plane.at(80))?;
     println!(
-        "  nobody answers; no link, lease, rule or connection by its hostPort is left of {old}"
+        "  the port does not answer; no link, lease, rule or connection by its hostPort is left of {old}"
     );
     let controller = cluster.attach(control_plane, "ingress-nginx-2", HOST_PORTS)?;
     if controller.address == old {
-        return Err(DemoError::Evidence(format!("{old} is given out again at once")));
+        return Err(DemoError::Evidence(format!(
+            "the new pod has the address of the old one, {old}"
+        )));
     }
     let nginx = ingress(&cluster, &controller, workplace)?;
     by_host_port(&cluster, &controller)?;
     cluster.move_service(controller.address)?;
     by_node_port(&cluster, &controller)?;
 
-    println!("\nThe end of all pods:");
+    println!("\nAll pods are deleted:");
     drop(nginx);
     pods.push((control_plane, controller));
     for (node, pod) in pods {
@@ -95,11 +97,11 @@ pub(super) fn demonstrate(workplace: &Workplace) -> Result<(), DemoError> {
     }
     page::no_answer(&cluster.host, control_plane.at(80))?;
     println!("  no link, lease, rule or connection by a hostPort is left of them");
-    println!("\nAll of this was seen to hold.");
+    println!("\nAll checks passed.");
     Ok(())
 }
 
-/// The request of the notes: by the hostPort, and by no node port.
+/// Sends the request and checks that the hostPort took it, and no node port.
 fn by_host_port(cluster: &Cluster<'_>, controller: &Pod) -> Result<(), DemoError> {
     println!("\nhttp://{PUBLISHED}/ on Docker's host, by the hostPort:");
     let node = &cluster.control_plane.machine;
@@ -107,7 +109,7 @@ fn by_host_port(cluster: &Cluster<'_>, controller: &Pod) -> Result<(), DemoError
     passed(&way, controller, (1, 0))
 }
 
-/// The other way, by kube-proxy's rules alone.
+/// Sends a request that only kube-proxy's rules take.
 fn by_node_port(cluster: &Cluster<'_>, controller: &Pod) -> Result<(), DemoError> {
     let address = cluster.control_plane.at(NODE_PORT);
     println!("\nhttp://{address}/ on Docker's host, by the Service's node port:");
@@ -127,7 +129,7 @@ fn passed(way: &Way, controller: &Pod, expected: (u64, u64)) -> Result<(), DemoE
     Err(DemoError::Evidence(format!("by hostPort and by node port: {seen:?}, not {expected:?}")))
 }
 
-/// The hostPort, asked from pods of both nodes, from the controller's own one and from the nodes.
+/// Requests the hostPort from pods of both nodes, from the controller's pod and from the nodes.
 fn from_pods<'a>(
     cluster: &Cluster<'_>,
     controller: &Pod,
@@ -144,7 +146,7 @@ fn from_pods<'a>(
     expect(&worker.machine, host_port, HOST, 200)
 }
 
-/// Asks for a host's page and compares the status.
+/// Requests the page of a host and compares the status.
 fn expect(from: &Machine, at: SocketAddr, host: &str, status: u16) -> Result<(), DemoError> {
     let page = page::get(from, at, host, "ask nginx")?;
     let by_nginx = page.status == 404 && page.text.contains("nginx");
@@ -162,7 +164,7 @@ fn ingress(cluster: &Cluster<'_>, pod: &Pod, workplace: &Workplace) -> Result<In
     Ingress::start(&pod.machine, workplace, (SERVICE, 80).into(), seen_from)
 }
 
-/// A file of the scene.
+/// A file of `tests/kind`.
 fn data(name: &str) -> Result<String, DemoError> {
     let path = root().join("tests/kind").join(name);
     fs::read_to_string(&path).map_err(|error| DemoError::File("read", path, error))

@@ -1,4 +1,4 @@
-//! Machines that are played by network namespaces, each inhabited by one thread.
+//! Network namespaces that stand for machines. A thread in each does the work.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use super::DemoError;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A namespace, which vanishes with its thread when this is dropped.
+/// A namespace; it is removed with its thread when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Machine {
     name: &'static str,
@@ -23,13 +23,13 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// A machine without any link but `lo`.
+    /// Makes a machine whose only link is `lo`.
     pub(crate) fn new(name: &'static str) -> Result<Self, DemoError> {
         let (jobs, inbox) = mpsc::channel::<Job>();
         let (ready_out, ready_in) = mpsc::channel();
         thread::spawn(move || {
             let made = unshare(CloneFlags::CLONE_NEWNET).map(|()| gettid());
-            // The receiver waits for exactly this.
+            // The receiver waits for this message.
             let _ = ready_out.send(made);
             for job in inbox {
                 job();
@@ -41,7 +41,7 @@ impl Machine {
         Ok(Self { name, jobs, netns })
     }
 
-    /// What it was called when it was made.
+    /// The name that it was created with.
     pub(crate) fn name(&self) -> &'static str {
         self.name
     }
@@ -51,14 +51,14 @@ impl Machine {
         self.netns.clone()
     }
 
-    /// Does something on the machine, and waits for it.
+    /// Runs a closure on the machine and waits for it.
     pub(crate) fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let (out, back) = mpsc::channel();
         let job = Box::new(move || {
-            // The receiver waits for exactly this.
+            // The receiver waits for this message.
             let _ = out.send(work());
         });
-        // The thread ends with this machine only, unless a job panicked, which is the end of all.
+        // The thread ends only with this machine, or when a job panics, which ends the task.
         let sent = self.jobs.send(job).is_ok();
         match back.recv() {
             Ok(value) if sent => value,
@@ -67,7 +67,7 @@ impl Machine {
     }
 }
 
-/// A directory for what plugins write to disk, removed in the end.
+/// A directory for the files of the plugins; it is removed in the end.
 #[derive(Debug)]
 pub(crate) struct Workplace(PathBuf);
 
@@ -82,7 +82,7 @@ impl Workplace {
         &self.0
     }
 
-    /// Where host-local keeps its leases.
+    /// The directory in which host-local keeps its leases.
     pub(crate) fn leases(&self) -> PathBuf {
         self.0.join("leases")
     }
@@ -96,8 +96,8 @@ impl Drop for Workplace {
     }
 }
 
-/// An ordinary user becomes root of a user namespace, and of nothing else (`user_namespaces(7)`).
-/// To be called before there is a second thread.
+/// Makes an ordinary user root in a new user namespace (`user_namespaces(7)`). Must be called before
+/// there is a second thread.
 pub(crate) fn become_root() -> Result<(), DemoError> {
     let (user, group) = (geteuid(), getegid());
     if user.is_root() {
@@ -114,7 +114,7 @@ pub(crate) fn become_root() -> Result<(), DemoError> {
     write("gid_map", format!("0 {group} 1"))
 }
 
-/// A name that is written in this program.
+/// An identifier that is a literal of this program.
 pub(crate) fn identifier<T: FromStr>(text: &'static str) -> T {
     text.parse().unwrap_or_else(|_| unreachable!("{text} is a valid name"))
 }

@@ -1,4 +1,4 @@
-//! A page, served in the pod and fetched from elsewhere.
+//! A web page, served in a pod and fetched from other machines.
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -10,7 +10,7 @@ use super::machine::Machine;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a server answers.
+/// The answer of a server.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) status: u16,
@@ -21,10 +21,10 @@ pub(super) struct Page {
 pub(super) fn serve(pod: &Machine, port: u16, text: &'static str) -> Result<(), DemoError> {
     let served = pod.run(move || -> io::Result<()> {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
-        // The thread is born in the pod's namespace, and stays there.
+        // The thread starts in the pod's namespace and stays there.
         thread::spawn(move || {
             for connection in listener.incoming().flatten() {
-                // Whoever fetches says what went wrong.
+                // The client reports the error.
                 let _ = answer(&connection, text);
             }
         });
@@ -47,7 +47,7 @@ pub(super) fn fetch(
     Err(DemoError::Page(what.to_owned(), format!("http://{address}/ has another page: {page:?}")))
 }
 
-/// Asks for the page of a host.
+/// Requests the page of a host.
 pub(super) fn get(
     from: &Machine,
     address: SocketAddr,
@@ -60,7 +60,7 @@ pub(super) fn get(
     })
 }
 
-/// Makes sure that nobody answers.
+/// Checks that the port does not answer.
 pub(super) fn no_answer(from: &Machine, address: SocketAddr) -> Result<(), DemoError> {
     match from.run(move || TcpStream::connect_timeout(&address, PATIENCE)) {
         Err(_) => Ok(()),
@@ -72,7 +72,7 @@ pub(super) fn no_answer(from: &Machine, address: SocketAddr) -> Result<(), DemoE
 
 fn answer(mut connection: &TcpStream, text: &str) -> io::Result<()> {
     connection.set_read_timeout(Some(PATIENCE))?;
-    // Closing before the whole request is read would cut the answer short.
+    // Closing the connection before the whole request is read would cut off the answer.
     for line in BufReader::new(connection).lines() {
         if line?.is_empty() {
             break;

@@ -1,5 +1,5 @@
 //! The guard of this backend: which links towards pods take no packets to 127.0.0.0/8, and which containers
-//! need that, see [`loopback`](crate::loopback).
+//! need that, see [`crate::loopback`].
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! Docker's host and two nodes, with what is on them before any pod; and how pods come and go.
+//! Docker's host and two nodes, without pods; attaches and detaches pods.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Instant;
@@ -17,18 +17,18 @@ use crate::demo::machine::{Machine, Workplace};
 use crate::demo::{DemoError, attachment, example, runtime};
 
 const EXAMPLE: &str = "conflist/examples/kind.conflist";
-/// The network that Docker makes for kind.
+/// The network that Docker creates for kind.
 const HOST: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 1);
 const CONTROL_PLANE: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 2);
 const WORKER: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 3);
-/// The pods of both nodes.
+/// The pod subnets of the nodes.
 const CONTROL_PLANES_PODS: &str = "10.244.0.0/24";
 const WORKERS_PODS: &str = "10.244.1.0/24";
-/// The controller's address in kube-proxy's file: kind's own three pods come before it.
+/// The controller's address in kube-proxy's file: kind's own three pods are created before it.
 const CONTROLLER: &str = "10.244.0.5";
 const BRIDGE: &str = "kind";
 
-/// All machines but the pods.
+/// All machines except for the pods.
 #[derive(Debug)]
 pub(super) struct Cluster<'a> {
     pub(super) host: Machine,
@@ -46,19 +46,19 @@ pub(super) struct Node {
     network: Network,
 }
 
-/// A pod that is attached to a node.
+/// An attached pod.
 #[derive(Debug)]
 pub(super) struct Pod {
     pub(super) machine: Machine,
     pub(super) address: IpAddr,
     name: &'static str,
     ports: &'static [(u16, u16)],
-    /// The node's links towards it.
+    /// The links of the node to the pod.
     links: Texts,
 }
 
 impl<'a> Cluster<'a> {
-    /// Makes the machines; port 8080 of the host leads to port 80 of the control plane.
+    /// Creates the machines; port 8080 of the host leads to port 80 of the control plane.
     pub(super) fn new(workplace: &'a Workplace) -> Result<Self, DemoError> {
         let host = Machine::new("host")?;
         host.run(|| -> Result<(), kernel::Error> {
@@ -123,8 +123,8 @@ impl<'a> Cluster<'a> {
         Ok(Pod { machine, address, name, ports, links })
     }
 
-    /// Detaches a pod, which vanishes, and makes sure that nothing is left of it: neither a link of the
-    /// node nor a lease, a rule or a connection by its hostPorts.
+    /// Detaches a pod, removes its namespace and checks that nothing of it is left: no link of the
+    /// node, lease, rule or connection by its hostPorts.
     pub(super) fn detach(&self, node: &Node, pod: Pod) -> Result<(), DemoError> {
         let Pod { machine, address, name, ports, links } = pod;
         let (runtime, network) = (self.runtime.clone(), node.network.clone());
@@ -144,7 +144,7 @@ impl<'a> Cluster<'a> {
             let rules = evidence::rules_naming(&[address])?;
             let to_pod = Filter { reply_source: Some(address), ..Filter::default() };
             let mut flows = Nfnetlink::open()?.flows(Family::Ipv4, &to_pod)?;
-            // kube-proxy's connections to its Services are its own.
+            // Connections by kube-proxy's rules are not checked.
             flows.retain(|flow| {
                 let (to, port) = (flow.original.destination, flow.original.destination_port);
                 to == host && ports.iter().any(|(host_port, _)| *host_port == port)
@@ -158,10 +158,10 @@ impl<'a> Cluster<'a> {
         Err(DemoError::Evidence(format!("left of {name}: {left}")))
     }
 
-    /// kube-proxy's work when the controller has another address.
+    /// Changes kube-proxy's rules to another address of the controller.
     pub(super) fn move_service(&self, controller: IpAddr) -> Result<(), DemoError> {
         let rules = data("kube-proxy.iptables")?.replace(CONTROLLER, &controller.to_string());
-        // The jumps are there.
+        // The jumps exist already.
         let rules: Vec<&str> = rules.lines().filter(|line| !line.starts_with("-I ")).collect();
         let rules = format!("{}\n", rules.join("\n"));
         programs::restore(&self.control_plane.machine, rules.clone())?;
@@ -170,7 +170,8 @@ impl<'a> Cluster<'a> {
 }
 
 impl Node {
-    /// A container of Docker's, connected to the host's bridge, and set up as kind and kube-proxy do it.
+    /// Creates a container of Docker's, connected to the host's bridge and configured as by kind and
+    /// kube-proxy.
     fn new(
         host: &Machine,
         (name, address): (&'static str, Ipv4Addr),

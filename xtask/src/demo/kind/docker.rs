@@ -1,5 +1,5 @@
-//! Docker's userland proxy, the way of `127.0.0.1`: Docker's DNAT rule leaves out packets to
-//! `127.0.0.0/8`, so that a program takes these connections and makes others to the container.
+//! Docker's userland proxy for `127.0.0.1`. Docker's DNAT rule excludes packets to `127.0.0.0/8`; a
+//! program accepts these connections and opens others to the container.
 
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -8,14 +8,14 @@ use std::thread;
 use crate::demo::DemoError;
 use crate::demo::machine::Machine;
 
-/// Leads a port of the host to the container, until this program ends.
+/// Forwards a port of the host to the container until this program ends.
 pub(super) fn publish(host: &Machine, port: u16, to: SocketAddr) -> Result<(), DemoError> {
     let published = host.run(move || -> io::Result<()> {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, port))?;
-        // Threads stay in the namespace where they are born.
+        // A thread stays in the namespace in which it starts.
         thread::spawn(move || {
             for client in listener.incoming().flatten() {
-                // A container that does not answer shows as a connection that ends.
+                // If the container does not answer, the connection is closed.
                 thread::spawn(move || relay(&client, to));
             }
         });

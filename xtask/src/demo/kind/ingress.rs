@@ -1,4 +1,4 @@
-//! The ingress controller: nginx in a pod, with everything it writes in the workplace.
+//! The ingress controller: nginx in a pod, with its files in the workplace.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -16,7 +16,7 @@ use crate::demo::machine::{Machine, Workplace};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A running nginx, which ends when this is dropped.
+/// A running nginx; it ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Ingress {
     nginx: Child,
@@ -24,7 +24,8 @@ pub(super) struct Ingress {
 }
 
 impl Ingress {
-    /// Starts it, with the rule that leads `localhost` to a Service; `seen_from` tells when it listens.
+    /// Starts nginx with the rule that sends `localhost` to a Service, and waits until it answers
+    /// `seen_from`.
     pub(super) fn start(
         pod: &Machine,
         workplace: &Workplace,
@@ -41,7 +42,7 @@ impl Ingress {
         nginx.args(["--pdeathsig", "TERM"]).arg(programs::find(programs::NGINX)?);
         nginx.arg("-p").arg(&dir).arg("-e").arg(dir.join("error.log"));
         nginx.arg("-c").arg(dir.join("nginx.conf")).stdin(Stdio::null());
-        // The thread that starts it lives as long as the pod.
+        // The thread that starts nginx lives as long as the pod.
         let started = pod.run(move || nginx.spawn());
         let nginx = started.map_err(|error| DemoError::Run("nginx", error.to_string()))?;
         let ingress = Self { nginx, dir };
@@ -51,12 +52,12 @@ impl Ingress {
         Ok(ingress)
     }
 
-    /// Deletes the rule: nginx is told, and nobody else.
+    /// Deletes the rule and reloads nginx; nothing else is changed.
     pub(super) fn delete_rule(&self) -> Result<(), DemoError> {
         let rule = self.dir.join("rules/localhost.conf");
         fs::remove_file(&rule).map_err(|error| DemoError::File("remove", rule, error))?;
         self.signal(Signal::SIGHUP)?;
-        // Until then the old worker may take a connection.
+        // Until the old worker has ended, it may accept a connection.
         self.wait("it keeps the rule", || self.log().contains("exited with code 0"))
     }
 
@@ -84,7 +85,7 @@ impl Ingress {
 impl Drop for Ingress {
     fn drop(&mut self) {
         match self.signal(Signal::SIGTERM) {
-            // Whatever its status: it is not needed any more.
+            // Its status does not matter.
             Ok(()) => drop(self.nginx.wait()),
             Err(error) => eprintln!("{error}"),
         }

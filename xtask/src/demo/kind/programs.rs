@@ -1,4 +1,4 @@
-//! The programs of this machine that play kube-proxy and the ingress controller.
+//! The programs of this machine that stand for kube-proxy and the ingress controller.
 
 use std::env;
 use std::io::Write;
@@ -8,19 +8,19 @@ use std::process::{Command, Stdio};
 use crate::demo::DemoError;
 use crate::demo::machine::Machine;
 
-/// Writes rules in iptables' own words; for `nf_tables`, whatever the machine's default is.
+/// Adds rules in the syntax of iptables-save, to `nf_tables` whatever the machine's default is.
 const RESTORE: (&str, &str) = ("iptables-nft-restore", "iptables");
 /// The ingress controller.
 pub(super) const NGINX: (&str, &str) = ("nginx", "nginx");
-/// Ends a program when the one ends that started it.
+/// Ends a program when its parent ends.
 pub(super) const SETPRIV: (&str, &str) = ("setpriv", "util-linux");
 
-/// Makes sure that all of them are there.
+/// Checks that all of them are installed.
 pub(crate) fn find_all() -> Result<(), DemoError> {
     [RESTORE, NGINX, SETPRIV].into_iter().try_for_each(|program| find(program).map(drop))
 }
 
-/// Where a program is; an ordinary user's `PATH` leaves out some places.
+/// The path of a program; the `PATH` of an ordinary user lacks some directories.
 pub(super) fn find((name, package): (&'static str, &'static str)) -> Result<PathBuf, DemoError> {
     let path = env::var_os("PATH").unwrap_or_default();
     let places = env::split_paths(&path).chain(["/usr/sbin", "/sbin"].map(PathBuf::from));

@@ -1,4 +1,4 @@
-//! The way of a connection through the node's table `nat`, by the rules' counters.
+//! The rules of the node's table `nat` that a connection passes, by their counters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use kernel::nft::Expr;
 use crate::demo::DemoError;
 use crate::demo::machine::Machine;
 
-/// A rule of the table `nat`, and how many connections it has taken.
+/// A rule of the table `nat`, and the number of connections that it has counted.
 #[derive(Clone, Debug)]
 struct Counted {
     chain: String,
@@ -26,7 +26,7 @@ impl Counted {
         self.chain.starts_with("CNI-") || next.starts_with("CNI-")
     }
 
-    /// The rule in words; others' without what they say to people.
+    /// The rule as text; rules of others without their comments.
     fn told(&self) -> String {
         let mut rule = self.rule.clone();
         if !self.is_of_a_plugin() {
@@ -36,12 +36,12 @@ impl Counted {
     }
 }
 
-/// The rules that some connections met: each counts their first packets.
+/// The rules that some connections passed: each counts the first packet of a connection.
 #[derive(Debug)]
 pub(super) struct Way(Vec<Counted>);
 
 impl Way {
-    /// Looks at the counters of the node before and after something.
+    /// Compares the counters of the node before and after `something`.
     pub(super) fn of<T>(
         node: &Machine,
         something: impl FnOnce() -> Result<T, DemoError>,
@@ -77,7 +77,7 @@ impl Way {
         }
     }
 
-    /// How many connections came by the hostPort to this pod.
+    /// The number of connections that the hostPort's rules sent to this pod.
     pub(super) fn by_host_port(&self, pod: IpAddr) -> u64 {
         self.count(|one| {
             let target = one.rule.target.as_ref();
@@ -87,7 +87,7 @@ impl Way {
         })
     }
 
-    /// How many connections came by a node port.
+    /// The number of connections that the rules of a node port took.
     pub(super) fn by_node_port(&self) -> u64 {
         self.count(|one| one.chain == "KUBE-NODEPORTS")
     }
@@ -97,7 +97,7 @@ impl Way {
     }
 }
 
-/// All rules of CNI plugins, without what they have counted.
+/// All rules of CNI plugins, without their counters.
 pub(super) fn rules_of_plugins(node: &Machine) -> Result<Vec<String>, DemoError> {
     let of_plugins = node.run(counted)?.into_iter().filter(Counted::is_of_a_plugin);
     Ok(of_plugins.map(|one| format!("{} {}", one.chain, one.rule)).collect())
