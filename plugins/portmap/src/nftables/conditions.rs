@@ -21,7 +21,7 @@ pub(crate) struct Condition {
     pub(super) text: String,
 }
 
-/// Each combination of the sets' members is a rule for each port.
+/// Each combination of the sets' members is a rule for each port, so one long set counts, too.
 const COMBINATIONS_MAX: usize = 256;
 
 const SUPPORTED: &str = "supported are ip/ip6 saddr and daddr, iifname, oifname and meta mark, each with \
@@ -32,16 +32,15 @@ const SUPPORTED: &str = "supported are ip/ip6 saddr and daddr, iifname, oifname 
 pub(crate) fn read(nat: Nat, texts: &[String]) -> Result<Conditions, String> {
     let tokens = tokens(texts);
     let mut words = tokens.iter().map(String::as_str);
-    let mut all: Conditions = Vec::new();
+    if tokens.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut all: Conditions = vec![Vec::new()];
     while let Some(word) = words.next() {
         let ways = one(nat, word, &mut words)?;
-        if all.is_empty() {
-            all = ways;
-            continue;
-        }
         if all.len() * ways.len() > COMBINATIONS_MAX {
             return Err(format!(
-                "the sets have more than {COMBINATIONS_MAX} combinations; use fewer or shorter sets, or \
+                "the sets have more than {COMBINATIONS_MAX} members or combinations; use fewer or shorter sets, or \
                  networks and ranges instead of their addresses"
             ));
         }
@@ -201,7 +200,7 @@ fn network(
 fn interface(value: &str) -> Result<Vec<u8>, &'static str> {
     let name = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
     let (start, is_whole) = name.strip_suffix('*').map_or((name, true), |start| (start, false));
-    let is_clean = !start.contains(['"', '*', '/', '$', '@', '!', '=']);
+    let is_clean = !start.contains(['"', '*', '/', '$', '@', '!', '=', '{', '}', ',']);
     if start.is_empty() || start.len() >= INTERFACE_NAME || !is_clean {
         return Err("the name of an interface");
     }

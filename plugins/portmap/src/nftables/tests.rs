@@ -138,7 +138,9 @@ fn conditions() {
         };
         assert_eq!(ways.iter().map(shown).collect::<Vec<_>>(), expected);
     }
-    let many = format!("{{ {} }}", (0..=16).map(|n| n.to_string()).collect::<Vec<_>>().join(", "));
+    let numbers = |last: u32| (0..=last).map(|n| n.to_string()).collect::<Vec<_>>().join(", ");
+    let long = format!("meta mark {{ {} }}", numbers(256));
+    let many = format!("{{ {} }}", numbers(16));
     let many = format!("meta mark {many} meta mark {many}");
     for (texts, expected) in [
         (&["ip6", "saddr", "::1"][..], "\"ip6\" is of the other family"),
@@ -152,7 +154,9 @@ fn conditions() {
             "a range of addresses of this family, FIRST-LAST, expected",
         ),
         (&["iifname { eth0, $uplinks }"], "the name of an interface expected"),
-        (&[&many], "more than 256 combinations"),
+        (&[&many], "more than 256 members or combinations"),
+        (&[&long], "more than 256 members or combinations"),
+        (&["iifname { , }"], "the name of an interface expected"),
         (&["ip", "saddr"], "\"ip saddr\" lacks its end"),
         (&["ip", "saddr", "!="], "\"ip saddr !=\" lacks its end"),
         (&["ip ttl 3"], "\"ttl\" is not supported; supported are"),
