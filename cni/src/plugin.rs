@@ -73,6 +73,9 @@ pub fn validate<P: Plugin>(plugin: &P, configuration: Vec<u8>) -> Result<(), Err
 
 /// Runs the command that this process was started for, and prints what the specification asks
 /// for: a result, an error object, or nothing. An ADD whose result cannot be printed is undone.
+///
+/// If the caller closed stdout, Rust's runtime has opened `/dev/null` in its place before `main`, which cannot
+/// be told from a caller's own `/dev/null`. Such a caller does not read results, and its ADD succeeds.
 pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
     block_file_size_signal();
     let (mut stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());
@@ -93,7 +96,7 @@ pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
 }
 
 /// Makes a write beyond `RLIMIT_FSIZE` an error, which a plugin can report after undoing what it did, and
-/// not the end of the process. Programs that the plugin runs start without this.
+/// not the end of the process. Programs that the plugin runs inherit this.
 fn block_file_size_signal() {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGXFSZ);

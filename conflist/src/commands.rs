@@ -7,8 +7,9 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use cni::IfName;
+use conflist::error::chain;
 use conflist::validate::{self, Severity};
-use conflist::{Attachment, Error, Runtime, Valid, attachment};
+use conflist::{Attachment, Error, Network, Runtime, Valid, attachment};
 use serde_json::{Map, Value};
 
 use crate::cli::{Cli, Command, Gc, Target};
@@ -35,6 +36,8 @@ pub(crate) enum Failure {
     Answer(#[source] io::Error),
     #[error("print on stdout")]
     Print(#[source] io::Error),
+    #[error("{add}; and undoing it: {del}", add = chain(add), del = chain(del))]
+    NotUndone { add: Box<Failure>, del: Error },
     #[error("CAP_ARGS is no JSON object")]
     CapabilityArgs(#[source] serde_json::Error),
     #[error("find the working directory")]
@@ -54,8 +57,9 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
             let attachment = target.attachment()?;
             let network = runtime.network(&target.network)?;
             let result = runtime.add(&network, &attachment)?;
-            let result = result.to_json(network.version).map_err(Failure::Result)?;
-            print(&format!("{result:#}"))?;
+            let written = result.to_json(network.version).map_err(Failure::Result);
+            let printed = written.and_then(|result| print(&format!("{result:#}")));
+            printed.map_err(|add| undone(&runtime, &network, &attachment, add))?;
         }
         Command::Check(target) => {
             let attachment = target.attachment()?;
@@ -87,6 +91,14 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
         Command::Validate { network, .. } => return validated(&runtime, network),
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Undoes an ADD whose result nobody learned.
+fn undone(runtime: &Runtime, network: &Network, attachment: &Attachment, add: Failure) -> Failure {
+    match runtime.del(network, attachment) {
+        Ok(()) => add,
+        Err(del) => Failure::NotUndone { add: Box::new(add), del },
+    }
 }
 
 fn del(runtime: &Runtime, target: &Target) -> Result<(), Failure> {

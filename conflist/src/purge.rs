@@ -9,8 +9,8 @@ use cni::purge::Known;
 use cni::{Code, Purge, json};
 use serde_json::Value;
 
-use crate::error::Error;
-use crate::files;
+use crate::error::{Error, chain};
+use crate::files::{self, FilesError};
 use crate::lock::Lock;
 use crate::network::Network;
 use crate::registry;
@@ -32,8 +32,7 @@ impl Runtime {
         let cache = self.cache();
         let _lock = if is_dry_run { None } else { Some(Lock::exclusive(&cache)?) };
         let kept = cache.all()?;
-        let configured = files::networks(&self.net_dir).unwrap_or_default();
-        let configured = configured.iter().filter_map(|file| files::load(file).ok());
+        let (configured, unreadable) = self.configured();
         let networks: Vec<Network> = kept
             .iter()
             .filter_map(|(_, cached)| self.network_of(cached))
@@ -43,6 +42,9 @@ impl Runtime {
         // Reading the legacy tables takes a lock there, also in a dry run.
         let has_run_dir = Path::new(RUN_DIR).exists();
         let mut purge = Purge::new(is_dry_run, known(&networks));
+        for error in unreadable {
+            purge.leave(format!("what a dataDir of this network has: {}", chain(&error)));
+        }
         for plugin in &registry::PLUGINS {
             (plugin.purge)(&mut purge);
         }
@@ -65,6 +67,22 @@ impl Runtime {
             let _ = fs::remove_dir(cache.results()).and_then(|()| fs::remove_dir(cache.dir()));
         }
         Ok(purge)
+    }
+
+    /// The networks that are configured, and why others cannot be read.
+    fn configured(&self) -> (Vec<Network>, Vec<FilesError>) {
+        let files = match files::networks(&self.net_dir) {
+            Ok(files) => files,
+            Err(error) => return (Vec::new(), vec![error]),
+        };
+        let (mut networks, mut unreadable) = (Vec::new(), Vec::new());
+        for file in files {
+            match files::load(&file) {
+                Ok(network) => networks.push(network),
+                Err(error) => unreadable.push(error),
+            }
+        }
+        (networks, unreadable)
     }
 }
 

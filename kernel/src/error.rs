@@ -44,6 +44,9 @@ pub enum Cause {
     /// This thread was in another network namespace and could not go back to its own.
     #[error("{}; nothing can be done from the namespace where this thread is now", .0.desc())]
     Stranded(Errno),
+    /// A part of the operation was done and could not be undone when the rest failed: both failures.
+    #[error("{0}")]
+    NotUndone(String),
     /// A program failed: how it ended, and what it said.
     #[error("{0}")]
     Program(String),
@@ -110,8 +113,8 @@ impl Error {
     /// Whether the kernel refused the operation, so that nothing was changed.
     ///
     /// If not, the operation may have been carried out all the same: the kernel's acknowledgement was lost or
-    /// not understood, or a program failed that had begun to change things. Whoever undoes what an operation
-    /// made must then do so in spite of the error:
+    /// not understood, a part could not be undone, or a program failed that had begun to change things. Whoever
+    /// undoes what an operation made must then do so in spite of the error:
     ///
     /// ```
     /// # use kernel::{Cause, Error};
@@ -131,6 +134,7 @@ impl Error {
             | Cause::Truncated(_)
             | Cause::Unanswered(_)
             | Cause::Stranded(_)
+            | Cause::NotUndone(_)
             | Cause::Program(_) => false,
         }
     }
@@ -152,6 +156,7 @@ impl Cause {
             | Self::Truncated(_)
             | Self::Unanswered(_)
             | Self::Stranded(_)
+            | Self::NotUndone(_)
             | Self::Program(_)
             | Self::Locked(_)
             | Self::NoLegacyProgram

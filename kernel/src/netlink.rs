@@ -143,7 +143,7 @@ impl Socket {
         payload: impl NetlinkSerializable,
         flags: u16,
     ) -> Result<Vec<R>, Cause> {
-        let mut bytes = encode(payload, NLM_F_REQUEST | NLM_F_ACK | flags);
+        let mut bytes = encode(payload, NLM_F_REQUEST | NLM_F_ACK | flags)?;
         self.ask(&mut bytes, |reply| Ok(reply.decode()?)).map(|(messages, _)| messages)
     }
 
@@ -155,14 +155,14 @@ impl Socket {
         &self,
         requests: [(P, u16); 2],
     ) -> Result<[Result<(), Cause>; 2], Cause> {
-        let mut bytes = Vec::new();
         let [first, second] = requests.map(|(payload, flags)| {
-            let mut message = encode(payload, NLM_F_REQUEST | NLM_F_ACK | flags);
+            let mut message = encode(payload, NLM_F_REQUEST | NLM_F_ACK | flags)?;
             let sequence = self.number(&mut message);
-            bytes.extend(message);
-            bytes.resize(bytes.len().next_multiple_of(4), 0);
-            sequence
+            Ok::<_, Cause>((message, sequence))
         });
+        let ((mut bytes, first), (message, second)) = (first?, second?);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes.extend(message);
         self.send(&bytes)?;
         let (mut one, mut other) = (None, None);
         self.answers(|reply| {
@@ -182,7 +182,7 @@ impl Socket {
         &self,
         payload: impl NetlinkSerializable,
     ) -> Result<Vec<R>, Cause> {
-        let mut bytes = encode(payload, NLM_F_REQUEST | NLM_F_DUMP);
+        let mut bytes = encode(payload, NLM_F_REQUEST | NLM_F_DUMP)?;
         self.list(&mut bytes, DUMPS, |reply| Ok(reply.decode()?))
     }
 
@@ -409,15 +409,25 @@ impl Reply<'_> {
     }
 }
 
+/// The longest message: that of an attribute, whose length is a number of 16 bits. Longer ones would only come
+/// from a name that the kernel does not take, and netlink-packet-core panics if it has to write such an
+/// attribute.
+pub(crate) const LONGEST: usize = u16::MAX as usize;
+
 /// The bytes of one message, whose sequence number is 0.
-pub fn encode<T: NetlinkSerializable>(payload: T, flags: u16) -> Vec<u8> {
+///
+/// Errors: EMSGSIZE if it is longer than [`LONGEST`].
+fn encode<T: NetlinkSerializable>(payload: T, flags: u16) -> Result<Vec<u8>, Cause> {
+    if payload.buffer_len() > LONGEST {
+        return Err(Errno::EMSGSIZE.into());
+    }
     let mut header = NetlinkHeader::default();
     header.flags = flags;
     let mut message = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(payload));
     message.finalize();
     let mut bytes = vec![0; message.buffer_len()];
     message.serialize(&mut bytes);
-    bytes
+    Ok(bytes)
 }
 
 /// Flags of recv(2), which netlink-sys takes as a number.

@@ -14,7 +14,7 @@ use nix::sys::socket::{
 };
 
 use crate::error::{Cause, Error, Result};
-use crate::netlink::{Protocol, Reply, Socket};
+use crate::netlink::{LONGEST, Protocol, Reply, Socket};
 use crate::nft::Family;
 use crate::nft::attribute::{attributes, be_u32};
 
@@ -40,7 +40,7 @@ pub(crate) struct Request {
     pub(crate) kind: u16,
     /// `NLM_F_*`, without `NLM_F_REQUEST`.
     flags: u16,
-    /// nfgenmsg and attributes.
+    /// nfgenmsg and attributes; nothing if they are longer than [`LONGEST`].
     pub(crate) payload: Vec<u8>,
     /// The operation and its object, for errors.
     what: String,
@@ -125,14 +125,18 @@ impl Nfnetlink {
         let end = Request::batch(NFNL_MSG_BATCH_BEGIN + 1, None);
         let sequence = self.socket.next_sequence();
         let mut bytes = Vec::new();
-        begin.append_to(&mut bytes, 0, sequence);
+        let mut append = |request: &Request, flags, sequence| {
+            let appended = request.append_to(&mut bytes, flags, sequence);
+            appended.map_err(|cause| Error::new(request.what.as_str(), cause))
+        };
+        append(&begin, 0, sequence)?;
         for request in others {
-            request.append_to(&mut bytes, 0, self.socket.next_sequence());
+            append(request, 0, self.socket.next_sequence())?;
         }
         let acknowledged = self.socket.next_sequence();
-        last.append_to(&mut bytes, NLM_F_ACK, acknowledged);
+        append(last, NLM_F_ACK, acknowledged)?;
         if with_end {
-            end.append_to(&mut bytes, 0, self.socket.next_sequence());
+            append(&end, 0, self.socket.next_sequence())?;
         }
 
         let what = |at: u32| {
@@ -212,8 +216,9 @@ impl Nfnetlink {
     ) -> Result<Vec<Vec<u8>>> {
         let mut bytes = Vec::new();
         let request = Request::new(family.into(), NLM_F_DUMP, message.into(), String::new());
-        request.append_to(&mut bytes, 0, 0);
-        let listed = self.socket.list(&mut bytes, ATTEMPTS, |reply| Ok(body(reply)));
+        let listed = request
+            .append_to(&mut bytes, 0, 0)
+            .and_then(|()| self.socket.list(&mut bytes, ATTEMPTS, |reply| Ok(body(reply))));
         listed.map_err(|cause| Error::new(what(), cause))
     }
 
@@ -224,7 +229,7 @@ impl Nfnetlink {
         message: NetfilterMessageInner,
     ) -> std::result::Result<Vec<Vec<u8>>, Cause> {
         let mut bytes = Vec::new();
-        Request::new(family, NLM_F_ACK, message, String::new()).append_to(&mut bytes, 0, 0);
+        Request::new(family, NLM_F_ACK, message, String::new()).append_to(&mut bytes, 0, 0)?;
         Ok(self.socket.ask(&mut bytes, |reply| Ok(body(reply)))?.0)
     }
 }
@@ -272,8 +277,12 @@ impl Request {
         what: String,
     ) -> Self {
         let message = NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message);
-        let mut payload = vec![0; Emitable::buffer_len(&message)];
-        message.emit(&mut payload);
+        let mut payload = Vec::new();
+        let length = Emitable::buffer_len(&message);
+        if length <= LONGEST {
+            payload.resize(length, 0);
+            message.emit(&mut payload);
+        }
         Self { kind: message.message_type(), flags, payload, what }
     }
 
@@ -290,7 +299,17 @@ impl Request {
     }
 
     /// Appends the whole netlink message; everything in it is padded to 4 bytes already.
-    fn append_to(&self, bytes: &mut Vec<u8>, flags: u16, sequence: u32) {
+    ///
+    /// Errors: EMSGSIZE if it is longer than [`LONGEST`].
+    fn append_to(
+        &self,
+        bytes: &mut Vec<u8>,
+        flags: u16,
+        sequence: u32,
+    ) -> std::result::Result<(), Cause> {
+        if self.payload.is_empty() {
+            return Err(Errno::EMSGSIZE.into());
+        }
         let length = u32::try_from(NLMSG_HEADER + self.payload.len()).unwrap_or(u32::MAX);
         bytes.extend_from_slice(&length.to_ne_bytes());
         bytes.extend_from_slice(&self.kind.to_ne_bytes());
@@ -299,6 +318,7 @@ impl Request {
         bytes.extend_from_slice(&[0; 4]);
         bytes.extend_from_slice(&self.payload);
         bytes.resize(bytes.len().next_multiple_of(4), 0);
+        Ok(())
     }
 }
 

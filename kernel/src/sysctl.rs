@@ -37,7 +37,9 @@ pub fn try_out(name: &[&str]) -> Result<()> {
     ensure_home()?;
     let path = path(name);
     let opened = fs::File::options().write(true).open(&path);
-    opened.map(drop).map_err(|error| Error::new(format!("write to {}", path.display()), error))
+    opened.map(drop).map_err(|error| {
+        Error::new(format!("write to {}", path.display()), file_error(&path, error))
+    })
 }
 
 /// Writes a setting, whatever its value; some cannot be read.

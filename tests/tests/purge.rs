@@ -26,8 +26,10 @@ const OTHERS: &str = r#"
     ip link add br-theirs type bridge
     ip link add veth0123456789a type veth peer name uplink2
     ip link set veth0123456789a alias "to the other rack"
-    mkdir -p /var/lib/cni/networks/theirs /var/lib/cni/results /run/cni/tuning
+    mkdir -p /var/lib/cni/networks/theirs /var/lib/cni/networks/reference
+    mkdir -p /var/lib/cni/results /run/cni/tuning
     printf 'pod\r\neth0' > /var/lib/cni/networks/theirs/10.1.0.2
+    printf 'pod\r\neth0' > /var/lib/cni/networks/reference/10.2.0.2
     echo '{}' > /run/cni/tuning/pod_eth0.json
     echo '{"kind":"cniCacheV1","containerId":"pod","ifName":"eth0","networkName":"theirs","config":"'"$(
         printf '{"name":"theirs","plugins":[{"type":"calico"},{"type":"portmap"}]}' | base64 -w0
@@ -93,13 +95,25 @@ fn purge(variant: &str) {
         let add = conflist(&world, &["add", name, &netns], &ports.to_string());
         drop(add.success());
     }
+    // The plugins of this list are the suite's by their names, but its lease was made by the reference suite's.
+    world.sh(
+        NODE,
+        &format!(
+            r#"echo '{{"name": "reference", "plugins": [{{"type": "bridge"}}]}}' > {NET_DIR}/reference.conflist
+            echo '{{' > {NET_DIR}/broken.conflist"#
+        ),
+    );
     let with_pods = state(&world);
     assert_ne!(with_pods, before);
 
     // There is no terminal to ask for confirmation, and nothing is removed.
     let refused = conflist(&world, &["purge"], "");
     assert!(refused.stderr.contains("use --yes"), "{refused}");
-    let shown = conflist(&world, &["purge", "--dry-run"], "").success().stdout;
+    let dry_run = conflist(&world, &["purge", "--dry-run"], "").success();
+    for left in ["/var/lib/cni/networks/reference: these leases", "broken.conflist"] {
+        assert!(dry_run.stderr.contains(left), "{dry_run}");
+    }
+    let shown = dry_run.stdout;
     assert_eq!(state(&world), with_pods);
 
     // As in an uninstall script: the configurations and the programs are gone already.

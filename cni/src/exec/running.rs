@@ -17,6 +17,9 @@ use crate::file::SIZE_LIMIT;
 /// How much is read at a time.
 const CHUNK: usize = 16 * 1024;
 
+/// What an empty pipe has room for, however small the kernel makes it (`PIPE_BUF`, pipe(7)).
+const PIPE_ROOM: usize = 4096;
+
 /// A plugin that was started. If it is dropped, its end is waited for and its output is lost.
 #[derive(Debug)]
 pub struct Running {
@@ -46,7 +49,9 @@ impl Running {
     pub(super) fn new(program: String, mut child: Child, configuration: &[u8]) -> io::Result<Self> {
         let stdin = child.stdin.take();
         let mut running = Self { program, child, stdin, unwritten: Vec::new() };
-        if let Some(stdin) = &running.stdin {
+        if let Some(stdin) = &running.stdin
+            && configuration.len() > PIPE_ROOM
+        {
             ioctl_fionbio(stdin, true)?;
         }
         let written = running.write(configuration)?;
@@ -112,6 +117,8 @@ impl Running {
             if let Some(pipe) = pipe {
                 // All that it printed is in the pipe by now.
                 let there = ioctl_fionread(&*pipe)?;
+                // Otherwise the first bytes are read 32 at a time.
+                stdout.reserve(usize::try_from(there).unwrap_or_default());
                 pipe.take(there).read_to_end(stdout)?;
             }
             return Ok(false);

@@ -102,6 +102,27 @@ fn del_with_nothing_but_names() {
     );
 }
 
+/// Before, the attachment and its result stayed, and the next ADD was refused because of them.
+#[test]
+fn an_add_whose_result_cannot_be_printed_is_undone() {
+    let sandbox = Sandbox::new();
+    sandbox.network("1.0.0");
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let add =
+        conflist(&sandbox).args(["add", "net", "/run/netns/a"]).stdout(full).output().unwrap();
+    fails(
+        &add,
+        1,
+        &sandbox,
+        &expect![[r#"
+            conflist: print on stdout: No space left on device (os error 28)
+        "#]],
+    );
+    assert_eq!(sandbox.results(), [""; 0]);
+    let deleted = sandbox.commands().into_iter().filter(|it| it.starts_with("DEL")).count();
+    assert_eq!(deleted, 3);
+}
+
 #[test]
 fn what_failed_is_told() {
     let sandbox = Sandbox::new();

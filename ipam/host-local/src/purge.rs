@@ -1,5 +1,6 @@
 //! Removing all leases that this plugin gave out on a node, and what it keeps beside them.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::IpAddr;
@@ -15,9 +16,9 @@ use crate::lease::Owner;
 use crate::store::{Leases, Store};
 
 impl HostLocal {
-    /// Removes the leases of all networks whose directory this plugin has used: a network that is known to be
-    /// of the suite, leases that this plugin marked, or an index. Other directories may be the reference
-    /// plugin's, which has the same format. What an administrator noted as a lease stays.
+    /// Removes the leases of all networks whose directory this plugin has used, which an index or a mark on a
+    /// lease shows. Other directories may be the reference plugin's, which has the same format: their leases
+    /// may be those of pods that run, and stay. What an administrator noted as a lease stays, too.
     pub fn purge(&self, purge: &mut Purge) {
         let mut data_dirs = purge.known().data_dirs.clone();
         data_dirs.insert(DEFAULT_DATA_DIR.into());
@@ -25,23 +26,24 @@ impl HostLocal {
             let dirs = purge.look("list leases", || directories(&data_dir)).unwrap_or_default();
             for dir in dirs {
                 let leases = Leases::in_dir(dir);
-                if self.has_used(&leases, purge) {
+                let taken = purge.look("list leases", || leases.taken()).unwrap_or_default();
+                if self.has_used(&leases, &taken) || (taken.is_empty() && is_known(&leases, purge))
+                {
                     self.purge_network(&leases, purge);
+                } else if is_known(&leases, purge) {
+                    purge.leave(format!(
+                        "{}: these leases have no mark of this suite; remove them if no pod uses them",
+                        leases.dir().display()
+                    ));
                 }
             }
             remove_if_empty(&data_dir, purge);
         }
     }
 
-    fn has_used(&self, leases: &Leases, purge: &Purge) -> bool {
-        let name = leases.dir().file_name().unwrap_or_default().to_string_lossy();
-        purge.known().networks.contains(&*name)
-            || self.index(leases.dir()).is_some_and(|index| index.exists())
-            || leases
-                .taken()
-                .unwrap_or_default()
-                .into_iter()
-                .any(|ip| BootId::is_marked(&leases.path(ip)))
+    fn has_used(&self, leases: &Leases, taken: &HashSet<IpAddr>) -> bool {
+        self.index(leases.dir()).is_some_and(|index| index.exists())
+            || taken.iter().any(|ip| BootId::is_marked(&leases.path(*ip)))
     }
 
     fn index(&self, dir: &Path) -> Option<Index> {
@@ -70,6 +72,12 @@ impl HostLocal {
         }
         remove_if_empty(dir, purge);
     }
+}
+
+/// Whether a network of that name has only plugins of the suite.
+fn is_known(leases: &Leases, purge: &Purge) -> bool {
+    let name = leases.dir().file_name().unwrap_or_default().to_string_lossy();
+    purge.known().networks.contains(&*name)
 }
 
 fn lease(leases: &Leases, ip: IpAddr, purge: &mut Purge) {

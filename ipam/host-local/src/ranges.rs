@@ -211,13 +211,11 @@ impl RangeSet {
         }
         let mut spans = Vec::new();
         for (at, range) in ranges.iter().enumerate() {
-            let usable = range.usable(gateways);
-            if usable.is_empty() {
-                return Err(SetError::NothingLeft(range.to_string()));
-            }
-            spans.extend(usable.into_iter().map(|numbers| Span { range: at, numbers }));
+            let usable = range.usable(gateways).into_iter();
+            spans.extend(usable.map(|numbers| Span { range: at, numbers }));
         }
-        Ok(Self { ranges, spans })
+        let set = Self { ranges, spans };
+        if set.spans.is_empty() { Err(SetError::NothingLeft(set.to_string())) } else { Ok(set) }
     }
 
     /// Whether the set's addresses are of IPv4.

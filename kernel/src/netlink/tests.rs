@@ -6,6 +6,9 @@ use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
 
 use super::*;
 use crate::error::Error;
+use crate::nft::{Chain, Family};
+use crate::rtnl::Ifb;
+use crate::{Batch, Nfnetlink, Rtnl};
 
 fn outcome(kind: u16, flags: u16, payload: &[u8]) -> Option<Result<(), Cause>> {
     Reply { sequence: 1, kind, flags, payload }.outcome()
@@ -78,7 +81,7 @@ fn an_acknowledgement_that_is_lost() {
         let socket = Socket::open(Protocol::Route).unwrap();
         setsockopt(&socket, RcvBuf, &4096).unwrap();
         for _ in 0..10 {
-            socket.send(&encode(look_up(), NLM_F_REQUEST)).unwrap();
+            socket.send(&encode(look_up(), NLM_F_REQUEST).unwrap()).unwrap();
         }
         let cause = socket.request::<RouteNetlinkMessage>(set_up(), 0).unwrap_err();
         assert!(matches!(cause, Cause::Unanswered(Errno::ENOBUFS)), "{cause:?}");
@@ -94,5 +97,29 @@ fn no_answer_at_all() {
         let socket = Socket::open(Protocol::Route).unwrap();
         let cause = socket.answers(|_| Ok(true)).unwrap_err();
         assert!(matches!(cause, Cause::Unanswered(Errno::ENOMSG)), "{cause:?}");
+    });
+}
+
+/// Before, netlink-packet-core panicked.
+#[test]
+fn names_that_no_message_can_hold() {
+    testbed::in_new_netns(|| {
+        let (rtnl, netlink) = (Rtnl::open().unwrap(), Nfnetlink::open().unwrap());
+        for length in [65_520, 65_532, 65_536, 70_000] {
+            let name = &"a".repeat(length);
+            let ifb = Ifb { name, mtu: 1400, alias: Some(name) };
+            let mut batch = Batch::new();
+            batch.add_table(Family::Inet, name);
+            let chain = Chain { family: Family::Inet, table: "t", name };
+            for error in [
+                rtnl.link_by_name(name).unwrap_err(),
+                rtnl.create_ifb(&ifb).unwrap_err(),
+                netlink.has_chain(chain).unwrap_err(),
+                netlink.rules(chain).map(drop).unwrap_err(),
+                netlink.commit(&batch).unwrap_err(),
+            ] {
+                assert!(error.errno().is_some() && error.is_refusal(), "{length}: {error:?}");
+            }
+        }
     });
 }

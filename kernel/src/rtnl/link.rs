@@ -16,7 +16,7 @@ use nix::errno::Errno;
 
 use super::Rtnl;
 use super::vlan::{BridgeVlans, bridge_info};
-use crate::error::{Error, Result};
+use crate::error::{Cause, Error, Result};
 use crate::netlink::{Protocol, Socket};
 use crate::netns::Netns;
 
@@ -295,11 +295,21 @@ impl Rtnl {
         let note = RouteNetlinkMessage::SetLink(alias_message(name, alias));
         let outcomes = self.socket.request_both([(message, flags), (note, 0)]);
         let [made, noted] = outcomes.unwrap_or_else(|cause| [Err(cause), Ok(())]);
-        if made.is_ok() && noted.is_err() {
-            let message = RouteNetlinkMessage::DelLink(with_name(name));
-            self.change(message, 0, || format!("delete link {name}"))?;
+        let cause = match (made, noted) {
+            (Ok(()), Ok(())) => return Ok(()),
+            (Ok(()), Err(cause)) => self.delete_without_note(name, cause),
+            (Err(cause), _) => cause,
+        };
+        Err(Error::new(operation(), cause))
+    }
+
+    /// Deletes a link that was made without its note, and returns why that failed.
+    fn delete_without_note(&self, name: &str, cause: Cause) -> Cause {
+        let message = RouteNetlinkMessage::DelLink(with_name(name));
+        match self.change(message, 0, || format!("delete link {name}")) {
+            Ok(()) => cause,
+            Err(error) => Cause::NotUndone(format!("{cause}; {error}: {}", error.cause)),
         }
-        made.and(noted).map_err(|cause| Error::new(operation(), cause))
     }
 }
 

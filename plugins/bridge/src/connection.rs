@@ -1,7 +1,7 @@
 //! The bridge, and the pod's veth pair with one end as its port: what does not depend on addresses,
 //! and can be made while IPAM looks for them.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read;
 
 use attach::{
@@ -125,8 +125,11 @@ pub(crate) fn is_ours(bridge: &Link) -> bool {
 /// Sees to it that a bridge keeps its hardware address. One that was made without takes the lowest of its
 /// ports', so that it would change with the pods, and be zero after the last one. Once an address is set, it
 /// stays, even if it is the same.
+///
+/// It is not set again if it has been: whenever an address is set, the kernel forgets all neighbours on the
+/// link, also those that somebody has entered for good.
 fn keep_mac(node: &Rtnl, bridge: &mut Link) -> Result<(), Error> {
-    if is_ours(bridge) {
+    if is_ours(bridge) || has_fixed_mac(bridge) {
         return Ok(());
     }
     let mac = match bridge.mac {
@@ -135,6 +138,17 @@ fn keep_mac(node: &Rtnl, bridge: &mut Link) -> Result<(), Error> {
     };
     bridge.mac = Some(mac);
     Ok(node.set_link(bridge.index, LinkChange { mac: bridge.mac, ..LinkChange::default() })?)
+}
+
+/// Whether somebody has set a bridge's hardware address, as far as `/sys` tells: netlink does not. What is
+/// mounted there may belong to another network namespace, where the name is another link's.
+fn has_fixed_mac(bridge: &Link) -> bool {
+    /// `NET_ADDR_SET` of `include/uapi/linux/netdevice.h`.
+    const SET: &str = "3";
+    let attribute = |name| fs::read_to_string(format!("/sys/class/net/{}/{name}", bridge.name));
+    let is = |name, value: &str| attribute(name).is_ok_and(|text| text.trim_end() == value);
+    let Some(mac) = bridge.mac else { return false };
+    is("addr_assign_type", SET) && is("address", &Mac(mac).to_string())
 }
 
 /// A router asks for its neighbours by its link-local address. Until that had been probed for

@@ -7,6 +7,7 @@ mod common;
 use std::process::Command;
 
 use common::{bridge, bridge_command, in_namespaces, network, network_with};
+use nix::sched::{CloneFlags, unshare};
 use serde_json::{Value, json};
 use testbed::{Namespace, sh};
 
@@ -52,6 +53,25 @@ fn a_bridge_of_somebody_else_keeps_its_hardware_address() {
                 assert_eq!(mac_of("cni0"), with_pod, "{made}");
             });
         }
+    }
+}
+
+/// The kernel forgets them whenever a hardware address is set, even to the one that it is. With the reference
+/// plugin 1.10.0 and a gateway, they are lost.
+#[test]
+fn a_bridge_of_somebody_else_keeps_its_neighbours() {
+    for network in networks() {
+        in_namespaces(|pod| {
+            unshare(CloneFlags::CLONE_NEWNS).unwrap();
+            sh("mount --make-rprivate /; mount -t sysfs sysfs /sys
+                ip link add cni0 address c2:00:00:00:00:01 up type bridge
+                ip addr add 10.88.0.1/24 dev cni0
+                ip neigh add 10.88.0.77 lladdr c2:00:00:00:00:77 nud permanent dev cni0");
+            let neighbours = || sh("ip neigh show dev cni0 nud permanent");
+            let before = neighbours();
+            bridge("ADD", &pod.path(), &network).unwrap();
+            assert_eq!(neighbours(), before);
+        });
     }
 }
 

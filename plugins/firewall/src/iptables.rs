@@ -28,25 +28,25 @@ use remove::remove_own;
 const FAMILIES: [Table; 2] = [Table::FILTER_V4, Table::FILTER_V6];
 
 /// Makes the rules of a plan, all or none, and deletes what the attachment has from an ADD before. For the
-/// first pod of the node, refuses if chains of others drop everything.
+/// first pod of the node, warns if chains of others drop everything.
 pub(crate) fn add(
     netlink: &Nfnetlink,
     plan: &Plan,
     addresses: &[IpAddr],
 ) -> Result<(), cni::Error> {
-    let mut iptables = Iptables::of_node(netlink).map_err(Error::from)?;
-    if is_first(&iptables, plan)? {
-        let is_legacy = iptables.is_legacy();
-        // It may hold the lock that is needed to look at the legacy tables.
-        drop(iptables);
-        obstacle::refuse(netlink, addresses, |place| is_answered(place, is_legacy))?;
-        iptables = Iptables::of_node(netlink).map_err(Error::from)?;
-    }
+    let iptables = Iptables::of_node(netlink).map_err(Error::from)?;
+    let (is_first, is_legacy) = (is_first(&iptables, plan)?, iptables.is_legacy());
     Undo::around(|undo| {
         // The kernel may have made everything, and only its answer was lost.
         undo.on_error("remove the rules", || Ok(remove_own(&iptables, &plan.owner)?));
         Ok(make(&iptables, plan)?)
-    })
+    })?;
+    if is_first {
+        // It may hold the lock that is needed to look at the legacy tables.
+        drop(iptables);
+        obstacle::warn(netlink, addresses, |place| is_answered(place, is_legacy));
+    }
+    Ok(())
 }
 
 fn make(iptables: &Iptables<'_>, plan: &Plan) -> Result<(), Error> {

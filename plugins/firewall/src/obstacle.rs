@@ -4,22 +4,61 @@ use std::net::IpAddr;
 
 use kernel::nft::Family;
 use kernel::obstacle::{self, Obstacle, Packet, Place};
-use kernel::{Nfnetlink, Rtnl};
+use kernel::{Nfnetlink, Rtnl, sysctl};
 
 use crate::error::Error;
 
-/// Refuses if a chain of another table is certain to drop whatever pods send, save those where our own rules
-/// come first, which `is_answered` takes. This is asked for IPv4, and for IPv6 if the pod has no IPv4
-/// address.
+/// Refuses if chains of other tables are certain to drop whatever pods send, save those where our own rules
+/// come first, which `is_answered` takes. A pod with addresses of both families is refused only if both are
+/// dropped. Without addresses, IPv6 is looked at if the node forwards nothing else, and IPv4 if not.
 pub(crate) fn refuse(
     netlink: &Nfnetlink,
     addresses: &[IpAddr],
     is_answered: impl Fn(&Place) -> bool,
 ) -> Result<(), Error> {
-    let is_ipv6 = !addresses.is_empty() && addresses.iter().all(IpAddr::is_ipv6);
-    let family = if is_ipv6 { Family::Ipv6 } else { Family::Ipv4 };
-    let packet = Packet { family, source: None, in_interface: None };
-    obstacle::find(netlink, packet, is_answered)?.map_or(Ok(()), |it| Err(dropped(&it)))
+    find(netlink, addresses, is_answered)?.map_or(Ok(()), |found| Err(dropped(&found)))
+}
+
+/// Says on stderr what [`refuse`] would refuse. The reference plugin's ADD succeeds there, and pods that only
+/// talk to the node work.
+pub(crate) fn warn(
+    netlink: &Nfnetlink,
+    addresses: &[IpAddr],
+    is_answered: impl Fn(&Place) -> bool,
+) {
+    // The rules are made; an ADD must not fail because other tables cannot be listed.
+    if let Ok(Some(found)) = find(netlink, addresses, is_answered) {
+        // The program's stderr goes to the runtime's log.
+        eprintln!("firewall: {}", dropped(&found));
+    }
+}
+
+fn find(
+    netlink: &Nfnetlink,
+    addresses: &[IpAddr],
+    is_answered: impl Fn(&Place) -> bool,
+) -> Result<Option<Obstacle>, kernel::Error> {
+    let has = |is_ipv6| addresses.iter().any(|address| address.is_ipv6() == is_ipv6);
+    let is_ipv6_node = addresses.is_empty() && forwards_ipv6_only();
+    let is_ipv4_node = addresses.is_empty() && !is_ipv6_node;
+    let families =
+        [(Family::Ipv4, has(false) || is_ipv4_node), (Family::Ipv6, has(true) || is_ipv6_node)];
+    let mut first = None;
+    for (family, is_used) in families {
+        if !is_used {
+            continue;
+        }
+        let packet = Packet { family, source: None, in_interface: None };
+        let Some(found) = obstacle::find(netlink, packet, &is_answered)? else { return Ok(None) };
+        first = first.or(Some(found));
+    }
+    Ok(first)
+}
+
+/// Whether the node forwards IPv6 and not IPv4.
+fn forwards_ipv6_only() -> bool {
+    let is_on = |name: &[&str]| sysctl::read(name).is_ok_and(|value| value != "0");
+    is_on(&["ipv6", "conf", "all", "forwarding"]) && !is_on(&["ipv4", "ip_forward"])
 }
 
 /// Finds a chain that is certain to drop what a pod sends, by its addresses and the link that it is behind.

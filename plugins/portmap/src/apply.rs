@@ -34,7 +34,7 @@ pub(crate) fn add(
     let added = iptables.transaction(|| -> Result<Changes, Error> {
         let mut changes = Changes::new();
         ends.clear();
-        switched_off.take_back()?;
+        guard::take_back(iptables, &mut switched_off)?;
         absent.clear();
         for nat in [Nat::V4, Nat::V6] {
             if let Some(mut family) = plan.families().iter().find(|family| family.nat == nat) {
@@ -62,10 +62,10 @@ pub(crate) fn add(
         }
         Ok(changes)
     });
-    if added.is_err() {
-        switched_off.take_back()?;
+    if let Err(error) = added {
+        guard::take_back(iptables, &mut switched_off)?;
+        return Err(error);
     }
-    added?;
     for (nat, chain) in absent {
         // The program's stderr goes to the runtime's log.
         eprintln!(

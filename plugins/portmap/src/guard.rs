@@ -1,5 +1,5 @@
 //! The guard of the backend `iptables`: rules that drop packets to 127.0.0.0/8 which come in by links towards
-//! pods, see [`loopback`](crate::loopback).
+//! pods, see [`crate::loopback`].
 //!
 //! Each container with mappings has a rule for its link, with the name of its chain as the comment. A rule
 //! whose container has no chain in the table `nat` any more, because the reference plugin deleted that,
@@ -12,6 +12,8 @@ use kernel::nft::Place;
 use crate::error::Error;
 use crate::loopback::{self, SWITCHED_ON, SwitchedOff};
 use crate::nftables;
+use crate::plan::DNAT_CHAIN;
+use crate::remove::end;
 
 /// The chain of the guard.
 pub(crate) const GUARD_CHAIN: &str = "CNI-HOSTPORT-GUARD";
@@ -90,19 +92,33 @@ pub(crate) fn remove(
         }
     }
     for link in free {
-        let mut needed = false;
         for entry in others.iter().filter(|entry| entry.link == link) {
-            if iptables.has_chain(Nat::V4, &entry.chain)? {
-                needed = true;
-                break;
+            if !iptables.has_chain(Nat::V4, &entry.chain)? {
+                changes.delete_rule(GUARD_TABLE, GUARD_CHAIN, entry.handle);
             }
-            changes.delete_rule(GUARD_TABLE, GUARD_CHAIN, entry.handle);
         }
-        if !needed && !nftables::needs_loopback(&Nfnetlink::open()?, link)? {
+        if !is_needed_without(iptables, chains, link)? {
             switched_off.add(link)?;
         }
     }
     Ok(())
+}
+
+/// Switches on again what is needed in either backend, see [`SwitchedOff::take_back`].
+pub(crate) fn take_back(
+    iptables: &Iptables<'_>,
+    switched_off: &mut SwitchedOff,
+) -> Result<(), kernel::Error> {
+    switched_off.take_back(|link| is_needed_without(iptables, &[], link))
+}
+
+/// Whether a container of either backend needs the setting on a link, save for those with these chains.
+fn is_needed_without(
+    iptables: &Iptables<'_>,
+    chains: &[&str],
+    link: &str,
+) -> Result<bool, kernel::Error> {
+    Ok(is_needed(iptables, chains, link)? || nftables::needs_loopback(&Nfnetlink::open()?, link)?)
 }
 
 /// Removes the rules of containers whose chain the reference plugin deleted.
@@ -110,7 +126,7 @@ pub(crate) fn collect_garbage(iptables: &Iptables<'_>) -> Result<(), kernel::Err
     let mut switched_off = SwitchedOff::default();
     let removed = iptables.transaction(|| -> Result<Changes, kernel::Error> {
         let mut changes = Changes::new();
-        switched_off.take_back()?;
+        take_back(iptables, &mut switched_off)?;
         let mut chains: Vec<String> = entries(iptables)?.into_iter().map(|one| one.chain).collect();
         chains.sort_unstable();
         chains.dedup();
@@ -123,20 +139,48 @@ pub(crate) fn collect_garbage(iptables: &Iptables<'_>) -> Result<(), kernel::Err
         remove(iptables, &mut changes, &gone, &mut switched_off)?;
         Ok(changes)
     });
-    if removed.is_err() {
-        switched_off.take_back()?;
-    }
-    removed
+    removed.or_else(|error| take_back(iptables, &mut switched_off).and(Err(error)))
 }
 
-/// Whether a container of this backend needs the setting on a link, in this variant of iptables.
-pub(crate) fn is_needed(iptables: &Iptables<'_>, link: &str) -> Result<bool, kernel::Error> {
-    for entry in entries(iptables)?.iter().filter(|entry| entry.link == link) {
+/// Whether a container of this backend needs the setting on a link, in this variant of iptables, save for
+/// those with these chains.
+pub(crate) fn is_needed(
+    iptables: &Iptables<'_>,
+    chains: &[&str],
+    link: &str,
+) -> Result<bool, kernel::Error> {
+    let guarded = entries(iptables)?;
+    let counts = |chain: &str| !chains.contains(&chain);
+    for entry in guarded.iter().filter(|entry| entry.link == link && counts(&entry.chain)) {
         if iptables.has_chain(Nat::V4, &entry.chain)? {
             return Ok(true);
         }
     }
+    let mut seen: Vec<String> = Vec::new();
+    for (_, entry) in iptables.rules(Nat::V4, DNAT_CHAIN)? {
+        let Some(chain) = entry.next_chain().filter(|chain| counts(chain)) else { continue };
+        if seen.iter().any(|one| one == chain) || guarded.iter().any(|one| one.chain == chain) {
+            continue;
+        }
+        if leads_from_loopback(iptables, chain, link)? {
+            return Ok(true);
+        }
+        seen.push(chain.to_owned());
+    }
     Ok(false)
+}
+
+/// Whether a container that has no rule in the guard, because the reference plugin added it, gets packets from
+/// 127.0.0.1 by a link.
+fn leads_from_loopback(
+    iptables: &Iptables<'_>,
+    chain: &str,
+    link: &str,
+) -> Result<bool, kernel::Error> {
+    let rules: Vec<Rule> = iptables.rules(Nat::V4, chain)?.map(|(_, rule)| rule).collect();
+    let is_loopback = |rule: &Rule| rule.source.is_some_and(|from| from.value.ip().is_loopback());
+    let pods: Vec<_> = rules.iter().filter_map(|rule| Some(end(Nat::V4, rule)?.address)).collect();
+    Ok(rules.iter().any(is_loopback) && loopback::leads_to_any(link, &pods))
 }
 
 /// Whether a link has the setting because a mapping of this backend needed it.

@@ -6,6 +6,8 @@
 //! which links have the setting because of a mapping; it is switched off with the last mapping that needs it.
 //! IPv6 has no such setting: nothing leads from `::1` to a pod.
 
+use std::net::IpAddr;
+
 use cni::Cidr;
 use kernel::{Rtnl, sysctl};
 
@@ -17,8 +19,17 @@ pub(crate) const SWITCHED_ON: &str = "route_localnet was switched on";
 /// The link towards a pod's IPv4 address.
 pub(crate) fn link_towards(pod: &[Cidr]) -> Result<Option<String>, Error> {
     let Some(pod) = pod.iter().find(|cidr| cidr.is_ipv4()) else { return Ok(None) };
+    Ok(link_to(pod.ip())?)
+}
+
+/// Whether one of these addresses of pods is behind a link. Those without a route are behind none.
+pub(crate) fn leads_to_any(link: &str, pods: &[IpAddr]) -> bool {
+    pods.iter().any(|pod| link_to(*pod).is_ok_and(|found| found.as_deref() == Some(link)))
+}
+
+fn link_to(pod: IpAddr) -> Result<Option<String>, kernel::Error> {
     let rtnl = Rtnl::open()?;
-    let Some(index) = rtnl.link_towards(pod.ip())? else { return Ok(None) };
+    let Some(index) = rtnl.link_towards(pod)? else { return Ok(None) };
     Ok(rtnl.link_by_index(index)?.map(|link| link.name))
 }
 
@@ -48,10 +59,18 @@ impl SwitchedOff {
         Ok(())
     }
 
-    /// Switches the settings on again, because the change was not made.
-    pub(crate) fn take_back(&mut self) -> Result<(), kernel::Error> {
-        let mut links = self.links.drain(..);
-        links.try_for_each(|link| sysctl::write_if_possible(&name(&link), "1"))
+    /// Switches on again what is still needed, because the change was not made. What a parallel DEL or GC has
+    /// removed needs nothing any more.
+    pub(crate) fn take_back(
+        &mut self,
+        is_needed: impl Fn(&str) -> Result<bool, kernel::Error>,
+    ) -> Result<(), kernel::Error> {
+        for link in self.links.drain(..) {
+            if is_needed(&link)? {
+                sysctl::write_if_possible(&name(&link), "1")?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -189,15 +189,12 @@ fn remove_all(
         let removed = iptables.transaction(|| -> Result<Changes, kernel::Error> {
             let mut changes = Changes::new();
             ends.truncate(before);
-            switched_off.take_back()?;
+            guard::take_back(iptables, &mut switched_off)?;
             doomed = find()?;
             removal(iptables, &mut changes, &doomed, delete_chains, ends, &mut switched_off)?;
             Ok(changes)
         });
-        if removed.is_err() {
-            switched_off.take_back()?;
-        }
-        removed
+        removed.or_else(|error| guard::take_back(iptables, &mut switched_off).and(Err(error)))
     };
     match attempt(true) {
         Err(error) if error.is_busy() => attempt(false)?,

@@ -1,7 +1,7 @@
 //! Packets to 127.0.0.0/8 that pods send, and the setting `route_localnet`. Needs root.
 //!
-//! The reference plugin 1.10.0 has no guard and never switches the setting off: every pod reaches what listens
-//! at 127.0.0.1 of the node, from the first mapping until the next boot.
+//! The reference plugin 1.10.0, with either of its backends, has no guard and never switches the setting off: a
+//! pod behind the link reaches what listens at 127.0.0.1 of the node, also after the DEL.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -10,7 +10,7 @@ mod common;
 use common::{ask, config, names, of, portmap, tcp, with_both_backends};
 use serde_json::{Value, json};
 use testbed::routed::{on_a_node, pod};
-use testbed::{Namespace, serve, sh};
+use testbed::{Namespace, cni_command, run_injected, serve, sh};
 
 /// A configuration for a pod of this address behind `vethpod`.
 fn at(address: &str, backend: &str) -> Value {
@@ -138,6 +138,78 @@ fn a_node_changes_over() {
         assert_eq!(setting(), "1");
         portmap("DEL", "pod-b", "", &names()).unwrap();
         assert_eq!(setting(), "0");
+    });
+}
+
+/// What the reference plugin 1.10.0 makes for the pod 10.88.0.4, with either of its backends.
+const OF_REFERENCE: [&str; 2] = [
+    "iptables -t nat -N CNI-HOSTPORT-DNAT; iptables -t nat -N CNI-DN-of-reference
+    iptables -t nat -N CNI-HOSTPORT-SETMARK
+    iptables -t nat -A CNI-HOSTPORT-DNAT -p tcp -m comment --comment 'dnat name: \"n\" id: \"b\"' \
+        -m multiport --destination-ports 8081 -j CNI-DN-of-reference
+    iptables -t nat -A CNI-DN-of-reference -s 10.88.0.4/32 -p tcp -m tcp --dport 8081 -j CNI-HOSTPORT-SETMARK
+    iptables -t nat -A CNI-DN-of-reference -s 127.0.0.1/32 -p tcp -m tcp --dport 8081 -j CNI-HOSTPORT-SETMARK
+    iptables -t nat -A CNI-DN-of-reference -p tcp -m tcp --dport 8081 -j DNAT --to-destination 10.88.0.4:80",
+    "nft 'table ip cni_hostport {
+        chain hostports { tcp dport 8081 dnat to 10.88.0.4:80 comment \"b\"; }
+        chain masquerading {
+            type nat hook postrouting priority srcnat;
+            ip saddr 10.88.0.4 ip daddr 10.88.0.4 masquerade comment \"b\"
+            ip saddr 127.0.0.1 ip daddr 10.88.0.4 masquerade comment \"b\"
+        }
+    }'",
+];
+
+/// Our backend `iptables` has made some of these chains.
+fn make_unless_there(script: &str) {
+    sh(&format!("set +e\n{script}\ntrue"));
+}
+
+/// It has no entry in the guard, and its ADD found the setting switched on by ours.
+#[test]
+fn a_container_of_the_reference_plugin_keeps_the_setting() {
+    with_both_backends(|backend| {
+        let _pod = pod();
+        for made in OF_REFERENCE {
+            portmap("ADD", "pod-a", "/run/netns/pod", &at("10.88.0.3/24", backend)).unwrap();
+            make_unless_there(made);
+            portmap("DEL", "pod-a", "", &names()).unwrap();
+            assert_eq!(setting(), "1", "{backend}: {made}");
+
+            // Behind another link, it does not count.
+            sh("nft list tables | sed 's/^/flush /' | nft -f -; nft -- 'add table ip cni_hostport
+                delete table ip cni_hostport'; sysctl -qw net.ipv4.conf.vethpod.route_localnet=0");
+            portmap("ADD", "pod-a", "/run/netns/pod", &at("10.88.0.3/24", backend)).unwrap();
+            make_unless_there(&made.replace("10.88.0.4", "192.0.2.4"));
+            portmap("DEL", "pod-a", "", &names()).unwrap();
+            assert_eq!(setting(), "0", "{backend}: {made}");
+        }
+    });
+}
+
+/// The first one has switched the setting off and is about to commit when the second one does everything.
+#[test]
+fn two_commands_that_remove_the_same_leave_the_setting_off() {
+    with_both_backends(|backend| {
+        let _pod = pod();
+        let mut gc = names();
+        gc["cni.dev/valid-attachments"] = json!([]);
+        for n in 1..20 {
+            portmap("ADD", "pod-a", "/run/netns/pod", &at("10.88.0.3/24", backend)).unwrap();
+            let del = cni_command(env!("CARGO_BIN_EXE_portmap"), "DEL", "pod-a", "");
+            let is_done = std::thread::scope(|scope| {
+                let slow = scope
+                    .spawn(|| run_injected(&del, &names(), ("sendto", "delay_enter=300000"), n));
+                sh("sleep 0.15");
+                portmap("GC", "", "", &gc).unwrap();
+                let ended = slow.join().unwrap();
+                ended.map(Result::unwrap).is_none()
+            });
+            assert_eq!(setting(), "0", "{backend}: at call {n}");
+            if is_done {
+                return;
+            }
+        }
     });
 }
 

@@ -330,7 +330,7 @@ fn an_answer_that_is_lost() {
             for when in 1.. {
                 let mut add = cni_command("strace", "ADD", "pod-a", &pod.path());
                 add.args(["-qq", "-o", "/dev/null", "-e"]);
-                add.arg(format!("inject=recvfrom:error=ENOBUFS:when={when}"));
+                add.arg(format!("inject=recvfrom:error=EIO:when={when}"));
                 add.arg(env!("CARGO_BIN_EXE_portmap"));
                 if testbed::run(&mut add, &config).is_ok() {
                     break;

@@ -16,7 +16,7 @@ use cni::file::SIZE_LIMIT;
 use cni::{Call, json};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
-use rustix::process::{Resource, geteuid, getrlimit};
+use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -85,14 +85,21 @@ impl<'a> Backup<'a> {
     /// Reads what a DEL has to put back: ours or the reference plugin's, but not that of another
     /// network, which has given the interface to the container meanwhile.
     pub fn load(&self) -> Result<Option<Before>, Error> {
-        let found = read(&self.file())?;
+        let found = self.found()?;
         Ok(found.filter(|(_, owner)| self.may_be_ours(owner.as_ref())).map(|(before, _)| before))
     }
 
     /// Reads what an earlier ADD of this plugin has left for the same attachment.
     pub fn load_own(&self) -> Result<Option<Before>, Error> {
-        let found = read(&self.file())?;
+        let found = self.found()?;
         Ok(found.filter(|(_, owner)| owner.as_ref() == Some(&self.owner)).map(|(before, _)| before))
+    }
+
+    /// Reads the file for a command that would use its values, and says on stderr if it is not trusted.
+    fn found(&self) -> Result<Option<(Before, Option<Owner>)>, Error> {
+        let file = self.file();
+        let say = |why| eprintln!("tuning: the backup {} is not used: {why}", file.display());
+        read(&file, say)
     }
 
     /// Writes it, whole or not at all.
@@ -108,7 +115,6 @@ impl<'a> Backup<'a> {
         let (fresh, file) = (self.fresh(), self.file());
         let write = || {
             let text = text(&content)?;
-            refuse_beyond_limit(text.len())?;
             cni::file::own_dir(self.dir)?;
             // What is left there may be no regular file, and is not to be opened.
             remove_if_there(&fresh)?;
@@ -131,7 +137,7 @@ impl<'a> Backup<'a> {
     /// Removes it, and what of it was being written when something died.
     pub fn remove(&self) -> Result<(), Error> {
         remove_file(&self.fresh())?;
-        match read(&self.file())? {
+        match read(&self.file(), drop)? {
             Some((_, owner)) if self.may_be_ours(owner.as_ref()) => remove_file(&self.file()),
             _ => Ok(()),
         }
@@ -199,17 +205,6 @@ fn remove_if_there(file: &Path) -> io::Result<()> {
     }
 }
 
-/// A write beyond the limit for files would end this process and leave a part of the file.
-fn refuse_beyond_limit(length: usize) -> io::Result<()> {
-    match getrlimit(Resource::Fsize).current {
-        Some(limit) if limit < length as u64 => {
-            let why = format!("it has {length} bytes, and RLIMIT_FSIZE allows {limit}");
-            Err(io::Error::new(ErrorKind::FileTooLarge, why))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Whose a file is, by its content, or by its name if it is being written; `None` if that cannot be
 /// told.
 pub fn owner(file: &Path) -> Result<Option<Owner>, Error> {
@@ -226,18 +221,21 @@ pub fn owner(file: &Path) -> Result<Option<Owner>, Error> {
     if Path::new(name).extension().is_none_or(|extension| extension != "json") {
         return Ok(None);
     }
-    Ok(read(file)?.and_then(|(_, owner)| owner))
+    Ok(read(file, drop)?.and_then(|(_, owner)| owner))
 }
 
 /// Reads a file; `None` if it is not there. What cannot be understood is left out, because half a file is
-/// better than a DEL that fails. A file that is not ours to trust is one without content: no regular file, a
-/// huge one, or that of another user.
-fn read(file: &Path) -> Result<Option<(Before, Option<Owner>)>, Error> {
+/// better than a DEL that fails. A file that is not trusted counts as empty, and `is_untrusted` is called with
+/// the reason: it is not a regular file, it is huge, or it belongs to another user.
+fn read(
+    file: &Path,
+    is_untrusted: impl FnOnce(io::Error),
+) -> Result<Option<(Before, Option<Owner>)>, Error> {
     use ErrorKind::{FileTooLarge, InvalidInput, PermissionDenied};
     let text = match cni::file::read_own(file, SIZE_LIMIT) {
         Err(error) if is_gone(&error) => return Ok(None),
         Err(error) if matches!(error.kind(), FileTooLarge | InvalidInput | PermissionDenied) => {
-            eprintln!("tuning: the backup {} is not used: {error}", file.display());
+            is_untrusted(error);
             Vec::new()
         }
         text => text.map_err(Error::file("read the backup", file))?,

@@ -4,7 +4,6 @@ use std::fmt;
 use std::net::Ipv6Addr;
 use std::str::FromStr;
 
-use nix::unistd::{AccessFlags, access};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::Error;
@@ -87,9 +86,9 @@ impl<'de> Deserialize<'de> for Name {
 /// Whether settings can be written, which they cannot where `/proc/sys` is mounted read-only.
 pub fn are_writable() -> Result<(), Error> {
     // A setting that every namespace has.
-    let file = "/proc/sys/net/ipv4/ip_forward";
-    access(file, AccessFlags::W_OK)
-        .map_err(|errno| Error::file("write settings such as", file)(errno.into()))
+    let name = ["ipv4", "ip_forward"];
+    kernel::sysctl::try_out(&name)
+        .map_err(|source| Error::Sysctl { name: format!("net/{}", name.join("/")), source })
 }
 
 /// What a name of a configuration looks like: as [`Name::of_config`] reads it.

@@ -1,4 +1,4 @@
-//! The README's table of runtimes and plugins, which must agree with the calls in these cases.
+//! The table of runtimes and plugins in `docs/runtimes.md`, which must agree with the calls in these cases.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -8,17 +8,19 @@ use tests::{Plugins, workspace};
 
 use crate::calls::Call;
 
+/// Where the table is, relative to the workspace.
+const DOCUMENT: &str = "docs/runtimes.md";
 /// The runtimes, and whether they are run or replayed.
 const RUNTIMES: [(&str, &str); 4] =
     [("containerd", "run"), ("podman", "run"), ("nerdctl", "run"), ("CRI-O", "replayed")];
-/// The commands of the specification, in the order of an attachment's life.
+/// The specification's commands, in the order of an attachment's life.
 const COMMANDS: [&str; 6] = ["VERSION", "STATUS", "ADD", "CHECK", "DEL", "GC"];
 
 /// The commands that each runtime gave to each plugin.
 static SEEN: Mutex<BTreeMap<(&'static str, String), BTreeSet<String>>> =
     Mutex::new(BTreeMap::new());
 
-/// Records the calls of a runtime for the table.
+/// Keeps a runtime's calls for the table.
 pub(crate) fn note(runtime: &'static str, calls: &[Call]) {
     let mut seen = SEEN.lock().unwrap();
     for call in calls {
@@ -27,26 +29,26 @@ pub(crate) fn note(runtime: &'static str, calls: &[Call]) {
     }
 }
 
-/// What is wrong with the README's table. With `UPDATE_EXPECT=1` the table is replaced instead.
+/// What is wrong with the document's table; with `UPDATE_EXPECT=1` the table is replaced instead.
 pub(crate) fn complaints() -> Vec<String> {
-    let (expected, path) = (table(), workspace().join("README.md"));
-    let readme = fs::read_to_string(&path).unwrap();
+    let (expected, path) = (table(), workspace().join(DOCUMENT));
+    let document = fs::read_to_string(&path).unwrap();
     let head = expected.lines().next().unwrap();
-    let Some(begin) = readme.find(head) else {
-        return vec![format!("README.md has no table of runtimes:\n{expected}")];
+    let Some(begin) = document.find(head) else {
+        return vec![format!("{DOCUMENT} has no table of runtimes:\n{expected}")];
     };
-    let rows = readme[begin..].split_inclusive('\n').take_while(|line| line.starts_with('|'));
+    let rows = document[begin..].split_inclusive('\n').take_while(|line| line.starts_with('|'));
     let end = begin + rows.map(str::len).sum::<usize>();
-    if readme[begin..end] == expected {
+    if document[begin..end] == expected {
         return Vec::new();
     }
     if std::env::var_os("UPDATE_EXPECT").is_some() {
-        let text = format!("{}{expected}{}", &readme[..begin], &readme[end..]);
+        let text = format!("{}{expected}{}", &document[..begin], &document[end..]);
         fs::write(&path, text).unwrap();
         return Vec::new();
     }
     vec![format!(
-        "README.md's table of runtimes is not what was seen:\n{expected}\
+        "the table of {DOCUMENT} is not what was seen:\n{expected}\
          to put it in: UPDATE_EXPECT=1 cargo xtask test"
     )]
 }

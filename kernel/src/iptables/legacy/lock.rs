@@ -1,14 +1,15 @@
 //! What keeps processes of ours apart that change the same legacy tables.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::unistd::geteuid;
 
 use crate::error::{Cause, Error, Result};
 
@@ -69,22 +70,41 @@ fn file_of_namespace(directory: &Path) -> Result<PathBuf> {
 }
 
 fn open(directory: &Path, path: &Path) -> io::Result<File> {
-    // Only the last one is for root alone: others have theirs beside it. The modes are set, because the caller's
-    // umask may be 0.
-    let parents = |path| DirBuilder::new().recursive(true).mode(0o755).create(path);
-    directory.parent().map(parents).transpose()?;
-    match DirBuilder::new().mode(0o700).create(directory) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        made => made?,
-    }
+    // Only the last one is for root alone: plugins have other directories beside it.
+    directory.parent().map(|parent| own_dir(parent, 0o755)).transpose()?;
+    own_dir(directory, 0o700)?;
     // A FIFO in its place must not be waited for.
     let flags = (OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits();
     let options = &mut OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
 }
 
+/// Makes a directory with the permissions of `mode`, whatever the umask. If it exists, others lose the
+/// permissions that `mode` does not have. (`cni::file` has this for plugins; this crate does without `cni`.)
+///
+/// Errors: the directory belongs to another user, who could replace the locks in it.
+fn own_dir(directory: &Path, mode: u32) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(mode).create(directory)?;
+    let flags = (OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits();
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(directory)?;
+    let found = opened.metadata()?;
+    let (owner, own) = (found.uid(), geteuid().as_raw());
+    if owner != own {
+        let why = format!(
+            "{} belongs to user {owner}, it must belong to user {own}",
+            directory.display()
+        );
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    if found.mode() & 0o777 & !mode == 0 {
+        return Ok(());
+    }
+    opened.set_permissions(Permissions::from_mode(found.mode() & mode))
+}
+
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::chown;
     use std::{env, process};
 
     use super::*;
@@ -107,6 +127,29 @@ mod tests {
             drop(held);
             waiting.join().unwrap().unwrap();
         });
+        fs::remove_dir_all(base).unwrap();
+    }
+    /// Earlier releases made the directories with the caller's umask, so that others could replace them.
+    #[test]
+    fn directories_of_others() {
+        let base = env::temp_dir().join(format!("podwire-lock-others-{}", process::id()));
+        let directory = base.join("iptables");
+        let set_mode =
+            |path: &Path| fs::set_permissions(path, Permissions::from_mode(0o777)).unwrap();
+        fs::create_dir_all(&directory).unwrap();
+        set_mode(&base);
+        set_mode(&directory);
+        drop(Lock::take_in(&directory, WAIT).unwrap());
+        let mode = |path: &Path| fs::metadata(path).unwrap().mode() & 0o777;
+        assert_eq!((mode(&base), mode(&directory)), (0o755, 0o700));
+
+        if geteuid().is_root() {
+            for path in [&directory, &base] {
+                chown(path, Some(65534), None).unwrap();
+                let error = Lock::take_in(&directory, WAIT).unwrap_err();
+                assert!(format!("{error:?}").contains("belongs to user 65534"), "{error:?}");
+            }
+        }
         fs::remove_dir_all(base).unwrap();
     }
 }

@@ -34,7 +34,11 @@ fn make(netlink: &Nfnetlink, plan: &Plan, before: &RefCell<Vec<Noted>>) -> Resul
         *before.borrow_mut() = replaced(&held, plan);
         // Without addresses, there is nothing for which the table would have to be there.
         if !plan.own.is_empty() && make_whole(&mut batch, &held) {
-            obstacle::refuse(netlink, &plan.addresses, is_answered)?;
+            if plan.lets_through() {
+                obstacle::refuse(netlink, &plan.addresses, is_answered)?;
+            } else {
+                obstacle::warn(netlink, &plan.addresses, is_answered);
+            }
         }
         add_own(&mut batch, &held, plan);
         for (name, element) in &plan.bridge {

@@ -40,6 +40,11 @@ impl Plan {
         plan
     }
 
+    /// Whether this table lets the pod's packets through; else firewalld does.
+    pub(super) fn lets_through(&self) -> bool {
+        self.sets.contains(&PODS)
+    }
+
     pub(super) fn has_published(&self) -> bool {
         self.own.iter().any(|(set, _)| PUBLISHED.contains(set))
     }

@@ -39,7 +39,7 @@ pub(crate) fn add(
         let added = netlink.transaction(|netlink| -> Result<Batch, Error> {
             let mut batch = Batch::new();
             ends.clear();
-            switched_off.take_back()?;
+            guard::take_back(netlink, &mut switched_off)?;
             for nat in FAMILIES {
                 let held = Held::read(netlink, nat)?;
                 let family = plan.families.iter().find(|family| family.nat == nat);
@@ -55,7 +55,7 @@ pub(crate) fn add(
             Ok(batch)
         });
         if added.is_err() {
-            switched_off.take_back()?;
+            guard::take_back(netlink, &mut switched_off)?;
         }
         match added {
             Err(Error::Kernel(error))

@@ -1,5 +1,5 @@
 //! The guard of this backend: which links towards pods take no packets to 127.0.0.0/8, and which containers
-//! need that, see [`loopback`](crate::loopback).
+//! need that, see [`crate::loopback`].
 
 use std::net::IpAddr;
 
@@ -8,6 +8,7 @@ use kernel::nft::{Element, octets};
 use kernel::{Batch, Nfnetlink};
 
 use super::held::{Held, Holding, Place, Way};
+use super::reference;
 use super::table::{GUARDED_LINKS, LOOPBACK_PODS, interface_name, set};
 use crate::error::Error;
 use crate::guard;
@@ -19,13 +20,31 @@ pub(super) fn pod_element(link: &str, pod: IpAddr) -> (String, Element) {
     (LOOPBACK_PODS.to_owned(), Element { key, data: None, comment: None, expires: false })
 }
 
-/// Whether a container of this backend needs the setting on a link.
+/// Whether a container of this backend, or of the reference plugins' `nftables`, needs the setting on a link.
 pub(crate) fn needs_loopback(netlink: &Nfnetlink, link: &str) -> Result<bool, kernel::Error> {
     if !netlink.has_nf_tables()? {
         return Ok(false);
     }
     let pods = netlink.elements(set(Nat::V4, LOOPBACK_PODS))?;
-    Ok(pods.iter().any(|pod| !pod.expires && is_on(pod, link)))
+    Ok(pods.iter().any(|pod| !pod.expires && is_on(pod, link))
+        || reference::needs_loopback(netlink, link)?)
+}
+
+/// Whether a container of the reference plugins, or of the backend `iptables`, needs the setting on a link.
+fn others_need(netlink: &Nfnetlink, link: &str) -> Result<bool, kernel::Error> {
+    let mut needed = reference::needs_loopback(netlink, link)?;
+    for iptables in &Iptables::all(netlink)? {
+        needed = needed || guard::is_needed(iptables, &[], link)?;
+    }
+    Ok(needed)
+}
+
+/// Switches on again what is needed in either backend, see [`SwitchedOff::take_back`].
+pub(super) fn take_back(
+    netlink: &Nfnetlink,
+    switched_off: &mut SwitchedOff,
+) -> Result<(), kernel::Error> {
+    switched_off.take_back(|link| Ok(needs_loopback(netlink, link)? || others_need(netlink, link)?))
 }
 
 /// Whether a link has the setting because a mapping of this backend needed it.
@@ -97,13 +116,7 @@ pub(super) fn remove(
             Way::Expire => batch.expire_element(set(Nat::V4, GUARDED_LINKS), guarded),
             Way::Delete => batch.delete_element(set(Nat::V4, GUARDED_LINKS), &guarded.key),
         }
-        let mut needed = !is_switched_on(guarded);
-        if !needed {
-            for iptables in &Iptables::all_with(netlink, guard::GUARD_TABLE.name())? {
-                needed |= guard::is_needed(iptables, link)?;
-            }
-        }
-        if !needed {
+        if is_switched_on(guarded) && !others_need(netlink, link)? {
             switched_off.add(link)?;
         }
     }

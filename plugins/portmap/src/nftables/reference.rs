@@ -11,6 +11,7 @@ use super::held::{FAMILIES, split_address, written_out};
 use super::plan::{Claim, Plan};
 use super::table::{destination, destination_port, protocol};
 use crate::error::Error;
+use crate::loopback;
 use crate::remove::End;
 
 const TABLE: &str = "cni_hostport";
@@ -60,6 +61,25 @@ pub(super) fn is_unused(netlink: &Nfnetlink) -> Result<bool, kernel::Error> {
         }
     }
     Ok(true)
+}
+
+/// Whether one of those containers gets packets from 127.0.0.1 by a link.
+pub(super) fn needs_loopback(netlink: &Nfnetlink, link: &str) -> Result<bool, kernel::Error> {
+    let rules = netlink.table_rules(Nat::V4.family(), TABLE)?;
+    let pods: Vec<_> =
+        rules.iter().filter_map(|(_, rule)| masqueraded_from_loopback(&rule.expressions)).collect();
+    Ok(loopback::leads_to_any(link, &pods))
+}
+
+/// The pod of a rule `ip saddr 127.0.0.1 ip daddr 10.88.0.2 masquerade`. `nft` compares both at once.
+fn masqueraded_from_loopback(expressions: &[Expr]) -> Option<IpAddr> {
+    let [compared @ .., Expr::Masquerade] = expressions else { return None };
+    let values = compared.iter().filter_map(|one| match one {
+        Expr::Cmp { negated: false, value } => Some(value.as_slice()),
+        _ => None,
+    });
+    let [127, 0, 0, 1, pod @ ..] = &*values.collect::<Vec<_>>().concat() else { return None };
+    Some(split_address(Nat::V4, pod)?.0)
 }
 
 /// Deletes a container's rules, and those of others that are taken from them.

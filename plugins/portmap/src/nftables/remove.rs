@@ -125,7 +125,7 @@ fn remove_piece(
     let removed = netlink.transaction(|netlink| -> Result<Batch, kernel::Error> {
         let mut batch = Batch::new();
         ends.truncate(before);
-        switched_off.take_back()?;
+        guard::take_back(netlink, &mut switched_off)?;
         let held = Held::read(netlink, nat)?;
         let mut doomed: Vec<_> =
             held.holdings().filter(|holding| is_doomed(holding.owner)).collect();
@@ -142,10 +142,7 @@ fn remove_piece(
         held.remove(&mut batch, &doomed, way);
         Ok(batch)
     });
-    if removed.is_err() {
-        switched_off.take_back()?;
-    }
-    removed
+    removed.or_else(|error| guard::take_back(netlink, &mut switched_off).and(Err(error)))
 }
 
 /// Waits until elements have expired; false if they do not.

@@ -3,8 +3,9 @@
 #![allow(dead_code, reason = "not every test program uses all of it")]
 
 use std::fs;
+use std::io::Write;
 use std::path::PathBuf;
-use std::process::id;
+use std::process::{Stdio, id};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde_json::{Value, json};
@@ -100,6 +101,18 @@ impl Call {
         let program = env!("CARGO_BIN_EXE_tuning");
         let mut call = cni_command(program, command, self.container_id, &self.netns);
         testbed::run(call.env("CNI_ARGS", self.args), &self.network)
+    }
+
+    /// Runs a command that must succeed; what it says on stderr.
+    #[track_caller]
+    pub(crate) fn stderr_of(&self, command: &str) -> String {
+        let program = env!("CARGO_BIN_EXE_tuning");
+        let mut call = cni_command(program, command, self.container_id, &self.netns);
+        let mut child = call.stdin(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(self.network.to_string().as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stderr).unwrap()
     }
 
     /// Runs a command that must fail; its error object.
