@@ -36,8 +36,8 @@ pub(crate) enum Failure {
     Answer(#[source] io::Error),
     #[error("print on stdout")]
     Print(#[source] io::Error),
-    #[error("{add}; and undoing it: {del}", add = chain(add), del = chain(del))]
-    NotUndone { add: Box<Failure>, del: Error },
+    #[error("{add}; and undoing it: {del}", add = chain(add), del = chain(&**del))]
+    NotUndone { add: Box<Failure>, del: Box<Error> },
     #[error("CAP_ARGS is no JSON object")]
     CapabilityArgs(#[source] serde_json::Error),
     #[error("find the working directory")]
@@ -97,7 +97,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
 fn undone(runtime: &Runtime, network: &Network, attachment: &Attachment, add: Failure) -> Failure {
     match runtime.del(network, attachment) {
         Ok(()) => add,
-        Err(del) => Failure::NotUndone { add: Box::new(add), del },
+        Err(del) => Failure::NotUndone { add: Box::new(add), del: Box::new(del) },
     }
 }
 
@@ -159,14 +159,17 @@ pub(crate) fn print(line: &dyn Display) -> Result<(), Failure> {
 }
 
 impl Target {
-    /// The attachment of an ADD or CHECK, which need a namespace.
+    /// The attachment of an ADD or CHECK, which need a namespace, and arguments without mistakes.
     fn attachment(&self) -> Result<Attachment, Failure> {
         if self.netns.is_empty() {
             return Err(Failure::NoNetns);
         }
-        self.detachment()
+        let attachment = self.detachment()?;
+        attachment.args.refuse_malformed().map_err(Failure::Args)?;
+        Ok(attachment)
     }
 
+    /// That of a DEL, which does not fail because of `CNI_ARGS`.
     fn detachment(&self) -> Result<Attachment, Failure> {
         let netns = if self.netns.is_empty() {
             None
@@ -190,7 +193,6 @@ impl Target {
                 .map_err(Failure::CapabilityArgs)?
         };
         let args = cni::Args::parse(&self.args);
-        args.refuse_malformed().map_err(Failure::Args)?;
         Ok(Attachment { args, capability_args, ..Attachment::new(container_id, ifname, netns) })
     }
 }

@@ -123,6 +123,20 @@ fn an_add_whose_result_cannot_be_printed_is_undone() {
     assert_eq!(deleted, 3);
 }
 
+/// Before, it was refused. cnitool 1.3.1 refuses it.
+#[test]
+fn a_del_does_not_fail_for_cni_args() {
+    let sandbox = Sandbox::new();
+    sandbox.network("1.0.0");
+    let run = |command| {
+        let mut conflist = conflist(&sandbox);
+        conflist.env("CNI_ARGS", "none").args([command, "net", "/run/netns/a"]).output().unwrap()
+    };
+    assert!(text(&run("add").stderr).contains("\"none\" is not a KEY=VALUE pair"));
+    succeeds(&run("del"));
+    assert_eq!(sandbox.commands().len(), 3);
+}
+
 #[test]
 fn what_failed_is_told() {
     let sandbox = Sandbox::new();
