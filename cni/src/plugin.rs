@@ -227,7 +227,7 @@ fn read_to_end(stdin: &mut impl Read) -> Result<Vec<u8>, Error> {
 
 /// The configuration's `cniVersion`.
 ///
-/// Errors: code 7 if it is no text, code 1 if it names no known version.
+/// Errors: code 7 if it is not a string, code 1 if it names no known version.
 fn config_version(configuration: &Value) -> Result<Version, Error> {
     let text = match json::get(configuration, "cniVersion") {
         None => "",
