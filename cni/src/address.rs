@@ -21,7 +21,7 @@ pub struct RequestedAddress(IpAddr, Option<u8>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
 
-/// A text that is no address.
+/// A string that is not a valid address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAddress {
     /// Not an address with a prefix length.

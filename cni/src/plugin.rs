@@ -74,7 +74,7 @@ pub fn validate<P: Plugin>(plugin: &P, configuration: Vec<u8>) -> Result<(), Err
 /// Runs the command that this process was started for, and prints what the specification asks
 /// for: a result, an error object, or nothing. An ADD whose result cannot be printed is undone.
 ///
-/// If the caller closed stdout, Rust's runtime has opened `/dev/null` in its place before `main`, which cannot
+/// If the caller closed stdout, Rust's runtime opened `/dev/null` in its place before `main`, which cannot
 /// be told from a caller's own `/dev/null`. Such a caller does not read results, and its ADD succeeds.
 pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
     block_file_size_signal();
@@ -227,7 +227,7 @@ fn read_to_end(stdin: &mut impl Read) -> Result<Vec<u8>, Error> {
 
 /// The configuration's `cniVersion`.
 ///
-/// Errors: code 7 if it is no text, code 1 if it names no known version.
+/// Errors: code 7 if it is not a string, code 1 if it names no known version.
 fn config_version(configuration: &Value) -> Result<Version, Error> {
     let text = match json::get(configuration, "cniVersion") {
         None => "",

@@ -13,7 +13,7 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 )
 
-// VERSION, and STATUS as far as the network's version has it.
+// Runs VERSION, and STATUS if the network's version has it.
 func (w *network) tellsVersions() error {
 	for _, kind := range plugins(w.list.Bytes) {
 		info, err := w.GetVersionInfo(context.Background(), kind)
@@ -32,7 +32,7 @@ func (w *network) tellsVersions() error {
 	return nil
 }
 
-// STATUS asks the IPAM plugin too: without it, no ADD can work.
+// STATUS also fails without the IPAM plugin, because no ADD can succeed then.
 func (w *network) missesIPAM() error {
 	script := "mkdir /run/few\n"
 	for _, dir := range slices.Backward(w.node.side.path) {
@@ -49,7 +49,7 @@ func (w *network) missesIPAM() error {
 	return nil
 }
 
-// A plugin that is newer than the network's version refuses it by name and code.
+// A plugin that is newer than the network's version refuses it with the right code and its name.
 func (w *network) isRefused(kind string) error {
 	_, err := w.ValidateNetworkList(context.Background(), w.list)
 	if err == nil || !strings.Contains(err.Error(), kind) {
@@ -67,8 +67,8 @@ func (w *network) isRefused(kind string) error {
 	return nil
 }
 
-// ADD, CHECK and DEL as in everyday life: after the DEL nothing of the pod is left, and the next
-// one leaves the node as it was.
+// ADD, CHECK and DEL: after DEL nothing of the pod is left, and the second pod leaves the node as it
+// was.
 func (w *network) attachesAndDetaches() error {
 	if err := w.isValid(); err != nil {
 		return fmt.Errorf("validate: %w", err)
@@ -105,7 +105,7 @@ func (w *network) attachesAndDetaches() error {
 	return nil
 }
 
-// An error if a word of a pod is in a state.
+// An error if a state contains one of a pod's words.
 func mentionsNone(state string, words []string) error {
 	for _, word := range words {
 		word, _, _ = strings.Cut(word, "/")
@@ -123,7 +123,7 @@ func mentionsNone(state string, words []string) error {
 	return nil
 }
 
-// CHECK notices that a pod has lost its addresses.
+// CHECK fails if a pod has lost its addresses.
 func (w *network) noticesDamage() error {
 	netns, err := w.node.addPod("pod")
 	if err != nil {
@@ -142,7 +142,7 @@ func (w *network) noticesDamage() error {
 	return w.del(pod)
 }
 
-// GC with one of two pods valid removes the other one, and leaves the valid one as it is.
+// GC with one of two pods valid removes the other one and does not change the valid one.
 func (w *network) collectsTheStale() error {
 	var netns [2]string
 	for i := range netns {
@@ -184,7 +184,7 @@ func (w *network) detachesTheVanished() error {
 	return w.vanishes(func(pod *libcni.RuntimeConf) error { return w.del(pod) })
 }
 
-// The same without even a kept result: only the plugins themselves can find what is left.
+// The same without a kept result: only the plugins themselves can find what is left.
 func (w *network) collectsTheForgotten() error {
 	return w.vanishes(func(pod *libcni.RuntimeConf) error {
 		if err := os.Remove(w.cacheFile(pod)); err != nil {
@@ -199,7 +199,7 @@ func (w *network) vanishes(clean func(*libcni.RuntimeConf) error) error {
 	if err != nil {
 		return err
 	}
-	// What a network makes for all its pods is there before.
+	// The first pod makes what all pods of a network share.
 	first, pod := attachment("first-pod", netns), attachment("vanished-pod", netns)
 	if _, err := w.attach(first); err != nil {
 		return err

@@ -9,7 +9,7 @@ import (
 
 const examplesDir = "../../conflist/examples"
 
-// The files of the networks that common runtimes set up.
+// The networks of common runtimes.
 func examples() []string {
 	files, err := filepath.Glob(filepath.Join(examplesDir, "*.conflist"))
 	if err != nil || len(files) == 0 {
@@ -18,7 +18,7 @@ func examples() []string {
 	return files
 }
 
-// The plugins that a network runs, those of IPAM included.
+// The plugins of a network, including IPAM plugins.
 func plugins(conflist []byte) []string {
 	var list struct {
 		Plugins []struct {
@@ -55,7 +55,7 @@ func everyPlugin() []string {
 	return kinds
 }
 
-// The text of a network, of another version of the specification.
+// A network with its version of the specification replaced.
 func ofVersion(conflist []byte, version string) []byte {
 	var keys map[string]any
 	if err := json.Unmarshal(conflist, &keys); err != nil {

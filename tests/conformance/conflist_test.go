@@ -11,10 +11,10 @@ import (
 	"github.com/containernetworking/cni/libcni"
 )
 
-// Where networks are configured on a node.
+// The directory of network configurations on a node.
 const netDir = "/run/net.d"
 
-// Our own program, which does a runtime's work by hand.
+// Our program conflist, which does the work of a runtime.
 type conflist struct {
 	node *node
 	name string
@@ -62,7 +62,7 @@ func (c conflist) del(pod *libcni.RuntimeConf) error {
 	return c.run("del", pod.NetNS, "--container-id", pod.ContainerID, "--ifname", pod.IfName)
 }
 
-// All that it can do with its network; no attachment is valid in a GC.
+// All its commands for a network; for GC no attachment is valid.
 func (c conflist) commands() commands {
 	return commands{
 		"version": func(*libcni.RuntimeConf) error { return c.run("version") },
@@ -74,7 +74,7 @@ func (c conflist) commands() commands {
 	}
 }
 
-// What either of conflist and libcni attached, the other one finds, checks and detaches.
+// What conflist or libcni attached, the other one finds, checks and detaches.
 func (w *network) changesHands() error {
 	ours := conflist{w.node, w.list.Name}
 	if err := w.node.configure(map[string]string{"10.conflist": string(w.list.Bytes)}); err != nil {

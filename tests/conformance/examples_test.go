@@ -11,12 +11,12 @@ import (
 	"github.com/containernetworking/cni/pkg/version"
 )
 
-// A chapter is a part of the life of pods on a network.
+// A chapter is a part of the life of the pods on a network.
 type chapter struct {
 	name string
-	// The first version of the specification in which there is something to tell.
+	// The first version of the specification to which it applies.
 	since string
-	// The plugins of the reference with which it ends badly, and how.
+	// The plugins of the reference that fail it, and how.
 	fails map[string]known
 	tell  func(*network) error
 }
@@ -39,7 +39,7 @@ var chapters = []chapter{
 	}, (*network).collectsTheForgotten},
 }
 
-// Every example, in every version of the specification.
+// Each example in each version of the specification.
 func TestExamples(t *testing.T) {
 	onSides(t, func(t *testing.T, s side) {
 		for _, file := range examples() {
@@ -78,7 +78,8 @@ func (s side) example(t *testing.T, conflist []byte, version string) {
 	}
 }
 
-// Why a case with these plugins is to fail: one that is known to is taken from the reference.
+// The known failure of a case with these plugins, if one of them is taken from the reference and has
+// one.
 func (s side) blames(fails map[string]known, kinds []string) *known {
 	for _, kind := range kinds {
 		why, fails := fails[kind]
@@ -89,10 +90,10 @@ func (s side) blames(fails map[string]known, kinds []string) *known {
 	return nil
 }
 
-// The plugins that came with a later version of the specification than the first.
+// The plugins that a later version of the specification than the first one requires.
 var sinces = map[string]string{"firewall": "0.4.0"}
 
-// The plugin that is newer than the network's version, and says so.
+// The plugin that is newer than the network's version and refuses it.
 func (s side) tooNew(kinds []string, version string) string {
 	for _, kind := range kinds {
 		if version >= sinces[kind] {

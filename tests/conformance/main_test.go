@@ -11,8 +11,8 @@ import (
 	"testing"
 )
 
-// Namespaces belong to threads. The first thread stays in the machine's own, since `/proc/self`
-// is that one's.
+// Namespaces belong to threads. The first thread stays in the machine's own namespaces, because
+// `/proc/self` shows those of the first thread.
 func init() { runtime.LockOSThread() }
 
 func TestMain(m *testing.M) {
@@ -24,14 +24,14 @@ func TestMain(m *testing.M) {
 	os.Exit(status)
 }
 
-// A side is whose plugins a case runs.
+// A side is a set of plugins that cases run.
 type side struct {
 	label string
-	// Where a runtime looks for plugins, in order.
+	// The directories in which a runtime looks for plugins, in order.
 	path []string
 }
 
-// The binaries under test. What the project does not ship is taken from the reference suite.
+// The binaries under test. Plugins that the project does not ship are taken from the reference suite.
 func ours() side {
 	return side{"ours", []string{ourDir(), referenceDir()}}
 }
@@ -41,7 +41,7 @@ func reference() side {
 	return side{"go", []string{referenceDir()}}
 }
 
-// Runs a test with either side's plugins.
+// Runs a test with the plugins of either side.
 func onSides(t *testing.T, test func(*testing.T, side)) {
 	t.Parallel()
 	for _, s := range []side{ours(), reference()} {
@@ -60,7 +60,7 @@ func referenceDir() string {
 	return directory("GO_PLUGINS", "target/reference/bin")
 }
 
-// A directory that the environment names, or the workspace has.
+// The directory in an environment variable, or else the one in the workspace.
 func directory(variable, fallback string) string {
 	dir := os.Getenv(variable)
 	if dir == "" {
@@ -84,7 +84,7 @@ func where(path []string, program string) string {
 	return "missing"
 }
 
-// What the cases need besides, to make nodes and to look at them.
+// What the cases need besides plugins, to make nodes and to read their state.
 func unfit() string {
 	if os.Geteuid() != 0 {
 		return "not root"
@@ -110,7 +110,7 @@ func missing(path []string, programs []string) string {
 	return ""
 }
 
-// A tally is how many cases went which way.
+// A tally has the numbers of passed, failed and skipped cases.
 type tally struct {
 	sync.Mutex
 	passed, failed, skipped int
@@ -118,7 +118,7 @@ type tally struct {
 
 var counts tally
 
-// Adds the outcome of a case, and says it.
+// Adds the outcome of a case and prints it.
 func (c *tally) add(t *testing.T) {
 	c.Lock()
 	defer c.Unlock()
@@ -136,7 +136,7 @@ func (c *tally) add(t *testing.T) {
 	fmt.Printf("test %s ... %s\n", t.Name(), outcome)
 }
 
-// Closes with the line that the project's other test programs close with.
+// Prints the closing line, in the form of the project's other test programs.
 func (c *tally) print() {
 	outcome := "ok"
 	if c.failed > 0 {
@@ -145,10 +145,11 @@ func (c *tally) print() {
 	fmt.Printf("test result: %s. %d passed; %d failed; %d ignored\n", outcome, c.passed, c.failed, c.skipped)
 }
 
-// A known failure of the reference's plugins: what they do otherwise, and what a case says then.
+// A known failure of the reference's plugins: what they do instead, and a part of the case's error
+// then.
 type known struct{ reason, says string }
 
-// An error unless a case failed as it is known to.
+// An error unless a case failed in the known way.
 func (k known) isShownBy(err error) error {
 	switch {
 	case err == nil:
@@ -159,10 +160,10 @@ func (k known) isShownBy(err error) error {
 	return nil
 }
 
-// Runs a case on a node of its own, beside the other cases.
+// Runs a case on a node of its own, in parallel with other cases.
 //
-// Where plugins of the reference are known not to do what it asks for, fails says why: then it
-// must fail as it is said to, so that a reason which no longer holds is noticed.
+// If plugins of the reference are known to fail it, fails says why and with which error; the case then
+// fails if they pass.
 func (s side) run(t *testing.T, name string, needs []string, fails *known, do func(*node) error) {
 	t.Run(name, func(t *testing.T) {
 		t.Parallel()

@@ -14,7 +14,7 @@ import (
 	"github.com/containernetworking/cni/pkg/types"
 )
 
-// A network as a runtime holds it: libcni with its own places for everything, and a configuration.
+// A network as a runtime has it: a configuration, and libcni with its own directories.
 type network struct {
 	*libcni.CNIConfig
 	node *node
@@ -33,7 +33,7 @@ func (n *node) networkOf(list *libcni.NetworkConfigList) *network {
 	return &network{libcni.NewCNIConfig(n.side.path, nil), n, list}
 }
 
-// What a runtime passes to the plugins that can map ports. No two pods can have the same one.
+// What a runtime passes to plugins that map ports. Each pod has a hostPort of its own.
 var onePort, otherPort = portMapping(8080), portMapping(9090)
 
 func portMapping(hostPort float64) map[string]any {
@@ -63,8 +63,8 @@ func (w *network) hasPlugin(kind string) bool {
 	return false
 }
 
-// Whether the plugins are there, support the network's version, and have the capabilities that
-// the configuration declares.
+// Whether the plugins exist, support the network's version, and have the capabilities that the
+// configuration declares.
 func (w *network) isValid() error {
 	capabilities, err := w.ValidateNetworkList(context.Background(), w.list)
 	if err != nil {
@@ -98,7 +98,7 @@ func (w *network) cacheFile(pod *libcni.RuntimeConf) string {
 	return "/var/lib/cni/results/" + strings.Join([]string{w.list.Name, pod.ContainerID, pod.IfName}, "-")
 }
 
-// ADD of a pod, then CHECK: what the result tells is in the kernel and in the cache. The pod's
+// Runs ADD and CHECK of a pod; the result must agree with the kernel and the cache. Returns the pod's
 // addresses, each as "10.0.0.2/24".
 func (w *network) attach(pod *libcni.RuntimeConf) ([]string, error) {
 	result, err := w.AddNetworkList(context.Background(), w.list, pod)
@@ -154,7 +154,7 @@ func addressesOf(result types.Result) ([]string, error) {
 	return addresses, nil
 }
 
-// Whether the kernel has a pod's addresses, and the way from its port of the node to the first.
+// Whether the kernel has a pod's addresses, and the rule from its hostPort to the first address.
 func (w *network) isAttached(pod *libcni.RuntimeConf, addresses []string) error {
 	links, err := ip[link](pod.NetNS, "address", "show", "dev", pod.IfName)
 	if err != nil {
@@ -169,7 +169,7 @@ func (w *network) isAttached(pod *libcni.RuntimeConf, addresses []string) error 
 	slices.Sort(found)
 	told := slices.Sorted(slices.Values(addresses))
 	if !slices.Equal(found, told) {
-		return fmt.Errorf("the result tells of %v, %s has %v", told, pod.IfName, found)
+		return fmt.Errorf("the result has %v, %s has %v", told, pod.IfName, found)
 	}
 	if !w.hasPlugin("portmap") {
 		return nil
@@ -187,7 +187,7 @@ func (w *network) isAttached(pod *libcni.RuntimeConf, addresses []string) error 
 	return nil
 }
 
-// Whether libcni finds again what it has kept of an attachment.
+// Whether libcni finds what it has kept of an attachment.
 func (w *network) isKept(pod *libcni.RuntimeConf, result types.Result) error {
 	kept, err := w.GetNetworkListCachedResult(w.list, pod)
 	if err != nil {

@@ -12,14 +12,14 @@ import (
 	"time"
 )
 
-// A node is a network namespace with files of its own: `/run` and `/var/lib` are empty, so that
-// every plugin, cache and lock is where its configuration has it, and nobody else sees it.
+// A node is a network namespace with private files: `/run` and `/var/lib` are empty, so that each
+// plugin, cache and lock is where its configuration says, and no other process sees it.
 type node struct {
 	side side
 }
 
-// Calls do on a thread that is in a new node. What it reads, writes and starts is there; the kernel
-// takes the node down when the thread and its children have ended.
+// Calls do on a thread in a new node. It reads, writes and starts everything there; the kernel removes
+// the node when the thread and its children have ended.
 func onNode(s side, do func(*node) error) error {
 	done := make(chan error)
 	go func() {
@@ -55,13 +55,13 @@ func (n *node) isolate() error {
 	return err
 }
 
-// Adds the network namespace of a pod, and says its path.
+// Adds the network namespace of a pod; returns its path.
 func (n *node) addPod(name string) (string, error) {
 	_, err := n.sh("ip netns add " + name)
 	return "/run/netns/" + name, err
 }
 
-// Removes the network namespace of a pod, as a crash would, and waits until the kernel has done it.
+// Removes the network namespace of a pod, as a crash would, and waits until it is gone.
 func (n *node) removePod(name string) error {
 	before, err := n.veths()
 	if err != nil {
@@ -89,12 +89,12 @@ func (n *node) veths() (int, error) {
 	return len(links), err
 }
 
-// Runs a shell script on the node; what it printed.
+// Runs a shell script on the node; returns its output.
 func (n *node) sh(script string) (string, error) {
 	return output(exec.Command("sh", "-euc", script))
 }
 
-// Runs a program to its end; what it printed on stdout.
+// Runs a program to its end; returns its stdout.
 func output(command *exec.Cmd) (string, error) {
 	var stdout, stderr bytes.Buffer
 	command.Stdout, command.Stderr = &stdout, &stderr
@@ -105,7 +105,7 @@ func output(command *exec.Cmd) (string, error) {
 	return stdout.String(), nil
 }
 
-// What a file holds, or nothing.
+// The content of a file; empty if it does not exist.
 func content(path string) string {
 	text, _ := os.ReadFile(path)
 	return string(text)

@@ -11,7 +11,7 @@ import (
 	"github.com/containernetworking/cni/libcni"
 )
 
-// Options that a runtime heeds and plugins never see, each for a network with the same plugins.
+// Options that runtimes use and plugins do not get, each for a network with the same plugins.
 var options = map[string]string{
 	"none":                   ``,
 	"disableCheck":           `"disableCheck": true,`,
@@ -36,7 +36,7 @@ var options = map[string]string{
 	"onlyInlined-and-others": `"loadOnlyInlinedPlugins": true, "disableGC": true, "disableCheck": true,`,
 }
 
-// Where the network's plugins are: in its file, in the directory of its name, in both.
+// Where the network's plugins are configured: in its file, in the directory of its name, or in both.
 const (
 	inlined = `{"type": "bridge", "bridge": "options0", "isGateway": true, "ipMasq": true,
 		"ipam": {"type": "host-local", "subnet": "10.91.0.0/24"}}`
@@ -49,11 +49,11 @@ var places = map[string]map[string]string{
 	"directory": {"10.conflist": `%s "k": 0`, "options/10.conf": inlined, "options/20.conf": beside},
 	"nowhere":   {"10.conflist": `%s "plugins": []`},
 	"missing":   {"10.conflist": `%s "k": 0`},
-	// It is no plugin's file, by its name.
+	// Its name is not that of a plugin's file.
 	"stray": {"10.conflist": `%s "plugins": [` + inlined + `]`, "options/20.json": `{"type": "none"}`},
 }
 
-// On the same files, conflist and libcni do the same, command for command.
+// conflist and libcni behave the same with the same files, command for command.
 func TestOptions(t *testing.T) {
 	onSides(t, func(t *testing.T, s side) {
 		for option, keys := range options {
@@ -94,8 +94,8 @@ func (s side) option(t *testing.T, name, version, keys string, files map[string]
 			return err
 		}
 		if len(written) > 1 {
-			// libcni keeps the list without the plugins beside it, conflist with them, so that it
-			// can do without the files.
+			// libcni keeps the list without the plugins of the directory; conflist keeps it with them, so that
+			// it does not need the files later.
 			theirs = kept.ReplaceAllString(theirs, "config")
 			ours = kept.ReplaceAllString(ours, "config")
 		}
@@ -108,10 +108,10 @@ func (s side) option(t *testing.T, name, version, keys string, files map[string]
 
 var kept = regexp.MustCompile(`\\"config\\":\\"[^"]*"`)
 
-// What a runtime can be asked to do with a network, by name.
+// The commands that a runtime can run for a network, by name.
 type commands map[string]func(*libcni.RuntimeConf) error
 
-// The commands of libcni. There are none of a network that it cannot load.
+// The commands of libcni; an error if it cannot load the network.
 func (n *node) libcni(name string) commands {
 	list, err := libcni.LoadNetworkConf(netDir, name)
 	if err != nil {
@@ -136,7 +136,8 @@ func (n *node) libcni(name string) commands {
 	}
 }
 
-// How each command ends, and the state that those leave which change it. In between, the pod loses its address.
+// The outcome of each command, and the state after those that change it. In between, the pod loses its
+// address.
 func (n *node) transcript(files map[string]string, load func() commands) (string, error) {
 	if err := n.configure(files); err != nil {
 		return "", err

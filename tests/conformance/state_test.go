@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// What the kernel and the files say, as `ip`, `iptables-save` and `nft` tell it: a line a fact, and
-// without what differs from run to run.
+// The state of the kernel and the files, as `ip`, `iptables-save` and `nft` print it: one fact a line,
+// without values that differ between runs.
 func (n *node) state(pods ...string) (string, error) {
 	var facts []string
 	for _, netns := range append([]string{""}, pods...) {
@@ -35,7 +35,7 @@ func (n *node) state(pods ...string) (string, error) {
 	return random.Replace(strings.Join(facts, "\n")), nil
 }
 
-// A remover replaces what is drawn by lot by words.
+// A remover replaces random values by placeholders.
 type remover []struct {
 	pattern *regexp.Regexp
 	word    string
@@ -44,7 +44,7 @@ type remover []struct {
 var random = remover{
 	{regexp.MustCompile(`\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b`), "MAC"},
 	{regexp.MustCompile(`\bveth[0-9a-f]{8}\b`), "VETH"},
-	// Device and inode of a directory.
+	// The device and the inode of a directory.
 	{regexp.MustCompile(`/\d+-\d+/`), "/INODE/"},
 }
 
@@ -55,7 +55,7 @@ func (r remover) Replace(text string) string {
 	return text
 }
 
-// Runs `ip -j` in a pod, or on the node.
+// Runs `ip -j` in a pod or on the node.
 func ip[T any](netns string, words ...string) ([]T, error) {
 	args := []string{"-j"}
 	if netns != "" {
@@ -96,7 +96,7 @@ type route struct {
 	Source  string `json:"prefsrc"`
 }
 
-// Links, addresses, routes and queues. What the kernel adds by itself, and later, is left out.
+// Links, addresses, routes and queues, without those that the kernel adds by itself and later.
 func interfaces(netns string) ([]string, error) {
 	where := "node"
 	if netns != "" {
@@ -150,7 +150,7 @@ func netnsArgs(netns string, words ...string) []string {
 
 var policyCounters = regexp.MustCompile(` \[\d+:\d+\]$`)
 
-// The node's packet filter, through all eyes that there are.
+// The node's packet filter rules, as each tool prints them.
 func firewall() ([]string, error) {
 	var facts []string
 	for _, command := range []string{"iptables-save", "ip6tables-save", "nft -s list ruleset"} {
@@ -168,7 +168,7 @@ func firewall() ([]string, error) {
 	return facts, nil
 }
 
-// Files with their content. Locks are no state, and which address comes next is none of a pod.
+// Files with their content. Locks and the address that comes next are left out.
 func files(roots ...string) ([]string, error) {
 	var facts []string
 	for _, root := range roots {
@@ -204,7 +204,7 @@ func lines(text string) []string {
 	return strings.FieldsFunc(text, func(r rune) bool { return r == '\n' })
 }
 
-// An error if two states differ, with the lines that only one of them has.
+// An error if two states differ, with the lines that are in only one of them.
 func same(was, is string) error {
 	only := func(sign, a, b string) (different []string) {
 		known := map[string]bool{}

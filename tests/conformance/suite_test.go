@@ -13,11 +13,11 @@ import (
 
 const referenceModule = "github.com/containernetworking/plugins/"
 
-// A suite is a package of the reference whose own tests look plugins up by name, as a runtime does,
-// and so run whoever's come first.
+// A suite is a package of the reference whose own tests find plugins by name, as a runtime does, so
+// that they can run any plugins.
 type suite struct {
 	pkg string
-	// What the specs that do so have in their names; the others call the package's functions.
+	// A part of the names of these tests; the others call the functions of the package.
 	focus string
 	// The plugins that these specs run.
 	plugins []string
@@ -29,7 +29,8 @@ var suites = []suite{
 	{"integration", "using cnitool", []string{"bandwidth", "bridge", "ptp", "host-local"}},
 }
 
-// The reference suite's own integration tests, unmodified. They run alone: some look at the clock.
+// The integration tests of the reference, unmodified. They do not run in parallel, because some
+// measure time.
 func TestReferenceSuite(t *testing.T) {
 	programs := t.TempDir()
 	for _, s := range []side{ours(), reference()} {
@@ -79,7 +80,7 @@ func (s side) suite(t *testing.T, it suite, programs string) {
 	}
 }
 
-// A spec and how it went, as Ginkgo reports it.
+// A spec and its outcome, as Ginkgo reports it.
 type spec struct {
 	Containers []string `json:"ContainerHierarchyTexts"`
 	Name       string   `json:"LeafNodeText"`
@@ -89,8 +90,8 @@ type spec struct {
 	Failure    struct{ Message string }
 }
 
-// Compiles the package's tests unless they are there: it needs modules, and so the machine's own
-// network. The program, and the package's directory.
+// Compiles the package's tests if they do not exist: this needs modules, and so the machine's own
+// network. Returns the program and the package's directory.
 func (it suite) compile(programs string) (program, home string, err error) {
 	program = filepath.Join(programs, filepath.Base(it.pkg))
 	if _, err := os.Stat(program); err != nil {
@@ -103,7 +104,7 @@ func (it suite) compile(programs string) (program, home string, err error) {
 	return program, strings.TrimSpace(home), err
 }
 
-// Runs the tests on a node that has an address of the outside's.
+// Runs the tests on a node that has an address outside.
 func (it suite) run(n *node, program, home string) ([]spec, error) {
 	const root = "/run/suite"
 	module, err := os.Getwd()
@@ -114,11 +115,11 @@ func (it suite) run(n *node, program, home string) ([]spec, error) {
 	for _, dir := range slices.Backward(n.side.path) {
 		script += "ln -sf " + dir + "/* bin\n"
 	}
-	// integration/ has its data beside it, and wants the plugins in ../bin.
+	// integration/ has its data beside it and expects the plugins in ../bin.
 	script += "ln -s " + home + " tests\n" +
-		// They build programs of the module wherever they are.
+		// The tests build programs of the module.
 		"echo 'go 1.24.2\nuse " + module + "' >go.work\n" +
-		// They have files of fixed names in /tmp.
+		// The tests use files with fixed names in /tmp.
 		"mkdir upper work; mount -t overlay -o lowerdir=/tmp,upperdir=upper,workdir=work overlay /tmp\n" +
 		"ip link add uplink type veth peer outside; ip address add 192.0.2.2/24 dev uplink\n" +
 		"ip link set uplink up; ip link set outside up"
@@ -135,7 +136,7 @@ func (it suite) run(n *node, program, home string) ([]spec, error) {
 	return it.read(report, said)
 }
 
-// The specs of a report that run plugins.
+// The specs in a report that run plugins.
 func (it suite) read(report string, said []byte) ([]spec, error) {
 	var reports []struct{ SpecReports []spec }
 	if err := json.Unmarshal([]byte(content(report)), &reports); err != nil {

@@ -1,7 +1,7 @@
 //go:build suites
 
-// Package conformance is tests alone. Nothing is built from this file: it makes `go mod tidy` keep
-// what the reference suite's own tests need, which TestReferenceSuite compiles and runs.
+// Package conformance contains only tests. Nothing is built from this file: it makes `go mod tidy`
+// keep what the reference's own tests need, which TestReferenceSuite compiles and runs.
 package conformance
 
 import (

@@ -95,7 +95,8 @@ fn purge(variant: &str) {
         let add = conflist(&world, &["add", name, &netns], &ports.to_string());
         drop(add.success());
     }
-    // The plugins of this list are the suite's by their names, but its lease was made by the reference suite's.
+    // The plugins of this list are the suite's by their names, but its lease was made by the reference
+    // suite's.
     world.sh(
         NODE,
         &format!(

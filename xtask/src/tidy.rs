@@ -1,4 +1,6 @@
-//! The tree's own rules, which no other tool checks.
+//! The rules of this tree that no other tool checks.
+
+mod words;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,23 +8,23 @@ use std::path::{Path, PathBuf};
 use crate::command::{Failure, command, read};
 use crate::workspace::{Dependency, Member, members, root};
 
-/// More lines than this make a file two files, unless there is a reason.
+/// The limit of lines in a file; [`LONG_FILES`] lists the exceptions.
 const MAX_LINES: usize = 500;
-/// Columns of a line; rustfmt, which keeps to fewer, leaves comments and literals as they are.
+/// The limit of columns in a line. rustfmt has a lower one, but does not change comments and literals.
 const MAX_COLUMNS: usize = 110;
-/// Longer files and why they are one.
+/// Files over the limit, and why they are not split.
 const LONG_FILES: [(&str, &str); 0] = [];
 
-/// Which room may use which others. What is not written here is a closed door.
+/// The top-level directories and the directories whose crates theirs may use.
 const DOORS: [(&str, &[&str]); 8] = [
     ("cni", &[]),
     ("kernel", &[]),
     ("plugins", &["cni", "kernel", "plugins"]),
     ("ipam", &["cni"]),
-    // The plugins' own functions say what they refuse, and remove what they made in a purge.
+    // `validate` and `purge` call functions of the plugins.
     ("conflist", &["cni", "ipam", "plugins"]),
     ("schema", &["cni", "conflist", "ipam", "plugins"]),
-    // Whoever checks the plugins' work does not share their code.
+    // The tests share no code with the plugins.
     ("tests", &[]),
     ("xtask", &["cni", "conflist", "kernel"]),
 ];
@@ -33,26 +35,27 @@ const TESTERS: [&str; 2] = ["tests", "xtask"];
 /// The one crate that speaks netlink.
 const KERNEL: &str = "kernel";
 
-/// Marks of unfinished work; each in two halves so that this file is clean.
+/// Marks of unfinished work, each in two halves so that this file contains none.
 const UNFINISHED: [(&str, &str); 5] =
     [("TO", "DO"), ("FIX", "ME"), ("todo", "!("), ("dbg", "!("), ("unimplemented", "!(")];
 
-/// What a rule found, one line each.
+/// What a rule found, one line for each offence.
 type Offences = Vec<String>;
 
-/// All rules by name, with what offends against them.
+/// The names of all rules, and what each found.
 pub(crate) fn rules() -> Vec<(&'static str, Result<Offences, Failure>)> {
     vec![
         ("each file says what it is for", each_source(starts_with_its_purpose)),
         ("no file is too long", each_source(is_too_long)),
         ("no line is too wide", each_source(is_too_wide)),
         ("no unfinished work", each_source(is_unfinished)),
+        ("plain words", each_file(&words::FILES, words::are_not_plain)),
         ("crates inherit the lints", manifests()),
         ("doors between crates", doors()),
     ]
 }
 
-/// Prints the offences; a failure if there are any.
+/// Prints the offences; returns a failure if there are any.
 pub(crate) fn verdict(offences: &Offences) -> Result<(), Failure> {
     for offence in offences {
         println!("  {offence}");
@@ -62,7 +65,7 @@ pub(crate) fn verdict(offences: &Offences) -> Result<(), Failure> {
 
 fn starts_with_its_purpose(_: &Path, text: &str) -> Option<String> {
     let first = text.lines().next().unwrap_or_default();
-    (!first.starts_with("//! ")).then(|| "the first line is no //! comment".to_owned())
+    (!first.starts_with("//! ")).then(|| "the first line is not a //! comment".to_owned())
 }
 
 fn is_too_long(path: &Path, text: &str) -> Option<String> {
@@ -71,7 +74,7 @@ fn is_too_long(path: &Path, text: &str) -> Option<String> {
     (lines > MAX_LINES && !has_reason).then(|| format!("{lines} lines, over {MAX_LINES}"))
 }
 
-/// Lines of raw literals may have any width: these are what others say or read, line by line.
+/// A line in a raw literal may have any width: these contain the output or input of programs.
 fn is_too_wide(_: &Path, text: &str) -> Option<String> {
     let mut raw = None;
     for (line, number) in text.lines().zip(1..) {
@@ -152,17 +155,24 @@ fn doors() -> Result<Offences, Failure> {
 }
 
 fn each_source(rule: fn(&Path, &str) -> Option<String>) -> Result<Offences, Failure> {
-    let sources = sources()?;
+    each_file(&["*.rs"], rule)
+}
+
+/// What a rule finds in the files that match git's patterns.
+fn each_file(
+    patterns: &[&str],
+    rule: fn(&Path, &str) -> Option<String>,
+) -> Result<Offences, Failure> {
     let offence = |(path, text): &(PathBuf, String)| {
         rule(path, text).map(|what| format!("{}: {what}", path.display()))
     };
-    Ok(sources.iter().filter_map(offence).collect())
+    Ok(files(patterns)?.iter().filter_map(offence).collect())
 }
 
-/// All Rust files that git knows or would know, with their text.
-fn sources() -> Result<Vec<(PathBuf, String)>, Failure> {
-    let args = ["ls-files", "--cached", "--others", "--exclude-standard", "*.rs"];
-    let listed = read(&mut command("git", args))?;
+/// The files that git tracks or would add, with their content.
+fn files(patterns: &[&str]) -> Result<Vec<(PathBuf, String)>, Failure> {
+    let args = ["ls-files", "--cached", "--others", "--exclude-standard"];
+    let listed = read(command("git", args).args(patterns))?;
     let present = listed.lines().map(PathBuf::from).filter(|path| root().join(path).is_file());
     present.map(|path| read_file(&root().join(&path)).map(|text| (path, text))).collect()
 }

@@ -8,7 +8,7 @@ use std::process;
 
 use nix::sys::signal::{SigSet, Signal};
 
-/// Writes a new file in `dir` that can take the place of `file`, and returns its path. If that fails, no file
+/// Writes a new file in `dir` that can replace `file`, and returns its path. If that fails, no file
 /// is left.
 ///
 /// Not synced to disk: what a power cut takes are the results of containers that it took too, and a DEL does

@@ -94,7 +94,7 @@ impl Index {
         }
     }
 
-    /// Writes anew what is wrong, so that it says what the leases say.
+    /// Writes the index again if it does not agree with the leases.
     pub fn rebuild(&self, leases: &HashMap<Attachment, Vec<IpAddr>>) -> io::Result<()> {
         self.make()?;
         let mut known = HashSet::new();

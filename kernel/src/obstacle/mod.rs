@@ -99,7 +99,7 @@ fn find_in_legacy(
     // Without the programs, nobody can have made rules.
     let Some(legacy) = Legacy::open()? else { return Ok(None) };
     let saved = legacy.tables(packet.family)?;
-    // What the table `nat` does is no matter of dropping.
+    // The table `nat` does not drop packets.
     for table in saved.tables().iter().filter(|table| table.name() != "nat") {
         for (chain, policy) in table.policies().filter(|(name, _)| LEGACY_CHAINS.contains(name)) {
             let place = Place {

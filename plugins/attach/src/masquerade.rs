@@ -155,7 +155,7 @@ impl Masquerade {
     }
 }
 
-/// The way to rules of an ADD, whose configuration may have been another one: none where the kernel has no
+/// Finds the rules of an ADD, which may have had another configuration: none where the kernel has no
 /// `nf_tables`, and the configuration needs none.
 pub fn open_to_remove(needed: bool) -> Result<Option<Nfnetlink>, Error> {
     let netlink = Nfnetlink::open()?;

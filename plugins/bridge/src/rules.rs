@@ -29,7 +29,7 @@ impl<'a> Rules<'a> {
         Ok(Self { call, netlink, made_table: Cell::default() })
     }
 
-    /// The way to rules of an ADD, whose configuration may have been another one.
+    /// Finds the rules of an ADD, which may have had another configuration.
     pub(crate) fn open_to_remove(call: &'a Call<Config>) -> Result<Self, Error> {
         let netlink = masquerade::open_to_remove(has_rules(call.config()))?;
         Ok(Self { call, netlink, made_table: Cell::default() })

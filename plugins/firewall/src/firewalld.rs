@@ -97,7 +97,7 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// Removes the sources that a pod's ADD has made; and in the zone, those of nobody, as the reference plugin
+/// Removes the sources that a pod's ADD made; in the zone, also those without owner, as the reference plugin
 /// leaves them, at the addresses that the result tells.
 pub(crate) fn remove(
     netlink: &Nfnetlink,

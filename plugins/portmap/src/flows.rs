@@ -17,7 +17,7 @@ use crate::remove::End;
 const FEW: usize = 4;
 
 /// Forgets the UDP flows to the node's ports, as of before the rules: clients that go on sending from one
-/// port would never get to the pod. TCP clients connect anew.
+/// port would never get to the pod. TCP clients connect again.
 ///
 /// Only packets to the node itself are mapped, so flows to elsewhere that happen to have the same port stay.
 pub(crate) fn forget_udp(

@@ -122,7 +122,7 @@ fn open_rules(config: &Config) -> Result<Option<Nfnetlink>, Error> {
     Ok(if config.ip_masq { Some(Nfnetlink::open()?) } else { None })
 }
 
-/// The way to rules of an ADD, whose configuration may have been another one.
+/// Finds the rules of an ADD, which may have had another configuration.
 fn open_to_remove(config: &Config) -> Result<Option<Nfnetlink>, Error> {
     Ok(masquerade::open_to_remove(config.ip_masq)?)
 }

@@ -97,7 +97,7 @@ fn routes_and_mtu() {
     });
 }
 
-/// A pod that vanished without a DEL left routes; its addresses have been given out anew.
+/// A pod that vanished without a DEL left routes; its addresses have been given out again.
 #[test]
 fn routes_that_another_pod_left_give_way() {
     on_a_node(|| {

@@ -24,7 +24,7 @@ pub struct Sysctl {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(Vec<String>);
 
-/// A text that is no name of a setting of the network.
+/// A string that is not the name of a setting of the network.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "is no setting of the network, such as net.core.somaxconn or net/ipv4/conf/IFNAME/arp_notify"

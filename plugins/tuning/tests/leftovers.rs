@@ -187,7 +187,7 @@ fn the_allowlist() {
         run(json!({"sysctl": {}}), what).unwrap();
     }
     assert_eq!(pod.sh("cat /proc/sys/net/core/somaxconn"), "4096");
-    // What was allowed when it was set is no matter for CHECK.
+    // CHECK does not regard what was allowed when it was set.
     pod.sh("echo 500 > /proc/sys/net/core/somaxconn");
     run(json!({"sysctl": sysctl}), check).unwrap();
     pod.sh("echo 4096 > /proc/sys/net/core/somaxconn");

@@ -70,7 +70,7 @@ pub(crate) fn complaint(input: &Input, output: &Output) -> Option<String> {
         0 if input.is("VERSION") => {
             let versions: Value = serde_json::from_str(stdout).unwrap_or_default();
             let has_versions = versions["supportedVersions"].is_array();
-            (!has_versions).then(|| "VERSION says nothing of supportedVersions".to_owned())
+            (!has_versions).then(|| "VERSION prints no supportedVersions".to_owned())
         }
         0 => (!stdout.is_empty()).then(|| "prints something but has nothing to say".to_owned()),
         1 => error(stdout),

@@ -90,7 +90,7 @@ impl Fuzz {
         let pod = PODS[index];
         let input = self.input(index, &mut random);
         if input.is("GC") {
-            // The result does not contain the addresses that are not in use any more.
+            // GC removes what belongs to pods that it does not name, so no pod may be alive.
             self.all_gone()?;
         }
         if !input.is("ADD") {

@@ -200,7 +200,7 @@ fn collect(value: &Value, path: String, places: &mut Vec<String>) {
 }
 
 fn set(config: &mut Value, place: &str, value: Value) {
-    // Truncated text replaces the whole configuration often enough.
+    // The whole configuration is not replaced here; truncated text covers that.
     if !place.is_empty() {
         *config.pointer_mut(place).unwrap() = value;
     }

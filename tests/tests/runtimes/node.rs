@@ -163,7 +163,7 @@ fn place(plugins: &Plugins) -> String {
 pub(crate) fn wait_until(what: &str, is_so: impl Fn() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !is_so() {
-        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        assert!(Instant::now() < deadline, "waited too long for {what}");
         thread::sleep(Duration::from_millis(20));
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! `x_tables` has no number for its state that a change could be bound to. So other processes of ours are
 //! kept away by a [`Lock`] as long as a namespace's tables are in hand; and what others change meanwhile
-//! makes the program fail, upon which everything is read and computed anew.
+//! makes the program fail, upon which everything is read and computed again.
 
 mod lock;
 mod programs;
@@ -41,7 +41,7 @@ pub(crate) struct Legacy {
 
 pub(super) const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 
-/// Changes are computed anew this often if someone else changes the tables meanwhile.
+/// How often changes are computed again because another process has changed the tables meanwhile.
 const ATTEMPTS: u32 = 20;
 
 impl Legacy {
@@ -106,7 +106,7 @@ impl Legacy {
         self.saved(family)
     }
 
-    /// Makes the changes that `build` computes from what there is, anew if others make that fail.
+    /// Makes the changes that `build` computes from what there is, again if others make that fail.
     pub(super) fn transaction<E: From<Error>>(
         &self,
         mut build: impl FnMut() -> std::result::Result<Changes, E>,

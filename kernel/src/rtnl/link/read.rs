@@ -1,7 +1,7 @@
 //! A link as the kernel describes it.
 //!
 //! Read attribute by attribute: netlink-packet-route takes apart all that the kernel says of a link, some
-//! thousand bytes, and the code for that has to be paged in by every process anew. A tenth of a millisecond,
+//! thousand bytes, and the code for that has to be paged in by every process. A tenth of a millisecond,
 //! where a loopback interface is brought up in eight.
 
 use std::str::from_utf8;

@@ -190,7 +190,7 @@ fn frame(netlink: &Nfnetlink) -> Result<Batch, kernel::Error> {
     batch.add_table_with_comment(Family::Inet, TABLE, TABLE_COMMENT);
     batch.add_chain_with_comment(CHECKS, CHECKS_COMMENT);
     batch.add_base_chain(POSTROUTING, PLACE);
-    // Others have no business in this table; the reference plugins write these anew each time.
+    // Others have no business in this table; the reference plugins write these again each time.
     if !there.is_empty() {
         batch.flush_chain(POSTROUTING);
     }

@@ -1,4 +1,4 @@
-//! Removing rules: those of an owner, and those of nobody at the addresses that he had.
+//! Removing rules: those of an owner, and those without owner at the addresses that it had.
 
 use std::net::IpAddr;
 

@@ -19,7 +19,7 @@ use crate::mapping::protocol_name;
 use crate::plan::DNAT_CHAIN;
 use crate::remove::End;
 
-/// ADD begins anew this often if elements vanish meanwhile: that is no change which the kernel would count.
+/// ADD starts over this often if elements vanish meanwhile: that is no change which the kernel would count.
 const ATTEMPTS: u32 = 50;
 const NAP: Duration = Duration::from_millis(1);
 
@@ -264,7 +264,7 @@ impl FamilyPlan {
         }
     }
 
-    /// Whether a chain has all of the container's rules for it. If not, they are made anew, as their order
+    /// Whether a chain has all of the container's rules for it. If not, they are made again, as their order
     /// matters.
     fn is_whole(&self, held: &Held, chain: &str, owner: &str) -> bool {
         let there = |wanted: &ConditionalRule| {

@@ -1,4 +1,4 @@
-//! Files of both implementations, and of nobody in particular.
+//! Files of both implementations, and of neither.
 
 use std::env;
 use std::process;
