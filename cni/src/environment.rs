@@ -111,7 +111,8 @@ impl Environment {
             ));
         }
         let args = Args::parse(&variables.get("CNI_ARGS").unwrap_or_default().to_string_lossy());
-        // Only an ADD needs every word of it: what was attached must be checked and detached whatever it says.
+        // Only an ADD needs every word of it: what was attached must be checked and detached whatever it
+        // says.
         let args = if command == Command::Add { args } else { args.without_malformed() };
         Ok(Self { container_id, ifname, netns, args })
     }

@@ -2,9 +2,9 @@
 //!
 //! Nothing is run. What a plugin would refuse is an error, as is a plugin that is not there. The schemas find
 //! every value of a wrong form; of what is left, each plugin of the suite says itself what it refuses, by the
-//! function that its ADD calls, and stops at the first value. A key that nobody reads is a warning, because the
-//! specification lets plugins ignore what they do not know, which hides misspelt keys. Hints are about networks
-//! that work, but not for everything that people expect of them.
+//! function that its ADD calls, and stops at the first value. A key that nobody reads is a warning,
+//! because the specification lets plugins ignore what they do not know, which hides misspelt keys. Hints
+//! are about networks that work, but not for everything that people expect of them.
 
 mod check;
 mod document;

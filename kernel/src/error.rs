@@ -113,8 +113,8 @@ impl Error {
     /// Whether the kernel refused the operation, so that nothing was changed.
     ///
     /// If not, the operation may have been carried out all the same: the kernel's acknowledgement was lost or
-    /// not understood, a part could not be undone, or a program failed that had begun to change things. Whoever
-    /// undoes what an operation made must then do so in spite of the error:
+    /// not understood, a part could not be undone, or a program failed that had begun to change things.
+    /// Whoever undoes what an operation made must then do so in spite of the error:
     ///
     /// ```
     /// # use kernel::{Cause, Error};

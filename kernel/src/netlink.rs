@@ -409,9 +409,9 @@ impl Reply<'_> {
     }
 }
 
-/// The longest message: that of an attribute, whose length is a number of 16 bits. Longer ones would only come
-/// from a name that the kernel does not take, and netlink-packet-core panics if it has to write such an
-/// attribute.
+/// The longest message: that of an attribute, whose length is a number of 16 bits. Longer ones would only
+/// come from a name that the kernel does not take, and netlink-packet-core panics if it has to write such
+/// an attribute.
 pub(crate) const LONGEST: usize = u16::MAX as usize;
 
 /// The bytes of one message, whose sequence number is 0.

@@ -361,8 +361,8 @@ fn rules_of_this_namespace() {
     assert_eq!(Iptables::all(&netlink).unwrap().len(), 1);
 }
 
-/// Rules of others do not make the next pod's rules go elsewhere than those of the pods that are there. Before,
-/// eight rules in the other variant were enough.
+/// Rules of others do not make the next pod's rules go elsewhere than those of the pods that are there.
+/// Before, eight rules in the other variant were enough.
 #[test]
 fn a_variant_that_was_chosen_stays_chosen() {
     in_new_netns(|| {

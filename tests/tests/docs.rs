@@ -94,7 +94,10 @@ fn lives(block: &Block, extension: &str) {
             .env("CAP_ARGS", ports.to_string());
         world.run(NODE, &call)
     };
-    assert_eq!(conflist(&["validate", &file]).success().stdout, "", "what validate says");
+    // Hints are about what a network could do better; examples are kept short.
+    let said = conflist(&["validate", &file]).success().stdout;
+    let complaints: Vec<&str> = said.lines().filter(|line| !line.contains(": hint: ")).collect();
+    assert!(complaints.is_empty(), "validate: {said}");
     let netns = netns_path("pod-a");
     let vlan = block.text.contains("\"vlan");
     if vlan && !vm::has_bridge_vlans() {

@@ -4,12 +4,12 @@ use super::check::Checker;
 use super::document::Node;
 use super::finding::Problem;
 
-const HAIRPIN: &str = "without hairpinMode or promiscMode, a pod cannot reach its own hostPorts where bridged \
-     packets pass iptables (br_netfilter), as on most nodes of Kubernetes; see docs/hostports.md";
-const FORWARD: &str = "if FORWARD has the policy DROP, as Docker sets it, hostPorts cannot be reached from other \
-     machines; add the plugin firewall with \"allowPublishedPorts\": true";
-const PUBLISHED: &str = "without \"allowPublishedPorts\": true, hostPorts cannot be reached from other machines if \
-     FORWARD has the policy DROP, as Docker sets it";
+const HAIRPIN: &str = "without hairpinMode or promiscMode, a pod cannot reach its own hostPorts where \
+     bridged packets pass iptables (br_netfilter), as on most nodes of Kubernetes; see docs/hostports.md";
+const FORWARD: &str = "if FORWARD has the policy DROP, as Docker sets it, hostPorts cannot be reached from \
+     other machines; add the plugin firewall with \"allowPublishedPorts\": true";
+const PUBLISHED: &str = "without \"allowPublishedPorts\": true, hostPorts cannot be reached from other \
+     machines if FORWARD has the policy DROP, as Docker sets it";
 
 /// Hints at what the plugins of a list lack together.
 pub(crate) fn list(checker: &mut Checker<'_>, plugins: &[Node]) {

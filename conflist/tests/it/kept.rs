@@ -1,5 +1,5 @@
-//! The configuration that is kept with a result: a DEL reaches every plugin of the ADD, whatever became of the
-//! list since. Runtimes on libcni run today's list, and so does cnitool.
+//! The configuration that is kept with a result: a DEL reaches every plugin of the ADD, whatever became
+//! of the list since. Runtimes on libcni run today's list, and so does cnitool.
 
 use std::fs;
 

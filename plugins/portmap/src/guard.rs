@@ -170,8 +170,8 @@ pub(crate) fn is_needed(
     Ok(false)
 }
 
-/// Whether a container that has no rule in the guard, because the reference plugin added it, gets packets from
-/// 127.0.0.1 by a link.
+/// Whether a container that has no rule in the guard, because the reference plugin added it, gets packets
+/// from 127.0.0.1 by a link.
 fn leads_from_loopback(
     iptables: &Iptables<'_>,
     chain: &str,

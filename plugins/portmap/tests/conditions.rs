@@ -70,8 +70,8 @@ fn iptables_knows_them() {
                 let chain = "CNI-DN-9b8cc9dd5d53e36658bb0";
                 sh(&format!(
                     "iptables -t nat -C CNI-HOSTPORT-DNAT -p tcp -m comment \
-                        --comment 'dnat name: \"testnet\" id: \"pod-a\"' -m multiport --dports 8080 {conditions} \
-                        -j {chain}"
+                        --comment 'dnat name: \"testnet\" id: \"pod-a\"' \
+                        -m multiport --dports 8080 {conditions} -j {chain}"
                 ));
                 portmap("DEL", "pod-a", "", &names()).unwrap();
             }

@@ -1,7 +1,7 @@
 //! Packets to 127.0.0.0/8 that pods send, and the setting `route_localnet`. Needs root.
 //!
-//! The reference plugin 1.10.0, with either of its backends, has no guard and never switches the setting off: a
-//! pod behind the link reaches what listens at 127.0.0.1 of the node, also after the DEL.
+//! The reference plugin 1.10.0, with either of its backends, has no guard and never switches the setting
+//! off: a pod behind the link reaches what listens at 127.0.0.1 of the node, also after the DEL.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 

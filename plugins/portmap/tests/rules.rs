@@ -275,7 +275,8 @@ fn garbage_that_has_lost_its_owners_name() {
         other["prevResult"]["ips"][1]["address"] = "fd00:88::9/64".into();
         portmap("ADD", "pod-c", &pod.path(), &other).unwrap();
         sh("for p in iptables ip6tables; do
-                $p-save -t nat | sed 's/-m comment --comment \"dnat [^ ]* [^ ]* [^ ]* [^ ]*\"//' | $p-restore -T nat
+                $p-save -t nat | sed 's/-m comment --comment \"dnat [^ ]* [^ ]* [^ ]* [^ ]*\"//' |
+                    $p-restore -T nat
             done");
         assert!(!rules().contains("dnat name"), "{}", rules());
         portmap("ADD", "pod-b", &pod.path(), &config(&json!([tcp(8081, 80)]))).unwrap();

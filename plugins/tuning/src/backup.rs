@@ -225,8 +225,8 @@ pub fn owner(file: &Path) -> Result<Option<Owner>, Error> {
 }
 
 /// Reads a file; `None` if it is not there. What cannot be understood is left out, because half a file is
-/// better than a DEL that fails. A file that is not trusted counts as empty, and `is_untrusted` is called with
-/// the reason: it is not a regular file, it is huge, or it belongs to another user.
+/// better than a DEL that fails. A file that is not trusted counts as empty, and `is_untrusted` is called
+/// with the reason: it is not a regular file, it is huge, or it belongs to another user.
 fn read(
     file: &Path,
     is_untrusted: impl FnOnce(io::Error),

@@ -3,8 +3,8 @@
 //!
 //! ADD reads how everything is that it will change, writes that down in a [`backup`], and changes it.
 //! CHECK compares what is [`Wanted`] with what the kernel says. DEL puts everything back as the backup
-//! has it, as far as the pod allows, and removes the backup; if the namespace has gone, the backup only. GC finds backups by the
-//! attachment that is written inside.
+//! has it, as far as the pod allows, and removes the backup; if the namespace has gone, the backup only.
+//! GC finds backups by the attachment that is written inside.
 
 pub mod allowlist;
 pub mod backup;

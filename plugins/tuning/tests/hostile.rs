@@ -11,8 +11,8 @@ use common::{MAC, Pod};
 use serde_json::json;
 use testbed::sh;
 
-/// Before, DEL failed with code 100 as long as the pod was there. The reference plugin 1.10.0 succeeds as well,
-/// but gives the new interface the MTU of the old one.
+/// Before, DEL failed with code 100 as long as the pod was there. The reference plugin 1.10.0 succeeds as
+/// well, but gives the new interface the MTU of the old one.
 #[test]
 fn a_pod_that_prevents_its_own_restoration() {
     let pod = Pod::new();

@@ -25,6 +25,7 @@ const UNSAID: &[(&str, &str)] = &[
     ("host-local_subnet_too_small", ADDRESSES),
     ("host-local_start_outside", ADDRESSES),
     ("host-local_end_before_start", ADDRESSES),
+    ("static_gateway_of_another_family", ADDRESSES),
     ("bridge_ipam_is_missing", PROGRAMS),
     ("conflist/tests/validate/programs.conflist", PROGRAMS),
     ("conflist/tests/validate/refused.conflist", BETWEEN_KEYS),

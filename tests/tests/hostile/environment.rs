@@ -57,7 +57,9 @@ fn do_not_reach_iptables() {
         NODE,
         &format!(
             "iptables-legacy -t mangle -N KUBE-IPTABLES-HINT
-             mkdir -p {BIN}; for p in iptables-legacy-save iptables-legacy-restore ip6tables-legacy-save ip6tables-legacy-restore; do
+             mkdir -p {BIN}
+             for p in iptables-legacy-save iptables-legacy-restore \
+                      ip6tables-legacy-save ip6tables-legacy-restore; do
                  printf '#!/bin/sh\\nenv >> {SEEN}\\nexec /usr/sbin/%s \"$@\"\\n' $p > {BIN}/$p
                  chmod +x {BIN}/$p
              done"

@@ -267,8 +267,11 @@ proptest! {
     /// Beside a model that looks at each address alone.
     #[test]
     fn nothing_is_given_out_that_no_pod_can_have(
-        base in prop::sample::select(vec!["10.1.2.0", "126.255.255.0", "223.255.255.0", "fd00::", "::", "feff::"]),
-        length in 3u8..=6, spread in prop::collection::vec((0u32..64, 0u32..64, prop::option::of(0u32..80)), 1..4),
+        base in prop::sample::select(
+            vec!["10.1.2.0", "126.255.255.0", "223.255.255.0", "fd00::", "::", "feff::"],
+        ),
+        length in 3u8..=6,
+        spread in prop::collection::vec((0u32..64, 0u32..64, prop::option::of(0u32..80)), 1..4),
         last in 0u32..64,
     ) {
         let base = ip(base);

@@ -111,8 +111,8 @@ fn interfaces_of_one_container_share_the_chain() {
     });
 }
 
-/// The rules of pods stay together, whatever others write meanwhile; after the last one's DEL, those of others
-/// decide. None of these nodes has the kubelet's hint by then.
+/// The rules of pods stay together, whatever others write meanwhile; after the last one's DEL, those of
+/// others decide. None of these nodes has the kubelet's hint by then.
 #[test]
 fn the_variant_stays_as_long_as_there_are_pods() {
     let without_hint = HINT.replace("-N", "-X");

@@ -40,8 +40,8 @@ pub(crate) fn read(nat: Nat, texts: &[String]) -> Result<Conditions, String> {
         let ways = one(nat, word, &mut words)?;
         if all.len() * ways.len() > COMBINATIONS_MAX {
             return Err(format!(
-                "the sets have more than {COMBINATIONS_MAX} members or combinations; use fewer or shorter sets, or \
-                 networks and ranges instead of their addresses"
+                "the sets have more than {COMBINATIONS_MAX} members or combinations; use fewer or shorter \
+                 sets, or networks and ranges instead of their addresses"
             ));
         }
         let with = |before: &Vec<Condition>, way: &Vec<Condition>| [&before[..], way].concat();

@@ -8,7 +8,8 @@ use super::table::TABLE;
 use crate::error::Error;
 use crate::remove::End;
 
-/// Deletes the tables; adds to `ends` what they led to, to `links` those whose setting was switched on, and to
+/// Deletes the tables; adds to `ends` what they led to, to `links` those whose setting was switched on,
+/// and to
 /// `done` what was deleted.
 pub(crate) fn purge(
     netlink: &Nfnetlink,
