@@ -68,7 +68,7 @@ impl Netns {
     /// where it was when this returns.
     ///
     /// Errors: those of setns(2). If this thread cannot go back, the work has been done, but its outcome is
-    /// lost; see [`ensure_home`].
+    /// lost; it goes back before it does anything else that depends on its namespace, or fails.
     pub fn enter<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
         if let Err(error) = ensure_home() {
             // It may be in this namespace already; then what is to be undone there can be.

@@ -162,7 +162,7 @@ impl Config {
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
         let dir = json::get(&self.0, "ipam").and_then(|ipam| json::get(ipam, "dataDir"));
-        let dir = dir.and_then(Value::as_str).filter(|dir| !dir.is_empty());
+        let dir = dir.and_then(Value::as_str).filter(|dir| !dir.is_empty() && !dir.contains('\0'));
         dir.unwrap_or(DEFAULT_DATA_DIR).into()
     }
 
@@ -171,9 +171,13 @@ impl Config {
     /// Errors: code 7, naming the key; code 4 for `CNI_ARGS`.
     pub fn plan(&self, version: Version, args: &Args) -> Result<Plan, Error> {
         let keys: Keys = json::read(&self.0)?;
-        if !keys.ipam.data_dir.as_os_str().is_empty() && keys.ipam.data_dir.is_relative() {
-            let dir = keys.ipam.data_dir.display();
-            let why = format!("{dir} must be an absolute path, as runtimes run in any directory");
+        let dir = &keys.ipam.data_dir;
+        let holds_zero = dir.as_os_str().as_encoded_bytes().contains(&0);
+        if !dir.as_os_str().is_empty() && (dir.is_relative() || holds_zero) {
+            let why = format!(
+                "{} must be an absolute path without zero bytes, as runtimes run in any directory",
+                dir.display()
+            );
             return Err(Error::invalid_key("ipam.dataDir", why));
         }
         let mut requested = requested_by_args(args)?.into_iter().collect::<Vec<_>>();

@@ -71,6 +71,7 @@ fn data_dir() {
         json!({"dataDir": null}),
         json!(null),
         json!({"dataDir": 5}),
+        json!({"dataDir": "/run/\u{0}"}),
     ] {
         assert_eq!(dir(default), PathBuf::from(DEFAULT_DATA_DIR));
     }
@@ -117,6 +118,8 @@ fn wrong_values_are_named() {
     // The reference plugin 1.10.0 takes it, below the directory that its caller runs in.
     let relative = json!({"ipam": {"subnet": "10.1.0.0/24", "dataDir": "leases"}});
     refused(&relative, "leases must be an absolute path");
+    let zero = json!({"ipam": {"subnet": "10.1.0.0/24", "dataDir": "/run/\u{0}"}});
+    refused(&zero, "without zero bytes");
     assert_eq!(json::read::<Config>(&relative).unwrap().data_dir(), PathBuf::from("leases"));
 }
 
