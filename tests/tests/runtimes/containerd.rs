@@ -25,11 +25,7 @@ pub(crate) fn cases(stage: &mut Stage) {
     stage.both("containerd", "a_pod_with_a_static_address", None, fixed, a_pod_serves);
     stage.both("containerd", "a_pod_lives_and_dies", None, FULL, a_pod_lives_and_dies);
     stage.both("containerd", "pods_come_and_go_together", None, FULL, pods_come_and_go_together);
-    let late = Some(Known::new(
-        "its portmap forgets flows when the next pod comes, not when this one goes",
-        "conntrack -L -p udp 2>/dev/null: udp ",
-    ));
-    stage.both("containerd", "a_udp_flow_is_forgotten", late, FULL, a_udp_flow_is_forgotten);
+    stage.both("containerd", "a_udp_flow_is_forgotten", None, FULL, a_udp_flow_is_forgotten);
     stage.both(
         "containerd",
         "an_add_fails",
