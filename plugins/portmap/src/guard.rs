@@ -5,6 +5,8 @@
 //! whose container has no chain in the table `nat` any more, because the reference plugin deleted that,
 //! counts for nothing.
 
+use std::collections::HashSet;
+
 use kernel::Nfnetlink;
 use kernel::iptables::{BaseChain, Changes, Iptables, Is, Nat, Rule, Table, Target};
 use kernel::nft::Place;
@@ -82,10 +84,11 @@ pub(crate) fn remove(
     chains: &[&str],
     switched_off: &mut SwitchedOff,
 ) -> Result<(), kernel::Error> {
+    let all = entries(iptables)?;
     let (own, others): (Vec<_>, Vec<_>) =
-        entries(iptables)?.into_iter().partition(|entry| chains.contains(&entry.chain.as_str()));
+        all.iter().partition(|entry| chains.contains(&entry.chain.as_str()));
     let mut free: Vec<&str> = Vec::new();
-    for Entry { handle, link, switched_on, .. } in &own {
+    for Entry { handle, link, switched_on, .. } in own {
         changes.delete_rule(GUARD_TABLE, GUARD_CHAIN, *handle);
         if *switched_on && !free.contains(&link.as_str()) {
             free.push(link);
@@ -97,7 +100,8 @@ pub(crate) fn remove(
                 changes.delete_rule(GUARD_TABLE, GUARD_CHAIN, entry.handle);
             }
         }
-        if !is_needed_without(iptables, chains, link)? {
+        let is_needed = needs(iptables, &all, chains, link)?;
+        if !is_needed && !nftables::needs_loopback(&Nfnetlink::open()?, link)? {
             switched_off.add(link)?;
         }
     }
@@ -109,16 +113,9 @@ pub(crate) fn take_back(
     iptables: &Iptables<'_>,
     switched_off: &mut SwitchedOff,
 ) -> Result<(), kernel::Error> {
-    switched_off.take_back(|link| is_needed_without(iptables, &[], link))
-}
-
-/// Whether a container of either backend needs the setting on a link, save for those with these chains.
-fn is_needed_without(
-    iptables: &Iptables<'_>,
-    chains: &[&str],
-    link: &str,
-) -> Result<bool, kernel::Error> {
-    Ok(is_needed(iptables, chains, link)? || nftables::needs_loopback(&Nfnetlink::open()?, link)?)
+    switched_off.take_back(|link| {
+        Ok(is_needed(iptables, link)? || nftables::needs_loopback(&Nfnetlink::open()?, link)?)
+    })
 }
 
 /// Removes the rules of containers whose chain the reference plugin deleted.
@@ -142,30 +139,31 @@ pub(crate) fn collect_garbage(iptables: &Iptables<'_>) -> Result<(), kernel::Err
     removed.or_else(|error| take_back(iptables, &mut switched_off).and(Err(error)))
 }
 
-/// Whether a container of this backend needs the setting on a link, in this variant of iptables, save for
-/// those with these chains.
-pub(crate) fn is_needed(
+/// Whether a container of this backend needs the setting on a link, in this variant of iptables.
+pub(crate) fn is_needed(iptables: &Iptables<'_>, link: &str) -> Result<bool, kernel::Error> {
+    needs(iptables, &entries(iptables)?, &[], link)
+}
+
+/// As [`is_needed`], except for containers with these chains. `guarded` are the rules of the guard.
+fn needs(
     iptables: &Iptables<'_>,
+    guarded: &[Entry],
     chains: &[&str],
     link: &str,
 ) -> Result<bool, kernel::Error> {
-    let guarded = entries(iptables)?;
     let counts = |chain: &str| !chains.contains(&chain);
     for entry in guarded.iter().filter(|entry| entry.link == link && counts(&entry.chain)) {
         if iptables.has_chain(Nat::V4, &entry.chain)? {
             return Ok(true);
         }
     }
-    let mut seen: Vec<String> = Vec::new();
+    // There may be thousands of rules; usually, all containers have one in the guard.
+    let mut seen: HashSet<String> = guarded.iter().map(|one| one.chain.clone()).collect();
     for (_, entry) in iptables.rules(Nat::V4, DNAT_CHAIN)? {
         let Some(chain) = entry.next_chain().filter(|chain| counts(chain)) else { continue };
-        if seen.iter().any(|one| one == chain) || guarded.iter().any(|one| one.chain == chain) {
-            continue;
-        }
-        if leads_from_loopback(iptables, chain, link)? {
+        if seen.insert(chain.to_owned()) && leads_from_loopback(iptables, chain, link)? {
             return Ok(true);
         }
-        seen.push(chain.to_owned());
     }
     Ok(false)
 }

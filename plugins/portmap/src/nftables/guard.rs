@@ -34,7 +34,7 @@ pub(crate) fn needs_loopback(netlink: &Nfnetlink, link: &str) -> Result<bool, ke
 fn others_need(netlink: &Nfnetlink, link: &str) -> Result<bool, kernel::Error> {
     let mut needed = reference::needs_loopback(netlink, link)?;
     for iptables in &Iptables::all(netlink)? {
-        needed = needed || guard::is_needed(iptables, &[], link)?;
+        needed = needed || guard::is_needed(iptables, link)?;
     }
     Ok(needed)
 }
