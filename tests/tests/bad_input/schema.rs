@@ -25,7 +25,11 @@ const UNSAID: &[(&str, &str)] = &[
     ("host-local_subnet_too_small", ADDRESSES),
     ("host-local_start_outside", ADDRESSES),
     ("host-local_end_before_start", ADDRESSES),
+    ("portmap_same_port_twice", BETWEEN_KEYS),
     ("static_gateway_of_another_family", ADDRESSES),
+    ("static_requested_without_prefix", ADDRESSES),
+    ("static_same_address_twice", ADDRESSES),
+    ("static_two_addresses_of_0.2.0", BETWEEN_KEYS),
     ("bridge_ipam_is_missing", PROGRAMS),
     ("conflist/tests/validate/programs.conflist", PROGRAMS),
     ("conflist/tests/validate/refused.conflist", BETWEEN_KEYS),
@@ -36,7 +40,8 @@ const UNSAID: &[(&str, &str)] = &[
 ];
 const BETWEEN_KEYS: &str =
     "keys that do not go together, of which 0 and false are as good as absent";
-const ADDRESSES: &str = "an address is in a network, or before another one";
+const ADDRESSES: &str =
+    "an address is in a network, before another one, or the same as another one";
 const PROGRAMS: &str = "which programs there are";
 const FILES: &str = "what a file's name says, and which files are beside it";
 
