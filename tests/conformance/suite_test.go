@@ -118,7 +118,7 @@ func (it suite) run(n *node, program, home string) ([]spec, error) {
 	// integration/ has its data beside it and expects the plugins in ../bin.
 	script += "ln -s " + home + " tests\n" +
 		// The tests build programs of the module.
-		"echo 'go 1.24.2\nuse " + module + "' >go.work\n" +
+		"echo 'go 1.26.8\nuse " + module + "' >go.work\n" +
 		// The tests use files with fixed names in /tmp.
 		"mkdir upper work; mount -t overlay -o lowerdir=/tmp,upperdir=upper,workdir=work overlay /tmp\n" +
 		"ip link add uplink type veth peer outside; ip address add 192.0.2.2/24 dev uplink\n" +
