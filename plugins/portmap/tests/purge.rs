@@ -33,7 +33,8 @@ fn nothing_of_ours_is_left() {
             iptables-legacy -t nat -A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
             iptables-legacy -t nat -A CNI-HOSTPORT-DNAT -p tcp -j CNI-DN-0123456789
             conntrack -I -t 600 -p tcp --state ESTABLISHED -s 192.0.2.1 -d 192.0.2.10 --sport 4242 \
-                --dport 8080 --reply-src 10.88.0.2 --reply-dst 192.0.2.1 --reply-port-src 80 --reply-port-dst 4242 2>&1");
+                --dport 8080 --reply-src 10.88.0.2 --reply-dst 192.0.2.1 --reply-port-src 80 \
+                --reply-port-dst 4242 2>&1");
         let with_pods = listed();
 
         let would = portmap::purge(true).unwrap();
