@@ -86,6 +86,12 @@ pub struct Environment {
 }
 
 impl Environment {
+    /// The pairs of `CNI_ARGS`; none where there is no attachment, as in a STATUS.
+    #[must_use]
+    pub fn args_of(environment: Option<&Self>) -> Args {
+        environment.map(|it| it.args.clone()).unwrap_or_default()
+    }
+
     /// Reads and validates what `command` needs.
     ///
     /// Errors: code 4, naming the variable; code 8 if `CNI_NETNS` is the namespace that the

@@ -23,7 +23,7 @@ impl Plugin for Static {
         network: &Network<Config>,
         environment: Option<&Environment>,
     ) -> Result<Plan, Error> {
-        let args = environment.map(|it| it.args.clone()).unwrap_or_default();
+        let args = Environment::args_of(environment);
         network.config.plan(network.version, &args)
     }
 

@@ -163,7 +163,7 @@ impl Config {
     ///
     /// Errors: code 7 or 4, naming where the wrong address comes from.
     pub(crate) fn mac(&self, environment: Option<&Environment>) -> Result<Option<Mac>, Error> {
-        let args = environment.map(|it| it.args.clone()).unwrap_or_default();
+        let args = Environment::args_of(environment);
         args.allow(&["MAC"])?;
         let wishes = [
             ("runtimeConfig.mac", self.runtime_config.mac.as_deref()),

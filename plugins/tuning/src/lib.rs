@@ -50,7 +50,7 @@ impl Plugin for Tuning {
         environment: Option<&Environment>,
     ) -> Result<Wanted, cni::Error> {
         config::refuse_names_given_twice(&network.stdin)?;
-        let args = environment.map(|it| it.args.clone()).unwrap_or_default();
+        let args = Environment::args_of(environment);
         let ifname = environment.map_or(sysctl::PLACEHOLDER, |it| it.ifname.as_str());
         network.config.wanted(&args, ifname)
     }
