@@ -1,12 +1,12 @@
 //! A command as a plugin sees it: everything read, everything validated.
 
-use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::attachment::Attachment;
 use crate::environment::{Command, Environment};
 use crate::error::{Code, Error};
 use crate::json;
@@ -41,10 +41,6 @@ pub struct Call<C> {
     /// The attachment.
     pub environment: Environment,
 }
-
-/// The attachments that a GC has to leave alone.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ValidAttachments(BTreeSet<(String, String)>);
 
 /// The keys that every configuration has.
 #[derive(Deserialize)]
@@ -96,6 +92,16 @@ impl<C: DeserializeOwned> Network<C> {
 }
 
 impl<C> Call<C> {
+    /// The names of the attachment.
+    #[must_use]
+    pub fn attachment(&self) -> Attachment {
+        Attachment {
+            network: self.network.name.clone(),
+            container_id: self.environment.container_id.clone(),
+            ifname: self.environment.ifname.clone(),
+        }
+    }
+
     /// The container's ID.
     #[must_use]
     pub fn container_id(&self) -> &ContainerId {
@@ -138,53 +144,6 @@ impl<C> Call<C> {
                  result of the ADD, or of the plugin before this one in the chain",
             )
         })
-    }
-}
-
-impl ValidAttachments {
-    /// Reads `cni.dev/valid-attachments`, or the name that the key had in the first runtimes.
-    ///
-    /// Null is the list of a runtime without attachments: libcni prints it so, and CRI-O, which
-    /// has none of this network when it starts, sends it.
-    ///
-    /// Errors: code 7 if neither is there: without the list, a GC would remove every attachment.
-    pub fn read(configuration: &Value) -> Result<Self, Error> {
-        #[derive(Deserialize)]
-        struct Attachment {
-            #[serde(rename = "containerID")]
-            container_id: String,
-            ifname: String,
-        }
-        const KEY: &str = "cni.dev/valid-attachments";
-        let lists = [KEY, "cni.dev/attachments"].map(|key| configuration.get(key));
-        let list = lists.into_iter().flatten().min_by_key(|list| list.is_null());
-        let list = list.ok_or_else(|| Error::invalid_key(KEY, "is missing"))?;
-        let list: Option<Vec<Attachment>> =
-            json::read(list).map_err(|error| error.context(format!("key {KEY:?}")))?;
-        Ok(Self(list.into_iter().flatten().map(|it| (it.container_id, it.ifname)).collect()))
-    }
-
-    /// Whether this attachment is to be left alone.
-    #[must_use]
-    pub fn contains(&self, container_id: &str, ifname: &str) -> bool {
-        self.0.contains(&(container_id.to_owned(), ifname.to_owned()))
-    }
-
-    /// Whether any attachment of the container is to be left alone.
-    #[must_use]
-    pub fn contains_container(&self, container_id: &str) -> bool {
-        self.0.iter().any(|(id, _)| id == container_id)
-    }
-
-    /// The attachments: container ID and interface name.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(id, ifname)| (id.as_str(), ifname.as_str()))
-    }
-}
-
-impl FromIterator<(String, String)> for ValidAttachments {
-    fn from_iter<I: IntoIterator<Item = (String, String)>>(attachments: I) -> Self {
-        Self(attachments.into_iter().collect())
     }
 }
 
@@ -244,24 +203,5 @@ mod tests {
         assert_eq!((network.config.mtu, network.prev_result, network.ipam), (0, None, None));
         assert!(read_for(Command::Gc, &configuration).is_ok());
         assert!(read_for(Command::Del, &json!({"mtu": 1})).is_err());
-    }
-
-    #[test]
-    fn valid_attachments() {
-        let one = json!([{"containerID": "c1", "ifname": "eth0"}]);
-        for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
-            let valid = ValidAttachments::read(&json!({key: one})).unwrap();
-            assert!(valid.contains("c1", "eth0") && valid.contains_container("c1"));
-            assert!(!valid.contains("c1", "eth1") && !valid.contains_container("c2"));
-        }
-        for none in [json!(null), json!([])] {
-            let valid = ValidAttachments::read(&json!({"cni.dev/valid-attachments": none}));
-            assert_eq!(valid.unwrap().iter().count(), 0);
-        }
-        let both = json!({"cni.dev/valid-attachments": null, "cni.dev/attachments": one});
-        assert!(ValidAttachments::read(&both).unwrap().contains("c1", "eth0"));
-        assert!(ValidAttachments::read(&json!({})).is_err());
-        assert!(ValidAttachments::read(&json!({"cni.dev/valid-attachments": [{}]})).is_err());
-        assert!(ValidAttachments::read(&json!({"cni.dev/valid-attachments": "x"})).is_err());
     }
 }

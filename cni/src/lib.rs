@@ -10,6 +10,7 @@
 
 pub mod address;
 pub mod args;
+pub mod attachment;
 pub mod call;
 pub mod dns;
 pub mod environment;
@@ -30,7 +31,8 @@ pub mod version;
 
 pub use address::{Cidr, Mac, RequestedAddress, address_or_nothing};
 pub use args::Args;
-pub use call::{Call, Network, ValidAttachments};
+pub use attachment::{Attachment, ValidAttachments};
+pub use call::{Call, Network};
 pub use dns::{Dns, DnsKeys};
 pub use environment::{Command, Environment};
 pub use error::{Code, Error};

@@ -2,6 +2,7 @@
 //!
 //! They end up in paths, chain names and comments, so each is checked once, on its way in.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -107,6 +108,12 @@ macro_rules! text_of {
 
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl Borrow<str> for $name {
+            fn borrow(&self) -> &str {
                 &self.0
             }
         }

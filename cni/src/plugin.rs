@@ -7,7 +7,8 @@ use nix::sys::signal::{SigSet, Signal};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::call::{Call, Network, ValidAttachments};
+use crate::attachment::ValidAttachments;
+use crate::call::{Call, Network};
 use crate::environment::{self, Command, Environment, OfThisProcess, Variables};
 use crate::error::{Code, Error};
 use crate::file::SIZE_LIMIT;
@@ -191,7 +192,7 @@ fn perform<P: Plugin>(
     let network = Network::read(command, bytes, *version, environment::path(variables))?;
     let Some(environment) = attachment else {
         if command == Command::Gc {
-            plugin.gc(&network, &ValidAttachments::read(&value)?)?;
+            plugin.gc(&network, &ValidAttachments::read(&network.name, &value)?)?;
         } else {
             plugin.status(&network, &plugin.settings(&network, None)?)?;
         }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use cni::{Command, ContainerId, IfName, ValidAttachments, Version, exec};
+use cni::{Command, ContainerId, IfName, Version, exec};
 use serde::Deserialize;
 
 use crate::attachment::Attachment;
@@ -87,8 +87,7 @@ impl Runtime {
                 Valid::KeptBut(_) => &kept,
                 Valid::Only(these) => these,
             };
-            let valid = valid.iter().map(|(id, name)| (id.to_string(), name.to_string())).collect();
-            self.gc_plugins(network, &valid, &mut errors);
+            self.gc_plugins(network, valid, &mut errors);
         }
         match errors.len() {
             0 => Ok(()),
@@ -177,7 +176,12 @@ impl Runtime {
         Ok(other.map(|other| other.to_string()))
     }
 
-    fn gc_plugins(&self, network: &Network, valid: &ValidAttachments, errors: &mut Vec<Error>) {
+    fn gc_plugins(
+        &self,
+        network: &Network,
+        valid: &BTreeSet<(ContainerId, IfName)>,
+        errors: &mut Vec<Error>,
+    ) {
         let chain = self.chain(network);
         for (index, plugin) in network.plugins.iter().enumerate() {
             let stdin = request::of_gc(network, plugin, valid);

@@ -1,7 +1,9 @@
 //! What one plugin reads on stdin, derived from the network (specification, section 3, "Deriving
 //! request configuration from plugin configuration").
 
-use cni::{Success, ValidAttachments};
+use std::collections::BTreeSet;
+
+use cni::{ContainerId, IfName, Success};
 use serde_json::{Map, Value, json};
 
 use crate::network::{Network, PluginConf};
@@ -30,7 +32,11 @@ pub(crate) fn of_attachment(
 }
 
 /// The request of a GC.
-pub(crate) fn of_gc(network: &Network, plugin: &PluginConf, valid: &ValidAttachments) -> Vec<u8> {
+pub(crate) fn of_gc(
+    network: &Network,
+    plugin: &PluginConf,
+    valid: &BTreeSet<(ContainerId, IfName)>,
+) -> Vec<u8> {
     let list: Vec<Value> = valid
         .iter()
         .map(|(container_id, ifname)| json!({"containerID": container_id, "ifname": ifname}))

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use cni::{Code, Error, IpConfig, Undo};
+use cni::{Attachment, Code, Error, IpConfig, Undo};
 
 use crate::boot::BootId;
 use crate::config::{NamedSet, Plan};
-use crate::lease::{Attachment, Draft, Owner};
+use crate::lease::{Draft, Owner};
 use crate::ranges::{Range, RangeSet};
 use crate::store::{Leases, Store, StoreError};
 
@@ -20,14 +20,14 @@ const TRIES: usize = 32;
 pub enum AllocateError {
     /// It has one: an ADD without a DEL before it.
     #[error(
-        "duplicate allocation: {ip} is leased to {attachment} already, which needs a DEL first \
+        "duplicate allocation: {ip} is leased to {owner} already, which needs a DEL first \
          (lease {})", lease.display()
     )]
     Duplicate {
         /// The address.
         ip: IpAddr,
-        /// Who has it and asks.
-        attachment: Attachment,
+        /// The attachment that has it and asks for one.
+        owner: Owner,
         /// The file that says so.
         lease: PathBuf,
     },
@@ -140,8 +140,8 @@ fn leases_from_before(
     for &ip in &before {
         let lease = store.leases().path(ip);
         if !boot.is_some_and(|boot| boot.is_after(&lease)) {
-            let attachment = attachment.clone();
-            return Err(AllocateError::Duplicate { ip, attachment, lease });
+            let owner = Owner::Attachment(attachment.clone());
+            return Err(AllocateError::Duplicate { ip, owner, lease });
         }
     }
     for &ip in &before {

@@ -17,10 +17,8 @@ use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cni::file;
+use cni::{Attachment, file};
 use rustix::fs::{AtFlags, CWD, Timespec, Timestamps, UTIME_OMIT, utimensat};
-
-use crate::lease::Attachment;
 
 const NANOSECONDS: i128 = 1_000_000_000;
 
@@ -134,9 +132,9 @@ impl Index {
         }
     }
 
-    fn link(&self, Attachment { container, ifname }: &Attachment) -> PathBuf {
-        // Neither a container's nor an interface's name may have a colon or a slash.
-        self.0.join(format!("{container}:{ifname}"))
+    fn link(&self, Attachment { container_id, ifname, .. }: &Attachment) -> PathBuf {
+        // No name has a colon or a slash.
+        self.0.join(format!("{container_id}:{ifname}"))
     }
 }
 

@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use cni::{ContainerId, IfName};
+use cni::{Attachment, ContainerId, NetworkName};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
 use rustix::io::Errno;
 
@@ -17,22 +17,13 @@ use crate::boot::BootId;
 /// Only the plugin has to read it.
 const MODE: u32 = 0o600;
 
-/// What a lease is made for: one interface of one container.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Attachment {
-    /// The container's ID.
-    pub container: String,
-    /// The interface's name inside the container.
-    pub ifname: String,
-}
-
 /// Whom a lease belongs to, going by its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// An attachment.
     Attachment(Attachment),
     /// A container, whichever its interface: written by a reference plugin before 0.7.
-    Container(String),
+    Container(ContainerId),
     /// Nobody: the write was cut off by a crash, and the ADD it was part of has not succeeded.
     Nobody,
     /// Somebody who is no container; an administrator's note keeps an address out of use.
@@ -57,16 +48,10 @@ pub enum Draft {
     },
 }
 
-impl Attachment {
-    fn text(&self) -> String {
-        format!("{}\r\n{}", self.container, self.ifname)
-    }
-}
-
 impl Owner {
-    /// Reads a lease's content.
+    /// Reads the content of a lease of `network`.
     #[must_use]
-    pub fn parse(content: &[u8]) -> Self {
+    pub fn parse(content: &[u8], network: &NetworkName) -> Self {
         // A file system may give zeros for data that a power loss kept from being written.
         let Some(text) = content.iter().any(|byte| *byte != 0).then_some(content) else {
             return Self::Nobody;
@@ -81,16 +66,13 @@ impl Owner {
             Some((container, ifname)) => (container, Some(ifname)),
             None => (text, None),
         };
-        if container.parse::<ContainerId>().is_err() {
-            return Self::Stranger;
-        }
-        let container = container.to_owned();
-        match ifname {
-            None => Self::Container(container),
-            Some(ifname) if ifname.parse::<IfName>().is_ok() => {
-                Self::Attachment(Attachment { container, ifname: ifname.to_owned() })
+        let Ok(container_id) = container.parse() else { return Self::Stranger };
+        match ifname.map(str::parse) {
+            None => Self::Container(container_id),
+            Some(Ok(ifname)) => {
+                Self::Attachment(Attachment { network: network.clone(), container_id, ifname })
             }
-            Some(_) => Self::Stranger,
+            Some(Err(_)) => Self::Stranger,
         }
     }
 
@@ -99,22 +81,18 @@ impl Owner {
     pub fn is(&self, attachment: &Attachment) -> bool {
         match self {
             Self::Attachment(owner) => owner == attachment,
-            Self::Container(owner) => *owner == attachment.container,
+            Self::Container(owner) => *owner == attachment.container_id,
             Self::Nobody | Self::Stranger => false,
         }
-    }
-}
-
-impl fmt::Display for Attachment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "container {}, interface {}", self.container, self.ifname)
     }
 }
 
 impl fmt::Display for Owner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Attachment(owner) => owner.fmt(f),
+            Self::Attachment(Attachment { container_id, ifname, .. }) => {
+                write!(f, "container {container_id}, interface {ifname}")
+            }
             Self::Container(owner) => write!(f, "container {owner}"),
             Self::Nobody => f.write_str("nobody"),
             Self::Stranger => f.write_str("somebody who is no container"),
@@ -129,7 +107,7 @@ impl Draft {
         match open(dir, flags, Mode::from_raw_mode(MODE)) {
             Ok(file) => {
                 let file = File::from(file);
-                fill(&file, &attachment.text(), boot)?;
+                fill(&file, &text(attachment), boot)?;
                 Ok(Self::Unnamed(file))
             }
             // What open(2) names for a file system without unnamed files, and older kernels had.
@@ -141,7 +119,7 @@ impl Draft {
     }
 
     fn named(attachment: &Attachment, boot: Option<&BootId>) -> Self {
-        Self::Named { text: attachment.text(), boot: boot.cloned(), written: RefCell::default() }
+        Self::Named { text: text(attachment), boot: boot.cloned(), written: RefCell::default() }
     }
 
     /// Makes it the lease at `path`; `false` if there is one already.
@@ -187,6 +165,10 @@ impl Draft {
     }
 }
 
+fn text(Attachment { container_id, ifname, .. }: &Attachment) -> String {
+    format!("{container_id}\r\n{ifname}")
+}
+
 fn fill(mut file: &File, text: &str, boot: Option<&BootId>) -> io::Result<()> {
     file.write_all(text.as_bytes())?;
     if let Some(boot) = boot {
@@ -202,18 +184,19 @@ mod tests {
 
     #[test]
     fn owners() {
-        let owner = |text: &str| Owner::parse(text.as_bytes());
+        let network = "net".parse().unwrap();
+        let owner = |text: &str| Owner::parse(text.as_bytes(), &network);
         let c1 = attachment("c1", "eth0");
         assert_eq!(owner("c1\r\neth0"), Owner::Attachment(c1.clone()));
         assert_eq!(owner(" c1\r\neth0\n"), Owner::Attachment(c1.clone()));
-        assert_eq!(owner("c1"), Owner::Container("c1".into()));
-        assert_eq!(owner("c1\r\n"), Owner::Container("c1".into()));
+        assert_eq!(owner("c1"), Owner::Container("c1".parse().unwrap()));
+        assert_eq!(owner("c1\r\n"), Owner::Container("c1".parse().unwrap()));
         assert_eq!(owner(""), Owner::Nobody);
         assert_eq!(owner(" \r\n"), Owner::Nobody);
         assert_eq!(owner("\0\0\0"), Owner::Nobody);
         assert_eq!(owner("the printer's"), Owner::Stranger);
         assert_eq!(owner("c1\r\na/b"), Owner::Stranger);
-        assert_eq!(Owner::parse(b"c1\xff"), Owner::Stranger);
+        assert_eq!(Owner::parse(b"c1\xff", &network), Owner::Stranger);
 
         assert!(owner("c1\r\neth0").is(&c1) && owner("c1").is(&c1));
         assert!(!owner("c1\r\neth1").is(&c1) && !owner("").is(&c1) && !owner("c").is(&c1));

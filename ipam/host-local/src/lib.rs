@@ -26,7 +26,7 @@ mod tests;
 
 use crate::boot::BootId;
 use crate::config::{Config, Plan};
-use crate::lease::{Attachment, Owner};
+use crate::lease::Owner;
 use crate::store::{Leases, Store, StoreError};
 
 /// The plugin.
@@ -61,7 +61,7 @@ impl Plugin for HostLocal {
         let dns = plan.resolv_conf.as_deref().map(resolv_conf::read).transpose()?;
         let leases = leases(&call.network);
         let store = Store::create(&leases, &self.index_root)?;
-        let allocated = allocate::allocate(&store, plan, &attachment(call));
+        let allocated = allocate::allocate(&store, plan, &call.attachment());
         store.close();
 
         let (draft, ips) = allocated?;
@@ -77,7 +77,7 @@ impl Plugin for HostLocal {
     }
 
     fn check(&self, call: &Call<Config>, plan: &Plan) -> Result<(), Error> {
-        let attachment = attachment(call);
+        let attachment = call.attachment();
         let leases = leases(&call.network);
         let held = match Store::open(&leases, &self.index_root)? {
             Some(store) => {
@@ -88,7 +88,8 @@ impl Plugin for HostLocal {
             None => Vec::new(),
         };
         let missing = |what: String| {
-            let why = format!("{what} is leased to {attachment} in {}", leases.dir().display());
+            let owner = Owner::Attachment(attachment.clone());
+            let why = format!("{what} is leased to {owner} in {}", leases.dir().display());
             Err(Error::new(Code::Changed, why))
         };
         if held.is_empty() {
@@ -104,7 +105,7 @@ impl Plugin for HostLocal {
     }
 
     fn del(&self, call: &Call<Config>) -> Result<(), Error> {
-        let attachment = attachment(call);
+        let attachment = call.attachment();
         let Some(store) = Store::open(&leases(&call.network), &self.index_root)? else {
             return Ok(());
         };
@@ -126,8 +127,8 @@ impl Plugin for HostLocal {
         let mut kept = Vec::new();
         for (ip, owner) in store.survey()? {
             let keep = match &owner {
-                Owner::Attachment(one) => valid.contains(&one.container, &one.ifname),
-                Owner::Container(container) => valid.contains_container(container),
+                Owner::Attachment(attachment) => valid.contains(attachment),
+                Owner::Container(id) => valid.contains_container(id.as_str()),
                 Owner::Nobody => false,
                 Owner::Stranger => true,
             };
@@ -165,12 +166,8 @@ impl Plugin for HostLocal {
     }
 }
 
-fn attachment(call: &Call<Config>) -> Attachment {
-    Attachment { container: call.container_id().to_string(), ifname: call.ifname().to_string() }
-}
-
 fn leases(network: &Network<Config>) -> Leases {
-    Leases::of(&network.config.data_dir(), network.name.as_str())
+    Leases::of(&network.config.data_dir(), network.name.clone())
 }
 
 /// Whether files can be made in `dir`, or else in what is there of the way to it.

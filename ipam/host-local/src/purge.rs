@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use cni::{Code, Error, Purge};
+use cni::{Code, Error, NetworkName, Purge};
 
 use crate::HostLocal;
 use crate::boot::BootId;
@@ -23,9 +23,9 @@ impl HostLocal {
         let mut data_dirs = purge.known().data_dirs.clone();
         data_dirs.insert(DEFAULT_DATA_DIR.into());
         for data_dir in data_dirs {
-            let dirs = purge.look("list leases", || directories(&data_dir)).unwrap_or_default();
-            for dir in dirs {
-                let leases = Leases::in_dir(dir);
+            let networks = purge.look("list leases", || networks(&data_dir)).unwrap_or_default();
+            for network in networks {
+                let leases = Leases::of(&data_dir, network);
                 let taken = purge.look("list leases", || leases.taken()).unwrap_or_default();
                 if self.has_used(&leases, &taken) || (taken.is_empty() && is_known(&leases, purge))
                 {
@@ -76,8 +76,7 @@ impl HostLocal {
 
 /// Whether a network of that name has only plugins of the suite.
 fn is_known(leases: &Leases, purge: &Purge) -> bool {
-    let name = leases.dir().file_name().unwrap_or_default().to_string_lossy();
-    purge.known().networks.contains(&*name)
+    purge.known().networks.contains(leases.network().as_str())
 }
 
 fn lease(leases: &Leases, ip: IpAddr, purge: &mut Purge) {
@@ -93,11 +92,11 @@ fn lease(leases: &Leases, ip: IpAddr, purge: &mut Purge) {
     }
 }
 
-/// The directories in a directory, which need not be there.
-fn directories(data_dir: &Path) -> Result<Vec<PathBuf>, Error> {
+/// The networks that have a directory in `data_dir`; none if `data_dir` does not exist.
+fn networks(data_dir: &Path) -> Result<Vec<NetworkName>, Error> {
     let mut dirs = entries(data_dir)?;
     dirs.retain(|path| fs::symlink_metadata(path).is_ok_and(|it| it.is_dir()));
-    Ok(dirs)
+    Ok(dirs.iter().filter_map(|dir| dir.file_name()?.to_str()?.parse().ok()).collect())
 }
 
 /// The files beside the leases.

@@ -8,13 +8,13 @@ use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use cni::file;
+use cni::{Attachment, NetworkName, file};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::retry_on_intr;
 
 use crate::boot::BootId;
 use crate::index::Index;
-use crate::lease::{Attachment, Draft, Owner};
+use crate::lease::{Draft, Owner};
 
 /// What the reference plugin creates its lock with.
 const LOCK_MODE: u32 = 0o750;
@@ -37,7 +37,10 @@ pub struct Store {
 
 /// The directory of a network's leases, to look at without the lock.
 #[derive(Clone, Debug)]
-pub struct Leases(PathBuf);
+pub struct Leases {
+    dir: PathBuf,
+    network: NetworkName,
+}
 
 /// What could not be done with the directory.
 #[derive(Debug, thiserror::Error)]
@@ -83,33 +86,33 @@ impl From<StoreError> for cni::Error {
 impl Leases {
     /// The leases of a network.
     #[must_use]
-    pub fn of(data_dir: &Path, network: &str) -> Self {
-        Self(data_dir.join(network))
+    pub fn of(data_dir: &Path, network: NetworkName) -> Self {
+        Self { dir: data_dir.join(network.as_str()), network }
     }
 
-    /// The leases in a directory.
+    /// The network.
     #[must_use]
-    pub fn in_dir(dir: PathBuf) -> Self {
-        Self(dir)
+    pub fn network(&self) -> &NetworkName {
+        &self.network
     }
 
     /// The directory.
     #[must_use]
     pub fn dir(&self) -> &Path {
-        &self.0
+        &self.dir
     }
 
     /// The path of an address's lease. IPv6 addresses are written as in RFC 5952, with colons.
     #[must_use]
     pub fn path(&self, ip: IpAddr) -> PathBuf {
-        self.0.join(ip.to_string())
+        self.dir.join(ip.to_string())
     }
 
     /// Whose lease an address is; `None` if it is free.
     pub fn owner(&self, ip: IpAddr) -> Result<Option<Owner>, StoreError> {
         let path = self.path(ip);
         match file::read(&path, LEASE_LIMIT) {
-            Ok(content) => Ok(Some(Owner::parse(&content))),
+            Ok(content) => Ok(Some(Owner::parse(&content, &self.network))),
             Err(error) if is_gone(&error) => Ok(None),
             // No plugin has written it: not a regular file, or far larger than a lease.
             Err(error)
@@ -137,11 +140,11 @@ impl Leases {
     /// Refuses a directory of another user, and takes from other users the permission to write to ours.
     /// Returns what the directory is, if it is there.
     fn refuse_other_owner(&self) -> Result<Option<Metadata>, StoreError> {
-        let failed = |error| StoreError::Directory(self.0.clone(), error);
-        match fs::metadata(&self.0) {
+        let failed = |error| StoreError::Directory(self.dir.clone(), error);
+        match fs::metadata(&self.dir) {
             Ok(dir) => {
                 if dir.is_dir() && !file::is_own(&dir) {
-                    file::own_dir(&self.0).map_err(failed)?;
+                    file::own_dir(&self.dir).map_err(failed)?;
                 }
                 Ok(Some(dir))
             }
@@ -152,8 +155,8 @@ impl Leases {
 
     /// Every address that has a lease, in no order. None if there is no directory.
     pub fn taken(&self) -> Result<HashSet<IpAddr>, StoreError> {
-        let failed = |error| StoreError::List(self.0.clone(), error);
-        let entries = match fs::read_dir(&self.0) {
+        let failed = |error| StoreError::List(self.dir.clone(), error);
+        let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
             Err(error) if is_gone(&error) => return Ok(HashSet::new()),
             Err(error) => return Err(failed(error)),
@@ -183,11 +186,11 @@ impl Leases {
     }
 
     fn lock_path(&self) -> PathBuf {
-        self.0.join("lock")
+        self.dir.join("lock")
     }
 
     fn last_reserved_path(&self, number: usize) -> PathBuf {
-        self.0.join(format!("last_reserved_ip.{number}"))
+        self.dir.join(format!("last_reserved_ip.{number}"))
     }
 }
 
@@ -197,8 +200,9 @@ impl Store {
         if let Some(store) = Self::open(leases, index_root)? {
             return Ok(store);
         }
-        file::own_dir(leases.dir()).map_err(|error| StoreError::Create(leases.0.clone(), error))?;
-        let gone = || StoreError::Lock(leases.0.clone(), ErrorKind::NotFound.into());
+        file::own_dir(leases.dir())
+            .map_err(|error| StoreError::Create(leases.dir.clone(), error))?;
+        let gone = || StoreError::Lock(leases.dir.clone(), ErrorKind::NotFound.into());
         Self::open(leases, index_root)?.ok_or_else(gone)
     }
 
@@ -222,7 +226,7 @@ impl Store {
         retry_on_intr(|| flock(&lock, FlockOperation::LockExclusive))
             .map_err(|error| failed(error.into()))?;
 
-        let dir = fs::metadata(&leases.0).map_err(failed)?;
+        let dir = fs::metadata(&leases.dir).map_err(failed)?;
         let index = Index::of(index_root, &dir);
         let indexed = Cell::new(index.is_current(&dir));
         let (leases, changed) = (leases.clone(), Cell::new(false));
@@ -338,7 +342,7 @@ impl Store {
     pub fn close(self) {
         if self.indexed.get() && self.changed.get() {
             // An index that is not current is one that nobody uses.
-            let _ = self.index.stamp(&self.leases.0);
+            let _ = self.index.stamp(&self.leases.dir);
         }
     }
 }

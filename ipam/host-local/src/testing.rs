@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, fs, process};
 
-use crate::lease::Attachment;
+use cni::Attachment;
 
 /// A directory of one test, gone when the test is.
 pub(crate) struct TempDir(PathBuf);
@@ -40,5 +40,5 @@ impl Drop for TempDir {
 }
 
 pub(crate) fn attachment(container: &str, ifname: &str) -> Attachment {
-    Attachment { container: container.into(), ifname: ifname.into() }
+    Attachment::from_names("net", container, ifname).unwrap()
 }

@@ -88,9 +88,15 @@ impl Node {
     }
 
     fn gc(&self, valid: &[(&str, &str)]) {
-        let valid: ValidAttachments =
-            valid.iter().map(|(id, ifname)| ((*id).into(), (*ifname).into())).collect();
-        self.plugin().gc(&self.network(Value::Null), &valid).unwrap();
+        self.gc_of(&self.network(Value::Null), valid);
+    }
+
+    fn gc_of(&self, network: &Network<Config>, valid: &[(&str, &str)]) {
+        let entry = |(id, ifname): &(&str, &str)| json!({"containerID": id, "ifname": ifname});
+        let valid: Vec<Value> = valid.iter().map(entry).collect();
+        let valid = json!({"cni.dev/valid-attachments": valid});
+        let valid = ValidAttachments::read(&network.name, &valid).unwrap();
+        self.plugin().gc(network, &valid).unwrap();
     }
 
     fn status(&self) -> Result<(), Error> {

@@ -4,7 +4,7 @@
 //! it can be removed when nothing else is known any more. The names themselves are noted as the
 //! link's alias, where `ip link` shows them and GC reads them.
 
-use cni::{Call, NetworkName, Success, ValidAttachments};
+use cni::{Attachment, Call, NetworkName, Success, ValidAttachments};
 use kernel::Rtnl;
 use kernel::rtnl::Link;
 
@@ -113,17 +113,10 @@ impl HostEnd {
     }
 
     /// Deletes the veth pairs of a network's attachments that are not valid.
-    pub fn collect_garbage(
-        node: &Rtnl,
-        network: &NetworkName,
-        valid: &ValidAttachments,
-    ) -> Result<(), Error> {
+    pub fn collect_garbage(node: &Rtnl, valid: &ValidAttachments) -> Result<(), Error> {
         for link in node.links()? {
-            let Some((id, ifname)) = alias::alias_owner(&link.alias, network) else {
-                continue;
-            };
-            let derived = Self::named(network, id, ifname).name == link.name;
-            if derived && !valid.contains(id, ifname) {
+            let Some(owner) = Attachment::parse(&link.alias) else { continue };
+            if veth_name(&link.alias) == link.name && valid.is_garbage(&owner) {
                 delete_veth(node, &link)?;
             }
         }

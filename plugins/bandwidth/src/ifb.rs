@@ -1,7 +1,7 @@
 //! The ifb device of a pod: how it is called, and how it is found again.
 
-use attach::{alias, alias_owner, alias_that_fits, hashed_name};
-use cni::{Call, Failures, NetworkName, Undo, ValidAttachments};
+use attach::{alias_that_fits, hashed_name};
+use cni::{Attachment, Failures, Undo, ValidAttachments};
 use kernel::Rtnl;
 use kernel::rtnl::{Ifb, Link};
 
@@ -14,7 +14,7 @@ pub(crate) struct OwnIfb {
     /// As the reference plugin calls it, so that either can remove what the other made. The
     /// interface's name is no part of it.
     pub(crate) name: String,
-    alias: String,
+    pub(crate) alias: String,
 }
 
 pub(crate) const PREFIX: &str = "bwp";
@@ -23,14 +23,10 @@ pub(crate) const NAME_MAX: usize = 15;
 const KIND: &str = "ifb";
 
 impl OwnIfb {
-    /// The ifb device of this command's attachment.
-    pub(crate) fn of<C>(call: &Call<C>) -> Self {
-        Self::named(&call.network.name, call.container_id().as_str(), call.ifname().as_str())
-    }
-
-    pub(crate) fn named(network: &NetworkName, container_id: &str, ifname: &str) -> Self {
-        let name = hashed_name(PREFIX, NAME_MAX, &[network.as_str(), container_id]);
-        Self { name, alias: alias(network, container_id, ifname) }
+    /// The ifb device of an attachment.
+    pub(crate) fn of(attachment: &Attachment) -> Self {
+        let names = [attachment.network.as_str(), attachment.container_id.as_str()];
+        Self { name: hashed_name(PREFIX, NAME_MAX, &names), alias: attachment.to_string() }
     }
 
     /// Makes it, up, with the note whose it is.
@@ -67,17 +63,12 @@ impl OwnIfb {
 }
 
 /// Deletes the ifb devices of a network's attachments that are not valid.
-pub(crate) fn collect_garbage(
-    node: &Rtnl,
-    network: &NetworkName,
-    valid: &ValidAttachments,
-) -> Result<(), cni::Error> {
+pub(crate) fn collect_garbage(node: &Rtnl, valid: &ValidAttachments) -> Result<(), cni::Error> {
     let mut failures = Failures::new();
     let links = node.links().map_err(Error::from)?;
     for link in links.iter().filter(|link| is_ifb(link)) {
-        let Some((id, ifname)) = alias_owner(&link.alias, network) else { continue };
-        let derived = OwnIfb::named(network, id, ifname).name == link.name;
-        if derived && !valid.contains(id, ifname) {
+        let Some(owner) = Attachment::parse(&link.alias) else { continue };
+        if OwnIfb::of(&owner).name == link.name && valid.is_garbage(&owner) {
             failures.try_to(format!("delete {}", link.name), || delete(node, link));
         }
     }
@@ -102,11 +93,11 @@ mod tests {
 
     #[test]
     fn names_are_those_of_the_reference_plugin() {
-        let network = "testnet".parse().unwrap();
-        let one = OwnIfb::named(&network, "pod-a", "eth0");
+        let of = |alias| OwnIfb::of(&Attachment::parse(alias).unwrap());
+        let one = of("testnet/pod-a/eth0");
         assert_eq!(one.name, "bwp9b8cc9dd5d53");
         assert_eq!(one.alias, "testnet/pod-a/eth0");
-        assert_eq!(OwnIfb::named(&network, "pod-a", "eth1").name, one.name);
-        assert_ne!(OwnIfb::named(&network, "pod-b", "eth0").name, one.name);
+        assert_eq!(of("testnet/pod-a/eth1").name, one.name);
+        assert_ne!(of("testnet/pod-b/eth0").name, one.name);
     }
 }

@@ -51,7 +51,7 @@ impl Plugin for Bandwidth {
         let node = Rtnl::open().map_err(Error::from)?;
         let host = host_end(call, &node, &result).map_err(Error::at_add)?;
         Undo::around(|undo| {
-            let ifb = shape::apply(&node, &host, &OwnIfb::of(call), &plan, undo)?;
+            let ifb = shape::apply(&node, &host, &OwnIfb::of(&call.attachment()), &plan, undo)?;
             result.interfaces.extend(ifb.map(|ifb| interfaces::describe(&ifb, None)));
             Ok(result)
         })
@@ -65,16 +65,16 @@ impl Plugin for Bandwidth {
         let plan = Plan::new(settings, Clock::read().map_err(Error::from)?);
         let node = Rtnl::open().map_err(Error::from)?;
         let host = host_end(call, &node, result)?;
-        Ok(shape::check(&node, &host, &OwnIfb::of(call), &plan, result)?)
+        Ok(shape::check(&node, &host, &OwnIfb::of(&call.attachment()), &plan, result)?)
     }
 
     fn del(&self, call: &Call<Config>) -> Result<(), cni::Error> {
-        Ok(OwnIfb::of(call).delete(&Rtnl::open().map_err(Error::from)?)?)
+        Ok(OwnIfb::of(&call.attachment()).delete(&Rtnl::open().map_err(Error::from)?)?)
     }
 
-    fn gc(&self, network: &Network<Config>, valid: &ValidAttachments) -> Result<(), cni::Error> {
+    fn gc(&self, _network: &Network<Config>, valid: &ValidAttachments) -> Result<(), cni::Error> {
         let node = Rtnl::open().map_err(Error::from)?;
-        ifb::collect_garbage(&node, &network.name, valid)
+        ifb::collect_garbage(&node, valid)
     }
 
     fn status(&self, network: &Network<Config>, settings: &Settings) -> Result<(), cni::Error> {
@@ -83,7 +83,7 @@ impl Plugin for Bandwidth {
             return Ok(());
         }
         let settings = is_known.then_some(settings);
-        let tried = Netns::in_new(|| try_out(network, settings))
+        let tried = Netns::in_new(|| try_out(settings))
             .unwrap_or_else(|error| Err(Error::from(error).into()));
         tried.map_err(|error| cni::Error { code: Code::NotAvailable, ..error })
     }
@@ -105,12 +105,12 @@ fn host_end(call: &Call<Config>, node: &Rtnl, result: &Success) -> Result<Link, 
 
 /// Does what an ADD does, to the loopback interface of a namespace that vanishes with it. If the limits are
 /// left to the runtime, it may set both.
-fn try_out(network: &Network<Config>, settings: Option<&Settings>) -> Result<(), cni::Error> {
+fn try_out(settings: Option<&Settings>) -> Result<(), cni::Error> {
     let clock = Clock::read().map_err(Error::from)?;
     let plan = settings.map_or_else(|| Plan::example(clock), |it| Plan::new(it, clock));
     let node = Rtnl::open().map_err(Error::from)?;
     let lo = node.link_by_name("lo").map_err(Error::from)?;
     let lo = lo.ok_or_else(|| attach::Error::missing("link lo"))?;
-    let ifb = OwnIfb::named(&network.name, "status", &lo.name);
+    let ifb = OwnIfb { name: "ifb-status".into(), alias: "status".into() };
     Undo::around(|undo| Ok(shape::apply(&node, &lo, &ifb, &plan, undo).map(drop)?))
 }

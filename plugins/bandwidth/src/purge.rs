@@ -1,7 +1,6 @@
 //! Removing all ifb devices that this plugin made on a node.
 
-use attach::alias_parts;
-use cni::Purge;
+use cni::{Attachment, Purge};
 use kernel::Rtnl;
 use kernel::rtnl::Link;
 
@@ -29,8 +28,7 @@ fn is_ours(link: &Link) -> bool {
         let of_hash = |digits: &str| digits.bytes().all(|byte| byte.is_ascii_hexdigit());
         digits.is_some_and(|digits| link.name.len() == ifb::NAME_MAX && of_hash(digits))
     };
-    let derived = alias_parts(&link.alias)
-        .map(|(network, id, ifname)| OwnIfb::named(&network, id, ifname).name);
+    let derived = Attachment::parse(&link.alias).map(|owner| OwnIfb::of(&owner).name);
     ifb::is_ifb(link)
         && derived.map_or_else(|| link.alias.is_empty() && has_form(), |name| name == link.name)
 }

@@ -95,7 +95,7 @@ impl Plugin for Bridge {
     fn gc(&self, network: &Network<Config>, valid: &ValidAttachments) -> Result<(), cni::Error> {
         let mut failures = Failures::new();
         failures.try_to("delete interfaces", || -> Result<(), Error> {
-            Ok(HostEnd::collect_garbage(&Rtnl::open()?, &network.name, valid)?)
+            Ok(HostEnd::collect_garbage(&Rtnl::open()?, valid)?)
         });
         failures.try_to("remove rules", || rules::collect_garbage(network, valid));
         failures.try_to("release addresses", || ipam::gc(network));

@@ -1,7 +1,7 @@
 //! What an attachment's rules and elements are known by.
 
 use attach::name_that_fits;
-use cni::{ContainerId, IfName, NetworkName, ValidAttachments};
+use cni::{Attachment, ContainerId, IfName, NetworkName, ValidAttachments};
 
 /// Whose a rule or an element is: names of network, container and interface, at most 128 bytes, which is what
 /// a comment can have. No name has a space, so the parts can be told apart.
@@ -35,7 +35,7 @@ pub(crate) struct Garbage {
 
 impl Garbage {
     pub(crate) fn new(network: &NetworkName, valid: &ValidAttachments) -> Self {
-        let owner = |(id, ifname)| Owner::of(network.as_str(), id, ifname);
+        let owner = |it: Attachment| Owner::new(network, &it.container_id, &it.ifname);
         let valid = valid.iter().map(owner).collect();
         Self { network: name_that_fits(network.as_str(), NETWORK_MAX), valid }
     }
@@ -62,10 +62,12 @@ mod tests {
 
     #[test]
     fn garbage_is_the_networks_own() {
-        let valid = ValidAttachments::read(&serde_json::json!({
+        let network = "net".parse().unwrap();
+        let list = serde_json::json!({
             "cni.dev/valid-attachments": [{"containerID": "abc", "ifname": "eth0"}],
-        }));
-        let garbage = Garbage::new(&"net".parse().unwrap(), &valid.unwrap());
+        });
+        let valid = ValidAttachments::read(&network, &list).unwrap();
+        let garbage = Garbage::new(&network, &valid);
         assert!(garbage.contains("net abc eth1") && garbage.contains("net abcd eth0"));
         for other in ["net abc eth0", "net1 abcd eth0", "somebody's", ""] {
             assert!(!garbage.contains(other), "{other}");

@@ -90,7 +90,7 @@ impl Plugin for Ptp {
     fn gc(&self, network: &Network<Config>, valid: &ValidAttachments) -> Result<(), cni::Error> {
         let mut failures = Failures::new();
         failures.try_to("delete interfaces", || -> Result<(), Error> {
-            Ok(HostEnd::collect_garbage(&Rtnl::open()?, &network.name, valid)?)
+            Ok(HostEnd::collect_garbage(&Rtnl::open()?, valid)?)
         });
         failures.try_to("remove rules", || -> Result<(), Error> {
             let Some(rules) = open_to_remove(&network.config)? else {

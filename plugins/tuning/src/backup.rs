@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use attach::hashed_name;
 use cni::file::SIZE_LIMIT;
-use cni::{Call, json};
+use cni::{Attachment, Call, json};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 use rustix::process::geteuid;
@@ -38,19 +38,7 @@ const NAME_MAX: usize = 255;
 #[derive(Debug)]
 pub struct Backup<'a> {
     dir: &'a Path,
-    owner: Owner,
-}
-
-/// Whose a backup is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Owner {
-    /// The network's name.
-    pub network: String,
-    /// The container's ID.
-    #[serde(rename = "containerID")]
-    pub container_id: String,
-    /// The interface's name inside the container.
-    pub ifname: String,
+    owner: Attachment,
 }
 
 /// What a file holds.
@@ -58,7 +46,7 @@ pub struct Owner {
 struct Content<'a> {
     #[serde(flatten)]
     link: LinkSettings,
-    podwire: OwnContent<&'a Owner, &'a BTreeMap<Name, Changed>>,
+    podwire: OwnContent<&'a Attachment, &'a BTreeMap<Name, Changed>>,
 }
 
 /// What only we write.
@@ -74,12 +62,7 @@ impl<'a> Backup<'a> {
     /// That of the attachment which a command is about.
     #[must_use]
     pub fn of(call: &'a Call<Config>) -> Self {
-        let owner = Owner {
-            network: call.network.name.to_string(),
-            container_id: call.container_id().to_string(),
-            ifname: call.ifname().to_string(),
-        };
-        Self { dir: call.config().data_dir(), owner }
+        Self { dir: call.config().data_dir(), owner: call.attachment() }
     }
 
     /// Reads what a DEL has to put back: ours or the reference plugin's, but not that of another
@@ -96,7 +79,7 @@ impl<'a> Backup<'a> {
     }
 
     /// Reads the file for a command that would use its values, and says on stderr if it is not trusted.
-    fn found(&self) -> Result<Option<(Before, Option<Owner>)>, Error> {
+    fn found(&self) -> Result<Option<(Before, Option<Attachment>)>, Error> {
         let file = self.file();
         let say = |why| eprintln!("tuning: the backup {} is not used: {why}", file.display());
         read(&file, say)
@@ -143,24 +126,24 @@ impl<'a> Backup<'a> {
         }
     }
 
-    fn may_be_ours(&self, owner: Option<&Owner>) -> bool {
+    fn may_be_ours(&self, owner: Option<&Attachment>) -> bool {
         owner.is_none_or(|owner| *owner == self.owner)
     }
 
     fn file(&self) -> PathBuf {
-        let Owner { container_id, ifname, .. } = &self.owner;
+        let Attachment { container_id, ifname, .. } = &self.owner;
         self.dir.join(format!("{container_id}_{ifname}.json"))
     }
 
     /// No part can hold the colons between them. Of names too long for that, it is a hash, by which
     /// DEL finds it, and GC does not.
     fn fresh(&self) -> PathBuf {
-        let Owner { network, container_id, ifname } = &self.owner;
+        let Attachment { network, container_id, ifname } = &self.owner;
         let name = format!(".{network}:{container_id}:{ifname}{FRESH}");
         if name.len() <= NAME_MAX {
             return self.dir.join(name);
         }
-        let hash = hashed_name(".", NAME_MAX / 2, &[network, container_id]);
+        let hash = hashed_name(".", NAME_MAX / 2, &[network.as_str(), container_id.as_str()]);
         self.dir.join(format!("{hash}:{ifname}{FRESH}"))
     }
 }
@@ -207,16 +190,12 @@ fn remove_if_there(file: &Path) -> io::Result<()> {
 
 /// Whose a file is, by its content, or by its name if it is being written; `None` if that cannot be
 /// told.
-pub fn owner(file: &Path) -> Result<Option<Owner>, Error> {
+pub fn owner(file: &Path) -> Result<Option<Attachment>, Error> {
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if let Some(names) = name.strip_prefix('.').and_then(|name| name.strip_suffix(FRESH)) {
         let names: Vec<&str> = names.split(':').collect();
         let [network, container_id, ifname] = names[..] else { return Ok(None) };
-        return Ok(Some(Owner {
-            network: network.to_owned(),
-            container_id: container_id.to_owned(),
-            ifname: ifname.to_owned(),
-        }));
+        return Ok(Attachment::from_names(network, container_id, ifname));
     }
     if Path::new(name).extension().is_none_or(|extension| extension != "json") {
         return Ok(None);
@@ -230,7 +209,7 @@ pub fn owner(file: &Path) -> Result<Option<Owner>, Error> {
 fn read(
     file: &Path,
     is_untrusted: impl FnOnce(io::Error),
-) -> Result<Option<(Before, Option<Owner>)>, Error> {
+) -> Result<Option<(Before, Option<Attachment>)>, Error> {
     use ErrorKind::{FileTooLarge, InvalidInput, PermissionDenied};
     let text = match cni::file::read_own(file, SIZE_LIMIT) {
         Err(error) if is_gone(&error) => return Ok(None),

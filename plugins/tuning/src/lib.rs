@@ -23,7 +23,7 @@ use std::path::PathBuf;
 use attach::Pod;
 use cni::{Call, Code, Environment, Failures, Network, Plugin, Success, Undo, ValidAttachments};
 
-use crate::backup::{Backup, Owner};
+use crate::backup::Backup;
 use crate::wanted::Wanted;
 
 /// The plugin.
@@ -103,14 +103,10 @@ impl Plugin for Tuning {
     }
 
     fn gc(&self, network: &Network<Config>, valid: &ValidAttachments) -> Result<(), cni::Error> {
-        let is_garbage = |owner: &Owner| {
-            owner.network == network.name.as_str()
-                && !valid.contains(&owner.container_id, &owner.ifname)
-        };
         let mut failures = Failures::new();
         for file in backup::files(network.config.data_dir())? {
             failures.try_to("collect garbage", || match backup::owner(&file)? {
-                Some(owner) if is_garbage(&owner) => backup::remove_file(&file),
+                Some(owner) if valid.is_garbage(&owner) => backup::remove_file(&file),
                 _ => Ok(()),
             });
         }

@@ -112,5 +112,5 @@ fn names_at_their_longest() {
     let call = node.call("a", "eth0", network.clone());
     failed(node.add_call(&call), Code::Io, "File name too long");
     node.plugin().del(&call).unwrap();
-    node.plugin().gc(&node.network(network), &ValidAttachments::default()).unwrap();
+    node.gc_of(&node.network(network), &[]);
 }

@@ -5,7 +5,7 @@ use attach::{Masquerade, MasqueradeBackend};
 use cni::NetworkName;
 use kernel::Nfnetlink;
 
-use super::{collect_garbage, in_new_netns, sh};
+use super::{collect_garbage, in_new_netns, sh, valid};
 
 /// The rules and own chains of a table `nat`, one a line, without handles and policies.
 #[track_caller]
@@ -171,7 +171,7 @@ fn garbage_of_networks_with_long_names() {
             add(&longer, "pod-a", "10.89.0.2/24");
             let before = sh("iptables -t nat -S");
             add(&network, "pod-a", "10.88.0.2/24");
-            let valid = [("pod-b".to_owned(), "eth0".to_owned())].into_iter().collect();
+            let valid = valid(&network, &[("pod-b", "eth0")]);
             masquerade::collect_garbage(&netlink, &network, &valid).unwrap();
             let after = sh("iptables -t nat -S");
             assert_eq!(after == before, is_collected, "{length}: {after}");

@@ -10,6 +10,7 @@ use attach::masquerade::{self, Kept, Owner};
 use attach::{Masquerade, MasqueradeBackend};
 use cni::{Cidr, NetworkName, ValidAttachments};
 use kernel::Nfnetlink;
+use serde_json::{Value, json};
 use testbed::{in_new_netns, sh};
 
 fn network() -> NetworkName {
@@ -41,8 +42,14 @@ fn remove((container_id, ifname): (&str, &str)) {
     masquerade::remove(&netlink, &owner, &Kept::new(Vec::new(), || Ok(false))).unwrap();
 }
 
-fn collect_garbage(valid: &[(&str, &str)]) {
-    let own = |(id, ifname): &(&str, &str)| ((*id).to_owned(), (*ifname).to_owned());
-    let valid: ValidAttachments = valid.iter().map(own).collect();
+fn valid(network: &NetworkName, valid: &[(&str, &str)]) -> ValidAttachments {
+    let entry = |(id, ifname): &(&str, &str)| json!({"containerID": id, "ifname": ifname});
+    let valid: Vec<Value> = valid.iter().map(entry).collect();
+    let valid = json!({"cni.dev/valid-attachments": valid});
+    ValidAttachments::read(network, &valid).unwrap()
+}
+
+fn collect_garbage(attachments: &[(&str, &str)]) {
+    let valid = valid(&network(), attachments);
     masquerade::collect_garbage(&Nfnetlink::open().unwrap(), &network(), &valid).unwrap();
 }

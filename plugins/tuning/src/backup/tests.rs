@@ -21,8 +21,7 @@ impl Dir {
     }
 
     fn of(&self, network: &str) -> Backup<'_> {
-        let owner =
-            Owner { network: network.into(), container_id: "a_b".into(), ifname: "eth0".into() };
+        let owner = Attachment::from_names(network, "a_b", "eth0").unwrap();
         Backup { dir: &self.0, owner }
     }
 
