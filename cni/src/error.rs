@@ -1,9 +1,9 @@
 //! The error object of the specification, and its codes.
 //!
-//! Policy: the code says whose turn it is (the runtime's, the administrator's, nobody's because it
-//! passes by itself); `msg` says what was being done to what; `details` has the causes, down to the
-//! kernel's own text. Codes up to 99 are the specification's; from 100 on they are this suite's and
-//! mean the same in every plugin.
+//! The code says who must act: the runtime, the administrator, or nobody because a retry will succeed.
+//! `msg` names the operation and its object. `details` contains the causes, including the kernel's own text.
+//! Codes up to 99 are the specification's. Codes from 100 are this suite's and have the same meaning in every
+//! plugin.
 
 use std::borrow::Cow;
 use std::error::Error as StdError;
@@ -14,103 +14,109 @@ use serde_json::{Value, json};
 
 use crate::version::Version;
 
-/// What kind of failure it was (specification, section 5, "Error").
+/// The kind of a failure (specification, section 5, "Error").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "u32", into = "u32")]
 pub enum Code {
-    /// 1: the plugin does not take the configuration's `cniVersion`.
+    /// 1: the plugin does not support the configuration's `cniVersion`.
     IncompatibleVersion,
-    /// 2: a field of the configuration asks for what is not supported here.
+    /// 2: a key of the configuration asks for something that is not supported.
     UnsupportedField,
-    /// 3: the container is unknown or does not exist; the runtime need not clean up.
+    /// 3: the container is unknown or does not exist. The runtime does not need to clean up.
     UnknownContainer,
-    /// 4: a `CNI_*` variable is missing or wrong.
+    /// 4: a `CNI_*` variable is not set or its value is not valid.
     InvalidEnvironment,
     /// 5: stdin, a file or a pipe could not be read or written.
     Io,
-    /// 6: a text that should be JSON is none.
+    /// 6: a text is not valid JSON.
     Decode,
-    /// 7: a key of the configuration is missing or its value is wrong.
+    /// 7: a key of the configuration is missing or its value is not valid.
     InvalidConfig,
-    /// 8: `CNI_NETNS` is no network namespace, or the node's own (as the reference plugins have it).
+    /// 8: `CNI_NETNS` is not a network namespace, or it is the node's. This code is the reference plugins'.
     InvalidNetns,
-    /// 11: it did not work now, but will when something else has passed by.
+    /// 11: the operation failed for a reason that passes; the runtime should try again later.
     TryAgain,
-    /// 50 (STATUS): an ADD could not work now.
+    /// 50 (STATUS): an ADD would fail now.
     NotAvailable,
-    /// 51 (STATUS): as 50, and containers that are there already may be cut off.
+    /// 51 (STATUS): as 50, and existing containers may have limited connectivity.
     LimitedConnectivity,
     /// 100: the kernel refused an operation.
     Kernel,
-    /// 101 (CHECK): something that ADD made is missing or was changed.
+    /// 101 (CHECK): something that ADD made is missing or has changed.
     Changed,
-    /// 102: a name, an address or a port is taken by somebody else.
+    /// 102: another owner uses a name, an address or a port.
     Conflict,
-    /// 103: a plugin that was delegated to could not be run, or printed neither result nor error.
+    /// 103: an IPAM plugin could not be run, or printed neither a result nor an error.
     Delegate,
     /// Any other number, from another plugin.
     Other(u32),
 }
 
-/// Known codes and their numbers: the one table.
-const NUMBERS: [(Code, u32); 15] = [
-    (Code::IncompatibleVersion, 1),
-    (Code::UnsupportedField, 2),
-    (Code::UnknownContainer, 3),
-    (Code::InvalidEnvironment, 4),
-    (Code::Io, 5),
-    (Code::Decode, 6),
-    (Code::InvalidConfig, 7),
-    (Code::InvalidNetns, 8),
-    (Code::TryAgain, 11),
-    (Code::NotAvailable, 50),
-    (Code::LimitedConnectivity, 51),
-    (Code::Kernel, 100),
-    (Code::Changed, 101),
-    (Code::Conflict, 102),
-    (Code::Delegate, 103),
-];
-
-impl From<Code> for u32 {
-    fn from(code: Code) -> Self {
-        match code {
-            Code::Other(number) => number,
-            known => NUMBERS.iter().find(|(c, _)| *c == known).map_or(0, |(_, number)| *number),
+/// Writes the conversions of codes from one list, so that the compiler finds a code without a number.
+macro_rules! numbers {
+    ($($code:ident = $number:literal,)*) => {
+        impl From<Code> for u32 {
+            fn from(code: Code) -> Self {
+                match code {
+                    $(Code::$code => $number,)*
+                    Code::Other(number) => number,
+                }
+            }
         }
-    }
+
+        impl From<u32> for Code {
+            fn from(number: u32) -> Self {
+                match number {
+                    $($number => Self::$code,)*
+                    other => Self::Other(other),
+                }
+            }
+        }
+    };
 }
 
-impl From<u32> for Code {
-    fn from(number: u32) -> Self {
-        let known = NUMBERS.iter().find(|(_, n)| *n == number);
-        known.map_or(Self::Other(number), |(code, _)| *code)
-    }
+numbers! {
+    IncompatibleVersion = 1,
+    UnsupportedField = 2,
+    UnknownContainer = 3,
+    InvalidEnvironment = 4,
+    Io = 5,
+    Decode = 6,
+    InvalidConfig = 7,
+    InvalidNetns = 8,
+    TryAgain = 11,
+    NotAvailable = 50,
+    LimitedConnectivity = 51,
+    Kernel = 100,
+    Changed = 101,
+    Conflict = 102,
+    Delegate = 103,
 }
 
 /// How many bytes of a message, and of the details, are printed at most.
 const MESSAGE_LIMIT: usize = 1024;
 const DETAILS_LIMIT: usize = 4096;
 
-/// A failed command. Messages quote values of whatever length; what is printed of them has a limit.
+/// The error of a command. Messages can quote long values; what is printed of a message has a limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
-    /// What kind of failure it was.
+    /// The kind of the failure.
     pub code: Code,
-    /// What was being done to what.
+    /// The operation and its object.
     pub msg: String,
-    /// The causes, one after the other; may be empty.
+    /// The causes, one after another. Can be empty.
     pub details: String,
 }
 
 impl Error {
-    /// An error whose message says all there is to say.
+    /// An error without details.
     #[must_use]
     pub fn new(code: Code, msg: impl Into<String>) -> Self {
         Self { code, msg: msg.into(), details: String::new() }
     }
 
-    /// An error from a typed one: its own text is the message, the texts of its sources are the
-    /// details, nearest first.
+    /// An error from a typed one. Its text is the message. The texts of its sources are the details, nearest
+    /// first.
     #[must_use]
     pub fn from_source(code: Code, error: &dyn StdError) -> Self {
         let mut causes = Vec::new();
@@ -122,20 +128,20 @@ impl Error {
         Self { code, msg: error.to_string(), details: causes.join(": ") }
     }
 
-    /// A wrong value of `key` (a path such as `ipam.ranges[0][1].subnet`) in the configuration.
+    /// An error about the value of `key`, a path such as `ipam.ranges[0][1].subnet`.
     #[must_use]
     pub fn invalid_key(key: &str, why: impl fmt::Display) -> Self {
         Self::new(Code::InvalidConfig, format!("key {key:?} of the configuration: {why}"))
     }
 
-    /// The same error with `what` said in front of its message.
+    /// The same error with `what` in front of its message.
     #[must_use]
     pub fn context(mut self, what: impl fmt::Display) -> Self {
         self.msg = format!("{what}: {}", self.msg);
         self
     }
 
-    /// Adds to the details what else went wrong.
+    /// Adds another failure to the details.
     pub fn also(&mut self, what: &str) {
         if !self.details.is_empty() {
             self.details.push_str("; ");
@@ -143,7 +149,7 @@ impl Error {
         self.details.push_str(what);
     }
 
-    /// The object that goes to stdout.
+    /// The object that a plugin prints to stdout.
     #[must_use]
     pub fn to_json(&self, version: Version) -> Value {
         let mut object = json!({
@@ -157,7 +163,7 @@ impl Error {
         object
     }
 
-    /// Reads what another plugin printed; `None` if that is no error object.
+    /// Reads what another plugin printed; `None` if it is not an error object.
     #[must_use]
     pub fn from_json(value: &Value) -> Option<Self> {
         let text = |key| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -179,8 +185,8 @@ impl fmt::Display for Error {
 
 impl StdError for Error {}
 
-/// The beginning and the end of a text that is longer than `limit`: what was being done stands at the
-/// beginning, what is wrong with it at the end, and a value that is quoted in between.
+/// The text, or its beginning and its end if it is longer than `limit` bytes. A message begins with the
+/// operation, ends with the reason, and quotes a value in the middle.
 fn shortened(text: &str, limit: usize) -> Cow<'_, str> {
     if text.len() <= limit {
         return text.into();
@@ -197,13 +203,31 @@ fn shortened(text: &str, limit: usize) -> Cow<'_, str> {
 mod tests {
     use super::*;
 
+    /// Specification, section 5, "Error"; 8 is `ErrInvalidNetNS` of libcni.
     #[test]
-    fn every_code_has_one_number() {
-        for (code, number) in NUMBERS {
-            assert_eq!(u32::from(code), number);
+    fn numbers_are_those_of_the_specification() {
+        for (number, code) in [
+            (1, Code::IncompatibleVersion),
+            (2, Code::UnsupportedField),
+            (3, Code::UnknownContainer),
+            (4, Code::InvalidEnvironment),
+            (5, Code::Io),
+            (6, Code::Decode),
+            (7, Code::InvalidConfig),
+            (8, Code::InvalidNetns),
+            (11, Code::TryAgain),
+            (50, Code::NotAvailable),
+            (51, Code::LimitedConnectivity),
+        ] {
             assert_eq!(Code::from(number), code);
         }
-        assert_eq!(u32::from(Code::from(999)), 999);
+        for number in 0..1000 {
+            let code = Code::from(number);
+            assert_eq!(u32::from(code), number);
+            let is_ours = (100..=103).contains(&number);
+            let is_known = !matches!(code, Code::Other(_));
+            assert_eq!(is_known && number > 99, is_ours, "{number}");
+        }
     }
 
     #[test]
