@@ -9,11 +9,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::Error;
 
-/// An address with the length of its prefix (`10.88.0.2/24`); host bits are kept.
+/// An address with a prefix length (`10.88.0.2/24`). Host bits are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cidr(IpNetwork);
 
-/// An address that a runtime asks for, with or without the length of its prefix.
+/// An address that a runtime requests, with or without a prefix length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestedAddress(IpAddr, Option<u8>);
 
@@ -47,19 +47,19 @@ const RESERVED: [(IpAddr, u8, &str); 8] = [
     (IpAddr::V6(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0)), 8, "a multicast address"),
 ];
 
-/// The blocks of addresses that no pod and no gateway can have, each with what its addresses are.
+/// The blocks of addresses that neither a pod nor a gateway can have, each with a description.
 pub fn reserved() -> impl Iterator<Item = (Cidr, &'static str)> {
     RESERVED.into_iter().filter_map(|(ip, prefix, what)| Some((Cidr::new(ip, prefix)?, what)))
 }
 
 impl Cidr {
-    /// An address in a network; `None` if the prefix is longer than the address.
+    /// An address with a prefix length in bits; `None` if that is longer than the address.
     #[must_use]
     pub fn new(address: IpAddr, prefix: u8) -> Option<Self> {
         IpNetwork::new(address, prefix).ok().map(Self)
     }
 
-    /// The address alone: /32 or /128.
+    /// The address with a prefix of its full length: /32 or /128.
     #[must_use]
     pub fn host(address: IpAddr) -> Self {
         Self(IpNetwork::from(address))
@@ -71,31 +71,31 @@ impl Cidr {
         self.0.ip()
     }
 
-    /// The length of the prefix in bits.
+    /// The prefix length in bits.
     #[must_use]
     pub fn prefix(self) -> u8 {
         self.0.prefix()
     }
 
-    /// The network that the address is in: the same prefix, host bits zero.
+    /// The network of the address: the same prefix, with all host bits zero.
     #[must_use]
     pub fn network(self) -> Self {
         Self::new(self.0.network(), self.prefix()).unwrap_or(self)
     }
 
-    /// Whether `address` is of the same network.
+    /// Whether `address` is in the same network.
     #[must_use]
     pub fn contains(self, address: IpAddr) -> bool {
         self.0.contains(address)
     }
 
-    /// Whether it is of IPv4.
+    /// Whether it is an IPv4 address.
     #[must_use]
     pub fn is_ipv4(self) -> bool {
         self.0.is_ipv4()
     }
 
-    /// The broadcast address of an IPv4 network that is large enough to have one.
+    /// The broadcast address of an IPv4 network; `None` for IPv6, /31 and /32.
     #[must_use]
     pub fn broadcast(self) -> Option<IpAddr> {
         match self.0 {
@@ -104,7 +104,7 @@ impl Cidr {
         }
     }
 
-    /// Why no host of this network can have an address; `None` if it can.
+    /// The reason why no host of this network can have `address`; `None` if a host can have it.
     #[must_use]
     pub fn why_not_for_hosts(self, address: IpAddr) -> Option<&'static str> {
         if self.broadcast() == Some(address) {
@@ -115,13 +115,13 @@ impl Cidr {
 }
 
 impl RequestedAddress {
-    /// The address alone.
+    /// The address.
     #[must_use]
     pub fn ip(self) -> IpAddr {
         self.0
     }
 
-    /// The address with the length of its prefix, if it came with one.
+    /// The address with its prefix length, if it was given with one.
     #[must_use]
     pub fn cidr(self) -> Option<Cidr> {
         Cidr::new(self.0, self.1?)
@@ -164,8 +164,7 @@ impl From<IpNetwork> for Cidr {
 impl FromStr for Cidr {
     type Err = InvalidAddress;
 
-    /// `ADDRESS/PREFIX` and nothing else: `ipnetwork` alone would also take a bare address, a
-    /// netmask and `/+24`.
+    /// Accepts `ADDRESS/PREFIX` only. `ipnetwork` alone also accepts a bare address, a netmask and `/+24`.
     fn from_str(text: &str) -> Result<Self, InvalidAddress> {
         let invalid = || InvalidAddress::Cidr(text.to_owned());
         let (address, prefix) = text.split_once('/').ok_or_else(invalid)?;
@@ -185,13 +184,16 @@ impl fmt::Display for Cidr {
 }
 
 impl Mac {
-    /// The address that a key gives to one interface.
+    /// Reads the address that `key` of a configuration gives to an interface.
     ///
     /// Errors: code 7, naming the key.
     pub fn of_interface(key: &str, text: &str) -> Result<Self, Error> {
         let mac: Self = text.parse().map_err(|error| Error::invalid_key(key, error))?;
         if mac.0[0] & 1 != 0 {
-            return Err(Error::invalid_key(key, format!("{mac} is the address of a group")));
+            return Err(Error::invalid_key(
+                key,
+                format!("{mac} must be a unicast address, but is a group address"),
+            ));
         }
         Ok(mac)
     }
@@ -200,8 +202,8 @@ impl Mac {
 impl FromStr for Mac {
     type Err = InvalidAddress;
 
-    /// Six pairs of hexadecimal digits between colons or dashes, or three groups of four between
-    /// dots: what runtimes are known to send.
+    /// Accepts the forms that runtimes send: six pairs of hexadecimal digits separated by colons or dashes, or
+    /// three groups of four digits separated by dots.
     fn from_str(text: &str) -> Result<Self, InvalidAddress> {
         let invalid = || InvalidAddress::Mac(text.to_owned());
         let separator = text.chars().find(|c| !c.is_ascii_hexdigit()).ok_or_else(invalid)?;
@@ -228,8 +230,8 @@ impl fmt::Display for Mac {
     }
 }
 
-/// Reads an address, for `#[serde(deserialize_with)]`. Go's `net.IP` reads an empty text as no
-/// address, and configurations rely on it.
+/// Reads an address, for `#[serde(deserialize_with)]`. An empty string means no address, because Go's `net.IP`
+/// reads it so and configurations depend on it.
 pub fn address_or_nothing<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<IpAddr>, D::Error> {
@@ -238,7 +240,8 @@ pub fn address_or_nothing<'de, D: Deserializer<'de>>(
         return Ok(None);
     }
     let address = text.parse::<IpAddr>();
-    let address = address.map_err(|_| de::Error::custom(format!("{text:?} is not an address")))?;
+    let address =
+        address.map_err(|_| de::Error::custom(format!("{text:?} is not a valid address")))?;
     Ok(Some(address.to_canonical()))
 }
 
@@ -267,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refuses_what_ipnetwork_alone_would_take() {
+    fn other_forms_are_refused() {
         for bad in [
             "",
             "/",
@@ -315,7 +318,7 @@ mod tests {
         }
     }
 
-    /// Each was tried with a veth pair: as the address of a pod, or as its gateway, it does not work.
+    /// Each was tried on a veth pair: it does not work as a pod's address or as its gateway.
     #[test]
     fn addresses_that_no_host_has() {
         for (network, ip, expected) in [

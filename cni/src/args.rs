@@ -1,4 +1,4 @@
-//! `CNI_ARGS`: `KEY=VALUE` pairs between semicolons.
+//! `CNI_ARGS`: `KEY=VALUE` pairs, separated by semicolons.
 
 use std::fmt;
 
@@ -6,17 +6,17 @@ use crate::error::{Code, Error};
 
 /// The pairs of `CNI_ARGS`, in their order.
 ///
-/// The variable is one text for all plugins of a chain, so that a text which is not made of pairs is an
-/// error only for a plugin that reads it: [`Args::allow`] refuses it.
+/// All plugins of a chain get the same value. A value that has other parts than pairs is an error only for a
+/// plugin that reads it: [`Args::allow`] refuses it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Args {
     pairs: Vec<(String, String)>,
-    /// What is not a pair.
+    /// A part that is not a pair.
     malformed: Option<String>,
 }
 
 impl Args {
-    /// Reads the value of `CNI_ARGS`; an empty one has no pairs.
+    /// Reads the value of `CNI_ARGS`. An empty value has no pairs.
     #[must_use]
     pub fn parse(text: &str) -> Self {
         let mut args = Self::default();
@@ -29,13 +29,13 @@ impl Args {
         args
     }
 
-    /// The pairs alone, for commands that must not fail for anything else.
+    /// The pairs only, for commands that must not fail because of other parts.
     #[must_use]
     pub fn without_malformed(self) -> Self {
         Self { malformed: None, ..self }
     }
 
-    /// The value of a key; of the last one, if it is given several times.
+    /// The value of a key. If the key is given several times, the last value.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<&str> {
         self.pairs.iter().rev().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
@@ -52,18 +52,18 @@ impl Args {
         self.pairs.is_empty()
     }
 
-    /// Refuses a text that is not made of pairs.
+    /// Refuses a value that has other parts than pairs.
     ///
-    /// Errors: code 4, quoting what is not one.
+    /// Errors: code 4, with a part that is not a pair.
     pub fn refuse_malformed(&self) -> Result<(), Error> {
         let Some(text) = &self.malformed else { return Ok(()) };
         let why = format!("CNI_ARGS: {text:?} is not a KEY=VALUE pair");
         Err(Error::new(Code::InvalidEnvironment, why))
     }
 
-    /// Refuses what the plugin does not understand, before it reads any value: a text that is not made of
-    /// pairs, and keys that it does not know unless `IgnoreUnknown` is set (the specification's
-    /// conventions, section `CNI_ARGS`).
+    /// Refuses what the plugin does not understand, before it reads a value: parts that are not pairs, and keys
+    /// that are not in `known`, unless `IgnoreUnknown` is set (the specification's conventions, section
+    /// `CNI_ARGS`).
     ///
     /// Errors: code 4, naming the keys.
     pub fn allow(&self, known: &[&str]) -> Result<(), Error> {
@@ -89,7 +89,7 @@ impl Args {
         Err(Error::new(
             Code::InvalidEnvironment,
             format!(
-                "CNI_ARGS: unknown {}; set IgnoreUnknown=1 if that is meant for another plugin",
+                "CNI_ARGS: unknown keys {}; set IgnoreUnknown=1 if they are for another plugin",
                 unknown.join(", ")
             ),
         ))
@@ -102,7 +102,7 @@ impl FromIterator<(String, String)> for Args {
     }
 }
 
-/// The value of `CNI_ARGS` that these pairs are read from.
+/// Writes the pairs as the value of `CNI_ARGS`.
 impl fmt::Display for Args {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, (key, value)) in self.iter().enumerate() {
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_pair_matters_to_those_who_read() {
+    fn only_a_plugin_that_reads_the_pairs_refuses_other_parts() {
         let args = Args::parse("MAC=a;none");
         assert_eq!(args.get("MAC"), Some("a"));
         let error = args.allow(&["MAC"]).unwrap_err();

@@ -1,4 +1,4 @@
-//! A command as a plugin sees it: everything read, everything validated.
+//! A command as a plugin gets it: read and validated.
 
 use std::path::{Path, PathBuf};
 
@@ -14,35 +14,35 @@ use crate::name::{ContainerId, IfName, NetworkName};
 use crate::result::Success;
 use crate::version::Version;
 
-/// A network: what stdin says, and where other plugins are.
+/// A network: its configuration, and the directories of other plugins.
 #[derive(Clone, Debug)]
 pub struct Network<C> {
     /// The network's name.
     pub name: NetworkName,
-    /// The version that the configuration is written in, and the result has to be.
+    /// The version of the configuration. The result must have the same version.
     pub version: Version,
     /// The plugin's own keys.
     pub config: C,
-    /// The type of the IPAM plugin; `None` if the configuration asks for none.
+    /// The type of the IPAM plugin; `None` if the configuration has none.
     pub ipam: Option<String>,
-    /// What the plugins before this one made, or the whole chain.
+    /// The result of the previous plugin in the chain (ADD), or of the whole chain (CHECK, DEL).
     pub prev_result: Option<Success>,
-    /// The directories to look for other plugins in.
+    /// The directories of other plugins (`CNI_PATH`).
     pub path: Vec<PathBuf>,
-    /// The configuration as it came, which delegated plugins get too.
+    /// The configuration as it was read, for the IPAM plugin.
     pub stdin: Vec<u8>,
 }
 
-/// An ADD, CHECK or DEL: one attachment of one container to one network.
+/// An ADD, CHECK or DEL of one attachment.
 #[derive(Clone, Debug)]
 pub struct Call<C> {
     /// The network.
     pub network: Network<C>,
-    /// The attachment.
+    /// The `CNI_*` variables, which name the attachment.
     pub environment: Environment,
 }
 
-/// The keys that every configuration has.
+/// The keys of every plugin's configuration.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Common {
@@ -61,8 +61,8 @@ struct Ipam {
 }
 
 impl<C: DeserializeOwned> Network<C> {
-    /// Reads a configuration whose `version` was found to be supported, for `command`. A DEL or GC
-    /// cleans up, and is not kept from it by wrong values: they are taken as absent.
+    /// Reads a configuration of a supported `version`, for `command`. DEL and GC must clean up even if values
+    /// are not valid, so they treat such values as absent.
     ///
     /// Errors: code 7, naming the key.
     pub fn read(
@@ -114,34 +114,34 @@ impl<C> Call<C> {
         &self.environment.ifname
     }
 
-    /// The path of the container's namespace; `None` in a DEL after the namespace has vanished.
+    /// The path of the container's network namespace; `None` in a DEL if the namespace no longer exists.
     #[must_use]
     pub fn netns(&self) -> Option<&Path> {
         self.environment.netns.as_deref()
     }
 
-    /// The path of the container's namespace, for an ADD or CHECK, which never come without.
+    /// The path of the container's network namespace, which ADD and CHECK always have.
     ///
-    /// Errors: code 4 if it is missing nevertheless.
+    /// Errors: code 4 if it is not set.
     pub fn require_netns(&self) -> Result<&Path, Error> {
         self.netns().ok_or_else(|| Error::new(Code::InvalidEnvironment, "CNI_NETNS is not set"))
     }
 
-    /// The network's configuration, the plugin's own keys.
+    /// The plugin's own keys of the configuration.
     #[must_use]
     pub fn config(&self) -> &C {
         &self.network.config
     }
 
-    /// What the plugins before this one made.
+    /// The result of the previous plugin in the chain, for a plugin that cannot be the first one.
     ///
-    /// Errors: code 7 if there is none, which a chained plugin cannot do without.
+    /// Errors: code 7 if it is missing.
     pub fn previous_result(&self) -> Result<&Success, Error> {
         self.network.prev_result.as_ref().ok_or_else(|| {
             Error::new(
                 Code::InvalidConfig,
                 "key \"prevResult\" of the configuration is missing: this command needs the \
-                 result of the ADD, or of the plugin before this one in the chain",
+                 result of the ADD, or of the previous plugin in the chain",
             )
         })
     }
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn cleaning_up_does_without_wrong_values() {
+    fn cleaning_up_leaves_out_wrong_values() {
         let configuration =
             json!({"name": "n", "mtu": "1500", "prevResult": {"ips": 5}, "ipam": {"type": 5}});
         let network = read_for(Command::Del, &configuration).unwrap();

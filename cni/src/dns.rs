@@ -1,8 +1,8 @@
-//! Name resolution: what a result tells the runtime, and what a configuration says of it.
+//! Name resolution, in results and in configurations.
 
 use serde::{Deserialize, Serialize};
 
-/// Name resolution, as a result has it.
+/// The key `dns` of a result.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Dns {
@@ -20,14 +20,14 @@ pub struct Dns {
     pub options: Vec<String>,
 }
 
-/// The key `dns` of a configuration. A list that is present but empty differs from one that is absent: it
-/// asks for none.
+/// The key `dns` of a configuration. An empty list is not the same as an absent list: it replaces the list of
+/// the IPAM plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema), schemars(rename = "Dns"))]
 #[serde(default)]
 pub struct DnsKeys {
     /// Addresses of name servers, the first one preferred.
-    // Text, as nothing is done with it; but resolv.conf(5) has room for addresses only.
+    // Strings, because they are only passed on. resolv.conf(5) accepts addresses only.
     #[cfg_attr(feature = "schema", schemars(with = "Option<Vec<crate::schema::Address>>"))]
     nameservers: Option<Vec<String>>,
     /// The local domain.
@@ -39,21 +39,21 @@ pub struct DnsKeys {
 }
 
 impl Dns {
-    /// Whether nothing is said.
+    /// Whether all keys are empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// What the result says if the IPAM plugin said `self` and the configuration says `wanted`: `wanted`
-    /// alone if it has any list, even an empty one, or a domain; else `self`.
+    /// The `dns` of the result, if the IPAM plugin's is `self` and the configuration's is `wanted`: `wanted` if
+    /// it has any list, even an empty one, or a domain; otherwise `self`.
     #[must_use]
     pub fn overridden_by(self, wanted: &DnsKeys) -> Self {
         if *wanted == DnsKeys::default() { self } else { wanted.clone().into() }
     }
 }
 
-/// Name resolution as the configuration says it, with nothing below it.
+/// The result's `dns` if only the configuration has one.
 impl From<DnsKeys> for Dns {
     fn from(DnsKeys { nameservers, domain, search, options }: DnsKeys) -> Self {
         let list = Option::unwrap_or_default;
@@ -91,7 +91,7 @@ mod tests {
         }
     }
 
-    /// As the reference plugins bridge and ptp do: one key that is present replaces all that IPAM said.
+    /// As in the reference plugins bridge and ptp: one key that is present replaces the IPAM plugin's `dns`.
     #[test]
     fn present_keys_override_even_if_they_are_empty() {
         for key in ["nameservers", "search", "options"] {

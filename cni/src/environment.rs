@@ -10,20 +10,20 @@ use crate::args::Args;
 use crate::error::{Code, Error};
 use crate::name::{ContainerId, IfName};
 
-/// What a plugin is asked to do (`CNI_COMMAND`).
+/// The command that a plugin runs (`CNI_COMMAND`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Command {
-    /// Attach a container to the network.
+    /// Attaches a container to the network.
     Add,
-    /// See whether the attachment is still as ADD made it.
+    /// Compares an attachment with what ADD made.
     Check,
-    /// Detach it.
+    /// Detaches a container.
     Del,
-    /// Remove what belongs to no valid attachment.
+    /// Removes what belongs to attachments that no longer exist.
     Gc,
-    /// Say whether an ADD could work now.
+    /// Reports whether an ADD can succeed now.
     Status,
-    /// Say which versions are supported.
+    /// Reports which versions are supported.
     Version,
 }
 
@@ -31,7 +31,7 @@ impl Command {
     const ALL: [Self; 6] =
         [Self::Add, Self::Check, Self::Del, Self::Gc, Self::Status, Self::Version];
 
-    /// The text that stands in `CNI_COMMAND`.
+    /// The value of `CNI_COMMAND`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -51,12 +51,15 @@ impl FromStr for Command {
     fn from_str(text: &str) -> Result<Self, Error> {
         Self::ALL.into_iter().find(|command| command.as_str() == text).ok_or_else(|| {
             let known = Self::ALL.map(Self::as_str).join(", ");
-            Error::new(Code::InvalidEnvironment, format!("CNI_COMMAND={text:?} is none of {known}"))
+            Error::new(
+                Code::InvalidEnvironment,
+                format!("CNI_COMMAND={text:?} must be one of {known}"),
+            )
         })
     }
 }
 
-/// Where the variables come from: [`env::var_os`], or a table in a test.
+/// The source of variables: [`env::var_os`], or a table in a test.
 pub trait Variables {
     /// The value of a variable, if it is set.
     fn get(&self, name: &str) -> Option<OsString>;
@@ -72,27 +75,27 @@ impl Variables for OfThisProcess {
     }
 }
 
-/// The attachment that an ADD, CHECK or DEL is about.
+/// The variables of an ADD, CHECK or DEL.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Environment {
     /// `CNI_CONTAINERID`.
     pub container_id: ContainerId,
     /// `CNI_IFNAME`.
     pub ifname: IfName,
-    /// `CNI_NETNS`; a DEL may come without, when the namespace has vanished.
+    /// `CNI_NETNS`; `None` in a DEL if the namespace no longer exists.
     pub netns: Option<PathBuf>,
     /// `CNI_ARGS`.
     pub args: Args,
 }
 
 impl Environment {
-    /// The pairs of `CNI_ARGS`; none where there is no attachment, as in a STATUS.
+    /// The pairs of `CNI_ARGS`; none for a command without an attachment, such as STATUS.
     #[must_use]
     pub fn args_of(environment: Option<&Self>) -> Args {
         environment.map(|it| it.args.clone()).unwrap_or_default()
     }
 
-    /// Reads and validates what `command` needs.
+    /// Reads and validates the variables of `command`.
     ///
     /// Errors: code 4, naming the variable; code 8 if `CNI_NETNS` is the namespace that the
     /// plugin itself runs in and `CNI_NETNS_OVERRIDE` is not set.
@@ -111,27 +114,27 @@ impl Environment {
             return Err(Error::new(
                 Code::InvalidNetns,
                 format!(
-                    "CNI_NETNS={} is the namespace that the plugin itself runs in",
+                    "CNI_NETNS={} is the namespace that the plugin itself runs in; \
+                     set CNI_NETNS_OVERRIDE=1 if that is intended",
                     path.display()
                 ),
             ));
         }
         let args = Args::parse(&variables.get("CNI_ARGS").unwrap_or_default().to_string_lossy());
-        // Only an ADD needs every word of it: what was attached must be checked and detached whatever it
-        // says.
+        // Only an ADD refuses what it cannot read. CHECK and DEL must work on what was attached before.
         let args = if command == Command::Add { args } else { args.without_malformed() };
         Ok(Self { container_id, ifname, netns, args })
     }
 }
 
-/// The directories of `CNI_PATH`, where plugins are looked for.
+/// The directories of `CNI_PATH`, which contain the plugins.
 #[must_use]
 pub fn path(variables: &impl Variables) -> Vec<PathBuf> {
     let path = variables.get("CNI_PATH").unwrap_or_default();
     env::split_paths(&path).filter(|dir| !dir.as_os_str().is_empty()).collect()
 }
 
-/// The value of a variable, if it is set to something.
+/// The value of a variable, if it is set and not empty.
 ///
 /// Errors: code 4 if it is not UTF-8.
 pub fn text(variables: &impl Variables, name: &str) -> Result<Option<String>, Error> {
@@ -154,13 +157,14 @@ fn missing(name: &str) -> Error {
     Error::new(Code::InvalidEnvironment, format!("{name} is not set"))
 }
 
-/// What the reference plugins accept as "yes" for `CNI_NETNS_OVERRIDE`.
+/// Whether `CNI_NETNS_OVERRIDE` has a value that the reference plugins accept as true.
 fn is_override(variables: &impl Variables) -> bool {
     let value = variables.get("CNI_NETNS_OVERRIDE").unwrap_or_default().to_ascii_lowercase();
     value == "1" || value == "true"
 }
 
-/// A namespace is one file of nsfs, whatever paths lead to it (namespaces(7)).
+/// Whether a path is this process's own network namespace. All paths of a namespace are the same file of nsfs
+/// (namespaces(7)).
 fn is_own_netns(path: &Path) -> bool {
     let identity = |path: &Path| fs::metadata(path).ok().map(|file| (file.dev(), file.ino()));
     let own = identity(Path::new("/proc/thread-self/ns/net"));
@@ -196,14 +200,14 @@ mod tests {
     }
 
     #[test]
-    fn everything_there() {
+    fn all_variables() {
         let environment = Environment::read(Command::Add, &table(&[])).unwrap();
         assert_eq!(environment.container_id.as_str(), "c1");
         assert_eq!(environment.netns.as_deref(), Some(Path::new("/run/netns/nothing")));
     }
 
     #[test]
-    fn only_del_goes_without_a_namespace() {
+    fn only_del_works_without_a_namespace() {
         let without = table(&[("CNI_NETNS", "")]);
         assert_eq!(Environment::read(Command::Del, &without).unwrap().netns, None);
         refused(Command::Add, &[("CNI_NETNS", "")], "CNI_NETNS is not set");
@@ -218,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn args_that_are_not_pairs_are_refused_by_who_reads_them() {
+    fn only_an_add_that_reads_the_pairs_refuses_other_parts() {
         let args = |command| {
             let environment = Environment::read(command, &table(&[("CNI_ARGS", "none")])).unwrap();
             environment.args.allow(&[])

@@ -1,4 +1,4 @@
-//! Running a plugin: the part of the protocol that runtimes and delegating plugins share.
+//! Running a plugin, as a runtime does and as a plugin does that delegates.
 
 use std::ffi::OsStr;
 use std::os::unix::fs::PermissionsExt;
@@ -15,33 +15,33 @@ mod running;
 
 pub use running::Running;
 
-/// Why a plugin could not be run, or what it answered could not be understood.
+/// Why a plugin could not be run, or its output could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ExecError {
     /// The type is not a file name.
     #[error("plugin type {0:?} is not a file name")]
     Type(String),
-    /// No directory has it.
+    /// No directory contains the plugin.
     #[error("find plugin {kind:?} in CNI_PATH {path}")]
     NotFound {
-        /// The type that was looked for.
+        /// The plugin's type.
         kind: String,
-        /// The directories that were looked into.
+        /// The directories that were searched.
         path: String,
     },
-    /// The program could not be started, or its pipes broke.
+    /// The program could not be started, or a pipe to it failed.
     #[error("run plugin {program}")]
     Run {
         /// The path of the program.
         program: String,
-        /// What went wrong.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// It prints more than a result can be.
+    /// It printed more than the limit.
     #[error("plugin {0} printed more than the limit of {SIZE_LIMIT} bytes and was killed")]
     TooLong(String),
-    /// It failed without saying why.
+    /// It failed and printed no error object.
     #[error("plugin {program} ended with {status} and printed no error object")]
     Silent {
         /// The path of the program.
@@ -49,12 +49,12 @@ pub enum ExecError {
         /// How it ended.
         status: ExitStatus,
     },
-    /// It succeeded, but what it printed is not JSON.
+    /// It succeeded, but its output is not JSON.
     #[error("read the result of plugin {program}")]
     Result {
         /// The path of the program.
         program: String,
-        /// Where it stops being JSON.
+        /// The position of the error.
         #[source]
         source: serde_json::Error,
     },
@@ -82,10 +82,10 @@ pub fn find(kind: &str, path: &[PathBuf]) -> Result<PathBuf, ExecError> {
     })
 }
 
-/// Runs a plugin with this process's environment and `changes` to it, hands it the
-/// configuration, and returns what it printed: `None` if that is nothing.
+/// Runs a plugin with this process's environment and `changes` to it, writes the configuration to its stdin,
+/// and returns what it printed; `None` if it printed nothing.
 ///
-/// Errors: the plugin's own error as it printed it; code 103 if it printed none.
+/// Errors: the error object that the plugin printed; code 103 if it printed none.
 pub fn run(
     program: &Path,
     changes: &[(&str, &OsStr)],
@@ -94,14 +94,14 @@ pub fn run(
     start(program, changes, configuration)?.finish()
 }
 
-/// As [`run`], without waiting for its end.
+/// As [`run`], but does not wait until the plugin ends.
 pub fn start(
     program: &Path,
     changes: &[(&str, &OsStr)],
     configuration: &[u8],
 ) -> Result<Running, Error> {
     let name = program.display().to_string();
-    // The plugin's stderr is ours: what it says there reaches whoever reads ours.
+    // The plugin's stderr is ours, so its messages are shown where ours are.
     let started = Command::new(program)
         .envs(changes.iter().copied())
         .stdin(Stdio::piped())
@@ -121,13 +121,13 @@ mod tests {
 
     use super::*;
 
-    /// A script that is a plugin itself, with its configuration on stdin.
+    /// Runs a script as a plugin, with its configuration on stdin.
     fn run_script(script: &str, configuration: &[u8]) -> Result<Option<Value>, Error> {
         let name = format!("cni-exec-{}-{:?}", std::process::id(), std::thread::current().id());
         let path = std::env::temp_dir().join(name);
         fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
-        // The child of another test may hold the file open for writing for a moment, until it is a program.
+        // A child of another test can keep the file open for writing until its execve(2).
         let is_busy = |result: &Result<_, Error>| {
             result.as_ref().is_err_and(|error| error.details.contains("Text file busy"))
         };
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn neither_result_nor_error() {
+    fn neither_a_result_nor_an_error() {
         assert_eq!(sh("exit 3").unwrap_err().code, Code::Delegate);
         assert_eq!(sh("echo nonsense; exit 1").unwrap_err().code, Code::Delegate);
         assert_eq!(sh("echo nonsense").unwrap_err().code, Code::Delegate);
@@ -158,13 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_that_does_not_read_is_still_heard() {
+    fn the_error_of_a_plugin_that_does_not_read() {
         let much = vec![b' '; 1 << 20];
         let error = run(Path::new("/bin/false"), &[], &much).unwrap_err();
         assert!(error.msg.contains("exit status: 1"), "{error}");
     }
 
-    /// Both pipes hold 64 KiB: who waits for the other to read first waits for ever.
+    /// Both pipes have room for 64 KiB, so each side must read while it writes.
     #[test]
     fn a_plugin_prints_before_it_reads() {
         let script =
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_plugin_leaves_behind_holds_nobody() {
+    fn processes_that_a_plugin_leaves_behind_are_not_waited_for() {
         let printed = run_script("sleep 1000 & echo \"{\\\"pid\\\":$!}\"", b"").unwrap().unwrap();
         let pid = i32::try_from(printed["pid"].as_i64().unwrap()).unwrap();
         let sleeping = rustix::process::Pid::from_raw(pid).unwrap();
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_that_nobody_listens_to_any_more_is_waited_for() {
+    fn a_plugin_is_waited_for_even_if_its_output_is_not_read() {
         let dir = std::env::temp_dir().join(format!("cni-exec-{}", std::process::id()));
         let script = format!("sleep 0.1; touch {}", dir.display());
         drop(start(Path::new("/bin/sh"), &[], script.as_bytes()).unwrap());
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn looking_for_programs() {
+    fn finding_programs() {
         let path = [PathBuf::from("/nonexistent"), PathBuf::from("/bin")];
         assert_eq!(find("sh", &path).unwrap(), Path::new("/bin/sh"));
         for bad in ["", ".", "..", "../sh", "a/b"] {

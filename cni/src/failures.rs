@@ -1,21 +1,21 @@
-//! What goes wrong in a command that goes on to its last step.
+//! The errors of a command that runs all its steps even if some fail.
 
 use std::fmt;
 
 use crate::error::Error;
 
-/// Collects the errors of steps that all have to be tried, as in DEL and GC.
+/// Collects the errors of steps that must all be tried, as in DEL and GC.
 #[derive(Debug, Default)]
 pub struct Failures(Vec<Error>);
 
 impl Failures {
-    /// No failure so far.
+    /// No error yet.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Runs a step and keeps its error, with what was tried before it; its value if it succeeded.
+    /// Runs a step. Returns its value, or keeps its error with `what` in front.
     pub fn try_to<T, E: Into<Error>>(
         &mut self,
         what: impl fmt::Display,
@@ -30,8 +30,7 @@ impl Failures {
         }
     }
 
-    /// Nothing, if every step succeeded; else one error that tells of all of them, with the code
-    /// of the first.
+    /// One error with the texts of all errors and the code of the first. `Ok` if every step succeeded.
     pub fn into_result(self) -> Result<(), Error> {
         let mut errors = self.0.into_iter();
         let Some(mut first) = errors.next() else {
@@ -50,7 +49,7 @@ mod tests {
     use crate::error::Code;
 
     #[test]
-    fn every_step_runs_and_every_error_is_told() {
+    fn every_step_runs_and_every_error_is_kept() {
         let mut failures = Failures::new();
         let fail = |text: &str| Err::<(), _>(Error::new(Code::Kernel, text));
         assert_eq!(failures.try_to("count", || Ok::<_, Error>(3)), Some(3));

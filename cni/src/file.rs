@@ -1,9 +1,9 @@
-//! Files and directories that plugins read and make: regular files only, with a limit on their size, and
-//! directories that nobody else can write to.
+//! Files and directories that plugins read and make: regular files with a size limit, and directories that no
+//! other user can write to.
 //!
-//! Plugins run as root and read files whose names come from configurations, or that stand in directories
-//! to which others may have had access. A FIFO or a device would stop a plugin for ever, a huge file would
-//! fill its memory, and a file of another user must not be trusted.
+//! Plugins run as root. They read files whose names come from configurations, or that are in directories which
+//! other users can write to. A FIFO or a device would block a plugin for ever, a huge file would fill its memory,
+//! and a file of another user must not be trusted.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read};
@@ -13,25 +13,25 @@ use std::path::Path;
 use rustix::fs::OFlags;
 use rustix::process::geteuid;
 
-/// The size limit for configurations, results and other files that a person or a runtime writes, in bytes.
+/// The size limit in bytes of configurations, results and other files that a person or a runtime writes.
 pub const SIZE_LIMIT: u64 = 16 << 20;
 
-/// The permissions of a directory that a plugin makes: only its owner can write to it.
+/// The permissions of a directory that a plugin makes: only the owner can write to it.
 const DIR_MODE: u32 = 0o755;
 /// Write permission of the group and of others.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
-/// In a sticky directory, nobody can remove the files of others.
+/// In a sticky directory, users cannot remove the files of other users.
 const STICKY: u32 = 0o1000;
 
 /// Reads a regular file of at most `limit` bytes.
 ///
-/// Errors: those of open(2) and read(2); [`ErrorKind::InvalidInput`] if it is not a regular file, without
-/// waiting for the other end of a FIFO; [`ErrorKind::FileTooLarge`] if it is larger than the limit.
+/// Errors: those of open(2) and read(2); [`ErrorKind::InvalidInput`] if it is not a regular file (a FIFO does
+/// not block); [`ErrorKind::FileTooLarge`] if it is larger than the limit.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_open(open(path)?, limit)
 }
 
-/// As [`read`], for a file that only this plugin, or another one that runs as the same user, writes.
+/// As [`read`], for a file that only plugins of the same user write.
 ///
 /// Errors: also [`ErrorKind::PermissionDenied`] if the file belongs to another user.
 pub fn read_own(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
@@ -40,14 +40,14 @@ pub fn read_own(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     read_open(file, limit)
 }
 
-/// Makes a directory and those above it, with permissions that do not depend on the caller's umask. A
-/// directory that exists is left as it is.
+/// Makes a directory and its parents, with permissions that do not depend on the caller's umask. A directory
+/// that exists is not changed.
 pub fn create_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIR_MODE).create(path)
 }
 
-/// As [`create_dir`], for a directory that only plugins use. If it exists and others can write to it, they
-/// lose that permission.
+/// As [`create_dir`], for a directory that only plugins use. If it exists and other users can write to it, that
+/// permission is removed.
 ///
 /// Errors: [`ErrorKind::PermissionDenied`] if it belongs to another user.
 pub fn own_dir(path: &Path) -> io::Result<()> {
@@ -61,17 +61,17 @@ pub fn own_dir(path: &Path) -> io::Result<()> {
     directory.set_permissions(Permissions::from_mode(mode & 0o7777 & !WRITABLE_BY_OTHERS))
 }
 
-/// Whether a file or directory belongs to the effective user, and nobody else can write to it.
+/// Whether a file or directory belongs to the effective user and no other user can write to it.
 #[must_use]
 pub fn is_own(metadata: &Metadata) -> bool {
     metadata.uid() == geteuid().as_raw() && metadata.mode() & WRITABLE_BY_OTHERS == 0
 }
 
 fn open(path: &Path) -> io::Result<File> {
-    // Opening a FIFO would wait for a writer, and opening a terminal could make it the process's own.
+    // Opening a FIFO would wait for a writer. Opening a terminal could make it the controlling terminal.
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
-    // Opening a device can have effects of its own, so the file is examined first.
+    // Opening a device can have side effects, so the file's type is read first.
     if !fs::metadata(path)?.is_file() {
         return Err(not_regular());
     }
@@ -145,12 +145,12 @@ mod tests {
         assert_eq!(read(&file, 4).unwrap_err().kind(), ErrorKind::FileTooLarge);
         assert_eq!(read(&scratch.0.join("none"), 5).unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(read_own(&file, 5).unwrap(), b"12345");
-        // Files of procfs and sysfs say that they are empty.
+        // Files of procfs and sysfs report a size of 0.
         assert!(!read(Path::new("/proc/self/status"), SIZE_LIMIT).unwrap().is_empty());
     }
 
     #[test]
-    fn what_is_not_a_regular_file_is_refused_at_once() {
+    fn other_files_than_regular_ones_are_refused() {
         let scratch = Scratch::new("kinds");
         let fifo = scratch.0.join("fifo");
         mknodat(CWD, &fifo, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn files_of_others_are_not_trusted() {
         if !geteuid().is_root() {
-            // The file of another user that every machine has.
+            // A file of another user that every machine has.
             let error = read_own(Path::new("/etc/passwd"), SIZE_LIMIT).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::PermissionDenied);
             return;

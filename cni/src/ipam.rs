@@ -1,10 +1,10 @@
 //! Delegation to the network's IPAM plugin (specification, section 4).
 //!
-//! It gets the same configuration and the same environment; only undoing an ADD changes the
-//! command. A network without an `ipam` section has no addresses, and nothing is run.
+//! The IPAM plugin gets the same configuration and the same environment; only `CNI_COMMAND` differs when a failed
+//! ADD is undone. Without the key `ipam`, no plugin is run and there are no addresses.
 //!
-//! Because the configuration is the same, a plugin that delegates would, in the place of an IPAM plugin,
-//! run itself again, and so on without end. [`validate`] refuses such a configuration.
+//! If `ipam.type` named a plugin that delegates, that plugin would get the same `ipam.type` and run itself without
+//! end. [`validate`] refuses such a configuration.
 
 use std::env;
 use std::ffi::OsStr;
@@ -21,12 +21,12 @@ use crate::result::Success;
 const DELEGATING: [&str; 8] =
     ["bridge", "dummy", "host-device", "ipvlan", "macvlan", "ptp", "tap", "vlan"];
 
-/// The variable that tells an IPAM plugin that it is run as one, for plugins that delegate under another
-/// name.
+/// The variable that is set for an IPAM plugin. A plugin that delegates and finds it set refuses to run, even if
+/// its program has another name.
 const RUN_AS_IPAM: &str = "PODWIRE_RUN_AS_IPAM";
 
-/// Refuses an IPAM plugin that delegates to an IPAM plugin itself, for [`crate::Plugin::settings`] of
-/// plugins that delegate.
+/// Refuses an IPAM plugin that itself delegates to an IPAM plugin. Plugins that delegate call this in
+/// [`crate::Plugin::settings`].
 ///
 /// Errors: code 7, naming the key.
 pub fn validate<C>(network: &Network<C>) -> Result<(), Error> {
@@ -34,30 +34,30 @@ pub fn validate<C>(network: &Network<C>) -> Result<(), Error> {
         return Ok(());
     };
     let why = if DELEGATING.contains(&kind.as_str()) {
-        format!("{kind:?} is not an IPAM plugin: it needs one itself, such as host-local or static")
+        format!("{kind:?} is not an IPAM plugin; use one such as host-local or static")
     } else if env::var_os(RUN_AS_IPAM).is_some() {
-        format!("this plugin was run as an IPAM plugin itself, and must not run {kind:?}")
+        format!("this plugin was run as an IPAM plugin, so it must not run {kind:?}")
     } else {
         return Ok(());
     };
     Err(Error::invalid_key("ipam.type", why))
 }
 
-/// Addresses that were asked for, while the caller does something else.
+/// An ADD of the IPAM plugin that runs while the caller does other work.
 #[derive(Debug)]
 pub struct Asked<'a, C> {
     network: &'a Network<C>,
     running: Option<Running>,
 }
 
-/// Asks for addresses, without waiting for them. Whoever asks sees to it that [`del`] follows if
-/// anything fails, the IPAM plugin itself included (specification, section 4).
+/// Starts an ADD of the IPAM plugin and does not wait for it. If anything fails afterwards, also the IPAM plugin
+/// itself, the caller must call [`del`] (specification, section 4).
 pub fn start_add<C>(network: &Network<C>) -> Result<Asked<'_, C>, Error> {
     Ok(Asked { network, running: start(network, Command::Add)? })
 }
 
 impl<C> Asked<'_, C> {
-    /// Waits for the addresses; an empty result if the network has no IPAM.
+    /// Waits for the result, which is empty if the network has no IPAM plugin.
     pub fn finish(self) -> Result<Success, Error> {
         let printed = finish(self.network, self.running)?;
         printed.map_or_else(
@@ -67,24 +67,24 @@ impl<C> Asked<'_, C> {
     }
 }
 
-/// Gives the addresses back.
+/// Releases the addresses.
 pub fn del<C>(network: &Network<C>) -> Result<(), Error> {
     delegate(network, Command::Del).map(drop)
 }
 
-/// Asks whether the addresses are still reserved.
+/// Runs the IPAM plugin's CHECK: whether the addresses are still reserved.
 pub fn check<C>(network: &Network<C>) -> Result<(), Error> {
     delegate(network, Command::Check).map(drop)
 }
 
-/// Lets it release what belongs to no valid attachment.
+/// Runs the IPAM plugin's GC, which releases the addresses of attachments that no longer exist.
 pub fn gc<C>(network: &Network<C>) -> Result<(), Error> {
     delegate(network, Command::Gc).map(drop)
 }
 
-/// Asks whether it could serve an ADD now.
+/// Runs the IPAM plugin's STATUS: whether an ADD can succeed now.
 ///
-/// Errors: code 50 also if it cannot be run at all; what it says of itself keeps its own code.
+/// Errors: those of the plugin, with their code; code 50 if the plugin cannot be run.
 pub fn status<C>(network: &Network<C>) -> Result<(), Error> {
     delegate(network, Command::Status).map(drop).map_err(|error| match error.code {
         Code::Delegate => Error { code: Code::NotAvailable, ..error },
@@ -103,7 +103,7 @@ fn start<C>(network: &Network<C>, command: Command) -> Result<Option<Running>, E
     let cleans_up = matches!(command, Command::Del | Command::Gc);
     let program = match validate(network).and_then(|()| Ok(exec::find(kind, &network.path)?)) {
         Ok(program) => program,
-        // With such a value, no ADD has reserved anything.
+        // An ADD refuses this value, so none has reserved an address.
         Err(error) if cleans_up && error.code == Code::InvalidConfig => return Ok(None),
         Err(error) => return Err(error),
     };

@@ -1,8 +1,8 @@
-//! Configuration keys read the way runtimes have come to rely on.
+//! Reading the keys of configurations as runtimes expect it.
 //!
-//! Runtimes written in Go send Go's field names (`HostPort`), `null` for what is not set, and now
-//! and then a key twice. So keys match their fields without regard to case (an exact match wins),
-//! `null` is the same as absent, and unknown keys are ignored. Errors name the key by its path.
+//! Runtimes that are written in Go send Go's field names (`HostPort`), `null` for what is not set, and sometimes a
+//! key twice. Therefore keys are case-insensitive (an exact match is preferred), `null` is the same as absent, and
+//! unknown keys are ignored. Errors name the path of the key.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use serde_path_to_error::Segment;
 
 use crate::error::{Code, Error};
 
-/// Reads a text that has to be one JSON object.
+/// Reads a text that must be one JSON object.
 ///
 /// Errors: code 6, with line and column.
 pub fn object(text: &[u8]) -> Result<Value, Error> {
@@ -30,9 +30,9 @@ pub fn object(text: &[u8]) -> Result<Value, Error> {
     }
 }
 
-/// Reads a typed value out of JSON.
+/// Reads a typed value from JSON.
 ///
-/// Errors: code 7, naming the key whose value is wrong.
+/// Errors: code 7, naming the key whose value is not valid.
 pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Error> {
     serde_path_to_error::deserialize(Lenient(value)).map_err(|error| {
         let key = error.path().to_string();
@@ -45,10 +45,10 @@ pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Error> {
     })
 }
 
-/// As [`read`], but keys of the object whose values are wrong are left out: for commands that
-/// clean up, and have to do so after an ADD that was refused for these values.
+/// As [`read`], but leaves out keys of the object whose values are not valid. For commands that clean up, also
+/// after an ADD that refused these values.
 ///
-/// Errors: code 7, for what is wrong beside the values of keys.
+/// Errors: code 7 if the value is not valid for another reason.
 pub fn read_what_is_right<T: DeserializeOwned>(value: &Value) -> Result<T, Error> {
     let mut value = value.clone();
     loop {
@@ -68,7 +68,7 @@ pub fn read_what_is_right<T: DeserializeOwned>(value: &Value) -> Result<T, Error
     }
 }
 
-/// A key of an object, without regard to case; `null` is absent.
+/// The value of a key of an object, case-insensitively. `null` is absent.
 #[must_use]
 pub fn get<'a>(object: &'a Value, key: &str) -> Option<&'a Value> {
     let object = object.as_object()?;
@@ -97,7 +97,7 @@ impl<'de> Deserializer<'de> for Lenient<'de> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
         match self.0 {
             Value::Null => visitor.visit_unit(),
-            Value::Bool(truth) => visitor.visit_bool(*truth),
+            Value::Bool(boolean) => visitor.visit_bool(*boolean),
             Value::Number(number) => number.deserialize_any(visitor).map_err(ValueError::custom),
             Value::String(text) => visitor.visit_borrowed_str(text),
             Value::Array(items) => {
@@ -129,7 +129,7 @@ impl<'de> Deserializer<'de> for Lenient<'de> {
     ) -> Result<V::Value, ValueError> {
         match self.0 {
             Value::String(text) => visitor.visit_enum(text.as_str().into_deserializer()),
-            _ => Err(ValueError::custom("expected a text")),
+            _ => Err(ValueError::custom("expected a string")),
         }
     }
 
@@ -141,9 +141,9 @@ impl<'de> Deserializer<'de> for Lenient<'de> {
     ) -> Result<V::Value, ValueError> {
         let object = match self.0 {
             Value::Object(object) => object,
-            // A derived visitor would take a list of the fields' values in their order.
+            // A derived visitor would accept a list of the fields' values.
             Value::Array(_) => return Err(ValueError::custom("expected an object, found a list")),
-            // And would tell of the name that the type has here.
+            // A derived visitor's error would contain the name of the Rust type.
             other => {
                 let why = format!("expected an object, found {other}");
                 return Err(ValueError::custom(why));
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_without_regard_to_case() {
+    fn keys_are_case_insensitive() {
         let port: Mapping =
             read(&json!({"HostPort": 80, "HOSTIP": "::1", "ports": [{"hostport": 1}], "x": {}}))
                 .unwrap();
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn exact_match_wins() {
+    fn an_exact_match_is_preferred() {
         let port: Mapping = read(&json!({"HostPort": 1, "hostPort": 2, "hostport": 3})).unwrap();
         assert_eq!(port.host_port, 2);
     }

@@ -1,9 +1,8 @@
 //! The Container Network Interface specification, version 1.1.0, on the plugin's side.
 //!
-//! Nothing here asks the kernel for anything: it is the language that runtimes and plugins speak.
-//! A plugin implements [`Plugin`] and hands itself to [`run`], which reads the environment and
-//! stdin, validates everything before anything is touched, calls the one method that was asked
-//! for, and prints the result or the error in the version that the network's configuration names.
+//! This crate implements the protocol between runtimes and plugins; it configures nothing in the kernel. A plugin
+//! implements [`Plugin`] and calls [`run`], which reads the environment and stdin, validates both, calls the
+//! method of the command, and prints the result or the error in the version of the network's configuration.
 //!
 //! Source: <https://www.cni.dev/docs/spec/>, sections 2 (execution protocol), 4 (delegation) and
 //! 5 (result types).

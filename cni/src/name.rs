@@ -1,6 +1,6 @@
-//! Names that runtimes choose: networks, containers, interfaces.
+//! The names of networks, containers and interfaces, which administrators and runtimes choose.
 //!
-//! They end up in paths, chain names and comments, so each is checked once, on its way in.
+//! Plugins use them in paths, chain names and comments, so each name is validated once, when it is read.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -8,32 +8,32 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-/// Why a name was refused.
+/// Why a name is not valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
-    /// The name has no character at all.
+    /// The name is empty.
     #[error("{what} is empty")]
     Empty {
-        /// What the name is of.
+        /// The kind of name.
         what: &'static str,
     },
-    /// A character that the specification does not allow, or not there.
+    /// A character is not allowed, or not allowed at the beginning.
     #[error(
-        "{what} {name:?} may hold letters, digits, '_', '.' and '-' only, and begins with a letter or digit"
+        "{what} {name:?} must begin with a letter or digit, and contain only letters, digits, '_', '.' and '-'"
     )]
     Characters {
-        /// What the name is of.
+        /// The kind of name.
         what: &'static str,
-        /// The name as given.
+        /// The name.
         name: String,
     },
-    /// Linux would not take it as the name of an interface.
+    /// Linux does not accept the name for an interface.
     #[error(
-        "interface name {name:?} is none: at most 15 bytes, not \".\" or \"..\", without '/', ':', '%' and \
-         white space"
+        "interface name {name:?} must have at most 15 bytes, not be \".\" or \"..\", and contain no '/', ':', \
+         '%' or white space"
     )]
     Interface {
-        /// The name as given.
+        /// The name.
         name: String,
     },
 }
@@ -42,7 +42,7 @@ pub enum InvalidName {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct NetworkName(String);
 
-/// The runtime's name of a container (`CNI_CONTAINERID`).
+/// The ID that the runtime gives a container (`CNI_CONTAINERID`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct ContainerId(String);
 
@@ -69,13 +69,13 @@ impl FromStr for ContainerId {
 impl FromStr for IfName {
     type Err = InvalidName;
 
-    /// The kernel's own rule: `dev_valid_name` in `net/core/dev.c`.
+    /// Accepts what the kernel accepts (`dev_valid_name` in `net/core/dev.c`), except `%`.
     fn from_str(text: &str) -> Result<Self, InvalidName> {
         const IFNAMSIZ: usize = 16;
         if text.is_empty() {
             return Err(InvalidName::Empty { what: "interface name" });
         }
-        // The kernel takes a '%' for a number that it is to choose.
+        // The kernel replaces '%d' by a number that it chooses.
         let odd = |c: char| matches!(c, '/' | ':' | '%' | '\0') || c.is_whitespace();
         if text.len() >= IFNAMSIZ || text == "." || text == ".." || text.contains(odd) {
             return Err(InvalidName::Interface { name: text.to_owned() });

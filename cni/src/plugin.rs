@@ -1,4 +1,4 @@
-//! The entry that turns a plugin's methods into a process.
+//! Running a plugin's methods as a process.
 
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
@@ -16,24 +16,24 @@ use crate::json;
 use crate::result::Success;
 use crate::version::{UnknownVersion, Version};
 
-/// A plugin: what each command does, once everything has been read and validated.
+/// A plugin: what each command does after the input has been read and validated.
 pub trait Plugin {
-    /// The plugin's name, which is that of its program.
+    /// The name of the plugin and of its program.
     const NAME: &'static str;
 
-    /// The keys of the plugin's configuration, as they are written. [`Plugin::settings`] refuses the
-    /// values that a type alone cannot refuse.
+    /// The keys of the plugin's configuration, as they are written. [`Plugin::settings`] refuses values that the
+    /// types cannot refuse.
     type Config: DeserializeOwned;
 
-    /// What the configuration and the command's variables mean, read once and found valid.
+    /// The validated values of the configuration and of the command's variables.
     type Settings;
 
-    /// Reads the values of a configuration and refuses those that are wrong or contradict each other,
-    /// before anything is touched. This is the only place that refuses values: ADD, CHECK and STATUS
-    /// get what it returns, and [`validate`] reports what it refuses. DEL and GC do not call it, because
-    /// they must clean up after an ADD whatever the configuration says by then.
+    /// Reads the values of a configuration, and refuses values that are not valid or contradict each other, before
+    /// the command changes anything. This is the only place that refuses values: ADD, CHECK and STATUS get what it
+    /// returns, and [`validate`] reports what it refuses. DEL and GC do not call it, because they must clean up
+    /// even if the configuration has changed since the ADD.
     ///
-    /// `environment` is that of the attachment; `None` for a command or a check that has none.
+    /// `environment` has the variables of the attachment; `None` for STATUS and [`validate`], which have none.
     ///
     /// Errors: code 7, naming the key; code 4 for `CNI_ARGS`.
     fn settings(
@@ -42,19 +42,23 @@ pub trait Plugin {
         environment: Option<&Environment>,
     ) -> Result<Self::Settings, Error>;
 
-    /// Attaches a container, and says what was made. If it fails, nothing is left of it.
+    /// Attaches a container and returns what it made. If it fails, it leaves nothing behind.
     fn add(&self, call: &Call<Self::Config>, settings: &Self::Settings) -> Result<Success, Error>;
 
-    /// Says what of the ADD is missing or was changed.
+    /// Compares an attachment with what ADD made.
+    ///
+    /// Errors: what is missing or has changed.
     fn check(&self, call: &Call<Self::Config>, settings: &Self::Settings) -> Result<(), Error>;
 
-    /// Detaches a container. What has gone already is no error.
+    /// Detaches a container. What no longer exists is not an error.
     fn del(&self, call: &Call<Self::Config>) -> Result<(), Error>;
 
-    /// Removes what belongs to this network and to no valid attachment.
+    /// Removes what belongs to attachments of this network that no longer exist.
     fn gc(&self, network: &Network<Self::Config>, valid: &ValidAttachments) -> Result<(), Error>;
 
-    /// Says whether an ADD could work now.
+    /// Reports whether an ADD can succeed now.
+    ///
+    /// Errors: why it cannot.
     fn status(
         &self,
         network: &Network<Self::Config>,
@@ -62,21 +66,22 @@ pub trait Plugin {
     ) -> Result<(), Error>;
 }
 
-/// Says what an ADD with this configuration would refuse, without touching anything.
+/// Validates a configuration and changes nothing.
 ///
-/// Errors: as [`Plugin::settings`]; code 6 if the bytes are not a JSON object, code 1 if its version is
-/// not known.
+/// Errors: what an ADD would refuse, as [`Plugin::settings`]; code 6 if the bytes are not a JSON object; code 1
+/// if its version is not supported.
 pub fn validate<P: Plugin>(plugin: &P, configuration: Vec<u8>) -> Result<(), Error> {
     let version = config_version(&json::object(&configuration)?)?;
     let network = Network::read(Command::Add, configuration, version, Vec::new())?;
     plugin.settings(&network, None).map(drop)
 }
 
-/// Runs the command that this process was started for, and prints what the specification asks
-/// for: a result, an error object, or nothing. An ADD whose result cannot be printed is undone.
+/// Runs the command of this process, and prints what the specification requires: a result, an error object, or
+/// nothing. An ADD whose result cannot be printed is undone.
 ///
-/// If the caller closed stdout, Rust's runtime opened `/dev/null` in its place before `main`, which cannot
-/// be told from a caller's own `/dev/null`. Such a caller does not read results, and its ADD succeeds.
+/// If the caller has closed stdout, Rust's runtime opens `/dev/null` instead before `main`. The plugin cannot
+/// distinguish this from a caller that passes `/dev/null`. Such a caller does not read results, so the ADD
+/// succeeds.
 pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
     block_file_size_signal();
     let (mut stdin, mut stdout) = (io::stdin().lock(), io::stdout().lock());
@@ -96,25 +101,25 @@ pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Makes a write beyond `RLIMIT_FSIZE` an error, which a plugin can report after undoing what it did, and
-/// not the end of the process. Programs that the plugin runs inherit this.
+/// Makes a write beyond `RLIMIT_FSIZE` fail and not kill the process, so that the plugin can undo what it did and
+/// report the error. Programs that the plugin runs inherit this.
 fn block_file_size_signal() {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGXFSZ);
-    // If it fails, the signal is what it was.
+    // If this fails, the signal kills the process as usual.
     let _ = signals.thread_block();
 }
 
-/// How a command ended, and what is left to say.
+/// How a command ended, and what remains to be printed.
 #[derive(Debug, PartialEq, Eq)]
 enum Answer {
-    /// It succeeded; what it has to print is printed.
+    /// It succeeded and has printed its result.
     Done,
-    /// A text for the person who runs the program by hand.
+    /// A text for a person who runs the program by hand.
     About(String),
-    /// It failed. The error object is in the configuration's version, if that can be told.
+    /// It failed. The error object has the configuration's version, or the latest one if that is not known.
     Failure(Error, Version),
-    /// Its result could not be printed, so neither can an error object.
+    /// Its result could not be printed, so an error object cannot be printed either.
     Unprinted(Error),
 }
 
@@ -141,14 +146,14 @@ fn answer<P: Plugin>(
     }
 }
 
-/// What a command that succeeded prints.
+/// The output of a command that succeeded.
 struct Done<C> {
     result: Value,
-    /// The call of an ADD, which a DEL undoes.
+    /// The ADD to undo if the result cannot be printed.
     undo: Option<Call<C>>,
 }
 
-/// Undoes an ADD after `error`: nobody learned what it made, so nobody else knows what to remove.
+/// Undoes an ADD after `error`, because its caller does not know what it made.
 fn undone<P: Plugin>(plugin: &P, add: Option<&Call<P::Config>>, mut error: Error) -> Error {
     if let Some(Err(another)) = add.map(|call| plugin.del(call)) {
         error.also(&format!("and undoing the ADD: {another}"));
@@ -163,7 +168,7 @@ fn print(stdout: &mut impl Write, value: &Value) -> Result<(), Error> {
 }
 
 fn write_to_stderr(text: &str) {
-    // There is nobody to tell if stderr is closed.
+    // If stderr is closed, the message cannot be shown.
     let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
@@ -213,10 +218,10 @@ fn perform<P: Plugin>(
     Ok(None)
 }
 
-/// The configuration, which has a limit like that of a file: stdin may be one, or a device that never ends.
+/// Reads the configuration, with the size limit of files: stdin can be a file, or a device without an end.
 fn read_to_end(stdin: &mut impl Read) -> Result<Vec<u8>, Error> {
     let failed = |why: String| Error::new(Code::Io, format!("read stdin: {why}"));
-    // Room for a usual configuration, which then takes one read(2) and not one every 32 bytes.
+    // Room for a usual configuration. Without it, the first bytes are read 32 at a time.
     let mut bytes = Vec::with_capacity(16 * 1024);
     let read = stdin.take(SIZE_LIMIT + 1).read_to_end(&mut bytes);
     read.map_err(|error| failed(error.to_string()))?;
@@ -228,19 +233,19 @@ fn read_to_end(stdin: &mut impl Read) -> Result<Vec<u8>, Error> {
 
 /// The configuration's `cniVersion`.
 ///
-/// Errors: code 7 if it is not a string, code 1 if it names no known version.
+/// Errors: code 7 if it is not a string; code 1 if the version is not supported.
 fn config_version(configuration: &Value) -> Result<Version, Error> {
     let text = match json::get(configuration, "cniVersion") {
         None => "",
         Some(Value::String(text)) => text,
-        Some(_) => return Err(Error::invalid_key("cniVersion", "is not a text")),
+        Some(_) => return Err(Error::invalid_key("cniVersion", "must be a string")),
     };
     text.parse().map_err(|error: UnknownVersion| {
         Error::new(Code::IncompatibleVersion, format!("key \"cniVersion\": {error}"))
     })
 }
 
-/// Commands came one by one; a configuration of an older version cannot ask for a newer one.
+/// Refuses a command that the configuration's version does not have.
 fn allowed(command: Command, version: Version) -> Result<(), Error> {
     let since = match command {
         Command::Check => Version::V0_4_0,
@@ -253,13 +258,13 @@ fn allowed(command: Command, version: Version) -> Result<(), Error> {
     Err(Error::new(
         Code::IncompatibleVersion,
         format!(
-            "{} needs a configuration of cniVersion {since} or later, this one is {version}",
+            "{} needs cniVersion {since} or later, but the configuration has {version}",
             command.as_str()
         ),
     ))
 }
 
-/// What a person sees who runs the program by hand; nerdctl reads the version from the first line.
+/// The text for a person who runs the program by hand. nerdctl reads the version from the first line.
 fn about<P: Plugin>() -> String {
     format!(
         "CNI {} plugin v{}\nCNI protocol versions supported: {}\n",

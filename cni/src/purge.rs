@@ -1,8 +1,8 @@
-//! Removing from a node whatever a plugin has made there, for all networks and whatever was configured.
+//! Removing everything that a plugin has made on a node, for all networks.
 //!
-//! Each plugin has a public function `purge(&mut Purge)`: it looks for what the plugin made, in the same way
-//! as its GC does, and calls [`Purge::remove`] for each thing that it found. It needs no configuration,
-//! because that may be gone; what configurations tell is in [`Known`].
+//! Each plugin has a public function `purge(&mut Purge)`. It finds what the plugin made, in the same way as its GC,
+//! and calls [`Purge::remove`] for each thing. It needs no configuration, because that may no longer exist. What
+//! the existing configurations contain is in [`Known`].
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,16 +10,16 @@ use std::path::PathBuf;
 
 use crate::error::Error;
 
-/// What the configurations of a node tell, those of today and those that are kept with results.
+/// What the configurations of a node contain: those in files, and those that are cached with results.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
-    /// The networks whose plugins are all of the suite.
+    /// The networks whose plugins all belong to this suite.
     pub networks: BTreeSet<String>,
-    /// The directories that they name as `dataDir`, beside the plugins' own defaults.
+    /// The directories that they name as `dataDir`. The plugins' defaults are not included.
     pub data_dirs: BTreeSet<PathBuf>,
 }
 
-/// What was found, and removed unless this is a dry run.
+/// What plugins find, and remove unless this is a dry run.
 #[derive(Debug, Default)]
 pub struct Purge {
     is_dry_run: bool,
@@ -30,26 +30,26 @@ pub struct Purge {
 }
 
 impl Purge {
-    /// A dry run only finds things.
+    /// Nothing is found yet. A dry run removes nothing.
     #[must_use]
     pub fn new(is_dry_run: bool, known: Known) -> Self {
         Self { is_dry_run, known, ..Self::default() }
     }
 
-    /// Whether nothing is to be removed.
+    /// Whether this is a dry run, which removes nothing.
     #[must_use]
     pub fn is_dry_run(&self) -> bool {
         self.is_dry_run
     }
 
-    /// What the configurations of the node tell.
+    /// What the configurations of the node contain.
     #[must_use]
     pub fn known(&self) -> &Known {
         &self.known
     }
 
-    /// Lets a function look for things and remove them, unless this is a dry run: it gets whether it is one,
-    /// and gives the things that it removed, or would remove.
+    /// Runs a function that finds things and removes them. Its argument is whether this is a dry run. It returns
+    /// the things that it removed, or would remove in a dry run.
     pub fn all<E: Into<Error>>(
         &mut self,
         what: impl fmt::Display,
@@ -60,7 +60,7 @@ impl Purge {
         self.found.extend(found.into_iter().flatten());
     }
 
-    /// Looks for things in one place. If that fails, the other places are searched nevertheless.
+    /// Runs a function that finds things in one place. If it fails, keeps the error and returns `None`.
     pub fn look<T, E: Into<Error>>(
         &mut self,
         place: impl fmt::Display,
@@ -69,8 +69,8 @@ impl Purge {
         look().map_err(|error| self.errors.push(error.into().context(place))).ok()
     }
 
-    /// Takes note of a thing that was found, and removes it unless this is a dry run. `what` is how it is
-    /// shown: its kind and its name.
+    /// Records a thing that was found, and removes it unless this is a dry run. `what` is shown to the user: the
+    /// kind and the name of the thing.
     pub fn remove<E: Into<Error>>(
         &mut self,
         what: impl fmt::Display,
@@ -85,24 +85,24 @@ impl Purge {
         self.found.push(what.to_string());
     }
 
-    /// Takes note of a thing that stays because it may be somebody else's, and of what to do about it.
+    /// Records a thing that is not removed because it may have another owner, and what the user can do.
     pub fn leave(&mut self, what: impl fmt::Display) {
         self.left.push(what.to_string());
     }
 
-    /// What was removed, or what would be.
+    /// What was removed, or would be removed in a dry run.
     #[must_use]
     pub fn found(&self) -> &[String] {
         &self.found
     }
 
-    /// What stays although it may have been made by a plugin.
+    /// What was not removed although a plugin of this suite may have made it.
     #[must_use]
     pub fn left(&self) -> &[String] {
         &self.left
     }
 
-    /// What could not be looked for or removed.
+    /// The errors of finding and removing.
     #[must_use]
     pub fn errors(&self) -> &[Error] {
         &self.errors

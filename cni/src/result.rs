@@ -1,9 +1,9 @@
-//! Results: what a plugin's ADD made, in the form of every version.
+//! The result of an ADD, in the form of every version.
 //!
-//! Inside, there is one form, the newest. On stdout and in `prevResult` stands the form of the
-//! configuration's version: an object with `ip4` and `ip6` up to 0.2.0, lists with the family
-//! beside each address up to 0.4.0, lists alone since 1.0.0. 1.1.0 added keys to interfaces and
-//! routes; those of routes are written from 0.3.0 on, as other plugins do, those of interfaces in 1.1.0 only.
+//! Plugins use one form, the newest. Stdout and `prevResult` have the form of the configuration's version: an object
+//! with `ip4` and `ip6` up to 0.2.0, lists with the family of each address up to 0.4.0, lists without it since
+//! 1.0.0. 1.1.0 added keys to interfaces and routes. As in other plugins, those of routes are written since 0.3.0,
+//! those of interfaces only in 1.1.0.
 
 use std::net::IpAddr;
 
@@ -19,13 +19,13 @@ use crate::version::Version;
 /// What an ADD made (specification, section 5, "Success").
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Success {
-    /// The interfaces, those of the node and those in the container.
+    /// The interfaces on the node and in the container.
     pub interfaces: Vec<Interface>,
     /// The addresses.
     pub ips: Vec<IpConfig>,
     /// The routes.
     pub routes: Vec<Route>,
-    /// Name resolution, for the runtime to apply.
+    /// Name resolution, which the runtime configures.
     pub dns: Dns,
 }
 
@@ -33,21 +33,21 @@ pub struct Success {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Interface {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its hardware address, as text; empty if it has none.
+    /// The hardware address; empty if there is none.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub mac: String,
-    /// Its MTU in bytes (since 1.1.0).
+    /// The MTU in bytes (since 1.1.0).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
-    /// The path of the namespace it is in; empty if that is the node's.
+    /// The path of its network namespace; empty for the node's.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub sandbox: String,
-    /// An absolute path to a socket that belongs to it (since 1.1.0).
+    /// The absolute path of a socket of the interface (since 1.1.0).
     #[serde(skip_serializing_if = "String::is_empty")]
     pub socket_path: String,
-    /// The platform's name of its PCI device (since 1.1.0).
+    /// The platform's name of the PCI device (since 1.1.0).
     #[serde(rename = "pciID", skip_serializing_if = "String::is_empty")]
     pub pci_id: String,
 }
@@ -58,7 +58,7 @@ pub struct IpConfig {
     /// The index of its interface in [`Success::interfaces`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub interface: Option<usize>,
-    /// The address and the length of its network's prefix.
+    /// The address with the prefix length of its network.
     pub address: Cidr,
     /// The default gateway of its network.
     #[serde(
@@ -73,23 +73,23 @@ pub struct IpConfig {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Route {
-    /// Where it leads.
+    /// The destination.
     pub dst: Cidr,
-    /// By which gateway; the one of the addresses, if absent.
+    /// The gateway. If absent, the gateway of the addresses is used.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[serde(default, deserialize_with = "crate::address_or_nothing")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<crate::schema::Address>"))]
     pub gw: Option<IpAddr>,
-    /// The path's MTU in bytes (since 1.1.0).
+    /// The MTU of the route in bytes (since 1.1.0).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
-    /// The TCP segment size to announce, in bytes (since 1.1.0).
+    /// The maximal TCP segment size to announce, in bytes (since 1.1.0).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advmss: Option<u32>,
-    /// The metric: lower is preferred (since 1.1.0).
+    /// The metric; lower values are preferred (since 1.1.0).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<u32>,
-    /// The routing table's number (since 1.1.0).
+    /// The number of the routing table (since 1.1.0).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table: Option<u32>,
     /// The scope, as the number of `rtm_scope` in rtnetlink(7) (since 1.1.0).
@@ -114,9 +114,9 @@ impl Route {
 }
 
 impl Success {
-    /// The object of a version. Up to 0.2.0 there is room for one address a family: the first.
+    /// Writes the object of a version. Up to 0.2.0, it has room for one address of each family: the first.
     ///
-    /// Errors: code 6, which no value of these types gives rise to.
+    /// Errors: code 6, which no value of these types causes.
     pub fn to_json(&self, version: Version) -> Result<Value, Error> {
         let written = match version {
             Version::V0_1_0 | Version::V0_2_0 => serde_json::to_value(Oldest::of(self, version)),
@@ -128,7 +128,7 @@ impl Success {
         written.map_err(|error| Error::new(Code::Decode, format!("write the result: {error}")))
     }
 
-    /// Reads what a plugin printed: in the version that it says it is of, or else in `assumed`.
+    /// Reads what a plugin printed, in the version that its `cniVersion` names, or in `assumed` if it has none.
     ///
     /// Errors: code 7, naming the key.
     pub fn read(value: &Value, assumed: Version) -> Result<Self, Error> {
@@ -137,8 +137,8 @@ impl Success {
         Self::from_json(value, version)
     }
 
-    /// The addresses of a container's interface: those that the result puts there, and those that
-    /// it puts nowhere.
+    /// The addresses of an interface of the container, including addresses for which the result names no
+    /// interface.
     pub fn ips_of(&self, ifname: &str) -> impl Iterator<Item = &IpConfig> {
         self.ips.iter().filter(move |ip| {
             let interface = ip.interface.and_then(|index| self.interfaces.get(index));
@@ -220,7 +220,7 @@ struct OlderInterface {
 
 #[derive(Serialize, Deserialize)]
 struct OlderIp {
-    /// The address says it better: written for those who need it, not read.
+    /// The family. It is only written, because the address shows it.
     #[serde(skip_deserializing)]
     version: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]

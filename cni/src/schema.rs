@@ -1,7 +1,7 @@
-//! What stands in a configuration, for a JSON Schema: the forms of texts and numbers, and the keys
-//! that do not belong to one plugin. Behind the feature `schema`; no plugin is built with it.
+//! JSON Schemas of the types that configurations use: the forms of strings and numbers, and the keys that every
+//! plugin has. Only with the feature `schema`, which no plugin is built with.
 //!
-//! A pattern comes with `patternErrorMessage`, which editors show and `conflist validate` prints.
+//! Each pattern has a `patternErrorMessage`, which editors show and `conflist validate` prints.
 
 mod keys;
 mod patterns;
@@ -14,11 +14,11 @@ pub use self::keys::{Every, List};
 
 use crate::{Cidr, IfName, NetworkName, Version};
 
-/// An address alone, or an empty text: what [`crate::address_or_nothing`] reads.
+/// An address, or an empty string: what [`crate::address_or_nothing`] reads.
 #[derive(Debug)]
 pub struct Address;
 
-/// An address with or without the length of a prefix.
+/// An address with or without a prefix length.
 #[derive(Debug)]
 pub struct AddressOrCidr;
 
@@ -26,7 +26,7 @@ pub struct AddressOrCidr;
 #[derive(Debug)]
 pub struct Protocol;
 
-/// The hardware address of one interface, or an empty text for none.
+/// The hardware address of one interface, or an empty string for none.
 #[derive(Debug)]
 pub struct UnicastMac;
 
@@ -34,11 +34,11 @@ pub struct UnicastMac;
 #[derive(Debug)]
 pub struct Program;
 
-/// A switch of a list, which libcni takes as text too.
+/// A switch of a list, for which libcni also accepts a string.
 #[derive(Debug)]
 pub struct Switch;
 
-/// Three numbers between dots.
+/// Three numbers separated by dots.
 #[derive(Debug)]
 pub struct AnyVersion;
 
@@ -46,10 +46,10 @@ pub struct AnyVersion;
 #[derive(Debug)]
 pub struct ZeroOr<const MIN: u64, const MAX: u64>;
 
-/// Bytes of a frame: the kernel takes no less than IPv4 asks for, and 0 leaves it to the kernel.
+/// An MTU in bytes, at least that of IPv4. With 0, the kernel chooses.
 pub type Mtu = ZeroOr<68, 65535>;
 
-/// A text of a form; `what` it is goes behind `is not `.
+/// A string with a pattern. The error message is "is not" and `what`.
 fn form(pattern: &str, what: &str) -> Schema {
     json_schema!({
         "type": "string",
@@ -76,7 +76,7 @@ macro_rules! form {
     };
 }
 
-// Those with a long pattern stand once in a schema, and are referred to.
+// Schemas with a long pattern are written once and referred to.
 form!(
     Address,
     false,
@@ -99,7 +99,7 @@ form!(Protocol, true, form(patterns::PROTOCOL, "one of tcp, udp, sctp"));
 form!(
     UnicastMac,
     false,
-    form(patterns::UNICAST_MAC, "an Ethernet address of one interface, such as c2:11:22:33:44:55")
+    form(patterns::UNICAST_MAC, "a unicast Ethernet address, such as c2:11:22:33:44:55")
 );
 form!(
     IfName,
@@ -112,13 +112,10 @@ form!(
 form!(
     NetworkName,
     true,
-    form(
-        patterns::NAME,
-        "a name: letters, digits, '_', '.' and '-', beginning with a letter or digit"
-    )
+    form(patterns::NAME, "a name: a letter or digit, then letters, digits, '_', '.' and '-'")
 );
 form!(Program, true, form(patterns::FILE, "the name of a program"));
-form!(AnyVersion, true, form(patterns::VERSION, "a version: three numbers between dots"));
+form!(AnyVersion, true, form(patterns::VERSION, "a version: three numbers separated by dots"));
 form!(Version, true, json_schema!({"enum": Version::ALL.map(Version::as_str)}));
 form!(
     Switch,

@@ -1,10 +1,10 @@
-//! How an ADD that fails leaves nothing behind.
+//! Undoing an ADD that fails, so that it leaves nothing behind.
 
 use crate::error::Error;
 
 type Step<'a> = (&'static str, Box<dyn FnOnce() -> Result<(), Error> + 'a>);
 
-/// The ways back from what an ADD has changed so far, run in reverse if it fails.
+/// The steps that undo what an ADD has changed so far. They run in reverse order if the ADD fails.
 ///
 /// ```
 /// use cni::{Code, Error, Undo};
@@ -21,8 +21,8 @@ pub struct Undo<'a> {
 }
 
 impl<'a> Undo<'a> {
-    /// Runs `work`; if that fails, runs what it registered, the last one first. The failures of
-    /// these are told beside the first error.
+    /// Runs `work`. If it fails, runs the steps that it registered, the last one first, and adds their errors to
+    /// the first error.
     pub fn around<T>(work: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         let mut undo = Self { steps: Vec::new() };
         let mut result = work(&mut undo);
@@ -36,7 +36,7 @@ impl<'a> Undo<'a> {
         result
     }
 
-    /// Registers the way back from a change that was just made.
+    /// Registers the step that undoes a change which was just made.
     pub fn on_error(&mut self, what: &'static str, step: impl FnOnce() -> Result<(), Error> + 'a) {
         self.steps.push((what, Box::new(step)));
     }

@@ -1,4 +1,4 @@
-//! The seven versions of the specification.
+//! The versions of the specification.
 
 use std::str::FromStr;
 use std::{fmt, mem};
@@ -10,13 +10,13 @@ use crate::error::Error;
 /// A version of the specification, in the order of release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
-    /// 0.1.0: one IPv4 and one IPv6 address, no interfaces.
+    /// 0.1.0: one IPv4 and one IPv6 address; no interfaces.
     V0_1_0,
     /// 0.2.0: as 0.1.0, with the VERSION command.
     V0_2_0,
     /// 0.3.0: several addresses and interfaces; chains.
     V0_3_0,
-    /// 0.3.1: as 0.3.0 with corrected texts.
+    /// 0.3.1: as 0.3.0, with a corrected text.
     V0_3_1,
     /// 0.4.0: the CHECK command, `prevResult` on DEL.
     V0_4_0,
@@ -26,9 +26,9 @@ pub enum Version {
     V1_1_0,
 }
 
-/// A `cniVersion` that names no version of the specification known here.
+/// A `cniVersion` that this suite does not support.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("unknown cniVersion {0:?}, this suite knows {known}", known = Version::list())]
+#[error("cniVersion {0:?} is not supported; must be one of {known}", known = Version::list())]
 pub struct UnknownVersion(pub String);
 
 impl Version {
@@ -45,7 +45,7 @@ impl Version {
     /// The newest version.
     pub const LATEST: Self = Self::V1_1_0;
 
-    /// The text that stands in `cniVersion`.
+    /// The value of `cniVersion`.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -59,8 +59,8 @@ impl Version {
         }
     }
 
-    /// Refuses addresses that a result has no room for: before 0.3.0 it holds one of each family. For each
-    /// address, whether it is of IPv4, and the key that asks for it.
+    /// Refuses more addresses than a result has room for: before 0.3.0, one of each family. `addresses` has, for
+    /// each address, whether it is IPv4 and the key that requests it.
     ///
     /// Errors: code 7, naming the key.
     pub fn has_room_for<'a>(
@@ -73,7 +73,7 @@ impl Version {
             if is_second && self < Self::V0_3_0 {
                 let family = if is_ipv4 { "IPv4" } else { "IPv6" };
                 let why = format!(
-                    "a second {family} address needs cniVersion 0.3.0 or later, this is {self}"
+                    "a second {family} address needs cniVersion 0.3.0 or later, but it is {self}"
                 );
                 return Err(Error::invalid_key(key, why));
             }
@@ -81,7 +81,7 @@ impl Version {
         Ok(())
     }
 
-    /// All versions in one line, for messages: `0.1.0, 0.2.0, …`.
+    /// All versions for messages: `0.1.0, 0.2.0, …`.
     #[must_use]
     pub fn list() -> String {
         Self::ALL.map(Self::as_str).join(", ")
@@ -97,7 +97,7 @@ impl fmt::Display for Version {
 impl FromStr for Version {
     type Err = UnknownVersion;
 
-    /// An empty text means 0.1.0, which had no `cniVersion` yet.
+    /// An empty string means 0.1.0, which has no `cniVersion`.
     fn from_str(text: &str) -> Result<Self, UnknownVersion> {
         if text.is_empty() {
             return Ok(Self::V0_1_0);

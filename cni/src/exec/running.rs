@@ -1,4 +1,4 @@
-//! A plugin that runs: its configuration goes in and its output comes out at the same time.
+//! A running plugin. Its configuration is written and its output is read at the same time.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::mem;
@@ -14,30 +14,30 @@ use super::ExecError;
 use crate::error::Error;
 use crate::file::SIZE_LIMIT;
 
-/// How much is read at a time.
+/// How many bytes are read at a time.
 const CHUNK: usize = 16 * 1024;
 
-/// What an empty pipe has room for, however small the kernel makes it (`PIPE_BUF`, pipe(7)).
+/// How many bytes every empty pipe has room for (`PIPE_BUF`, pipe(7)).
 const PIPE_ROOM: usize = 4096;
 
-/// A plugin that was started. If it is dropped, its end is waited for and its output is lost.
+/// A plugin that was started. Dropping it waits until the plugin ends and discards its output.
 #[derive(Debug)]
 pub struct Running {
     program: String,
     child: Child,
-    /// Its stdin, until the configuration is written.
+    /// Its stdin, until the whole configuration is written.
     stdin: Option<ChildStdin>,
-    /// What of the configuration had no room in the pipe yet.
+    /// The part of the configuration that is not written yet.
     unwritten: Vec<u8>,
 }
 
-/// What a plugin printed, and how it ended.
+/// The output and the status of a plugin that has ended.
 struct Ended {
     status: ExitStatus,
     stdout: Vec<u8>,
 }
 
-/// What a plugin that runs is ready for.
+/// What poll(2) reports about a running plugin.
 struct Ready {
     stdin: bool,
     stdout: bool,
@@ -45,7 +45,7 @@ struct Ready {
 }
 
 impl Running {
-    /// Hands the child as much of the configuration as its pipe has room for, usually all of it.
+    /// Writes as much of the configuration as the pipe has room for, usually all of it.
     pub(super) fn new(program: String, mut child: Child, configuration: &[u8]) -> io::Result<Self> {
         let stdin = child.stdin.take();
         let mut running = Self { program, child, stdin, unwritten: Vec::new() };
@@ -59,13 +59,14 @@ impl Running {
         Ok(running)
     }
 
-    /// Waits for its end, and returns what it printed, as [`super::run`] does.
+    /// Waits until the plugin ends and returns what it printed, as [`super::run`] does.
     pub fn finish(mut self) -> Result<Option<Value>, Error> {
         let program = mem::take(&mut self.program);
         let Ended { status, stdout } = match self.listen() {
             Ok(Some(ended)) => ended,
             Ok(None) => {
-                // Whatever it does with a closed pipe, it ends.
+                // The plugin may ignore that its pipe is closed. If it has ended already, kill(2) fails, which is
+                // no error.
                 let _ = self.child.kill();
                 return Err(ExecError::TooLong(program).into());
             }
@@ -83,10 +84,10 @@ impl Running {
         Ok(Some(value))
     }
 
-    /// Writes and reads until the plugin ends; `None` if it prints more than it may.
+    /// Writes and reads until the plugin ends; `None` if it prints more than the limit.
     ///
-    /// Its end is what counts, not that of its output, which processes that it left behind may hold open.
-    /// Where the kernel has no pidfds (before Linux 5.3), the end of the output has to do.
+    /// It waits for the plugin and not for the end of its output, because a process that the plugin left behind
+    /// may keep the output open. Before Linux 5.3, which has no pidfds, it waits for the end of the output.
     fn listen(&mut self) -> io::Result<Option<Ended>> {
         let mut pipe = self.child.stdout.take();
         let end = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).ok();
@@ -100,7 +101,7 @@ impl Running {
         Ok(Some(Ended { status: self.child.wait()?, stdout }))
     }
 
-    /// Waits until something can be written or read, and does so; `false` if there will be no more.
+    /// Waits until something can be written or read, and does that; `false` after the last time.
     fn exchange(
         &mut self,
         pipe: &mut Option<ChildStdout>,
@@ -115,9 +116,9 @@ impl Running {
         }
         if ready.end {
             if let Some(pipe) = pipe {
-                // All that it printed is in the pipe by now.
+                // The pipe now contains everything that the plugin printed.
                 let there = ioctl_fionread(&*pipe)?;
-                // Otherwise the first bytes are read 32 at a time.
+                // Without room, the first bytes would be read 32 at a time.
                 stdout.reserve(usize::try_from(there).unwrap_or_default());
                 pipe.take(there).read_to_end(stdout)?;
             }
@@ -133,7 +134,7 @@ impl Running {
                 *pipe = None;
             }
         }
-        // Without stdout it may still read its configuration.
+        // A plugin that has closed its stdout may still read its configuration.
         Ok(pipe.is_some() || (self.stdin.is_some() && end.is_some()))
     }
 
@@ -149,7 +150,7 @@ impl Running {
         Ok(Ready { stdout, end, stdin: next(self.stdin.is_some()) })
     }
 
-    /// Writes what the pipe has room for, and closes it after the last byte. Returns how much was written.
+    /// Writes what the pipe has room for, and closes it after the last byte. Returns how many bytes were written.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut written = 0;
         while let Some(stdin) = &mut self.stdin {
@@ -161,7 +162,7 @@ impl Running {
                 Ok(length) => written += length,
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                // It ended early or does not read; why, it says on stdout or by its status.
+                // The plugin ended early or does not read. Its output or its status gives the reason.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => self.stdin = None,
                 Err(error) => return Err(error),
             }
@@ -172,7 +173,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // So that it does not wait for somebody to write or read; then nothing of it is left to fail.
+        // With closed pipes, the plugin cannot wait for this process. Nobody uses its status.
         drop((self.stdin.take(), self.child.stdout.take()));
         let _ = self.child.wait();
     }

@@ -1,4 +1,4 @@
-//! Tests of the entry, on a plugin that touches nothing.
+//! Tests with a plugin that changes nothing.
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -101,7 +101,7 @@ fn fails(command: &str, stdin: &str, version: &str, code: u32, msg: &str) {
 }
 
 #[test]
-fn without_a_command_it_introduces_itself() {
+fn without_a_command_it_prints_its_name_and_version() {
     let Answer::About(text) = ask("", "") else { panic!() };
     assert_eq!(text.lines().next(), Some("CNI sample plugin v2.0.0"));
 }
@@ -128,7 +128,7 @@ fn commands_reach_the_plugin() {
     fails("STATUS", r#"{"cniVersion":"1.1.0","name":"n"}"#, "1.1.0", 50, "no room");
 }
 
-/// A stdout that takes so many bytes and no more.
+/// A stdout that has room for this many bytes.
 struct Full(usize);
 
 impl Write for Full {
@@ -153,7 +153,7 @@ fn an_add_is_undone_if_its_result_cannot_be_printed() {
         assert_eq!(error.msg, "write to stdout: no storage space");
     }
     assert_eq!(sample.deletions.get(), 2);
-    // A result of a command that made nothing needs no DEL.
+    // VERSION makes nothing, so its result needs no DEL.
     let answer = answer(&sample, &Table("VERSION"), &mut io::empty(), &mut Full(0));
     assert!(matches!(answer, Answer::Unprinted(_)));
     assert_eq!(sample.deletions.get(), 2);
@@ -168,7 +168,7 @@ fn a_configuration_without_end_is_refused() {
 }
 
 #[test]
-fn older_configurations_cannot_ask_for_newer_commands() {
+fn configurations_of_older_versions_do_not_have_newer_commands() {
     fails("CHECK", r#"{"cniVersion":"0.3.1","name":"n"}"#, "0.3.1", 1, "CHECK needs");
     fails("GC", r#"{"cniVersion":"1.0.0","name":"n"}"#, "1.0.0", 1, "GC needs");
     fails("STATUS", r#"{"name":"n"}"#, "0.1.0", 1, "STATUS needs");

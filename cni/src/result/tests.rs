@@ -1,4 +1,4 @@
-//! Tests of the results' forms: literal ones, and every result up and down again.
+//! Tests of the forms of results: literal ones, and conversions from and to every version.
 
 use expect_test::{Expect, expect};
 use proptest::collection::vec;
@@ -94,7 +94,7 @@ fn an_empty_result_still_has_dns_up_to_0_4_0() {
 }
 
 #[test]
-fn a_result_is_of_the_version_that_it_says() {
+fn a_result_is_read_in_its_own_version() {
     let old = json!({"cniVersion": "0.2.0", "ip4": {"ip": "10.0.0.2/24"}});
     assert_eq!(Success::read(&old, Version::V1_0_0).unwrap().ips.len(), 1);
     let silent = json!({"ips": [{"address": "10.0.0.2/24"}]});
@@ -116,7 +116,7 @@ fn errors_name_the_key() {
     assert!(error.unwrap_err().msg.contains("ips[0].address"));
 }
 
-/// Go's `net.IP` reads it so, and templates of configurations come to it.
+/// Go's `net.IP` accepts it, and templates of configurations produce it.
 #[test]
 fn an_empty_gateway_is_none() {
     let result = json!({
@@ -189,7 +189,7 @@ proptest! {
         prop_assert_eq!(&Success::from_json(&value, Version::V1_1_0).unwrap(), &result);
     }
 
-    /// Whatever a version can say comes back from the newest form as it was.
+    /// The newest form keeps everything that an older version can contain.
     #[test]
     fn up_and_down_again(result in result()) {
         for version in Version::ALL {

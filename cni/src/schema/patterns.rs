@@ -1,28 +1,28 @@
-//! Regular expressions of texts, in what JSON Schema's dialect and Rust's have in common.
+//! Regular expressions of strings, in the syntax that JSON Schema and Rust have in common.
 
-/// Six pairs between colons or dashes, or three groups of four between dots; the first byte's
-/// lowest bit is set in addresses of groups only.
+/// Six pairs separated by colons or dashes, or three groups of four digits separated by dots. The lowest bit of the
+/// first byte is set in group addresses only.
 pub(super) const UNICAST_MAC: &str = "^([0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}\
      |[0-9a-fA-F][02468aceACE](-[0-9a-fA-F]{2}){5}\
      |[0-9a-fA-F][02468aceACE][0-9a-fA-F]{2}(\\.[0-9a-fA-F]{4}){2})?$";
 
-/// The name of an interface; neither `.` nor `..`.
+/// The name of an interface, except `.` and `..`.
 pub(super) const INTERFACE: &str =
     r"^([^/:%\s.][^/:%\s]{0,14}|\.[^/:%\s.][^/:%\s]{0,13}|\.\.[^/:%\s]{1,13})$";
 
 /// An identifier of the specification.
 pub(super) const NAME: &str = "^[a-zA-Z0-9][a-zA-Z0-9_.-]*$";
 
-/// The name of a file; neither `.` nor `..`.
+/// The name of a file, except `.` and `..`.
 pub(super) const FILE: &str = r"^([^/.][^/]*|\.[^/.][^/]*|\.\.[^/]+)$";
 
-/// Three numbers between dots.
+/// Three numbers separated by dots.
 pub(super) const VERSION: &str = r"^[0-9]{1,9}(\.[0-9]{1,9}){2}$";
 
 /// `true` or `false`.
 pub(super) const TRUTH: &str = "^([tT][rR][uU][eE]|[fF][aA][lL][sS][eE])$";
 
-/// In any case, as the reference plugin takes them.
+/// Case-insensitive, as in the reference plugin.
 pub(super) const PROTOCOL: &str = "^([tT][cC][pP]|[uU][dD][pP]|[sS][cC][tT][pP])$";
 
 const V4: &str = r"((25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])\.){3}(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])";

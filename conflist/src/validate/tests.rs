@@ -118,7 +118,7 @@ fn the_network_of_a_name() {
     dir.write("50.conflist", "{\n\"nam\": \"c\"}");
     expect![[r#"
         40.conflist:1: error: not JSON: EOF while parsing an object (column 1)
-        50.conflist:1: error: key "name": missing; the name of the network, which no other file has
+        50.conflist:1: error: key "name": missing; the name of the network, which must be unique on the node
         50.conflist:1: warning: key "cniVersion": missing; plugins take that for 0.1.0
         50.conflist:1: error: key "plugins": missing; a network is a list of them
         50.conflist:2: warning: key "nam": unknown; did you mean "name"?

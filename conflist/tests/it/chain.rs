@@ -121,7 +121,7 @@ fn an_add_whose_result_cannot_be_used_is_undone() {
     let sandbox = Sandbox::new();
     let network = sandbox.network("1.0.0");
     for (answer, expected) in [
-        (json!({"cniVersion": "9.0.0"}), "unknown cniVersion \"9.0.0\""),
+        (json!({"cniVersion": "9.0.0"}), "cniVersion \"9.0.0\" is not supported"),
         (json!({"ips": [{"address": "10.0.0.1"}]}), "ips[0].address"),
     ] {
         sandbox.answer("ADD", "third", &answer);

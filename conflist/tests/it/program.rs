@@ -176,7 +176,7 @@ fn what_failed_is_told() {
         1,
         &sandbox,
         &expect![[r#"
-        conflist: network name "../net" may hold letters, digits, '_', '.' and '-' only, and begins with a letter or digit
+        conflist: network name "../net" must begin with a letter or digit, and contain only letters, digits, '_', '.' and '-'
     "#]],
     );
     fails(
@@ -192,7 +192,7 @@ fn what_failed_is_told() {
         1,
         &sandbox,
         &expect![[r#"
-            conflist: CNI_IFNAME: interface name "a/b" is none: at most 15 bytes, not "." or "..", without '/', ':', '%' and white space
+            conflist: CNI_IFNAME: interface name "a/b" must have at most 15 bytes, not be "." or "..", and contain no '/', ':', '%' or white space
         "#]],
     );
     fails(
