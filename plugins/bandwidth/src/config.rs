@@ -1,4 +1,4 @@
-//! The configuration's keys, and what they come to.
+//! The configuration's keys, and the limits that they set.
 
 use cni::Error;
 use serde::Deserialize;
@@ -8,73 +8,73 @@ use serde::Deserialize;
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Config {
-    /// How many bits a second enter the pod.
+    /// The rate limit of packets to the pod, in bits per second. 0 for no limit.
     #[cfg_attr(feature = "schema", schemars(with = "Option<Rate>"))]
     pub ingress_rate: Option<u64>,
-    /// How many bits may enter at once after a pause.
+    /// How many bits can enter the pod at once after a pause.
     #[cfg_attr(feature = "schema", schemars(with = "Option<Burst>"))]
     pub ingress_burst: Option<u64>,
-    /// How many bits a second leave the pod.
+    /// The rate limit of packets from the pod, in bits per second. 0 for no limit.
     #[cfg_attr(feature = "schema", schemars(with = "Option<Rate>"))]
     pub egress_rate: Option<u64>,
-    /// How many bits may leave at once after a pause.
+    /// How many bits can leave the pod at once after a pause.
     #[cfg_attr(feature = "schema", schemars(with = "Option<Burst>"))]
     pub egress_burst: Option<u64>,
-    /// How long packets wait at most, in milliseconds; 25 by default.
+    /// How long packets are queued at most, in milliseconds. 25 by default.
     #[cfg_attr(feature = "schema", schemars(range(min = 1, max = MAX_LATENCY)))]
     #[cfg_attr(feature = "schema", schemars(extend("default" = DEFAULT_LATENCY)))]
     pub latency: Option<u32>,
-    /// The largest burst, in bits, that the runtime's limits may have; a larger one is reduced to this. 0 for
-    /// no such maximum.
+    /// The maximal burst of the runtime's limits, in bits. A larger burst is reduced to this value. 0 for no
+    /// maximum.
     #[cfg_attr(feature = "schema", schemars(with = "Option<Burst>"))]
     pub max_burst: Option<u64>,
-    /// What the runtime adds.
+    /// The values that the runtime adds.
     pub runtime_config: RuntimeConfig,
 }
 
-/// What the runtime adds to the configuration.
+/// The values that the runtime adds to the configuration.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct RuntimeConfig {
-    /// The limits of this container, where the configuration has none.
+    /// The limits of this container. Ignored if the configuration has limits.
     pub bandwidth: Option<Limits>,
 }
 
-/// Limits as a runtime sends them; 0 is the same as nothing.
+/// Limits as a runtime sends them. 0 means no limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Limits {
-    /// As in the configuration.
+    /// As the key of the configuration.
     #[cfg_attr(feature = "schema", schemars(with = "Option<Rate>"))]
     pub ingress_rate: Option<u64>,
-    /// As in the configuration.
+    /// As the key of the configuration.
     #[cfg_attr(feature = "schema", schemars(with = "Option<Burst>"))]
     pub ingress_burst: Option<u64>,
-    /// As in the configuration.
+    /// As the key of the configuration.
     #[cfg_attr(feature = "schema", schemars(with = "Option<Rate>"))]
     pub egress_rate: Option<u64>,
-    /// As in the configuration.
+    /// As the key of the configuration.
     #[cfg_attr(feature = "schema", schemars(with = "Option<Burst>"))]
     pub egress_burst: Option<u64>,
 }
 
-/// The configuration, found to make sense.
+/// The validated configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// For what enters the pod.
+    /// The limit of packets to the pod.
     pub(crate) ingress: Option<Limit>,
-    /// For what leaves the pod.
+    /// The limit of packets from the pod.
     pub(crate) egress: Option<Limit>,
-    /// In milliseconds.
+    /// How long packets are queued at most, in milliseconds.
     pub(crate) latency: u32,
 }
 
 /// The limit of one direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limit {
-    /// Bytes a second.
+    /// Bytes per second.
     pub(crate) rate: u64,
     /// Bytes.
     pub(crate) burst: u32,
@@ -82,9 +82,9 @@ pub(crate) struct Limit {
 
 const DEFAULT_LATENCY: u32 = 25;
 const MAX_LATENCY: u32 = 10_000;
-/// The kernel counts bytes.
+/// Bits per byte: the kernel counts bytes.
 const BITS: u64 = 8;
-/// What the kernel counts in bytes has to fit into 32 bits.
+/// The largest burst in bits: the kernel stores its bytes in 32 bits.
 const MAX_BURST: u64 = BITS * u32::MAX as u64 - 1;
 
 #[cfg(feature = "schema")]
@@ -93,7 +93,9 @@ type Rate = cni::schema::ZeroOr<BITS, { u64::MAX }>;
 type Burst = cni::schema::ZeroOr<BITS, MAX_BURST>;
 
 impl Config {
-    /// Errors: code 7 for values that are wrong or do not go together.
+    /// Validates the values.
+    ///
+    /// Errors: code 7 for values that are not valid or contradict each other.
     pub(crate) fn settings(&self) -> Result<Settings, Error> {
         let latency = self.latency.unwrap_or(DEFAULT_LATENCY);
         if !(1..=MAX_LATENCY).contains(&latency) {
@@ -103,7 +105,7 @@ impl Config {
         }
         let max_burst = self.max_burst.unwrap_or(0);
         if max_burst != 0 && !(BITS..=MAX_BURST).contains(&max_burst) {
-            let why = format!("{max_burst} is neither 0 nor between {BITS} and {MAX_BURST} bits");
+            let why = format!("{max_burst} must be 0, or between {BITS} and {MAX_BURST} bits");
             return Err(Error::invalid_key("maxBurst", why));
         }
         let (limits, place) = self.limits();
@@ -119,8 +121,8 @@ impl Config {
         })
     }
 
-    /// The limits that hold, and what stands before their keys. As soon as the configuration has
-    /// any, even 0, the runtime's do not count, not even for the other direction.
+    /// The limits that are used, and the prefix of their keys. If the configuration has any limit, even 0, the
+    /// runtime's limits are ignored, also for the other direction.
     fn limits(&self) -> (Limits, &'static str) {
         match self.runtime_config.bandwidth {
             Some(limits) if !self.has_own_limits() => {
@@ -130,7 +132,7 @@ impl Config {
         }
     }
 
-    /// Whether the limits are those of the configuration, whatever the runtime says.
+    /// Whether the configuration has limits, so that the runtime's are ignored.
     pub(crate) fn has_own_limits(&self) -> bool {
         self.own_limits() != Limits::default()
     }
@@ -146,7 +148,7 @@ impl Config {
 }
 
 impl Limits {
-    /// The same with bursts of at most so many bits, but not so few that the kernel would take none.
+    /// The same limits with bursts of at most `max_burst` bits, but at least as many as the kernel accepts.
     fn reduced_to(self, max_burst: u64) -> Self {
         if max_burst == 0 {
             return self;
@@ -164,20 +166,20 @@ impl Limits {
 }
 
 impl Settings {
-    /// Whether nothing is limited.
+    /// Whether there is no limit.
     pub(crate) fn is_empty(&self) -> bool {
         self.ingress.is_none() && self.egress.is_none()
     }
 }
 
-/// The limit that two keys, in bits, come to.
+/// The limit for the values of two keys, in bits.
 fn limit(keys: &[String; 2], rate: u64, burst: u64) -> Result<Option<Limit>, Error> {
     let [rate_key, burst_key] = keys;
     if rate == 0 && burst == 0 {
         return Ok(None);
     }
     let too_small = |key: &str, value: u64| {
-        let why = format!("{value} is less than a byte, which has 8 bits; use 0 for no limit");
+        let why = format!("{value} is less than 8 bits, which is one byte; use 0 for no limit");
         Error::invalid_key(key, why)
     };
     let without = |key: &str, other: &str| {
@@ -197,18 +199,18 @@ fn limit(keys: &[String; 2], rate: u64, burst: u64) -> Result<Option<Limit>, Err
     }
     let bytes = u32::try_from(burst / BITS).ok().filter(|_| burst <= MAX_BURST);
     let burst = bytes.ok_or_else(|| {
-        Error::invalid_key(burst_key, format!("{burst} is too much; use at most {MAX_BURST} bits"))
+        Error::invalid_key(burst_key, format!("{burst} is too large; use at most {MAX_BURST} bits"))
     })?;
     let least = shortest_burst(rate);
     if u64::from(burst) < least / BITS {
-        let why = format!("lasts less than a microsecond at this rate; use {least} bits or more");
+        let why = format!("lasts less than a microsecond at this rate; use at least {least} bits");
         return Err(Error::invalid_key(burst_key, why));
     }
     Ok(Some(Limit { rate: rate / BITS, burst }))
 }
 
-/// The shortest burst at a rate, in bits: the kernel is told how long a burst lasts, and refuses one that
-/// lasts less than a microsecond.
+/// The smallest burst for a rate, in bits. The kernel gets the time that a burst lasts, and refuses less than a
+/// microsecond.
 fn shortest_burst(rate: u64) -> u64 {
     (rate / BITS).div_ceil(1_000_000) * BITS
 }
@@ -252,7 +254,7 @@ mod tests {
 
     /// As containerd sends them.
     #[test]
-    fn runtimes_spell_keys_as_go_does() {
+    fn runtimes_send_the_names_of_go_fields() {
         let limits = json!({
             "IngressRate": 0, "IngressBurst": 0, "EgressRate": 8_000_000, "EgressBurst": u32::MAX,
         });
@@ -262,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_configuration_wins_as_a_whole() {
+    fn the_runtimes_limits_are_ignored_if_the_configuration_has_any() {
         let runtime = json!({"bandwidth": {"egressRate": 8000, "egressBurst": 8000}});
         let both = json!({
             "ingressRate": 80, "ingressBurst": 80, "latency": 100, "runtimeConfig": runtime,
@@ -283,7 +285,7 @@ mod tests {
         refused(&json!({"egressRate": 7, "egressBurst": 8000}), "egressRate", "7 is less than");
         refused(&json!({"egressRate": 8000, "egressBurst": 7}), "egressBurst", "7 is less than");
         let short = json!({"egressRate": 100_000_000_008_u64, "egressBurst": 100_000});
-        refused(&short, "egressBurst", "use 100008 bits or more");
+        refused(&short, "egressBurst", "use at least 100008 bits");
         refused(&json!({"egressRate": "1M"}), "egressRate", "\"1M\"");
         refused(&json!({"egressRate": -1}), "egressRate", "-1");
         refused(&json!({"latency": 0}), "latency", "1 to 10000 milliseconds");
@@ -292,7 +294,7 @@ mod tests {
         refused(&runtime, "runtimeConfig.bandwidth.ingressBurst", "set both");
     }
 
-    /// Before, there was no way to limit them: runtimes that are told no burst send the largest number.
+    /// Runtimes that get no burst send the largest number.
     #[test]
     fn bursts_of_runtimes_can_be_reduced() {
         let limits = |rate: u64, burst: u64| json!({"ingressRate": rate, "ingressBurst": burst});
@@ -305,14 +307,14 @@ mod tests {
         assert_eq!(burst(8_000_000, limits(10_000_000, most)), 1_000_000);
         assert_eq!(burst(8_000_000, limits(10_000_000, 800)), 100);
         assert_eq!(burst(0, limits(10_000_000, most)), u32::MAX / 8);
-        // Shorter ones are not possible at this rate.
+        // Smaller bursts are not possible at this rate.
         assert_eq!(burst(8, limits(100_000_000_000, most)), 12_500);
-        // That of the configuration is what it says.
+        // The configuration's own burst is not reduced.
         let mut own = limits(10_000_000, most);
         own["maxBurst"] = json!(8);
         assert_eq!(settings(&own).unwrap().ingress.unwrap().burst, u32::MAX / 8);
         for wrong in [7, 34_359_738_360_u64] {
-            refused(&json!({"maxBurst": wrong}), "maxBurst", "neither 0 nor between 8 and");
+            refused(&json!({"maxBurst": wrong}), "maxBurst", "must be 0, or between 8 and");
         }
     }
 

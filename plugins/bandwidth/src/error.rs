@@ -1,52 +1,51 @@
-//! What can go wrong while a pod is limited, and the codes for it.
+//! The errors of the plugin, and their codes.
 
 use cni::Code;
 
-/// Why a pod could not be limited, checked or let go.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// As in every plugin that has to do with a pod's interface.
+    /// An error that all plugins have which work on a pod's interface.
     #[error(transparent)]
     Attach(#[from] attach::Error),
-    /// The command came without what it needs.
+    /// A value that the command needs is missing.
     #[error(transparent)]
     Call(#[from] cni::Error),
     /// The pod's interface is not one end of a veth pair whose other end is on the node.
     #[error(
-        "the pod is not connected by a veth pair, on whose node's end limits are put; let \"bridge\" \
-         or \"ptp\" go before \"bandwidth\""
+        "the pod's interface must be a veth pair with one end on the node; in the list of plugins, write \
+         \"bridge\" or \"ptp\" before \"bandwidth\""
     )]
     NoVeth {
-        /// What is missing.
+        /// The part that is missing.
         source: attach::Error,
     },
-    /// The result of the plugins before does not tell of the node's end.
+    /// The result of the previous plugin does not contain the node's end.
     #[error(
-        "key \"prevResult\" does not tell of {name}, the node's end of the pod's interface {ifname}"
+        "key \"prevResult\" does not contain {name}, the node's end of the pod's interface {ifname}"
     )]
-    NotTold {
-        /// The node's end.
+    NotInResult {
+        /// The name of the node's end.
         name: String,
-        /// The pod's.
+        /// The name of the pod's end.
         ifname: String,
     },
-    /// The pod's ifb device is there already: one name serves all interfaces that the container has
-    /// in the network.
+    /// The pod's ifb device exists already. All interfaces that a container has in one network share one name.
     #[error(
-        "link {name} is there already{}; a container can have one interface of each network whose \
-         egress is limited: is it attached twice?",
+        "link {name} exists already{}; a container can have one interface with limited egress in each \
+         network; detach the other one first",
         Owner(owner)
     )]
     Attached {
         /// The link.
         name: String,
-        /// Whose it is, as `NETWORK/CONTAINER/IFNAME`; empty if nobody noted that.
+        /// Its owner, as `NETWORK/CONTAINER/IFNAME`; empty if it has no alias.
         owner: String,
     },
 }
 
 impl Error {
-    /// What CHECK finds missing, ADD was never given.
+    /// The error of an ADD, for which a missing part of the veth pair is an error of the configuration.
     pub(crate) fn at_add(self) -> Self {
         match self {
             Self::Attach(source @ attach::Error::Changed { .. }) => Self::NoVeth { source },
@@ -66,14 +65,14 @@ impl From<Error> for cni::Error {
         let code = match error {
             Error::Attach(error) => return error.into(),
             Error::Call(error) => return error,
-            Error::NoVeth { .. } | Error::NotTold { .. } => Code::InvalidConfig,
+            Error::NoVeth { .. } | Error::NotInResult { .. } => Code::InvalidConfig,
             Error::Attached { .. } => Code::Conflict,
         };
         Self::from_source(code, &error)
     }
 }
 
-/// Set off by a comma, where there is one.
+/// The owner after a comma; nothing if there is none.
 struct Owner<'a>(&'a str);
 
 impl std::fmt::Display for Owner<'_> {

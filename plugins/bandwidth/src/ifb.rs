@@ -1,24 +1,24 @@
-//! The ifb device of a pod: how it is called, and how it is found again.
+//! The ifb device of a pod: its name, how it is made, found and deleted.
 
-use attach::{alias_that_fits, hashed_name};
+use attach::{alias_that_fits, hashed_name, undo_unless_refused};
 use cni::{Attachment, Failures, Undo, ValidAttachments};
 use kernel::Rtnl;
 use kernel::rtnl::{Ifb, Link};
 
 use crate::error::Error;
-use crate::shape::undo_unless_refused;
 
 /// The ifb device of one attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OwnIfb {
-    /// As the reference plugin calls it, so that either can remove what the other made. The
-    /// interface's name is no part of it.
+    /// The reference plugin uses the same name, so that each plugin can remove what the other one made. It does
+    /// not depend on the interface's name.
     pub(crate) name: String,
+    /// The owner, as `NETWORK/CONTAINER/IFNAME`.
     pub(crate) alias: String,
 }
 
 pub(crate) const PREFIX: &str = "bwp";
-/// What Linux has room for (`IFNAMSIZ` less the final zero).
+/// The longest name that Linux accepts, in bytes (`IFNAMSIZ` without the final zero).
 pub(crate) const NAME_MAX: usize = 15;
 const KIND: &str = "ifb";
 
@@ -29,22 +29,22 @@ impl OwnIfb {
         Self { name: hashed_name(PREFIX, NAME_MAX, &names), alias: attachment.to_string() }
     }
 
-    /// Makes it, up, with the note whose it is.
+    /// Makes it, sets it up and sets its alias.
     pub(crate) fn create<'a>(
         &self,
         node: &'a Rtnl,
         mtu: u32,
         undo: &mut Undo<'a>,
     ) -> Result<Link, Error> {
-        // Creating it would overwrite the note of a link that has the name.
+        // Creating the device would overwrite the alias of a link with the same name.
         if let Some(there) = node.link_by_name(&self.name)? {
             return Err(Error::Attached { name: there.name, owner: there.alias });
         }
         let alias = alias_that_fits(&self.alias);
         let created = node.create_ifb(&Ifb { name: &self.name, mtu, alias });
         let made = self.clone();
-        undo_unless_refused(undo, &created, "delete the ifb device", move || made.delete(node));
-        created?;
+        let undo_it = move || Ok(made.delete(node)?);
+        undo_unless_refused(undo, created, "delete the ifb device", undo_it)?;
         self.find(node)
     }
 
@@ -54,7 +54,7 @@ impl OwnIfb {
         Ok(link.ok_or_else(|| attach::Error::missing(format!("ifb device {}", self.name)))?)
     }
 
-    /// Deletes it, unless it is noted to be that of another interface.
+    /// Deletes it, unless its alias names another owner.
     pub(crate) fn delete(&self, node: &Rtnl) -> Result<(), Error> {
         let link = node.link_by_name(&self.name)?.filter(is_ifb);
         let is_own = |link: &Link| link.alias.is_empty() || link.alias == self.alias;
@@ -62,7 +62,7 @@ impl OwnIfb {
     }
 }
 
-/// Deletes the ifb devices of a network's attachments that are not valid.
+/// Deletes the ifb devices of the network's attachments that no longer exist.
 pub(crate) fn collect_garbage(node: &Rtnl, valid: &ValidAttachments) -> Result<(), cni::Error> {
     let mut failures = Failures::new();
     let links = node.links().map_err(Error::from)?;
@@ -79,7 +79,7 @@ pub(crate) fn is_ifb(link: &Link) -> bool {
     link.kind.as_deref() == Some(KIND)
 }
 
-/// Deletes a link; one that vanishes meanwhile is no failure.
+/// Deletes a link. A link that no longer exists is not an error.
 pub(crate) fn delete(node: &Rtnl, link: &Link) -> Result<(), Error> {
     match node.delete_link(link.index) {
         Err(error) if !error.is_not_found() => Err(error.into()),

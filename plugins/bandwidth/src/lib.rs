@@ -1,10 +1,9 @@
-//! Limits how fast packets enter and leave a pod that an earlier plugin of the chain attached.
+//! Limits the traffic to and from a pod that an earlier plugin of the chain has attached.
 //!
-//! What enters the pod waits in a token bucket filter on the node's end of its veth pair. What
-//! leaves the pod comes in there, where nothing can wait: it is redirected to an ifb device of the
-//! pod's own, waits there, and goes on. ADD computes both queues as a plain value and CHECK
-//! compares the same value; DEL and GC find the ifb device by its name, and the rest goes with the
-//! veth pair.
+//! Packets to the pod are queued in a token bucket filter on the node's end of the pod's veth pair. Packets from the
+//! pod arrive at that end and cannot be queued there, so they are redirected to an ifb device of the pod, which
+//! queues them. ADD computes both queues as a plain value, and CHECK compares the kernel with the same value. DEL
+//! and GC find the ifb device by its name and alias. The other queue is deleted with the veth pair.
 
 mod config;
 mod error;
@@ -89,22 +88,23 @@ impl Plugin for Bandwidth {
     }
 }
 
-/// The node's end of the pod's veth pair, which the result has to tell of if it tells of interfaces
-/// at all: those before 0.3.0 did not.
+/// The node's end of the pod's veth pair. The result must contain it, unless it contains no interfaces: results
+/// before 0.3.0 have none.
 fn host_end(call: &Call<Config>, node: &Rtnl, result: &Success) -> Result<Link, Error> {
     let ifname = call.ifname().as_str();
     let pod = Pod::open(call.require_netns()?)?;
     let VethPair { host, .. } = VethPair::find(node, &pod, ifname)?;
-    let mut told = result.interfaces.iter();
-    if result.interfaces.is_empty() || told.any(|it| it.sandbox.is_empty() && it.name == host.name)
+    let mut interfaces = result.interfaces.iter();
+    if result.interfaces.is_empty()
+        || interfaces.any(|it| it.sandbox.is_empty() && it.name == host.name)
     {
         return Ok(host);
     }
-    Err(Error::NotTold { name: host.name, ifname: ifname.to_owned() })
+    Err(Error::NotInResult { name: host.name, ifname: ifname.to_owned() })
 }
 
-/// Does what an ADD does, to the loopback interface of a namespace that vanishes with it. If the limits are
-/// left to the runtime, it may set both.
+/// Makes what an ADD makes, at the loopback interface of a temporary namespace. Without `settings`, the runtime
+/// sets the limits, and both directions are tried.
 fn try_out(settings: Option<&Settings>) -> Result<(), cni::Error> {
     let clock = Clock::read().map_err(Error::from)?;
     let plan = settings.map_or_else(|| Plan::example(clock), |it| Plan::new(it, clock));

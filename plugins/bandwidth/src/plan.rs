@@ -1,15 +1,15 @@
-//! The queues that limits come to, in the kernel's units.
+//! The queues for the limits, in the kernel's units.
 
 use kernel::rtnl::{Clock, TokenBucket};
 
 use crate::config::{Limit, Settings};
 
-/// What is to be there; `None` for what is not limited.
+/// The queues that must exist; `None` for a direction without a limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// For what enters the pod.
+    /// For packets to the pod.
     pub(crate) ingress: Option<TokenBucket>,
-    /// For what leaves the pod.
+    /// For packets from the pod.
     pub(crate) egress: Option<TokenBucket>,
 }
 
@@ -19,16 +19,16 @@ impl Plan {
         Self { ingress: settings.ingress.map(bucket), egress: settings.egress.map(bucket) }
     }
 
-    /// Both directions limited, it does not matter to what.
+    /// A plan that limits both directions, with any limits.
     pub(crate) fn example(clock: Clock) -> Self {
         let bucket = Some(token_bucket(Limit { rate: 125_000, burst: 12_500 }, 25, clock));
         Self { ingress: bucket, egress: bucket }
     }
 }
 
-/// As many bytes can wait as leave in `latency` milliseconds, and a burst on top.
+/// The queue has room for the bytes that leave in `latency` milliseconds, and for a burst.
 ///
-/// Times are cut to microseconds, then to ticks, as the reference plugin and tc do it.
+/// Times are rounded down to microseconds, then to ticks, as in the reference plugin and tc.
 fn token_bucket(limit: Limit, latency: u32, clock: Clock) -> TokenBucket {
     let Limit { rate, burst } = limit;
     let waiting = u128::from(rate) * u128::from(latency) / 1000 + u128::from(burst);
@@ -36,9 +36,9 @@ fn token_bucket(limit: Limit, latency: u32, clock: Clock) -> TokenBucket {
     TokenBucket { rate, limit, buffer: buffer(rate, burst, clock) }
 }
 
-/// How many ticks a burst lasts. 32 bits hold 274 seconds of them, and less than what runtimes send for
-/// no limit at all; of a longer burst they keep what the reference plugin's would, whose CHECK compares it,
-/// unless no packet could get through.
+/// How many ticks a burst lasts. The kernel stores 32 bits, which is 274 seconds. Runtimes send longer bursts to
+/// mean "no limit". A longer burst is cut as in the reference plugin, whose CHECK compares it, unless the rest is
+/// too short for one packet.
 fn buffer(rate: u64, burst: u32, clock: Clock) -> u32 {
     const LARGEST_PACKET: u64 = 1 << 16;
     let ticks = |bytes: u64, cut: fn(u128) -> u32| {
@@ -50,7 +50,7 @@ fn buffer(rate: u64, burst: u32, clock: Clock) -> u32 {
     if kept < whole && kept < ticks(LARGEST_PACKET, longest) { whole } else { kept }
 }
 
-/// What Go makes of a number that 32 bits do not hold: that depends on the processor.
+/// The result of Go's conversion of a number to 32 bits. For larger numbers, it depends on the processor.
 fn as_in_go(number: u128) -> u32 {
     if cfg!(target_arch = "x86_64") {
         let [.., a, b, c, d] = number.to_be_bytes();
@@ -60,14 +60,14 @@ fn as_in_go(number: u128) -> u32 {
     }
 }
 
-/// In which way a token bucket filter is not the one that is wanted.
+/// How a token bucket filter differs from the wanted one; `None` if it does not.
 pub(crate) fn deviation(found: &TokenBucket, wanted: &TokenBucket) -> Option<String> {
     if found.rate != wanted.rate {
         let (found, wanted) = (bits(found.rate), bits(wanted.rate));
         return Some(format!("has a rate of {found} bit/s, not {wanted}"));
     }
     if found.limit != wanted.limit {
-        return Some(format!("lets {} bytes wait, not {}", found.limit, wanted.limit));
+        return Some(format!("has room for {} bytes, not {}", found.limit, wanted.limit));
     }
     (found.buffer != wanted.buffer)
         .then(|| format!("has a burst that lasts {} ticks, not {}", found.buffer, wanted.buffer))
@@ -102,13 +102,13 @@ mod tests {
         let limit = 31_250 + BURST;
         let cut = TokenBucket { rate: 1_250_000, limit, buffer: 2_415_919_079 };
         assert_eq!(bucket(1_250_000, BURST), cut);
-        // Here microseconds have no room, either.
+        // Here the number of microseconds also exceeds 32 bits.
         assert_eq!(bucket(12_500, BURST).buffer, 2_684_353_310);
         assert_eq!(bucket(125_000_000, BURST).buffer, 67_108_859);
         assert_eq!(bucket(1 << 40, u32::MAX).limit, u32::MAX);
     }
 
-    /// At this rate, the time that 273 bytes take would be left of half a gigabyte's.
+    /// At this rate, cutting would reduce half a gigabyte to 273 bytes.
     #[test]
     fn a_long_burst_lets_packets_through() {
         assert_eq!(bucket(1_953_124, u32::MAX / 8).buffer, u32::MAX);
@@ -122,7 +122,7 @@ mod tests {
         let text = "has a rate of 2000000 bit/s, not 1000000";
         assert_eq!(deviation(&rate, &wanted).as_deref(), Some(text));
         let limit = TokenBucket { limit: 5, ..wanted };
-        let text = "lets 5 bytes wait, not 103125";
+        let text = "has room for 5 bytes, not 103125";
         assert_eq!(deviation(&limit, &wanted).as_deref(), Some(text));
         let burst = TokenBucket { buffer: wanted.buffer - 1, ..wanted };
         let text = "has a burst that lasts 12499999 ticks, not 12500000";

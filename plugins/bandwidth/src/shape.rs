@@ -1,6 +1,6 @@
-//! The queues in the kernel: made by ADD, compared by CHECK.
+//! The queues in the kernel: how ADD makes them and CHECK compares them.
 
-use attach::interfaces;
+use attach::{interfaces, undo_unless_refused};
 use cni::{Success, Undo};
 use kernel::Rtnl;
 use kernel::rtnl::{Link, Place, Qdisc, TokenBucket};
@@ -9,8 +9,8 @@ use crate::error::Error;
 use crate::ifb::OwnIfb;
 use crate::plan::{Plan, deviation};
 
-/// Makes what a plan says, `host` being the node's end of the pod's veth pair; gives the ifb device
-/// if one was needed. That is ready before anything is redirected to it.
+/// Makes the queues of a plan. `host` is the node's end of the pod's veth pair. Returns the ifb device, if one is
+/// needed. It has its queue before packets are redirected to it.
 pub(crate) fn apply<'a>(
     node: &'a Rtnl,
     host: &Link,
@@ -21,36 +21,20 @@ pub(crate) fn apply<'a>(
     let host_index = host.index;
     if let Some(bucket) = plan.ingress {
         let added = node.add_token_bucket(host_index, &bucket);
-        let what = "delete the queue for what enters the pod";
-        undo_unless_refused(undo, &added, what, move || delete_queue(node, host_index, &bucket));
-        added?;
+        let undo_it = move || Ok(delete_queue(node, host_index, &bucket)?);
+        undo_unless_refused(undo, added, "delete the queue for packets to the pod", undo_it)?;
     }
     let Some(bucket) = &plan.egress else { return Ok(None) };
     let link = ifb.create(node, host.mtu, undo)?;
     node.add_token_bucket(link.index, bucket)?;
     let added = node.add_ingress(host_index);
-    let what = "delete the redirection of what leaves the pod";
-    undo_unless_refused(undo, &added, what, move || delete_ingress(node, host_index));
-    added?;
+    let undo_it = move || Ok(delete_ingress(node, host_index)?);
+    undo_unless_refused(undo, added, "delete the redirection of packets from the pod", undo_it)?;
     node.redirect(host_index, link.index)?;
     Ok(Some(link))
 }
 
-/// Notes how to undo a change, also if it is not known whether the kernel made it; not if the kernel refused
-/// it, because then what is there is not ours.
-pub(crate) fn undo_unless_refused<'a>(
-    undo: &mut Undo<'a>,
-    change: &kernel::Result<()>,
-    what: &'static str,
-    step: impl FnOnce() -> Result<(), Error> + 'a,
-) {
-    if change.as_ref().is_err_and(kernel::Error::is_refusal) {
-        return;
-    }
-    undo.on_error(what, move || Ok(step()?));
-}
-
-/// Deletes the queue for what leaves a link, if it is the one that was to be made.
+/// Deletes the root queue of a link, if it is `bucket`.
 fn delete_queue(node: &Rtnl, link: u32, bucket: &TokenBucket) -> Result<(), Error> {
     let all = node.qdiscs(link)?;
     let is_own = |it: &Qdisc| it.place == Place::Root && it.token_bucket == Some(*bucket);
@@ -67,7 +51,9 @@ fn delete_ingress(node: &Rtnl, link: u32) -> Result<(), Error> {
     Ok(())
 }
 
-/// Finds what is not as the plan says.
+/// Compares the kernel with a plan.
+///
+/// Errors: the first queue, device or redirection that is missing or differs.
 pub(crate) fn check(
     node: &Rtnl,
     host: &Link,
@@ -88,7 +74,7 @@ pub(crate) fn check(
     if node.redirections(host.index)?.contains(&link.index) {
         return Ok(());
     }
-    let what = format!("the filter that redirects what comes in by {} to {}", host.name, link.name);
+    let what = format!("the filter that redirects packets from {} to {}", host.name, link.name);
     Err(attach::Error::missing(what).into())
 }
 

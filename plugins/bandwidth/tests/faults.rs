@@ -1,4 +1,4 @@
-//! System calls that fail, and a plugin that is killed between them. Needs root and strace.
+//! System calls that fail, and a plugin that is killed at one. Needs root and strace.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -8,10 +8,10 @@ use common::{Call, Pod, ifbs, qdiscs};
 use serde_json::json;
 use testbed::on_a_node;
 
-/// More calls than an ADD makes.
+/// More calls than an ADD has.
 const CALLS: usize = 60;
 
-/// Does something to the first, the second and each later call of an ADD, until one is not met any more.
+/// Injects a fault at the first, the second and each later call of an ADD, until an ADD has fewer calls.
 fn at_each_call(fault: impl Fn(usize) -> String + Sync, after: impl Fn(&Call, usize) + Sync) {
     let is_met = |number: &usize| {
         let mut is_met = false;
@@ -29,7 +29,7 @@ fn at_each_call(fault: impl Fn(usize) -> String + Sync, after: impl Fn(&Call, us
     assert!((5..CALLS - 1).contains(&met), "{met} calls were met");
 }
 
-/// Whether something was made is not known then. Before, queues and the ifb device stayed.
+/// After it, the plugin does not know whether the kernel has made something.
 #[test]
 fn an_acknowledgement_that_is_lost() {
     let fault = |number| format!("recvfrom:error=ENOBUFS:when={number}..{}", number + 1);
@@ -39,7 +39,7 @@ fn an_acknowledgement_that_is_lost() {
     });
 }
 
-/// GC knows the ifb device of a plugin that was killed. Before, there was a moment when it did not.
+/// GC finds the ifb device of a plugin that was killed.
 #[test]
 fn killed_before_a_gc() {
     at_each_call(
@@ -51,9 +51,9 @@ fn killed_before_a_gc() {
     );
 }
 
-/// A thread that cannot leave the pod's namespace. Before, the process was aborted without an error object.
+/// A thread that cannot leave the pod's namespace: the plugin prints an error object.
 #[test]
-fn no_way_back_from_the_pod() {
+fn a_thread_that_cannot_leave_the_pod() {
     on_a_node(|| {
         let pod = Pod::new("vethpod");
         let call = Call::new("c1", &pod);

@@ -1,4 +1,4 @@
-//! What each command makes, finds and leaves on the node. Needs root.
+//! What each command makes, compares and removes on the node. Needs root.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -26,7 +26,7 @@ fn refused(call: &Call, command: &str, code: u32, mentions: &str) {
     let error = call.run(command).unwrap_err();
     assert_eq!(error["code"], code, "{error}");
     let text = format!("{} {}", error["msg"], error["details"]);
-    assert!(text.contains(mentions), "no word of {mentions:?}: {error}");
+    assert!(text.contains(mentions), "{mentions:?} is missing: {error}");
 }
 
 #[test]
@@ -75,8 +75,8 @@ fn one_direction() {
     });
 }
 
-/// As containerd asks for it: keys with capital letters, and the largest burst of 32 bits, for
-/// which the kernel's ticks have no room at this rate.
+/// containerd sends keys with capital letters and the largest burst of 32 bits. At this rate, the kernel cannot
+/// store its ticks.
 #[test]
 fn limits_of_a_runtime() {
     on_a_node(|| {
@@ -99,7 +99,7 @@ fn limits_of_a_runtime() {
         assert_eq!((kind.as_str(), &options["rate"]), ("tbf", &json!(1_250_000)));
         call.run("CHECK").unwrap();
         let other = call.with(&json!({"latency": 51}));
-        refused(&other, "CHECK", 101, "lets 536933411 bytes wait, not 536934661");
+        refused(&other, "CHECK", 101, "has room for 536933411 bytes, not 536934661");
     });
 }
 
@@ -115,12 +115,12 @@ fn limits_beyond_32_bits() {
 }
 
 #[test]
-fn an_add_that_fails_leaves_nothing() {
+fn an_add_that_fails_leaves_nothing_behind() {
     for (before, after, code, mentions) in [
         ("tc qdisc add dev vethpod root pfifo", "tc qdisc del dev vethpod root", 102, "tbf"),
         ("tc qdisc add dev vethpod ingress", "tc qdisc del dev vethpod ingress", 102, "ingress"),
         (&format!("ip link add {IFB} type bridge"), &format!("ip link del {IFB}"), 102, IFB),
-        (&format!("ip link add {IFB} type ifb"), &format!("ip link del {IFB}"), 102, "twice"),
+        (&format!("ip link add {IFB} type ifb"), &format!("ip link del {IFB}"), 102, "detach"),
     ] {
         let [before, after] = [before, after].map(str::to_owned);
         on_a_node(move || {
@@ -138,7 +138,7 @@ fn an_add_that_fails_leaves_nothing() {
 }
 
 #[test]
-fn a_second_add_leaves_the_first_alone() {
+fn a_second_add_does_not_change_the_first() {
     on_a_node(|| {
         let pod = Pod::new("vethpod");
         let call = Call::new("c1", &pod);
@@ -166,9 +166,9 @@ fn what_cannot_be_limited() {
         pod.enter(|| sh("ip link add br0 type bridge"));
         refused(&Call { ifname: "br0", ..call.clone() }, "ADD", 7, "veth pair");
         let elsewhere = json!({"interfaces": [{"name": "veth1"}], "cniVersion": "1.1.0"});
-        refused(&call.with(&json!({"prevResult": elsewhere})), "ADD", 7, "tell of vethpod");
+        refused(&call.with(&json!({"prevResult": elsewhere})), "ADD", 7, "not contain vethpod");
         let inside = json!({"interfaces": [{"name": "vethpod", "sandbox": pod.netns()}]});
-        refused(&call.with(&json!({"prevResult": inside})), "ADD", 7, "tell of vethpod");
+        refused(&call.with(&json!({"prevResult": inside})), "ADD", 7, "not contain vethpod");
         refused(&Call { netns: "/nowhere".to_owned(), ..call.clone() }, "ADD", 8, "CNI_NETNS");
         refused(&call.with(&json!({"prevResult": null})), "ADD", 7, "prevResult");
         assert_clean();
@@ -211,7 +211,7 @@ fn del_needs_the_names_only() {
     });
 }
 
-/// The reference plugin makes no alias; and what has the name but is no ifb device is not ours.
+/// The reference plugin sets no alias. A link with the name that is not an ifb device is not deleted.
 #[test]
 fn del_of_what_the_reference_plugin_made() {
     on_a_node(|| {
@@ -251,14 +251,14 @@ fn gc_keeps_what_is_valid() {
         assert_eq!(ifbs().len(), 3);
         assert!(ifbs().contains(&IFB.to_owned()));
         gc(&json!([]));
-        // That of the other network, and that whose name is not the one its alias leads to.
+        // The device of the other network, and a device whose name does not follow from its alias.
         assert_eq!(ifbs().len(), 2);
         assert!(!ifbs().contains(&IFB.to_owned()));
     });
 }
 
 #[test]
-fn check_finds_what_somebody_broke() {
+fn check_finds_changes() {
     let tbf = "root handle 1: tbf limit 115624 burst 100000";
     for (broken, mentions) in [
         ("tc qdisc del dev vethpod root", "tbf of vethpod is missing"),
@@ -273,7 +273,7 @@ fn check_finds_what_somebody_broke() {
         ),
         (
             &format!("tc qdisc change dev {IFB} {tbf} rate 5mbit"),
-            &format!("tbf of {IFB} lets 115624 bytes wait, not 115625"),
+            &format!("tbf of {IFB} has room for 115624 bytes, not 115625"),
         ),
         (&format!("tc qdisc del dev {IFB} root"), &format!("tbf of {IFB} is missing")),
         (&format!("ip link del {IFB}"), &format!("ifb device {IFB} is missing")),
@@ -294,7 +294,7 @@ fn check_finds_what_somebody_broke() {
             let call = Call::new("c1", &pod);
             let result = call.run("ADD").unwrap();
             let check = call.with(&json!({"prevResult": result}));
-            // What others add is their business.
+            // Additional queues of others are ignored.
             sh("tc filter add dev vethpod parent ffff: protocol ip prio 9 u32 match u32 1 1");
             check.run("CHECK").unwrap();
             sh(&broken);
@@ -304,11 +304,11 @@ fn check_finds_what_somebody_broke() {
 }
 
 #[test]
-fn status_leaves_nothing() {
+fn status_leaves_nothing_behind() {
     on_a_node(|| {
         let pod = Pod::new("vethpod");
         let call = Call::new("c1", &pod);
-        // Names, and no states: these settle a while later.
+        // Only the names, because the states change later.
         let seen = || sh("ip -o link | cut -d: -f2; tc qdisc show | cut -d' ' -f2-5");
         let before = seen();
         call.run("STATUS").unwrap();
@@ -317,7 +317,7 @@ fn status_leaves_nothing() {
     });
 }
 
-/// Only what the configuration needs is tried. Before, it was ifb devices too where none is needed.
+/// Only what the configuration needs is tried, so no ifb device for ingress.
 #[test]
 fn status_of_one_direction() {
     on_a_node(|| {
@@ -334,7 +334,7 @@ fn status_of_one_direction() {
     });
 }
 
-/// The kubelet and containerd send the largest number if they are told no burst.
+/// The kubelet and containerd send the largest number if the pod has no burst.
 #[test]
 fn the_largest_burst_of_a_runtime() {
     on_a_node(|| {
@@ -350,9 +350,9 @@ fn the_largest_burst_of_a_runtime() {
     });
 }
 
-/// A kernel that makes no namespace to try it in, for it has been told so in this user namespace.
+/// The kernel makes no namespace to try it in, because this user namespace has a limit of 0.
 #[test]
-fn status_tells_of_a_kernel_that_cannot() {
+fn status_fails_if_the_kernel_makes_no_namespace() {
     let output = sh(&format!(
         "unshare -Ur sh -c 'echo 0 > /proc/sys/user/max_net_namespaces
             CNI_COMMAND=STATUS CNI_PATH=/nowhere {} || true' << END

@@ -1,4 +1,4 @@
-//! How fast packets enter and leave a pod: TCP, counted by who receives it. Needs root.
+//! The rate of packets to and from a pod: TCP, measured by the receiver. Needs root.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -13,13 +13,13 @@ use common::{Call, Pod};
 use serde_json::json;
 use testbed::on_a_node;
 
-/// Bytes on the link in each packet of TCP with timestamps, and those of them that are data.
+/// Bytes of a TCP packet with timestamps on the link, and the data in it.
 const FRAME: f64 = 1514.0;
 const DATA: f64 = 1448.0;
-/// Until the burst has been used up.
+/// The time until the burst is used up.
 const WARM_UP: Duration = Duration::from_millis(500);
 const WINDOW: Duration = Duration::from_secs(2);
-/// A machine that is busy with something else is given so many chances.
+/// How often a measurement is repeated on a busy machine.
 const TRIES: u32 = 5;
 
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,7 @@ enum Direction {
     OutOfPod,
 }
 
-/// Bits a second on the link.
+/// Bits per second on the link.
 fn measure(pod: &Pod, direction: Direction) -> f64 {
     let listen = |address: &str| TcpListener::bind((address, 0)).unwrap();
     let (mut sender, mut receiver) = match direction {
@@ -46,7 +46,7 @@ fn measure(pod: &Pod, direction: Direction) -> f64 {
     };
     let sending = thread::spawn(move || {
         let data = vec![0; 64 * 1024];
-        // Until the receiver has had enough.
+        // Until the receiver closes the connection.
         while sender.write_all(&data).is_ok() {}
     });
     let mut buffer = vec![0; 256 * 1024];
@@ -92,7 +92,7 @@ fn each_direction_has_its_own_rate() {
 }
 
 #[test]
-fn the_other_direction_is_as_fast_as_before() {
+fn the_other_direction_is_not_limited() {
     on_a_node(|| {
         let pod = Pod::new("vethpod");
         let call = Call::new("c1", &pod).with(&json!({

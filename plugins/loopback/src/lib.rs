@@ -1,5 +1,5 @@
-//! Brings the loopback interface of a pod up. Runtimes run it for every pod, beside the network,
-//! some of them with another `CNI_IFNAME` than the one interface that this is about.
+//! Sets the loopback interface `lo` of a pod up. Runtimes run this plugin for every pod, in addition to the pod's
+//! network. Some runtimes set `CNI_IFNAME` to another name, which is ignored.
 
 use attach::{Error, Pod, interfaces};
 use cni::{Call, Environment, IpConfig, Network, Plugin, Success, ValidAttachments};
@@ -11,7 +11,7 @@ use serde::Deserialize;
 #[derive(Clone, Copy, Debug)]
 pub struct Loopback;
 
-/// There is nothing to configure.
+/// The configuration, which has no keys.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Config {}
@@ -29,7 +29,7 @@ impl Plugin for Loopback {
         Ok(())
     }
 
-    /// The kernel gives `lo` its addresses when it comes up; they are reported as found.
+    /// The kernel adds the addresses of `lo` when it is set up. The result contains them.
     fn add(&self, call: &Call<Config>, (): &()) -> Result<Success, cni::Error> {
         let pod = Pod::open(call.require_netns()?)?;
         let lo = find(&pod.rtnl)?;
@@ -47,7 +47,7 @@ impl Plugin for Loopback {
                 .collect(),
             ..Success::default()
         };
-        // As one of a chain, it has nothing to add to what is there already.
+        // In a chain, the result is the previous plugin's.
         Ok(call.network.prev_result.clone().unwrap_or(found))
     }
 
@@ -67,7 +67,7 @@ impl Plugin for Loopback {
         Ok(set_up(&pod.rtnl, &find(&pod.rtnl)?, false)?)
     }
 
-    /// A vanished pod took its loopback interface with it.
+    /// The loopback interface vanishes with its namespace, so nothing is left to remove.
     fn gc(&self, _network: &Network<Config>, _valid: &ValidAttachments) -> Result<(), cni::Error> {
         Ok(())
     }
@@ -77,7 +77,7 @@ impl Plugin for Loopback {
     }
 }
 
-/// Every namespace has it, for as long as it exists.
+/// The loopback interface, which every namespace has.
 fn find(rtnl: &Rtnl) -> Result<Link, Error> {
     rtnl.link_by_name("lo")?.ok_or_else(|| Error::missing("interface lo of the pod"))
 }

@@ -1,4 +1,4 @@
-//! A pod, the plugin's program, and what it makes on a node.
+//! A pod, the plugin's program, and what the plugin makes on a node.
 
 #![allow(dead_code, reason = "not every test program uses all of it")]
 
@@ -25,12 +25,12 @@ impl Pod {
         self.namespace.path()
     }
 
-    /// Does something in it.
+    /// Runs `work` in the pod's namespace.
     pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         self.namespace.enter(work)
     }
 
-    /// What the plugin before ours has made.
+    /// The result of the previous plugin.
     pub(crate) fn result(&self) -> Value {
         json!({
             "cniVersion": "1.1.0",
@@ -40,7 +40,7 @@ impl Pod {
     }
 }
 
-/// A command of the plugin: an attachment, and what else it is told.
+/// A command of the plugin: an attachment and a configuration.
 #[derive(Clone)]
 pub(crate) struct Call {
     pub(crate) container_id: &'static str,
@@ -50,7 +50,7 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    /// Of `eth0`, which 4 Mbit/s enter and 5 Mbit/s leave.
+    /// For `eth0`, with limits of 4 Mbit/s to the pod and 5 Mbit/s from the pod.
     pub(crate) fn new(container_id: &'static str, pod: &Pod) -> Self {
         let network = json!({
             "cniVersion": "1.1.0", "name": "testnet", "type": "bandwidth",
@@ -70,7 +70,7 @@ impl Call {
         call
     }
 
-    /// The same by a runtime that has lost all but the names.
+    /// The same, with the names only.
     pub(crate) fn by_names(&self) -> Self {
         let network = json!({"cniVersion": "1.1.0", "name": "testnet", "type": "bandwidth"});
         Self { netns: String::new(), network, ..self.clone() }
@@ -82,7 +82,7 @@ impl Call {
         testbed::run(call.env("CNI_IFNAME", self.ifname), &self.network)
     }
 
-    /// Runs a command while strace does something to its system calls (`inject=` of strace(1)).
+    /// Runs a command while strace changes its system calls (`inject=` of strace(1)).
     pub(crate) fn run_with(&self, command: &str, fault: &str) -> Ended {
         let mut call = cni_command("strace", command, self.container_id, &self.netns);
         call.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("inject={fault}")]);
@@ -103,7 +103,7 @@ pub(crate) fn ifbs() -> Vec<String> {
     links.as_array().unwrap().iter().filter_map(name).collect()
 }
 
-/// The queueing disciplines of a link that somebody gave it, as `kind` and `options`.
+/// The queueing disciplines of a link, except the default one, as `kind` and `options`.
 pub(crate) fn qdiscs(link: &str) -> Vec<(String, Value)> {
     let all = json_of(&format!("tc -j qdisc show dev {link}"));
     let all = all.as_array().unwrap().iter();
