@@ -61,6 +61,19 @@ pub fn own_dir(path: &Path) -> io::Result<()> {
     directory.set_permissions(Permissions::from_mode(mode & 0o7777 & !WRITABLE_BY_OTHERS))
 }
 
+/// Runs `write`, which writes to the new file `path`. If it fails, removes the file, so that no part of it remains.
+///
+/// Errors: that of `write`; if the file cannot be removed either, with that error in its text.
+pub fn or_remove<T>(path: &Path, write: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    write().map_err(|error| match fs::remove_file(path) {
+        Err(another) if another.kind() != ErrorKind::NotFound => {
+            let both = format!("{error}; also: remove {}: {another}", path.display());
+            io::Error::new(error.kind(), both)
+        }
+        _ => error,
+    })
+}
+
 /// Whether a file or directory belongs to the effective user and no other user can write to it.
 #[must_use]
 pub fn is_own(metadata: &Metadata) -> bool {
@@ -175,6 +188,22 @@ mod tests {
         assert_eq!(read(&file, 9).unwrap(), b"forged");
         std::os::unix::fs::chown(&scratch.0, Some(1), None).unwrap();
         assert_eq!(own_dir(&scratch.0).unwrap_err().kind(), ErrorKind::PermissionDenied);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_written_is_removed() {
+        let scratch = Scratch::new("remove");
+        let file = scratch.0.join("file");
+        let fail = || {
+            fs::write(&file, "half")?;
+            Err::<(), _>(io::Error::from(ErrorKind::StorageFull))
+        };
+        let error = or_remove(&file, fail).unwrap_err();
+        assert_eq!((error.to_string().as_str(), file.exists()), ("no storage space", false));
+        let error = or_remove(&scratch.0, fail).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StorageFull);
+        assert!(error.to_string().starts_with("no storage space; also: remove "), "{error}");
+        assert!(or_remove(&file, || Ok(())).is_ok() && file.exists());
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Writing a result where nobody takes a half-written file for one.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process;
 
+use cni::file::or_remove;
 use nix::sys::signal::{SigSet, Signal};
 
 /// Writes a new file in `dir` that can replace `file`, and returns its path. If that fails, no file
@@ -16,12 +17,8 @@ use nix::sys::signal::{SigSet, Signal};
 pub(super) fn beside(dir: &Path, file: &Path, text: &[u8]) -> io::Result<PathBuf> {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let new = dir.join(format!(".{name}.{}", process::id()));
-    let written = create(&new).and_then(|file| write(file, text));
-    if let Err(error) = written {
-        // The first error is the one to tell.
-        let _ = fs::remove_file(&new);
-        return Err(error);
-    }
+    let file = create(&new)?;
+    or_remove(&new, || write(file, text))?;
     Ok(new)
 }
 

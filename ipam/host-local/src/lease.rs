@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::fmt;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use cni::file::or_remove;
 use cni::{Attachment, ContainerId, NetworkName};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, open};
 use rustix::io::Errno;
@@ -142,11 +143,7 @@ impl Draft {
                         }
                         Err(error) => return Err(error),
                     };
-                if let Err(error) = fill(&file, text, boot.as_ref()) {
-                    // The write's error says more than one of the removal.
-                    let _ = fs::remove_file(path);
-                    return Err(error);
-                }
+                or_remove(path, || fill(&file, text, boot.as_ref()))?;
                 written.borrow_mut().push(file);
                 Ok(true)
             }
@@ -179,6 +176,8 @@ fn fill(mut file: &File, text: &str, boot: Option<&BootId>) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
     use crate::testing::{TempDir, attachment};
 

@@ -279,12 +279,12 @@ fn check_finds_changes() {
         (&format!("ip link del {IFB}"), &format!("ifb device {IFB} is missing")),
         (&format!("ip link set {IFB} down"), "is down"),
         (&format!("ip link del {IFB}; ip link add {IFB} up type ifb"), "has the hardware address"),
-        ("tc filter del dev vethpod ingress", &format!("comes in by vethpod to {IFB} is missing")),
-        ("tc qdisc del dev vethpod ingress", &format!("comes in by vethpod to {IFB} is missing")),
+        ("tc filter del dev vethpod ingress", &format!("packets from vethpod to {IFB} is missing")),
+        ("tc qdisc del dev vethpod ingress", &format!("packets from vethpod to {IFB} is missing")),
         (
             "tc filter del dev vethpod ingress; tc filter add dev vethpod parent ffff: protocol ip \
              prio 1 u32 match u32 0 0 flowid 1:1 action mirred egress redirect dev lo",
-            &format!("comes in by vethpod to {IFB} is missing"),
+            &format!("packets from vethpod to {IFB} is missing"),
         ),
         ("ip link del vethpod", "interface eth0 of the pod is missing"),
     ] {

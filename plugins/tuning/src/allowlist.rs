@@ -1,5 +1,5 @@
-//! The file by which an administrator limits the sysctls that networks may set: regular expressions,
-//! one a line, of which one has to match somewhere in a name as it stands in the configuration.
+//! The file in which an administrator lists the sysctls that networks can set: regular expressions, one per line. One
+//! of them must match a part of the name as it is written in the configuration.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -10,11 +10,11 @@ use regex_lite::Regex;
 use crate::error::Error;
 use crate::sysctl::Sysctl;
 
-/// Where the file is.
+/// The path of the file.
 pub const DEFAULT: &str = "/etc/cni/tuning/allowlist.conf";
 
-/// Refuses settings that the file does not allow. Without the file, all are allowed; without
-/// settings, it is not looked for.
+/// Refuses sysctls that the file does not allow. Without the file, all are allowed. Without sysctls, the file is not
+/// read.
 pub fn check<'a>(file: &Path, sysctls: impl Iterator<Item = &'a Sysctl>) -> Result<(), Error> {
     let mut sysctls = sysctls.peekable();
     if sysctls.peek().is_none() {
@@ -36,7 +36,7 @@ fn text_of(bytes: Vec<u8>) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|_| io::Error::new(ErrorKind::InvalidData, "it is not UTF-8"))
 }
 
-/// Whether a line matches. Those behind it are not read any more, as in the reference plugin.
+/// Whether a line matches. As in the reference plugin, the lines after it are not read.
 fn allows(file: &Path, text: &str, key: &str) -> Result<bool, Error> {
     let lines = text.lines().map(str::trim).zip(1..).filter(|(line, _)| !line.is_empty());
     for (text, line) in lines {
@@ -77,15 +77,15 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_line_is_told_if_it_comes_to_that() {
+    fn a_line_that_is_not_valid_is_an_error_if_it_is_reached() {
         let text = "net.core\n\nnet.(ipv4";
         assert!(allowed(text, "net.core.somaxconn"));
         let error = allows(Path::new(FILE), text, "net.ipv4.tcp_syncookies").unwrap_err();
         assert_eq!(
             error.to_string(),
-            "/etc/cni/tuning/allowlist.conf, line 3: \"net.(ipv4\" is no regular expression"
+            "/etc/cni/tuning/allowlist.conf, line 3: \"net.(ipv4\" is not a valid regular expression"
         );
-        // What Go has and we have not, as the README says.
+        // Go supports these; the README says that this plugin does not.
         for text in ["\\Qnet.core\\E", "\\pL"] {
             assert!(allows(Path::new(FILE), text, "net.core.somaxconn").is_err(), "{text}");
         }

@@ -1,9 +1,9 @@
-//! How everything was before an ADD, in files of the reference plugin's place and format:
-//! `dataDir/CONTAINER_IFNAME.json`, an object with an interface's attributes.
+//! The values before an ADD, in files with the reference plugin's name and format: `dataDir/CONTAINER_IFNAME.json`,
+//! an object with an interface's attributes.
 //!
-//! The key `podwire`, which the reference plugin ignores, names the network and the attachment, by
-//! which GC knows the owner of a file; it identifies the interface, and holds the settings. A file
-//! without that key is the reference plugin's: DEL restores it, GC leaves it alone.
+//! The key `podwire`, which the reference plugin ignores, contains the owner of the file, which GC reads, the identity
+//! of the interface, and the sysctls. A file without that key is the reference plugin's: DEL restores its values, and
+//! GC does not remove it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -13,25 +13,24 @@ use std::path::{Path, PathBuf};
 
 use attach::hashed_name;
 use cni::file::SIZE_LIMIT;
-use cni::{Attachment, Call, json};
+use cni::{Attachment, json};
 use nix::errno::Errno;
 use nix::unistd::{AccessFlags, access};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::config::Config;
 use crate::error::Error;
 use crate::sysctl::Name;
 use crate::wanted::{Before, Changed, Identity, LinkSettings};
 
-/// Where backups are kept if `dataDir` does not say: gone after a reboot, as the pods are.
+/// The default of `dataDir`. It is empty after a reboot, when no pod exists either.
 pub const DEFAULT_DIR: &str = "/run/cni/tuning";
 
-/// What ends the name of a file that is being written.
+/// The suffix of a file that is being written.
 const FRESH: &str = ".new";
 
-/// What a file's name has room for.
+/// The longest name of a file, in bytes.
 const NAME_MAX: usize = 255;
 
 /// The backup of one attachment.
@@ -41,7 +40,7 @@ pub struct Backup<'a> {
     owner: Attachment,
 }
 
-/// What a file holds.
+/// The content of a file.
 #[derive(Serialize)]
 struct Content<'a> {
     #[serde(flatten)]
@@ -49,7 +48,7 @@ struct Content<'a> {
     podwire: OwnContent<&'a Attachment, &'a BTreeMap<Name, Changed>>,
 }
 
-/// What only we write.
+/// The part that only this plugin writes.
 #[derive(Serialize, Deserialize)]
 struct OwnContent<O, S> {
     owner: O,
@@ -59,33 +58,33 @@ struct OwnContent<O, S> {
 }
 
 impl<'a> Backup<'a> {
-    /// That of the attachment which a command is about.
+    /// The backup of an attachment in `dir`.
     #[must_use]
-    pub fn of(call: &'a Call<Config>) -> Self {
-        Self { dir: call.config().data_dir(), owner: call.attachment() }
+    pub fn new(dir: &'a Path, owner: Attachment) -> Self {
+        Self { dir, owner }
     }
 
-    /// Reads what a DEL has to put back: ours or the reference plugin's, but not that of another
-    /// network, which has given the interface to the container meanwhile.
+    /// Reads the values that a DEL must restore: those of this plugin or of the reference plugin. `None` if there is
+    /// no backup, or if it belongs to another network, to which the interface has been attached since.
     pub fn load(&self) -> Result<Option<Before>, Error> {
         let found = self.found()?;
         Ok(found.filter(|(_, owner)| self.may_be_ours(owner.as_ref())).map(|(before, _)| before))
     }
 
-    /// Reads what an earlier ADD of this plugin has left for the same attachment.
+    /// Reads the values that an earlier ADD of this plugin has saved for the same attachment.
     pub fn load_own(&self) -> Result<Option<Before>, Error> {
         let found = self.found()?;
         Ok(found.filter(|(_, owner)| owner.as_ref() == Some(&self.owner)).map(|(before, _)| before))
     }
 
-    /// Reads the file for a command that would use its values, and says on stderr if it is not trusted.
+    /// Reads the file for a command that uses its values. If the file is not trusted, prints a message on stderr.
     fn found(&self) -> Result<Option<(Before, Option<Attachment>)>, Error> {
         let file = self.file();
         let say = |why| eprintln!("tuning: the backup {} is not used: {why}", file.display());
         read(&file, say)
     }
 
-    /// Writes it, whole or not at all.
+    /// Writes the file. If this fails, the previous file is not changed.
     pub fn save(&self, before: &Before) -> Result<(), Error> {
         let content = Content {
             link: before.link,
@@ -99,25 +98,24 @@ impl<'a> Backup<'a> {
         let write = || {
             let text = text(&content)?;
             cni::file::own_dir(self.dir)?;
-            // What is left there may be no regular file, and is not to be opened.
+            // The path may exist and not be a regular file, so it must not be opened.
             remove_if_there(&fresh)?;
             let options = &mut OpenOptions::new();
-            options.write(true).create_new(true).mode(0o600).open(&fresh)?.write_all(&text)?;
-            fs::rename(&fresh, &file)
+            let mut new = options.write(true).create_new(true).mode(0o600).open(&fresh)?;
+            cni::file::or_remove(&fresh, || {
+                new.write_all(&text)?;
+                fs::rename(&fresh, &file)
+            })
         };
-        write().map_err(|source| {
-            // The write's error says more than one of the removal.
-            let _ = fs::remove_file(&fresh);
-            Error::File { what: "write the backup", path: file.clone(), source }
-        })
+        write().map_err(Error::file("write the backup", &file))
     }
 
-    /// Goes back to what an earlier ADD has written, or to none.
+    /// Restores the backup of an earlier ADD. Without one, removes the backup.
     pub fn replace_by(&self, earlier: Option<&Before>) -> Result<(), Error> {
         earlier.map_or_else(|| self.remove(), |earlier| self.save(earlier))
     }
 
-    /// Removes it, and what of it was being written when something died.
+    /// Removes the file, and one that a killed plugin has not finished.
     pub fn remove(&self) -> Result<(), Error> {
         remove_file(&self.fresh())?;
         match read(&self.file(), drop)? {
@@ -135,8 +133,8 @@ impl<'a> Backup<'a> {
         self.dir.join(format!("{container_id}_{ifname}.json"))
     }
 
-    /// No part can hold the colons between them. Of names too long for that, it is a hash, by which
-    /// DEL finds it, and GC does not.
+    /// The file that is being written. No name contains a colon. If the names are too long, they are replaced by a
+    /// hash; then DEL finds the file, but GC does not.
     fn fresh(&self) -> PathBuf {
         let Attachment { network, container_id, ifname } = &self.owner;
         let name = format!(".{network}:{container_id}:{ifname}{FRESH}");
@@ -148,7 +146,7 @@ impl<'a> Backup<'a> {
     }
 }
 
-/// The files of a directory, which need not be there.
+/// The files of a directory; none if it does not exist.
 pub fn files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     let failed = || Error::file("list the backups in", dir);
     let entries = match fs::read_dir(dir) {
@@ -158,12 +156,12 @@ pub fn files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
     entries.map(|entry| Ok(entry.map_err(failed())?.path())).collect()
 }
 
-/// Whether files can be made in a directory, or else in what is there of the way to it.
+/// Whether files can be made in a directory, or in its nearest parent that exists.
 pub fn is_writable(dir: &Path) -> Result<(), Error> {
     if let Ok(found) = fs::metadata(dir)
         && found.uid() != geteuid().as_raw()
     {
-        let why = format!("it belongs to user {}; make it root's", found.uid());
+        let why = format!("it belongs to user {}; it must belong to root", found.uid());
         let why = io::Error::new(ErrorKind::PermissionDenied, why);
         return Err(Error::file("write backups in", dir)(why));
     }
@@ -176,7 +174,7 @@ pub fn is_writable(dir: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Removes a file, if it is there.
+/// Removes a file, if it exists.
 pub fn remove_file(file: &Path) -> Result<(), Error> {
     remove_if_there(file).map_err(Error::file("remove the backup", file))
 }
@@ -188,8 +186,7 @@ fn remove_if_there(file: &Path) -> io::Result<()> {
     }
 }
 
-/// Whose a file is, by its content, or by its name if it is being written; `None` if that cannot be
-/// told.
+/// The owner of a file, from its content, or from its name if it is being written; `None` if it names none.
 pub fn owner(file: &Path) -> Result<Option<Attachment>, Error> {
     let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     if let Some(names) = name.strip_prefix('.').and_then(|name| name.strip_suffix(FRESH)) {
@@ -203,9 +200,9 @@ pub fn owner(file: &Path) -> Result<Option<Attachment>, Error> {
     Ok(read(file, drop)?.and_then(|(_, owner)| owner))
 }
 
-/// Reads a file; `None` if it is not there. What cannot be understood is left out, because half a file is
-/// better than a DEL that fails. A file that is not trusted counts as empty, and `is_untrusted` is called
-/// with the reason: it is not a regular file, it is huge, or it belongs to another user.
+/// Reads a file; `None` if it does not exist. Values that are not valid are left out, so that a DEL does not fail. A
+/// file that is not trusted is read as empty, and `is_untrusted` is called with the reason: it is not a regular file,
+/// it is too large, or it belongs to another user.
 fn read(
     file: &Path,
     is_untrusted: impl FnOnce(io::Error),
@@ -227,13 +224,13 @@ fn read(
     Ok(Some((Before { link, interface, sysctl }, owner)))
 }
 
-/// Whether there is no such file, nor a directory to hold one, or could not be by that name.
+/// Whether the file or its directory does not exist, or the name is longer than a file's name can be.
 fn is_gone(error: &io::Error) -> bool {
     use ErrorKind::{InvalidFilename, NotADirectory, NotFound};
     matches!(error.kind(), NotFound | NotADirectory | InvalidFilename)
 }
 
-/// As the reference plugin indents it.
+/// The content with the reference plugin's indentation.
 fn text(content: &Content<'_>) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     let indent = serde_json::ser::PrettyFormatter::with_indent(b" ");

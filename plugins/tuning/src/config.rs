@@ -1,4 +1,4 @@
-//! The configuration's keys, and what they come to.
+//! The configuration's keys, and the values that they set.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -17,28 +17,28 @@ use crate::wanted::{LinkSettings, Wanted};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Config {
-    /// Where backups are kept.
+    /// The directory of the backups, an absolute path.
     #[cfg_attr(feature = "schema", schemars(extend("default" = DEFAULT_DIR)))]
     data_dir: PathBuf,
-    /// Settings of the pod's namespace; `IFNAME` in a name stands for the interface's.
+    /// Sysctls of the pod's namespace, with their values. `IFNAME` in a name is replaced by the interface's name.
     #[cfg_attr(feature = "schema", schemars(extend("propertyNames" = crate::sysctl::names())))]
     sysctl: BTreeMap<String, String>,
     /// The hardware address of the interface.
     #[cfg_attr(feature = "schema", schemars(with = "cni::schema::UnicastMac"))]
     mac: String,
-    /// Whether the interface takes all packets; false leaves it as it is.
+    /// Whether the interface is promiscuous. If false, it is not changed.
     promisc: bool,
-    /// The MTU of the interface in bytes; 0 leaves it as it is.
+    /// The MTU of the interface in bytes. If 0, it is not changed.
     #[cfg_attr(feature = "schema", schemars(with = "cni::schema::Mtu"))]
     mtu: u32,
-    /// How many packets the queue of the interface takes.
+    /// The length of the interface's queue in packets.
     #[serde(rename = "txQLen")]
     tx_queue_len: Option<u32>,
-    /// Whether the interface takes all multicast packets.
+    /// Whether the interface receives all multicast packets.
     allmulti: Option<bool>,
-    /// What the runtime adds.
+    /// The values that the runtime adds.
     runtime_config: RuntimeConfig,
-    /// Arguments of the administrator's.
+    /// Arguments from the administrator.
     args: ArgsKeys,
 }
 
@@ -46,7 +46,7 @@ pub struct Config {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct RuntimeConfig {
-    /// The hardware address of the interface; goes before that of the configuration.
+    /// The hardware address of the interface. Overrides the configuration's `mac`.
     #[cfg_attr(feature = "schema", schemars(with = "cni::schema::UnicastMac"))]
     mac: String,
 }
@@ -55,49 +55,46 @@ struct RuntimeConfig {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct ArgsKeys {
-    /// Those for plugins.
+    /// The arguments for plugins.
     cni: CniArgs,
 }
 
-/// What goes before everything else.
+/// The arguments for plugins. They override all other keys.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct CniArgs {
-    /// More settings.
+    /// Additional sysctls.
     #[cfg_attr(feature = "schema", schemars(extend("propertyNames" = crate::sysctl::names())))]
     sysctl: BTreeMap<String, String>,
-    /// The hardware address.
+    /// The hardware address of the interface.
     #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::UnicastMac>"))]
     mac: Option<String>,
-    /// Whether the interface takes all packets.
+    /// Whether the interface is promiscuous.
     promisc: Option<bool>,
-    /// The MTU in bytes.
+    /// The MTU of the interface in bytes.
     #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::Mtu>"))]
     mtu: Option<u32>,
-    /// How many packets the queue takes.
+    /// The length of the interface's queue in packets.
     #[serde(rename = "txQLen")]
     tx_queue_len: Option<u32>,
-    /// Whether the interface takes all multicast packets.
+    /// Whether the interface receives all multicast packets.
     allmulti: Option<bool>,
 }
 
 impl Config {
-    /// Where backups are kept.
+    /// The directory of the backups.
     #[must_use]
     pub fn data_dir(&self) -> &Path {
         if self.data_dir.as_os_str().is_empty() { Path::new(DEFAULT_DIR) } else { &self.data_dir }
     }
 
-    /// What to change on the interface of that name.
+    /// The values to set, on the interface `ifname`.
     ///
     /// Errors: code 7, naming the key; code 4 for `CNI_ARGS`.
     pub fn wanted(&self, args: &Args, ifname: &str) -> Result<Wanted, Error> {
         if !self.data_dir().is_absolute() {
-            let why = format!(
-                "{} is not an absolute path, which begins with \"/\"",
-                self.data_dir().display()
-            );
+            let why = format!("{} must be an absolute path", self.data_dir().display());
             return Err(Error::invalid_key("dataDir", why));
         }
         let cni = &self.args.cni;
@@ -105,7 +102,7 @@ impl Config {
         sysctl.extend(sysctls("args.cni.sysctl", &cni.sysctl, ifname)?);
         let (mtu_key, mtu) = cni.mtu.map_or(("mtu", self.mtu), |mtu| ("args.cni.mtu", mtu));
         if mtu != 0 && !(68..=65535).contains(&mtu) {
-            return Err(Error::invalid_key(mtu_key, "is neither 0 nor between 68 and 65535"));
+            return Err(Error::invalid_key(mtu_key, "must be 0, or between 68 and 65535"));
         }
         let link = LinkSettings {
             mac: self.mac(args)?,
@@ -117,20 +114,20 @@ impl Config {
         Ok(Wanted { sysctl, link })
     }
 
-    /// The hardware address: that of `args.cni`, else the runtime's wish, else that of `CNI_ARGS`,
-    /// else the configuration's. An empty one in `args.cni` takes the others' place, too.
+    /// The hardware address: that of `args.cni`, otherwise the runtime's, otherwise that of `CNI_ARGS`, otherwise the
+    /// configuration's. An empty string in `args.cni` also overrides the others.
     fn mac(&self, args: &Args) -> Result<Option<Mac>, Error> {
         args.allow(&["MAC"])?;
         let given = |mac: &'_ str| Some(mac.to_owned()).filter(|mac| !mac.is_empty());
-        let wishes = [
+        let given_macs = [
             ("args.cni.mac", self.args.cni.mac.clone()),
             ("runtimeConfig.mac", given(&self.runtime_config.mac)),
             ("MAC of CNI_ARGS", args.get("MAC").and_then(given)),
             ("mac", given(&self.mac)),
         ];
-        let wish = wishes.into_iter().find_map(|(from, mac)| mac.map(|mac| (from, mac)));
-        let wish = wish.filter(|(_, mac)| !mac.is_empty());
-        wish.map(|(from, mac)| Mac::of_interface(from, &mac)).transpose()
+        let first = given_macs.into_iter().find_map(|(from, mac)| mac.map(|mac| (from, mac)));
+        let first = first.filter(|(_, mac)| !mac.is_empty());
+        first.map(|(from, mac)| Mac::of_interface(from, &mac)).transpose()
     }
 }
 
@@ -146,13 +143,13 @@ fn sysctls(
             Name::of_config(text, ifname).map_err(|error| Error::invalid_key(&key, error))?;
         let sysctl = Sysctl { key: text.clone(), value: value.clone() };
         if let Some(other) = sysctls.insert(name, sysctl) {
-            return Err(Error::invalid_key(&key, format!("is the same setting as {}", other.key)));
+            return Err(Error::invalid_key(&key, format!("is the same sysctl as {}", other.key)));
         }
     }
     Ok(sysctls)
 }
 
-/// Refuses a setting that is there twice by the same name, of which reading JSON keeps but one.
+/// Refuses a sysctl that is given twice with the same name. Reading JSON into a map would keep only one of them.
 ///
 /// Errors: code 7, naming the key.
 pub(crate) fn refuse_names_given_twice(configuration: &[u8]) -> Result<(), Error> {
@@ -161,7 +158,7 @@ pub(crate) fn refuse_names_given_twice(configuration: &[u8]) -> Result<(), Error
         #[serde(default)]
         sysctl: Names,
     }
-    // What is wrong beside that was told when the configuration was read.
+    // Other errors were reported when the configuration was read.
     let names = serde_json::from_slice::<Written>(configuration).map(|it| it.sysctl.0);
     let mut names = names.unwrap_or_default();
     names.sort_unstable();
@@ -171,7 +168,7 @@ pub(crate) fn refuse_names_given_twice(configuration: &[u8]) -> Result<(), Error
     }
 }
 
-/// The keys of an object, as often as they are there.
+/// The keys of an object, including repeated ones.
 #[derive(Default)]
 struct Names(Vec<String>);
 
@@ -220,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_wanted_by_default() {
+    fn nothing_is_changed_by_default() {
         assert!(wanted("", &json!({})).unwrap().is_empty());
         let nothing = json!({"mtu": 0, "mac": "", "promisc": false, "sysctl": {}, "dataDir": ""});
         assert!(wanted("MAC=", &nothing).unwrap().is_empty());
@@ -231,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn whose_mac_comes_first() {
+    fn the_order_of_the_hardware_addresses() {
         let [a, b, c, d] = [1, 2, 3, 4].map(|n| format!("02:00:00:00:00:0{n}"));
         let args = format!("MAC={b}");
         assert_eq!(mac("", &json!({"mac": a})), a);
@@ -246,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn args_go_before_the_configuration() {
+    fn args_override_the_configuration() {
         let config = json!({
             "mtu": 1400, "promisc": true, "allmulti": true, "txQLen": 5,
             "sysctl": {"net.core.somaxconn": "500", "net.ipv4.conf.IFNAME.arp_notify": "1"},
@@ -278,7 +275,7 @@ mod tests {
         refused("", &json!({"args": {"cni": {"mtu": 1}}}), "\"args.cni.mtu\"");
         refused("", &json!({"mac": "02:00"}), "\"mac\"");
         refused("", &json!({"runtimeConfig": {"mac": "x"}}), "\"runtimeConfig.mac\"");
-        refused("", &json!({"args": {"cni": {"mac": "01:00:5e:00:00:01"}}}), "of a group");
+        refused("", &json!({"args": {"cni": {"mac": "01:00:5e:00:00:01"}}}), "a group address");
         refused("MAC=x", &json!({}), "MAC of CNI_ARGS");
         refused("IP=1.2.3.4", &json!({}), "IP");
         refused("", &json!({"dataDir": "run/tuning"}), "\"dataDir\"");
@@ -288,7 +285,7 @@ mod tests {
         refused("", &json!({"sysctl": {"kernel.pid_max": "1"}}), "\"sysctl.kernel.pid_max\"");
         let twice =
             json!({"net.ipv4.conf.IFNAME.arp_notify": "1", "net/ipv4/conf/eth0/arp_notify": "0"});
-        refused("", &json!({"sysctl": twice}), "the same setting as net.ipv4.conf.IFNAME");
+        refused("", &json!({"sysctl": twice}), "the same sysctl as net.ipv4.conf.IFNAME");
     }
 
     #[test]

@@ -1,53 +1,55 @@
-//! What can go wrong while a pod is tuned, and the codes for it.
+//! The errors of the plugin, and their codes.
 
 use std::io;
 use std::path::PathBuf;
 
 use cni::Code;
 
-/// Why something could not be changed, checked or put back.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The pod's namespace, or what CHECK finds there.
+    /// An error that all plugins have which work on a pod's namespace.
     #[error(transparent)]
     Attach(#[from] attach::Error),
-    /// The pod has no such interface, which an earlier plugin of the chain should have made.
-    #[error("the pod has no interface {0}; tuning goes behind the plugin that makes it")]
+    /// The pod does not have the interface.
+    #[error(
+        "the pod has no interface {0}; in the list of plugins, write the plugin that makes it before \"tuning\""
+    )]
     NoInterface(String),
     /// The kernel refused to change the interface.
     #[error("change interface {ifname}")]
     Link {
         /// The interface.
         ifname: String,
-        /// The kernel's words.
+        /// The kernel's error.
         source: kernel::Error,
     },
-    /// The kernel has no such setting, or not in a pod's namespace.
-    #[error("key \"sysctl.{key}\" of the configuration: a pod has no such setting here")]
+    /// The kernel does not have the sysctl, or not in a pod's namespace.
+    #[error("key \"sysctl.{key}\" of the configuration: the pod's namespace has no such sysctl")]
     NoSysctl {
-        /// The setting's name, as it stands in the configuration.
+        /// The sysctl's name, as it is written in the configuration.
         key: String,
-        /// The kernel's words.
+        /// The kernel's error.
         source: kernel::Error,
     },
-    /// The kernel refused to read or write a setting.
+    /// The kernel refused to read or write a sysctl.
     #[error("sysctl {name}")]
     Sysctl {
-        /// The setting's name.
+        /// The sysctl's name.
         name: String,
-        /// The kernel's words.
+        /// The kernel's error.
         source: kernel::Error,
     },
-    /// A setting is not in the allowlist.
+    /// The allowlist does not allow the sysctl.
     #[error("key \"sysctl.{key}\" of the configuration: no line of {} allows it", file.display())]
     NotAllowed {
-        /// The setting's name, as it stands in the configuration.
+        /// The sysctl's name, as it is written in the configuration.
         key: String,
         /// The allowlist.
         file: PathBuf,
     },
-    /// The allowlist has a line that cannot be understood.
-    #[error("{}, line {line}: {text:?} is no regular expression", file.display())]
+    /// A line of the allowlist is not a valid regular expression.
+    #[error("{}, line {line}: {text:?} is not a valid regular expression", file.display())]
     Pattern {
         /// The allowlist.
         file: PathBuf,
@@ -55,23 +57,23 @@ pub enum Error {
         line: usize,
         /// The line.
         text: String,
-        /// What is wrong with it.
+        /// The reason.
         source: regex_lite::Error,
     },
     /// A file could not be used.
     #[error("{what} {}", path.display())]
     File {
-        /// What was being done.
+        /// The operation.
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why that is impossible.
+        /// The cause.
         source: io::Error,
     },
 }
 
 impl Error {
-    /// For a file that could not be used.
+    /// An error about a file.
     pub(crate) fn file(
         what: &'static str,
         path: impl Into<PathBuf>,

@@ -1,10 +1,10 @@
-//! Changes sysctls of the pod's namespace and attributes of the interface that an earlier plugin of
-//! the chain made.
+//! Changes sysctls of the pod's namespace, and attributes of the interface that an earlier plugin of the chain has
+//! made.
 //!
-//! ADD reads how everything is that it will change, writes that down in a [`backup`], and changes it.
-//! CHECK compares what is [`Wanted`] with what the kernel says. DEL puts everything back as the backup
-//! has it, as far as the pod allows, and removes the backup; if the namespace has gone, the backup only.
-//! GC finds backups by the attachment that is written inside.
+//! ADD reads the current values, writes them to a [`backup`], and sets the [`Wanted`] ones. CHECK compares the
+//! wanted values with the kernel's. DEL restores the values of the backup that the pod allows, and removes the
+//! backup; if the namespace no longer exists, it only removes the backup. GC reads the owner of each backup from
+//! the file.
 
 pub mod allowlist;
 pub mod backup;
@@ -29,7 +29,7 @@ use crate::wanted::Wanted;
 /// The plugin.
 #[derive(Clone, Debug)]
 pub struct Tuning {
-    /// The file with the names of sysctls that may be set.
+    /// The file that lists the sysctls which can be set.
     pub allowlist: PathBuf,
 }
 
@@ -65,12 +65,12 @@ impl Plugin for Tuning {
         let pod = Pod::open(call.require_netns()?)?;
         let link = pod.rtnl.link_by_name(ifname).map_err(Error::from)?;
         let before = wanted.before(&pod, ifname, link.as_ref())?;
-        let backup = Backup::of(call);
-        // Of an earlier tuning of the same chain, or of an ADD that no DEL followed: what it says
-        // was before that. One of an earlier interface of the same name is of no use.
+        let backup = Backup::new(call.config().data_dir(), call.attachment());
+        // The backup of an earlier tuning in the same chain, or of an ADD without a DEL, has the values before
+        // that. The backup of an earlier interface with the same name is not used.
         let earlier = backup.load_own()?.filter(|earlier| earlier.is_of(link.as_ref()));
         Undo::around(|undo| {
-            undo.on_error("put the values back", || {
+            undo.on_error("restore the values", || {
                 before.restore(&pod, ifname)?;
                 Ok(backup.replace_by(earlier.as_ref())?)
             });
@@ -78,7 +78,7 @@ impl Plugin for Tuning {
                 backup.save(&before.after(earlier.as_ref()))?;
             }
             wanted.apply(&pod, ifname)?;
-            Ok(wanted.told(result, ifname))
+            Ok(wanted.update(result, ifname))
         })
     }
 
@@ -91,13 +91,13 @@ impl Plugin for Tuning {
     }
 
     fn del(&self, call: &Call<Config>) -> Result<(), cni::Error> {
-        let backup = Backup::of(call);
+        let backup = Backup::new(call.config().data_dir(), call.attachment());
         if let Some(before) = backup.load()?
             && let Some(pod) = Pod::open_if_there(call.netns())?
             && let Err(error) = before.restore(&pod, call.ifname().as_str())
         {
-            // The pod goes away, and may have made this impossible itself.
-            eprintln!("tuning: not everything in the pod is as before: {error}");
+            // The pod is being removed, and may itself be the cause.
+            eprintln!("tuning: not all values of the pod are restored: {error}");
         }
         Ok(backup.remove()?)
     }

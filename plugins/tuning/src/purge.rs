@@ -1,4 +1,4 @@
-//! Removing all backups that this plugin wrote on a node.
+//! Removing all backups that this plugin has written on a node.
 
 use std::fs;
 use std::path::Path;
@@ -7,8 +7,8 @@ use cni::Purge;
 
 use crate::backup;
 
-/// Removes the backups of all attachments, without putting anything back: the pods go away. Those of the
-/// reference plugin stay.
+/// Removes the backups of all attachments, and restores no values, because the pods are removed. Backups of the
+/// reference plugin are not removed.
 pub fn purge(purge: &mut Purge) {
     let mut dirs = purge.known().data_dirs.clone();
     dirs.insert(backup::DEFAULT_DIR.into());
@@ -24,7 +24,7 @@ fn directory(purge: &mut Purge, dir: &Path) {
         let what = format!("{}, backup of network {}", file.display(), owner.network);
         purge.remove(what, || backup::remove_file(file));
     }
-    // Only if nothing is left in it.
+    // The directory is removed only if it is empty; otherwise rmdir(2) fails, which is no error.
     if !files.is_empty() && !purge.is_dry_run() {
         let above = dir.parent().filter(|_| dir == Path::new(backup::DEFAULT_DIR));
         let _ = fs::remove_dir(dir).and_then(|()| above.map_or(Ok(()), fs::remove_dir));

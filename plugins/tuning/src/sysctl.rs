@@ -1,4 +1,4 @@
-//! Settings below `net`: their names, and when two texts are the same value.
+//! Sysctls below `net`: their names, and whether two strings are the same value.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -8,32 +8,32 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use crate::error::Error;
 
-/// What stands for the interface's name in the name of a setting.
+/// The part of a sysctl's name that is replaced by the interface's name.
 pub const PLACEHOLDER: &str = "IFNAME";
 
-/// A setting that is asked for.
+/// A sysctl of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sysctl {
-    /// Its name, as it stands in the configuration.
+    /// The name, as it is written in the configuration.
     pub key: String,
-    /// Its value.
+    /// The value.
     pub value: String,
 }
 
-/// The name of a setting: the parts of its path behind `/proc/sys/net`.
+/// The name of a sysctl: the parts of its path below `/proc/sys/net`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(Vec<String>);
 
-/// A string that is not the name of a setting of the network.
+/// A string that is not the name of a sysctl below `net`.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "is no setting of the network, such as net.core.somaxconn or net/ipv4/conf/IFNAME/arp_notify"
+    "must be the name of a sysctl below net, such as net.core.somaxconn or net/ipv4/conf/IFNAME/arp_notify"
 )]
 pub struct InvalidName;
 
 impl Name {
-    /// Reads a name of a configuration, whose parts stand between dots or slashes. An interface's
-    /// name may hold dots, so the placeholder is replaced last.
+    /// Reads a name of a configuration, whose parts are separated by dots or slashes. The placeholder is replaced
+    /// last, because an interface's name can contain dots.
     pub fn of_config(text: &str, ifname: &str) -> Result<Self, InvalidName> {
         let mut parts = text.split(['.', '/']).map(str::to_owned).collect::<Vec<_>>();
         if let Some(part) = parts.iter_mut().find(|part| part.contains(PLACEHOLDER)) {
@@ -50,7 +50,7 @@ impl Name {
         Ok(Self(parts))
     }
 
-    /// The parts, as [`kernel::sysctl`] takes them.
+    /// The parts, for [`kernel::sysctl`].
     #[must_use]
     pub fn parts(&self) -> Vec<&str> {
         self.0.iter().map(String::as_str).collect()
@@ -83,25 +83,25 @@ impl<'de> Deserialize<'de> for Name {
     }
 }
 
-/// Whether settings can be written, which they cannot where `/proc/sys` is mounted read-only.
+/// Whether sysctls can be written. They cannot if `/proc/sys` is mounted read-only.
 pub fn are_writable() -> Result<(), Error> {
-    // A setting that every namespace has.
+    // A sysctl that every namespace has.
     let name = ["ipv4", "ip_forward"];
     kernel::sysctl::try_out(&name)
         .map_err(|source| Error::Sysctl { name: format!("net/{}", name.join("/")), source })
 }
 
-/// What a name of a configuration looks like: as [`Name::of_config`] reads it.
+/// The schema of a name of a configuration, as [`Name::of_config`] reads it.
 #[cfg(feature = "schema")]
 pub(crate) fn names() -> schemars::Schema {
     schemars::json_schema!({
         "pattern": "^net([./][^./]+)+$",
-        "patternErrorMessage": "is not below net.: a container's network has no others",
+        "patternErrorMessage": "is not below net: a network namespace has no other sysctls",
     })
 }
 
-/// Whether the kernel means by `now` what `asked` says. It writes tabs for spaces, decimal numbers
-/// for others, all digits of an IPv6 address, and joins ranges (`8080,8081` becomes `8080-8081`).
+/// Whether the kernel's value `now` is the same as `asked`. The kernel writes tabs for spaces, all numbers in decimal,
+/// IPv6 addresses with all digits, and joins ranges (`8080,8081` becomes `8080-8081`).
 #[must_use]
 pub fn is_same(asked: &str, now: &str) -> bool {
     let words = |text| str::split_whitespace(text).map(|word| number(word).ok_or(word));
@@ -111,7 +111,7 @@ pub fn is_same(asked: &str, now: &str) -> bool {
     words(asked).eq(words(now)) || same_ranges() || same_address()
 }
 
-/// As the kernel reads them: hexadecimal behind `0x`, octal behind `0`.
+/// A number as the kernel reads it: hexadecimal after `0x`, octal after `0`.
 fn number(word: &str) -> Option<i128> {
     let (sign, digits) = word.strip_prefix('-').map_or((1, word), |digits| (-1, digits));
     let (radix, digits) = match digits.strip_prefix("0x").or_else(|| digits.strip_prefix("0X")) {
@@ -124,7 +124,7 @@ fn number(word: &str) -> Option<i128> {
     digits.chars().all(is_digit).then_some(sign * number)
 }
 
-/// A list of numbers and ranges between commas, sorted and joined.
+/// A list of numbers and ranges, separated by commas. The result is sorted and joined.
 fn ranges(text: &str) -> Option<Vec<(u64, u64)>> {
     let range = |text: &str| {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_network_has_settings() {
+    fn other_names_are_refused() {
         for bad in [
             "",
             "net",
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_the_kernel_writes_in_another_way() {
+    fn values_that_the_kernel_writes_in_another_form() {
         for (asked, now) in [
             ("500", "500"),
             ("1024 65000", "1024\t65000"),

@@ -1,4 +1,4 @@
-//! What ADD is to change, as a plain value; and what that was before.
+//! The values that ADD sets, as a plain value, and the values before it.
 
 use std::collections::BTreeMap;
 
@@ -12,53 +12,52 @@ use serde::{Deserialize, Serialize};
 use crate::error::Error;
 use crate::sysctl::{Name, Sysctl, is_same};
 
-/// What ADD is to change.
+/// The values that ADD sets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
-    /// Settings of the namespace.
+    /// Sysctls of the namespace.
     pub sysctl: BTreeMap<Name, Sysctl>,
     /// Attributes of the interface.
     pub link: LinkSettings,
 }
 
-/// Attributes of an interface; `None` leaves one alone. A backup has them under these keys.
+/// Attributes of an interface. `None` does not change an attribute. A backup has the same keys.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LinkSettings {
-    /// Its hardware address.
+    /// The hardware address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
-    /// Whether it is promiscuous.
+    /// Whether the interface is promiscuous.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub promisc: Option<bool>,
-    /// Its MTU in bytes.
+    /// The MTU in bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
-    /// Whether it takes all multicast packets.
+    /// Whether the interface receives all multicast packets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub allmulti: Option<bool>,
-    /// How many packets its queue takes.
+    /// The length of the queue in packets.
     #[serde(rename = "txQLen", skip_serializing_if = "Option::is_none")]
     pub tx_queue_len: Option<u32>,
 }
 
-/// How everything was that an ADD changed.
+/// The values before an ADD, of what it changed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Before {
     /// Attributes of the interface.
     pub link: LinkSettings,
-    /// Which interface it was; `None` if there was none, or if the reference plugin made the backup.
+    /// The interface; `None` if there was none, or if the reference plugin wrote the backup.
     pub interface: Option<Identity>,
-    /// Settings of the namespace.
+    /// Sysctls of the namespace.
     pub sysctl: BTreeMap<Name, Changed>,
 }
 
-/// Which interface a backup is about. A container can be given another one with the same name, also under the
-/// same ID.
+/// The identity of an interface. A container with the same ID can get another interface with the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
-    /// Its index in the pod.
+    /// The index in the pod.
     pub index: u32,
-    /// The index of a veth's other end, on the node.
+    /// The index of the other end of a veth pair, on the node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub peer: Option<u32>,
     /// The hardware address after the ADD.
@@ -66,12 +65,12 @@ pub struct Identity {
     pub mac: Option<Mac>,
 }
 
-/// A setting that an ADD changed.
+/// A sysctl that an ADD changed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Changed {
-    /// What it was.
+    /// The value before the ADD.
     pub before: String,
-    /// What it became. If it is something else by now, somebody else is at it.
+    /// The value that the ADD set. If the sysctl has another value, it was changed since.
     pub set: String,
 }
 
@@ -82,13 +81,12 @@ impl Wanted {
         self.sysctl.is_empty() && self.link.is_empty()
     }
 
-    /// The settings, for those who judge them by their names.
+    /// The sysctls.
     pub fn sysctls(&self) -> impl Iterator<Item = &Sysctl> {
         self.sysctl.values()
     }
 
-    /// Reads how everything is that is to be changed. Settings that have their value already are
-    /// left out, and those that cannot be read.
+    /// Reads the current values. Sysctls that already have the wanted value, or cannot be read, are left out.
     pub fn before(&self, pod: &Pod, ifname: &str, found: Option<&Link>) -> Result<Before, Error> {
         if found.is_none() && !self.link.is_empty() {
             return Err(Error::NoInterface(ifname.to_owned()));
@@ -115,9 +113,9 @@ impl Wanted {
         Ok(Before { link, interface, sysctl })
     }
 
-    /// Changes everything: settings first, because some of them go with a small MTU.
+    /// Sets all values, sysctls first, because a small MTU removes some of them.
     pub fn apply(&self, pod: &Pod, ifname: &str) -> Result<(), Error> {
-        // Twice, because some take others along: net.ipv4.ip_forward those of all interfaces.
+        // Twice, because some sysctls change others: net.ipv4.ip_forward changes those of all interfaces.
         pod.netns.enter(|| self.set().and_then(|()| self.set()))??;
         if self.link.is_empty() {
             return Ok(());
@@ -127,8 +125,8 @@ impl Wanted {
         pod.rtnl.set_link(index, self.link.change()).map_err(failed)
     }
 
-    /// Sets the settings of the namespace that this thread is in, as far as they are not so yet: in the order
-    /// of their names, because runtimes do not keep that of the configuration.
+    /// Sets the sysctls of this thread's namespace that have another value, in the order of their names, because
+    /// runtimes do not keep the order of the configuration.
     fn set(&self) -> Result<(), Error> {
         let set = |(name, Sysctl { value, .. }): &(&Name, &Sysctl)| {
             let set = || match read(name)? {
@@ -140,22 +138,24 @@ impl Wanted {
         in_passes(self.sysctl.iter().collect(), set).into_iter().next().map_or(Ok(()), Err)
     }
 
-    /// A result that tells what the interface has become.
+    /// The result with the new values of the interface.
     #[must_use]
-    pub fn told(&self, mut result: Success, ifname: &str) -> Success {
+    pub fn update(&self, mut result: Success, ifname: &str) -> Success {
         let of_pod = |it: &&mut cni::Interface| it.name == ifname && !it.sandbox.is_empty();
         for interface in result.interfaces.iter_mut().filter(of_pod) {
             if let Some(mac) = self.link.mac {
                 interface.mac = mac.to_string();
             }
-            if let (Some(told), Some(mtu)) = (&mut interface.mtu, self.link.mtu) {
-                *told = mtu;
+            if let (Some(previous), Some(mtu)) = (&mut interface.mtu, self.link.mtu) {
+                *previous = mtu;
             }
         }
         result
     }
 
-    /// Finds the first thing that is not as wanted.
+    /// Compares the kernel's values with the wanted ones.
+    ///
+    /// Errors: the first value that is missing or differs.
     pub fn compare(&self, pod: &Pod, ifname: &str) -> Result<(), Error> {
         pod.netns.enter(|| {
             self.sysctl.iter().try_for_each(|(name, Sysctl { value, .. })| {
@@ -190,14 +190,14 @@ impl Wanted {
 }
 
 impl Before {
-    /// Whether there is nothing to put back.
+    /// Whether there is nothing to restore.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.link.is_empty() && self.sysctl.is_empty()
     }
 
-    /// Whether it is about this interface: if one was changed, neither its index nor the other end of a veth
-    /// pair are others, and its hardware address is one that the ADD found or set.
+    /// Whether the values are those of `link`: the index and the other end of a veth pair are the same, and the
+    /// hardware address is one that the ADD found or set. If there was no interface, `link` must be `None`.
     #[must_use]
     pub fn is_of(&self, link: Option<&Link>) -> bool {
         let (Some(identity), Some(link)) = (self.interface, link) else {
@@ -208,7 +208,7 @@ impl Before {
         (identity.index, identity.peer) == (link.index, link.peer) && is_known
     }
 
-    /// What is to be put back in the end, if an `earlier` ADD has changed things before.
+    /// The values that a DEL must restore, if an `earlier` ADD has also changed values.
     #[must_use]
     pub fn after(&self, earlier: Option<&Self>) -> Self {
         let Some(earlier) = earlier else { return self.clone() };
@@ -221,21 +221,21 @@ impl Before {
         all
     }
 
-    /// Puts everything back, in reverse and as far as it is still there. If the interface is another one by
-    /// now, nothing is put back: this is about an earlier one.
+    /// Restores the values of what still exists, in reverse order. If the interface is a different one, no value is
+    /// restored.
     pub fn restore(&self, pod: &Pod, ifname: &str) -> Result<(), cni::Error> {
         let mut failures = Failures::new();
         let look_up = || match self.interface {
             Some(identity) => pod.rtnl.link_by_index(identity.index),
             None => pod.rtnl.link_by_name(ifname),
         };
-        let found = failures.try_to("look at the interface", || look_up().map_err(Error::from));
+        let found = failures.try_to("read the interface", || look_up().map_err(Error::from));
         if let Some(link) = found.flatten() {
             if self.interface.is_some() && !self.is_of(Some(&link)) {
                 return failures.into_result();
             }
             for before in self.link.one_by_one().filter(|it| it.as_in(&link) != *it) {
-                failures.try_to("put back", || {
+                failures.try_to("restore", || {
                     let failed = |source| Error::Link { ifname: ifname.to_owned(), source };
                     if_there(pod.rtnl.set_link(link.index, before.change())).map_err(failed)
                 });
@@ -247,16 +247,16 @@ impl Before {
         };
         let inside = || in_passes(self.sysctl.iter().rev().collect(), restore);
         let entered =
-            failures.try_to("put settings back", || pod.netns.enter(inside).map_err(Error::from));
+            failures.try_to("restore sysctls", || pod.netns.enter(inside).map_err(Error::from));
         for error in entered.unwrap_or_default() {
-            failures.try_to("put back", || Err::<(), _>(error));
+            failures.try_to("restore", || Err::<(), _>(error));
         }
         failures.into_result()
     }
 }
 
-/// Does something with each item, and again with those that failed as long as that helps: some settings are
-/// refused until another one has changed. Returns the errors that are left.
+/// Runs a step for each item, and again for those that failed, until no more succeed: the kernel refuses some sysctls
+/// until another one has changed. Returns the remaining errors.
 fn in_passes<T>(mut items: Vec<T>, mut step: impl FnMut(&T) -> Result<(), Error>) -> Vec<Error> {
     loop {
         let (before, mut errors) = (items.len(), Vec::new());
@@ -285,13 +285,13 @@ impl Changed {
 }
 
 impl LinkSettings {
-    /// Whether nothing is to be changed.
+    /// Whether no attribute is changed.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The same attributes as the link has them.
+    /// The link's values of the same attributes.
     #[must_use]
     pub fn as_in(&self, link: &Link) -> Self {
         Self {
@@ -303,7 +303,7 @@ impl LinkSettings {
         }
     }
 
-    /// These, and from the others what is not among them.
+    /// These attributes, and those of `other` that are missing.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -315,7 +315,7 @@ impl LinkSettings {
         }
     }
 
-    /// Each attribute alone, always five and in the same order.
+    /// Five values with one attribute each, always in the same order.
     fn one_by_one(self) -> impl Iterator<Item = Self> {
         let Self { mac, promisc, mtu, allmulti, tx_queue_len } = self;
         let none = Self::default();
@@ -345,8 +345,8 @@ fn look_up(pod: &Pod, ifname: &str) -> Result<Link, Error> {
     pod.rtnl.link_by_name(ifname)?.ok_or_else(|| Error::NoInterface(ifname.to_owned()))
 }
 
-/// Reads a setting; `None` if it can be written only, as `net/ipv4/route/flush`, or has to be
-/// written first, as `net/ipv6/conf/IFNAME/stable_secret`.
+/// Reads a sysctl; `None` if it can only be written (`net/ipv4/route/flush`), or must be written first
+/// (`net/ipv6/conf/IFNAME/stable_secret`).
 fn read(name: &Name) -> kernel::Result<Option<String>> {
     use Errno::{EACCES, EIO, EPERM};
     match sysctl::read(&name.parts()) {
@@ -355,7 +355,7 @@ fn read(name: &Name) -> kernel::Result<Option<String>> {
     }
 }
 
-/// `None` if the link or the setting has gone.
+/// `None` if the link or the sysctl does not exist.
 fn if_there<T>(done: kernel::Result<T>) -> kernel::Result<Option<T>> {
     match done {
         Err(error) if error.is_not_found() => Ok(None),

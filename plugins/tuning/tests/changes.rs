@@ -1,4 +1,4 @@
-//! What ADD changes, CHECK sees and DEL puts back. Needs root.
+//! What ADD changes, CHECK compares and DEL restores. Needs root.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -33,7 +33,7 @@ fn everything(pod: &Pod) -> common::Call {
 }
 
 #[test]
-fn everything_is_changed_and_put_back() {
+fn everything_is_changed_and_restored() {
     let pod = Pod::new();
     let call = everything(&pod);
     let ports = pod.sh(PORTS);
@@ -48,7 +48,7 @@ fn everything_is_changed_and_put_back() {
     assert_eq!(pod.files(), ["c1_eth0.json"]);
     call.run("CHECK").unwrap();
 
-    // A runtime that remembers the names only.
+    // A DEL with the names only.
     let mut del = pod.call();
     del.network["prevResult"].take();
     del.run("DEL").unwrap();
@@ -62,7 +62,7 @@ fn everything_is_changed_and_put_back() {
 }
 
 #[test]
-fn what_is_as_wanted_already_needs_no_backup() {
+fn values_that_are_already_set_need_no_backup() {
     let pod = Pod::new();
     let sysctl = json!({"net.core.somaxconn": "4096", "net.ipv4.route.flush": "1"});
     let call = pod.call().with("sysctl", sysctl);
@@ -73,7 +73,7 @@ fn what_is_as_wanted_already_needs_no_backup() {
 }
 
 #[test]
-fn nothing_to_change_needs_nothing() {
+fn an_empty_configuration_changes_nothing() {
     let pod = Pod::new();
     let call = common::Call { netns: "/run/netns/tuning-nobody".into(), ..pod.call() };
     let result = call.run("ADD").unwrap();
@@ -84,7 +84,7 @@ fn nothing_to_change_needs_nothing() {
 }
 
 #[test]
-fn check_says_what_is_not_as_it_was_made() {
+fn check_names_what_has_changed() {
     let pod = Pod::new();
     let call = everything(&pod);
     call.run("ADD").unwrap();
@@ -107,7 +107,7 @@ fn check_says_what_is_not_as_it_was_made() {
     ] {
         pod.sh(spoil);
         if spoil.ends_with("eth9") {
-            // A setting of the interface is missing, too, and is found first.
+            // A sysctl of the interface is also missing, and is compared first.
             call.with("sysctl", json!({})).refused("CHECK", 101, mentions);
             call.refused("CHECK", 101, "arp_notify is missing");
         } else {
@@ -116,7 +116,7 @@ fn check_says_what_is_not_as_it_was_made() {
         pod.sh(repair);
         call.run("CHECK").unwrap();
     }
-    // What others do beside that is their business.
+    // Other values are not compared.
     pod.call().run("CHECK").unwrap();
     pod.call().with("promisc", false).run("CHECK").unwrap();
 }
@@ -128,7 +128,7 @@ fn a_failing_add_changes_nothing() {
     everything(&pod).with("sysctl", sysctl).refused("ADD", 100, "net/ipv4/tcp_syncookies");
     let unknown = json!({"net.core.somaxconn": "500", "net.ipv4.no_such": "1"});
     everything(&pod).with("sysctl", unknown).refused("ADD", 7, "sysctl.net.ipv4.no_such");
-    // The kernel takes the MTU, and then refuses no address at all.
+    // The kernel accepts the MTU, and then refuses an address of zeros.
     everything(&pod).with("mac", "00:00:00:00:00:00").refused("ADD", 100, "change interface eth0");
     assert_eq!((pod.link().as_str(), pod.sh(SOMAXCONN).as_str()), (UNTOUCHED, "4096"));
     assert!(pod.files().is_empty());
@@ -140,7 +140,7 @@ fn a_failing_add_changes_nothing() {
 }
 
 #[test]
-fn a_backup_that_cannot_be_written_stops_it_all() {
+fn without_a_backup_nothing_is_changed() {
     let pod = Pod::new();
     fs::write(&pod.dir, "a file").unwrap();
     everything(&pod).refused("ADD", 5, "write the backup");
@@ -149,7 +149,7 @@ fn a_backup_that_cannot_be_written_stops_it_all() {
     fs::remove_file(&pod.dir).unwrap();
 }
 
-/// The first one's backup is what the interface was before both.
+/// The backup has the values before both.
 #[test]
 fn two_in_one_chain() {
     let pod = Pod::new();
@@ -175,9 +175,9 @@ fn two_in_one_chain() {
     assert!(pod.files().is_empty());
 }
 
-/// Settings belong to all of a pod's interfaces: who was the last to set one keeps it.
+/// All networks of a pod share the sysctls, so a later change is kept.
 #[test]
-fn a_setting_that_others_have_changed_meanwhile_stays() {
+fn a_sysctl_that_was_changed_later_is_not_restored() {
     let pod = Pod::new();
     let call = pod.call().with("sysctl", json!({"net.core.somaxconn": "500"}));
     call.run("ADD").unwrap();
@@ -186,9 +186,9 @@ fn a_setting_that_others_have_changed_meanwhile_stays() {
     assert_eq!(pod.sh(SOMAXCONN), "700");
 }
 
-/// Forwarding of the namespace is that of all interfaces, one of which is to be an exception.
+/// Forwarding of the namespace sets forwarding of all interfaces; one of them is set differently.
 #[test]
-fn a_setting_that_takes_others_along() {
+fn a_sysctl_that_changes_others() {
     let pod = Pod::new();
     let forwarding = "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/eth0/forwarding";
     let sysctl = json!({"net.ipv4.ip_forward": "1", "net.ipv4.conf.IFNAME.forwarding": "0"});
@@ -200,9 +200,9 @@ fn a_setting_that_takes_others_along() {
     assert_eq!(pod.sh(forwarding), "0\n0");
 }
 
-/// One that the kernel does not tell before it has been set, and cannot take back.
+/// It cannot be read before it is set, and cannot be unset.
 #[test]
-fn a_setting_without_a_value() {
+fn a_sysctl_without_a_value() {
     let pod = Pod::new();
     let secret = json!({"net.ipv6.conf.IFNAME.stable_secret": "2001:db8::1"});
     let call = pod.call().with("sysctl", secret).with("mtu", 1400);
@@ -214,9 +214,9 @@ fn a_setting_without_a_value() {
     assert_eq!(pod.link(), UNTOUCHED);
 }
 
-/// Below 1280 bytes, an interface has no IPv6, and with that no settings of it.
+/// With an MTU below 1280 bytes, an interface has no IPv6 and no sysctls of it.
 #[test]
-fn a_small_mtu_takes_settings_along() {
+fn a_small_mtu_removes_sysctls() {
     let pod = Pod::new();
     let sysctl = json!({"net.ipv6.conf.IFNAME.hop_limit": "9", "net.core.somaxconn": "500"});
     let call = pod.call().with("mtu", 1000).with("sysctl", sysctl);

@@ -1,4 +1,4 @@
-//! Pods and files that are not as an ADD left them. Needs root.
+//! Pods and files that were changed after an ADD. Needs root.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -11,15 +11,14 @@ use common::{MAC, Pod};
 use serde_json::json;
 use testbed::sh;
 
-/// Before, DEL failed with code 100 as long as the pod was there. The reference plugin 1.10.0 succeeds as
-/// well, but gives the new interface the MTU of the old one.
+/// DEL succeeds. The reference plugin 1.10.0 also succeeds, but sets the MTU of the old interface on the new one.
 #[test]
 fn a_pod_that_prevents_its_own_restoration() {
     let pod = Pod::new();
     let sysctl = json!({"net.ipv4.ip_unprivileged_port_start": "0"});
     let call = pod.call().with("mtu", 1420).with("sysctl", sysctl);
     call.run("ADD").unwrap();
-    // 1024, as it was, is refused now.
+    // The kernel refuses the previous value, 1024.
     pod.sh("echo 500 60000 > /proc/sys/net/ipv4/ip_local_port_range");
     pod.sh("ip link del eth0; ip tuntap add eth0 mode tun; ip link set eth0 mtu 1400");
     call.run("DEL").unwrap();
@@ -27,13 +26,13 @@ fn a_pod_that_prevents_its_own_restoration() {
     assert!(pod.sh("ip -o link show eth0").contains("mtu 1400"));
 }
 
-/// Before, the values of the first interface were given to the second one.
+/// The values of the first interface are not set on the second one.
 #[test]
-fn a_backup_of_an_earlier_life() {
+fn a_backup_of_an_earlier_interface() {
     let pod = Pod::new();
     let call = pod.call().with("mac", "02:11:22:33:44:55").with("mtu", 1420);
     call.run("ADD").unwrap();
-    // With the index of the first one.
+    // It has the index of the first one.
     let again = |mac: &str| {
         let index = pod.sh("ip -o link show eth0 | cut -d: -f1");
         pod.sh(&format!(
@@ -45,7 +44,7 @@ fn a_backup_of_an_earlier_life() {
     call.run("DEL").unwrap();
     assert_eq!(pod.link(), "02:00:00:00:00:0b mtu 1450 qlen 1000");
 
-    // Nor does a DEL without an ADD of its own.
+    // A DEL without an ADD does not restore them either.
     call.run("ADD").unwrap();
     again("02:00:00:00:00:0c");
     call.run("DEL").unwrap();
@@ -53,9 +52,9 @@ fn a_backup_of_an_earlier_life() {
     assert!(pod.files().is_empty());
 }
 
-/// Before, the first one was always refused, because they were written once, in the order of their names.
+/// They are written in the order of their names, and those that are refused again.
 #[test]
-fn settings_that_depend_on_each_other() {
+fn sysctls_that_depend_on_each_other() {
     let pod = Pod::new();
     let range = "cat /proc/sys/net/ipv4/ip_local_port_range";
     let before = pod.sh(range);
@@ -72,9 +71,9 @@ fn settings_that_depend_on_each_other() {
     assert_eq!(pod.sh("cat /proc/sys/net/ipv4/ip_unprivileged_port_start"), "1024");
 }
 
-/// Before, a FIFO made each command wait for ever, and a file of another user was believed.
+/// A FIFO blocks no command, and a file of another user is not used.
 #[test]
-fn backups_that_are_no_backups() {
+fn backups_that_are_not_trusted() {
     let pod = Pod::new();
     let call = pod.call().with("mtu", 1420);
     let file = pod.dir.join("c1_eth0.json");
@@ -96,7 +95,7 @@ fn backups_that_are_no_backups() {
 }
 
 #[test]
-fn directories_of_others() {
+fn directories_of_other_users() {
     let pod = Pod::new();
     let call = pod.call().with("mtu", 1420);
     fs::create_dir(&pod.dir).unwrap();
@@ -136,7 +135,7 @@ fn alone(name: &str, script: &str) -> String {
     seen
 }
 
-/// Before, the pod was taken for gone, and the backup was removed.
+/// The namespace counts as existing, so the backup is not removed.
 #[test]
 fn without_proc() {
     let seen = alone(
@@ -152,7 +151,7 @@ fn without_proc() {
     assert!(seen.ends_with("mtu 1420\nmtu 1500\n"), "{seen}");
 }
 
-/// Before, the process was ended by a signal and left the file that it was writing.
+/// The process is not killed by a signal, and does not leave the file that it was writing.
 #[test]
 fn no_room_for_the_backup() {
     let seen = alone(
@@ -163,9 +162,9 @@ fn no_room_for_the_backup() {
     assert!(seen.contains("File too large") && seen.ends_with("mtu 1500\n"), "{seen}");
 }
 
-/// Before, STATUS said that it works.
+/// STATUS fails.
 #[test]
-fn status_where_settings_cannot_be_written() {
+fn status_if_sysctls_cannot_be_written() {
     let seen = alone(
         "ro",
         r#"mount -o bind,ro /proc/sys /proc/sys

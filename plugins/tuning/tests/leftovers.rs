@@ -1,4 +1,4 @@
-//! What DEL and GC remove when not all of a pod is there any more, and what STATUS says. Needs root.
+//! What DEL and GC remove if parts of a pod no longer exist, and what STATUS reports. Needs root.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -29,7 +29,7 @@ fn del_without_a_namespace_removes_the_backup() {
 }
 
 #[test]
-fn del_after_the_interface_has_gone() {
+fn del_after_the_interface_was_deleted() {
     let pod = Pod::new();
     let sysctl = json!({"net.core.somaxconn": "500", "net.ipv4.conf.IFNAME.arp_notify": "1"});
     let call = pod.call().with("mtu", 1420).with("sysctl", sysctl);
@@ -40,7 +40,7 @@ fn del_after_the_interface_has_gone() {
     assert!(pod.files().is_empty());
 }
 
-/// An ADD died between the backup and the change, or amid the changes.
+/// An ADD was killed after the backup, before or during the changes.
 #[test]
 fn del_after_half_an_add() {
     let pod = Pod::new();
@@ -54,7 +54,7 @@ fn del_after_half_an_add() {
     assert!(pod.files().is_empty());
 }
 
-/// Names that are too long for the file which is being written, and for the backup itself.
+/// Names that are too long for the file that is being written, or for the backup itself.
 #[test]
 fn long_names() {
     let pod = Pod::new();
@@ -91,7 +91,7 @@ fn gc_removes_what_is_known_to_be_garbage() {
         call.with("name", network).run("ADD").unwrap();
         pod.sh("ip link set eth0 mtu 1500");
     }
-    // Being written when something died; the reference plugin's; nobody's.
+    // A file that a killed plugin was writing, one of the reference plugin, and one without an owner.
     for (name, text) in [
         (".n:dead:eth0.new", ""),
         (".n:live:eth0.new", ""),
@@ -123,7 +123,7 @@ fn gc_removes_what_is_known_to_be_garbage() {
     nowhere.run("GC").unwrap();
 }
 
-/// The interface has been given to another network since, and its DEL came late.
+/// The interface was attached to another network before the DEL of the first one.
 #[test]
 fn del_leaves_another_networks_backup() {
     let pod = Pod::new();
@@ -136,7 +136,7 @@ fn del_leaves_another_networks_backup() {
 }
 
 #[test]
-fn status_looks_at_the_directory() {
+fn status_tests_the_directory() {
     let pod = Pod::new();
     let call = pod.call().with("mtu", 1420);
     call.run("STATUS").unwrap();
@@ -148,7 +148,7 @@ fn status_looks_at_the_directory() {
 /// A command that gets the settings.
 type What = fn(&Tuning, &Call<tuning::Config>, &Wanted) -> Result<(), cni::Error>;
 
-/// Through the library, which can be told another file than the machine's.
+/// Uses the library, because the path of the file can be changed there.
 #[test]
 fn the_allowlist() {
     let pod = Pod::new();
@@ -167,7 +167,7 @@ fn the_allowlist() {
             args: Args::default(),
         };
         let (tuning, call) = (tuning.clone(), Call { network, environment });
-        // The descriptors of a namespace are this process's, and so are its threads' namespaces.
+        // A namespace is a path of this process's descriptors, so the plugin runs in this process.
         in_new_netns(|| {
             let wanted = tuning.settings(&call.network, Some(&call.environment))?;
             what(&tuning, &call, &wanted)
@@ -187,7 +187,7 @@ fn the_allowlist() {
         run(json!({"sysctl": {}}), what).unwrap();
     }
     assert_eq!(pod.sh("cat /proc/sys/net/core/somaxconn"), "4096");
-    // CHECK does not regard what was allowed when it was set.
+    // CHECK does not read the allowlist.
     pod.sh("echo 500 > /proc/sys/net/core/somaxconn");
     run(json!({"sysctl": sysctl}), check).unwrap();
     pod.sh("echo 4096 > /proc/sys/net/core/somaxconn");

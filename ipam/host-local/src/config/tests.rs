@@ -165,7 +165,7 @@ fn requests() {
 fn requests_that_cannot_be_met() {
     for (extra, args, expected) in [
         (json!({}), "IP=bogus", "CNI_ARGS: IP: \"bogus\" is not an address"),
-        (json!({}), "FOO=1", "unknown FOO"),
+        (json!({}), "FOO=1", "unknown keys FOO"),
         (json!({}), "IP=10.1.0.1", "requested address 10.1.0.1 is a gateway"),
         (json!({}), "IP=10.1.0.0", "10.1.0.0 is in none of the ranges"),
         (json!({}), "IP=10.1.0.255", "10.1.0.255 is in none of the ranges"),

@@ -1,4 +1,4 @@
-//! Files of both implementations, and of neither.
+//! Files of both implementations, and other files.
 
 use std::env;
 use std::process;
@@ -8,7 +8,7 @@ use cni::Mac;
 
 use super::*;
 
-/// A directory that goes with the value.
+/// A directory that is removed with the value.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -55,7 +55,7 @@ fn before() -> Before {
 }
 
 #[test]
-fn what_was_written_comes_back() {
+fn a_backup_is_saved_loaded_and_removed() {
     let dir = Dir::new();
     let backup = dir.of("n");
     assert_eq!((backup.load().unwrap(), backup.load_own().unwrap()), (None, None));
@@ -104,7 +104,7 @@ fn the_format_of_the_file() {
     );
 }
 
-/// As the recorded case tuning-link-del-only has it.
+/// As in the recorded case tuning-link-del-only.
 #[test]
 fn a_file_of_the_reference_plugin() {
     let dir = Dir::new();
@@ -120,7 +120,7 @@ fn a_file_of_the_reference_plugin() {
 }
 
 #[test]
-fn another_networks_file_is_left_alone() {
+fn another_networks_file_is_not_removed() {
     let dir = Dir::new();
     let (ours, theirs) = (dir.of("ours"), dir.of("theirs"));
     theirs.save(&before()).unwrap();
@@ -130,7 +130,7 @@ fn another_networks_file_is_left_alone() {
 }
 
 #[test]
-fn a_broken_file_is_no_obstacle() {
+fn a_file_that_is_not_valid_does_not_fail() {
     let dir = Dir::new();
     let backup = dir.of("n");
     for text in ["", "{\"mtu\": 15", "[]", "{\"mtu\": \"big\", \"mac\": 5}"] {
@@ -140,7 +140,7 @@ fn a_broken_file_is_no_obstacle() {
         backup.remove().unwrap();
         assert_eq!(dir.names(), Vec::<String>::new());
     }
-    // Half of it makes sense.
+    // Only one value is valid.
     fs::write(backup.file(), r#"{"mtu": 1500, "txQLen": -1, "podwire": 5}"#).unwrap();
     let link = LinkSettings { mtu: Some(1500), ..LinkSettings::default() };
     assert_eq!(backup.load().unwrap().unwrap().link, link);

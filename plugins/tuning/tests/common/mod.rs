@@ -1,4 +1,4 @@
-//! Pods in network namespaces of their own, and the plugin's program.
+//! Pods in their own network namespaces, and the plugin's program.
 
 #![allow(dead_code, reason = "not every test program uses all of it")]
 
@@ -39,7 +39,7 @@ impl Pod {
         self.netns.sh(command).trim_end().to_owned()
     }
 
-    /// Address, MTU, queue length and flags of its interface, as `ip` shows them.
+    /// The address, MTU, queue length and flags of the interface, as `ip` shows them.
     pub(crate) fn link(&self) -> String {
         let links: Value = serde_json::from_str(&self.sh("ip -j link show eth0")).unwrap();
         let link = &links[0];
@@ -80,7 +80,7 @@ impl Drop for Pod {
     }
 }
 
-/// A command of the plugin: an attachment, and what else it is told.
+/// A command of the plugin: an attachment and a configuration.
 #[derive(Clone)]
 pub(crate) struct Call {
     pub(crate) container_id: &'static str,
@@ -103,7 +103,7 @@ impl Call {
         testbed::run(call.env("CNI_ARGS", self.args), &self.network)
     }
 
-    /// Runs a command that must succeed; what it says on stderr.
+    /// Runs a command that must succeed. Returns its stderr.
     #[track_caller]
     pub(crate) fn stderr_of(&self, command: &str) -> String {
         let program = env!("CARGO_BIN_EXE_tuning");
@@ -115,7 +115,7 @@ impl Call {
         String::from_utf8(output.stderr).unwrap()
     }
 
-    /// Runs a command that must fail; its error object.
+    /// Runs a command that must fail, with this code and a message that contains `mentions`.
     #[track_caller]
     pub(crate) fn refused(&self, command: &str, code: u32, mentions: &str) {
         let error = self.run(command).unwrap_err();
