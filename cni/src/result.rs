@@ -5,6 +5,7 @@
 //! 1.0.0. 1.1.0 added keys to interfaces and routes. As in other plugins, those of routes are written since 0.3.0,
 //! those of interfaces only in 1.1.0.
 
+use std::mem;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -144,6 +145,28 @@ impl Success {
             let interface = ip.interface.and_then(|index| self.interfaces.get(index));
             interface.is_none_or(|it| it.name == ifname && !it.sandbox.is_empty())
         })
+    }
+
+    /// Refuses more addresses than a result of a version has room for: before 0.3.0, one of each family.
+    /// `addresses` has, for each address, whether it is IPv4 and the key that requests it.
+    ///
+    /// Errors: code 7, naming the key.
+    pub fn refuse_too_many<'a>(
+        addresses: impl IntoIterator<Item = (bool, &'a str)>,
+        version: Version,
+    ) -> Result<(), Error> {
+        let mut taken = [false; 2];
+        for (is_ipv4, key) in addresses {
+            let is_second = mem::replace(&mut taken[usize::from(is_ipv4)], true);
+            if is_second && version < Version::V0_3_0 {
+                let family = if is_ipv4 { "IPv4" } else { "IPv6" };
+                let why = format!(
+                    "a second {family} address needs cniVersion 0.3.0 or later, but it is {version}"
+                );
+                return Err(Error::invalid_key(key, why));
+            }
+        }
+        Ok(())
     }
 
     /// Reads an object of a version.

@@ -3,14 +3,12 @@
 //!
 //! Each pattern has a `patternErrorMessage`, which editors show and `conflist validate` prints.
 
-mod keys;
+pub mod keys;
 mod patterns;
 
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-
-pub use self::keys::{Every, List};
 
 use crate::{Cidr, IfName, NetworkName, Version};
 

@@ -1,11 +1,9 @@
 //! The versions of the specification.
 
+use std::fmt;
 use std::str::FromStr;
-use std::{fmt, mem};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-
-use crate::error::Error;
 
 /// A version of the specification, in the order of release.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,28 +55,6 @@ impl Version {
             Self::V1_0_0 => "1.0.0",
             Self::V1_1_0 => "1.1.0",
         }
-    }
-
-    /// Refuses more addresses than a result has room for: before 0.3.0, one of each family. `addresses` has, for
-    /// each address, whether it is IPv4 and the key that requests it.
-    ///
-    /// Errors: code 7, naming the key.
-    pub fn has_room_for<'a>(
-        self,
-        addresses: impl IntoIterator<Item = (bool, &'a str)>,
-    ) -> Result<(), Error> {
-        let mut taken = [false; 2];
-        for (is_ipv4, key) in addresses {
-            let is_second = mem::replace(&mut taken[usize::from(is_ipv4)], true);
-            if is_second && self < Self::V0_3_0 {
-                let family = if is_ipv4 { "IPv4" } else { "IPv6" };
-                let why = format!(
-                    "a second {family} address needs cniVersion 0.3.0 or later, but it is {self}"
-                );
-                return Err(Error::invalid_key(key, why));
-            }
-        }
-        Ok(())
     }
 
     /// All versions for messages: `0.1.0, 0.2.0, …`.

@@ -7,7 +7,7 @@
 
 mod tidy;
 
-use cni::schema::{Every, List};
+use cni::schema::keys::{Every, List};
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};

@@ -10,7 +10,7 @@ use rustix::io::{ioctl_fionbio, ioctl_fionread, retry_on_intr};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use serde_json::Value;
 
-use super::ExecError;
+use super::error::ExecError;
 use crate::error::Error;
 use crate::file::SIZE_LIMIT;
 

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use cni::{Args, Cidr, Code, Error, RequestedAddress, Route, Version, json};
+use cni::{Args, Cidr, Code, Error, RequestedAddress, Route, Success, Version, json};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -187,7 +187,8 @@ impl Config {
         let is_ptp = json::get(&self.0, "type").and_then(Value::as_str) == Some("ptp");
         let gateways = if is_ptp { Gateways::Anywhere } else { Gateways::OnLink };
         let mut sets = sets(&keys.ipam, &keys.runtime_config, gateways)?;
-        version.has_room_for(sets.iter().map(|named| (named.set.is_ipv4(), named.key.as_str())))?;
+        let addresses = sets.iter().map(|named| (named.set.is_ipv4(), named.key.as_str()));
+        Success::refuse_too_many(addresses, version)?;
         assign(requested, &mut sets)?;
         let IpamKeys { routes, resolv_conf, reclaim_after_reboot, .. } = keys.ipam;
         let resolv_conf = Some(resolv_conf).filter(|path| !path.as_os_str().is_empty());

@@ -2,7 +2,9 @@
 
 use std::net::IpAddr;
 
-use cni::{Args, Cidr, Code, Dns, DnsKeys, Error, IpConfig, RequestedAddress, Route, Version};
+use cni::{
+    Args, Cidr, Code, Dns, DnsKeys, Error, IpConfig, RequestedAddress, Route, Success, Version,
+};
 use serde::Deserialize;
 
 /// The keys that are read.
@@ -138,7 +140,8 @@ impl Config {
             address.refuse_reserved()?;
         }
         refuse_twice(&addresses)?;
-        version.has_room_for(addresses.iter().map(|it| (it.address.is_ipv4(), it.key.as_str())))?;
+        let families = addresses.iter().map(|it| (it.address.is_ipv4(), it.key.as_str()));
+        Success::refuse_too_many(families, version)?;
         Ok(Plan { addresses, routes: ipam.routes, dns: ipam.dns.into() })
     }
 }
