@@ -202,8 +202,8 @@ impl Mac {
 impl FromStr for Mac {
     type Err = InvalidAddress;
 
-    /// Accepts the forms that runtimes send: six pairs of hexadecimal digits separated by colons or dashes, or
-    /// three groups of four digits separated by dots.
+    /// Accepts the forms that runtimes send: six pairs of hexadecimal digits separated by colons or dashes,
+    /// or three groups of four digits separated by dots.
     fn from_str(text: &str) -> Result<Self, InvalidAddress> {
         let invalid = || InvalidAddress::Mac(text.to_owned());
         let separator = text.chars().find(|c| !c.is_ascii_hexdigit()).ok_or_else(invalid)?;
@@ -230,8 +230,8 @@ impl fmt::Display for Mac {
     }
 }
 
-/// Reads an address, for `#[serde(deserialize_with)]`. An empty string means no address, because Go's `net.IP`
-/// reads it so and configurations depend on it.
+/// Reads an address, for `#[serde(deserialize_with)]`. An empty string means no address, because Go's
+/// `net.IP` reads it so and configurations depend on it.
 pub fn address_or_nothing<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<IpAddr>, D::Error> {

@@ -61,8 +61,8 @@ impl Args {
         Err(Error::new(Code::InvalidEnvironment, why))
     }
 
-    /// Refuses what the plugin does not understand, before it reads a value: parts that are not pairs, and keys
-    /// that are not in `known`, unless `IgnoreUnknown` is set (the specification's conventions, section
+    /// Refuses what the plugin does not understand, before it reads a value: parts that are not pairs, and
+    /// keys that are not in `known`, unless `IgnoreUnknown` is set (the specification's conventions, section
     /// `CNI_ARGS`).
     ///
     /// Errors: code 4, naming the keys.

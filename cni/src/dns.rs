@@ -45,8 +45,8 @@ impl Dns {
         *self == Self::default()
     }
 
-    /// The `dns` of the result, if the IPAM plugin's is `self` and the configuration's is `wanted`: `wanted` if
-    /// it has any list, even an empty one, or a domain; otherwise `self`.
+    /// The `dns` of the result, if the IPAM plugin's is `self` and the configuration's is `wanted`: `wanted`
+    /// if it has any list, even an empty one, or a domain; otherwise `self`.
     #[must_use]
     pub fn overridden_by(self, wanted: &DnsKeys) -> Self {
         if *wanted == DnsKeys::default() { self } else { wanted.clone().into() }

@@ -1,9 +1,9 @@
 //! Files and directories that plugins read and make: regular files with a size limit, and directories that no
 //! other user can write to.
 //!
-//! Plugins run as root. They read files whose names come from configurations, or that are in directories which
-//! other users can write to. A FIFO or a device would block a plugin for ever, a huge file would fill its memory,
-//! and a file of another user must not be trusted.
+//! Plugins run as root. They read files whose names come from configurations, or that are in directories
+//! which other users can write to. A FIFO or a device would block a plugin for ever, a huge file would fill
+//! its memory, and a file of another user must not be trusted.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read};
@@ -46,8 +46,8 @@ pub fn create_dir(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(DIR_MODE).create(path)
 }
 
-/// As [`create_dir`], for a directory that only plugins use. If it exists and other users can write to it, that
-/// permission is removed.
+/// As [`create_dir`], for a directory that only plugins use. If it exists and other users can write to it,
+/// that permission is removed.
 ///
 /// Errors: [`ErrorKind::PermissionDenied`] if it belongs to another user.
 pub fn own_dir(path: &Path) -> io::Result<()> {
@@ -61,7 +61,8 @@ pub fn own_dir(path: &Path) -> io::Result<()> {
     directory.set_permissions(Permissions::from_mode(mode & 0o7777 & !WRITABLE_BY_OTHERS))
 }
 
-/// Runs `write`, which writes to the new file `path`. If it fails, removes the file, so that no part of it remains.
+/// Runs `write`, which writes to the new file `path`. If it fails, removes the file, so that no part of it
+/// remains.
 ///
 /// Errors: that of `write`; if the file cannot be removed either, with that error in its text.
 pub fn or_remove<T>(path: &Path, write: impl FnOnce() -> io::Result<T>) -> io::Result<T> {

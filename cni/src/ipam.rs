@@ -1,10 +1,10 @@
 //! Delegation to the network's IPAM plugin (specification, section 4).
 //!
-//! The IPAM plugin gets the same configuration and the same environment; only `CNI_COMMAND` differs when a failed
-//! ADD is undone. Without the key `ipam`, no plugin is run and there are no addresses.
+//! The IPAM plugin gets the same configuration and the same environment; only `CNI_COMMAND` differs when a
+//! failed ADD is undone. Without the key `ipam`, no plugin is run and there are no addresses.
 //!
-//! If `ipam.type` named a plugin that delegates, that plugin would get the same `ipam.type` and run itself without
-//! end. [`validate`] refuses such a configuration.
+//! If `ipam.type` named a plugin that delegates, that plugin would get the same `ipam.type` and run itself
+//! without end. [`validate`] refuses such a configuration.
 
 use std::env;
 use std::ffi::OsStr;
@@ -21,8 +21,8 @@ use crate::result::Success;
 const DELEGATING: [&str; 8] =
     ["bridge", "dummy", "host-device", "ipvlan", "macvlan", "ptp", "tap", "vlan"];
 
-/// The variable that is set for an IPAM plugin. A plugin that delegates and finds it set refuses to run, even if
-/// its program has another name.
+/// The variable that is set for an IPAM plugin. A plugin that delegates and finds it set refuses to run, even
+/// if its program has another name.
 const RUN_AS_IPAM: &str = "PODWIRE_RUN_AS_IPAM";
 
 /// Refuses an IPAM plugin that itself delegates to an IPAM plugin. Plugins that delegate call this in
@@ -50,8 +50,8 @@ pub struct Asked<'a, C> {
     running: Option<Running>,
 }
 
-/// Starts an ADD of the IPAM plugin and does not wait for it. If anything fails afterwards, also the IPAM plugin
-/// itself, the caller must call [`del`] (specification, section 4).
+/// Starts an ADD of the IPAM plugin and does not wait for it. If anything fails afterwards, also the IPAM
+/// plugin itself, the caller must call [`del`] (specification, section 4).
 pub fn start_add<C>(network: &Network<C>) -> Result<Asked<'_, C>, Error> {
     Ok(Asked { network, running: start(network, Command::Add)? })
 }

@@ -1,8 +1,8 @@
 //! Reading the keys of configurations as runtimes expect it.
 //!
-//! Runtimes that are written in Go send Go's field names (`HostPort`), `null` for what is not set, and sometimes a
-//! key twice. Therefore keys are case-insensitive (an exact match is preferred), `null` is the same as absent, and
-//! unknown keys are ignored. Errors name the path of the key.
+//! Runtimes that are written in Go send Go's field names (`HostPort`), `null` for what is not set, and
+//! sometimes a key twice. Therefore keys are case-insensitive (an exact match is preferred), `null` is the
+//! same as absent, and unknown keys are ignored. Errors name the path of the key.
 
 use std::collections::BTreeMap;
 
@@ -45,8 +45,8 @@ pub fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Error> {
     })
 }
 
-/// As [`read`], but leaves out keys of the object whose values are not valid. For commands that clean up, also
-/// after an ADD that refused these values.
+/// As [`read`], but leaves out keys of the object whose values are not valid. For commands that clean up,
+/// also after an ADD that refused these values.
 ///
 /// Errors: code 7 if the value is not valid for another reason.
 pub fn read_what_is_right<T: DeserializeOwned>(value: &Value) -> Result<T, Error> {

@@ -1,8 +1,9 @@
 //! The Container Network Interface specification, version 1.1.0, on the plugin's side.
 //!
-//! This crate implements the protocol between runtimes and plugins; it configures nothing in the kernel. A plugin
-//! implements [`Plugin`] and calls [`run`], which reads the environment and stdin, validates both, calls the
-//! method of the command, and prints the result or the error in the version of the network's configuration.
+//! This crate implements the protocol between runtimes and plugins; it configures nothing in the kernel. A
+//! plugin implements [`Plugin`] and calls [`run`], which reads the environment and stdin, validates both,
+//! calls the method of the command, and prints the result or the error in the version of the network's
+//! configuration.
 //!
 //! Source: <https://www.cni.dev/docs/spec/>, sections 2 (execution protocol), 4 (delegation) and
 //! 5 (result types).

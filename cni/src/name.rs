@@ -19,7 +19,8 @@ pub enum InvalidName {
     },
     /// A character is not allowed, or not allowed at the beginning.
     #[error(
-        "{what} {name:?} must begin with a letter or digit, and contain only letters, digits, '_', '.' and '-'"
+        "{what} {name:?} must begin with a letter or digit, and contain only letters, digits, \
+         '_', '.' and '-'"
     )]
     Characters {
         /// The kind of name.
@@ -29,8 +30,8 @@ pub enum InvalidName {
     },
     /// Linux does not accept the name for an interface.
     #[error(
-        "interface name {name:?} must have at most 15 bytes, not be \".\" or \"..\", and contain no '/', ':', \
-         '%' or white space"
+        "interface name {name:?} must have at most 15 bytes, not be \".\" or \"..\", and contain no '/', \
+         ':', '%' or white space"
     )]
     Interface {
         /// The name.

@@ -21,19 +21,20 @@ pub trait Plugin {
     /// The name of the plugin and of its program.
     const NAME: &'static str;
 
-    /// The keys of the plugin's configuration, as they are written. [`Plugin::settings`] refuses values that the
-    /// types cannot refuse.
+    /// The keys of the plugin's configuration, as they are written. [`Plugin::settings`] refuses values that
+    /// the types cannot refuse.
     type Config: DeserializeOwned;
 
     /// The validated values of the configuration and of the command's variables.
     type Settings;
 
-    /// Reads the values of a configuration, and refuses values that are not valid or contradict each other, before
-    /// the command changes anything. This is the only place that refuses values: ADD, CHECK and STATUS get what it
-    /// returns, and [`validate`] reports what it refuses. DEL and GC do not call it, because they must clean up
-    /// even if the configuration has changed since the ADD.
+    /// Reads the values of a configuration, and refuses values that are not valid or contradict each other,
+    /// before the command changes anything. This is the only place that refuses values: ADD, CHECK and STATUS
+    /// get what it returns, and [`validate`] reports what it refuses. DEL and GC do not call it, because they
+    /// must clean up even if the configuration has changed since the ADD.
     ///
-    /// `environment` has the variables of the attachment; `None` for STATUS and [`validate`], which have none.
+    /// `environment` has the variables of the attachment; `None` for STATUS and [`validate`], which have
+    /// none.
     ///
     /// Errors: code 7, naming the key; code 4 for `CNI_ARGS`.
     fn settings(
@@ -68,16 +69,16 @@ pub trait Plugin {
 
 /// Validates a configuration and changes nothing.
 ///
-/// Errors: what an ADD would refuse, as [`Plugin::settings`]; code 6 if the bytes are not a JSON object; code 1
-/// if its version is not supported.
+/// Errors: what an ADD would refuse, as [`Plugin::settings`]; code 6 if the bytes are not a JSON object; code
+/// 1 if its version is not supported.
 pub fn validate<P: Plugin>(plugin: &P, configuration: Vec<u8>) -> Result<(), Error> {
     let version = config_version(&json::object(&configuration)?)?;
     let network = Network::read(Command::Add, configuration, version, Vec::new())?;
     plugin.settings(&network, None).map(drop)
 }
 
-/// Runs the command of this process, and prints what the specification requires: a result, an error object, or
-/// nothing. An ADD whose result cannot be printed is undone.
+/// Runs the command of this process, and prints what the specification requires: a result, an error object,
+/// or nothing. An ADD whose result cannot be printed is undone.
 ///
 /// If the caller has closed stdout, Rust's runtime opens `/dev/null` instead before `main`. The plugin cannot
 /// distinguish this from a caller that passes `/dev/null`. Such a caller does not read results, so the ADD
@@ -101,8 +102,8 @@ pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Makes a write beyond `RLIMIT_FSIZE` fail and not kill the process, so that the plugin can undo what it did and
-/// report the error. Programs that the plugin runs inherit this.
+/// Makes a write beyond `RLIMIT_FSIZE` fail and not kill the process, so that the plugin can undo what it did
+/// and report the error. Programs that the plugin runs inherit this.
 fn block_file_size_signal() {
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGXFSZ);

@@ -1,8 +1,8 @@
 //! Removing everything that a plugin has made on a node, for all networks.
 //!
-//! Each plugin has a public function `purge(&mut Purge)`. It finds what the plugin made, in the same way as its GC,
-//! and calls [`Purge::remove`] for each thing. It needs no configuration, because that may no longer exist. What
-//! the existing configurations contain is in [`Known`].
+//! Each plugin has a public function `purge(&mut Purge)`. It finds what the plugin made, in the same way as
+//! its GC, and calls [`Purge::remove`] for each thing. It needs no configuration, because that may no longer
+//! exist. What the existing configurations contain is in [`Known`].
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -48,8 +48,8 @@ impl Purge {
         &self.known
     }
 
-    /// Runs a function that finds things and removes them. Its argument is whether this is a dry run. It returns
-    /// the things that it removed, or would remove in a dry run.
+    /// Runs a function that finds things and removes them. Its argument is whether this is a dry run. It
+    /// returns the things that it removed, or would remove in a dry run.
     pub fn all<E: Into<Error>>(
         &mut self,
         what: impl fmt::Display,
@@ -69,8 +69,8 @@ impl Purge {
         look().map_err(|error| self.errors.push(error.into().context(place))).ok()
     }
 
-    /// Records a thing that was found, and removes it unless this is a dry run. `what` is shown to the user: the
-    /// kind and the name of the thing.
+    /// Records a thing that was found, and removes it unless this is a dry run. `what` is shown to the user:
+    /// the kind and the name of the thing.
     pub fn remove<E: Into<Error>>(
         &mut self,
         what: impl fmt::Display,

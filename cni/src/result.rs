@@ -1,9 +1,9 @@
 //! The result of an ADD, in the form of every version.
 //!
-//! Plugins use one form, the newest. Stdout and `prevResult` have the form of the configuration's version: an object
-//! with `ip4` and `ip6` up to 0.2.0, lists with the family of each address up to 0.4.0, lists without it since
-//! 1.0.0. 1.1.0 added keys to interfaces and routes. As in other plugins, those of routes are written since 0.3.0,
-//! those of interfaces only in 1.1.0.
+//! Plugins use one form, the newest. Stdout and `prevResult` have the form of the configuration's version: an
+//! object with `ip4` and `ip6` up to 0.2.0, lists with the family of each address up to 0.4.0, lists without
+//! it since 1.0.0. 1.1.0 added keys to interfaces and routes. As in other plugins, those of routes are
+//! written since 0.3.0, those of interfaces only in 1.1.0.
 
 use std::mem;
 use std::net::IpAddr;
@@ -129,7 +129,8 @@ impl Success {
         written.map_err(|error| Error::new(Code::Decode, format!("write the result: {error}")))
     }
 
-    /// Reads what a plugin printed, in the version that its `cniVersion` names, or in `assumed` if it has none.
+    /// Reads what a plugin printed, in the version that its `cniVersion` names, or in `assumed` if it has
+    /// none.
     ///
     /// Errors: code 7, naming the key.
     pub fn read(value: &Value, assumed: Version) -> Result<Self, Error> {

@@ -1,5 +1,5 @@
-//! JSON Schemas of the types that configurations use: the forms of strings and numbers, and the keys that every
-//! plugin has. Only with the feature `schema`, which no plugin is built with.
+//! JSON Schemas of the types that configurations use: the forms of strings and numbers, and the keys that
+//! every plugin has. Only with the feature `schema`, which no plugin is built with.
 //!
 //! Each pattern has a `patternErrorMessage`, which editors show and `conflist validate` prints.
 

@@ -21,8 +21,8 @@ pub struct Undo<'a> {
 }
 
 impl<'a> Undo<'a> {
-    /// Runs `work`. If it fails, runs the steps that it registered, the last one first, and adds their errors to
-    /// the first error.
+    /// Runs `work`. If it fails, runs the steps that it registered, the last one first, and adds their errors
+    /// to the first error.
     pub fn around<T>(work: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
         let mut undo = Self { steps: Vec::new() };
         let mut result = work(&mut undo);

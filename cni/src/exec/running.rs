@@ -65,8 +65,8 @@ impl Running {
         let Ended { status, stdout } = match self.listen() {
             Ok(Some(ended)) => ended,
             Ok(None) => {
-                // The plugin may ignore that its pipe is closed. If it has ended already, kill(2) fails, which is
-                // no error.
+                // The plugin may ignore that its pipe is closed. If it has ended already, kill(2) fails,
+                // which is no error.
                 let _ = self.child.kill();
                 return Err(ExecError::TooLong(program).into());
             }
@@ -86,8 +86,9 @@ impl Running {
 
     /// Writes and reads until the plugin ends; `None` if it prints more than the limit.
     ///
-    /// It waits for the plugin and not for the end of its output, because a process that the plugin left behind
-    /// may keep the output open. Before Linux 5.3, which has no pidfds, it waits for the end of the output.
+    /// It waits for the plugin and not for the end of its output, because a process that the plugin left
+    /// behind may keep the output open. Before Linux 5.3, which has no pidfds, it waits for the end of the
+    /// output.
     fn listen(&mut self) -> io::Result<Option<Ended>> {
         let mut pipe = self.child.stdout.take();
         let end = pidfd_open(Pid::from_child(&self.child), PidfdFlags::empty()).ok();
@@ -150,7 +151,8 @@ impl Running {
         Ok(Ready { stdout, end, stdin: next(self.stdin.is_some()) })
     }
 
-    /// Writes what the pipe has room for, and closes it after the last byte. Returns how many bytes were written.
+    /// Writes what the pipe has room for, and closes it after the last byte. Returns how many bytes were
+    /// written.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut written = 0;
         while let Some(stdin) = &mut self.stdin {

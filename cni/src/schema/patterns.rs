@@ -1,7 +1,7 @@
 //! Regular expressions of strings, in the syntax that JSON Schema and Rust have in common.
 
-/// Six pairs separated by colons or dashes, or three groups of four digits separated by dots. The lowest bit of the
-/// first byte is set in group addresses only.
+/// Six pairs separated by colons or dashes, or three groups of four digits separated by dots. The lowest bit
+/// of the first byte is set in group addresses only.
 pub(super) const UNICAST_MAC: &str = "^([0-9a-fA-F][02468aceACE](:[0-9a-fA-F]{2}){5}\
      |[0-9a-fA-F][02468aceACE](-[0-9a-fA-F]{2}){5}\
      |[0-9a-fA-F][02468aceACE][0-9a-fA-F]{2}(\\.[0-9a-fA-F]{4}){2})?$";

@@ -1,4 +1,4 @@
-//! Which addresses an attachment gets.
+//! Choosing the addresses of an attachment.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -11,34 +11,34 @@ use crate::lease::{Draft, Owner};
 use crate::ranges::{Range, RangeSet};
 use crate::store::{Leases, Store, StoreError};
 
-/// How many addresses are tried one by one before the directory is read. Usually the first one is
-/// free; after so many that are not, the names of all cost less than going on.
+/// How many addresses are tried before the directory is read. Usually the first one is free. After this many
+/// tries, reading all names takes less time than trying more addresses.
 const TRIES: usize = 32;
 
 /// Why an attachment gets no address.
 #[derive(Debug, thiserror::Error)]
 pub enum AllocateError {
-    /// It has one: an ADD without a DEL before it.
+    /// The attachment already has an address: a second ADD without a DEL.
     #[error(
-        "duplicate allocation: {ip} is leased to {owner} already, which needs a DEL first \
-         (lease {})", lease.display()
+        "duplicate allocation: {ip} is already leased to {owner}, which needs a DEL first (lease {})",
+        lease.display()
     )]
     Duplicate {
         /// The address.
         ip: IpAddr,
-        /// The attachment that has it and asks for one.
+        /// The attachment.
         owner: Owner,
-        /// The file that says so.
+        /// The file of the lease.
         lease: PathBuf,
     },
-    /// The requested address is somebody else's.
+    /// The requested address has another owner.
     #[error("requested address {ip} is leased to {owner} (lease {})", lease.display())]
     Taken {
         /// The address.
         ip: IpAddr,
-        /// Who has it.
+        /// The owner of the address.
         owner: Owner,
-        /// The file that says so.
+        /// The file of the lease.
         lease: PathBuf,
     },
     /// No address is free.
@@ -46,9 +46,9 @@ pub enum AllocateError {
     Exhausted {
         /// The ranges.
         set: RangeSet,
-        /// The key they come from.
+        /// The key that contains them.
         key: String,
-        /// Where the leases are.
+        /// The directory of the leases.
         dir: PathBuf,
     },
     /// The directory could not be read or written.
@@ -67,8 +67,8 @@ impl From<AllocateError> for Error {
     }
 }
 
-/// Reserves an address of each set, or none. The draft is to be synchronised once the store is
-/// closed: nobody should wait for the disk of somebody else.
+/// Reserves an address of each set, or none. The caller must sync the draft after it has closed the store, so
+/// that other processes do not wait for the disk.
 pub fn allocate(
     store: &Store,
     plan: &Plan,
@@ -102,7 +102,7 @@ pub fn allocate(
     Ok((draft, ips))
 }
 
-/// Whether an ADD would find an address in the set.
+/// Whether the set has an address for an ADD.
 pub fn has_room(
     leases: &Leases,
     number: usize,
@@ -125,9 +125,9 @@ pub fn has_room(
     Ok(false)
 }
 
-/// Removes what the attachment had before the last boot and returns those addresses, to be given
-/// to it again: nobody runs there any more, whatever became of the DEL. Addresses of ranges that
-/// this configuration does not know are left alone, and returned beside them.
+/// Releases the addresses that the attachment had before the last boot, and returns them so that it gets them
+/// again. No container runs since then, even without a DEL. Also returns the attachment's addresses outside
+/// the ranges of this configuration, which are not released.
 fn leases_from_before(
     store: &Store,
     plan: &Plan,
@@ -169,7 +169,7 @@ fn requested<'a>(
             }
         }
     }
-    let owner = leases.owner(ip)?.unwrap_or(Owner::Stranger);
+    let owner = leases.owner(ip)?.unwrap_or(Owner::Other);
     Err(AllocateError::Taken { ip, owner, lease: leases.path(ip) })
 }
 

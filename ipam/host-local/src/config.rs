@@ -1,4 +1,4 @@
-//! The `ipam` section of a network's configuration, and what a command makes of it.
+//! The configuration: the key `ipam`, and the values that the runtime adds.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -9,39 +9,39 @@ use serde_json::Value;
 
 use crate::ranges::{Gateways, Range, RangeSet};
 
-/// Where leases are kept if `ipam.dataDir` does not say.
+/// The default of `ipam.dataDir`.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/cni/networks";
 
-/// The configuration as it came.
+/// The configuration, not yet validated.
 ///
-/// It is read in two steps, because a DEL or a GC has to free addresses even if somebody has
-/// broken the ranges meanwhile: these two need [`Config::data_dir`] and no more.
+/// DEL and GC must release addresses even if the ranges are not valid, so they only read
+/// [`Config::data_dir`]. Other commands read [`Config::plan`].
 #[derive(Clone, Debug, Deserialize)]
 #[serde(transparent)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Config(#[cfg_attr(feature = "schema", schemars(with = "Keys"))] Value);
 
-/// What an ADD, a CHECK or a STATUS is about, everything validated.
+/// The validated values, for ADD, CHECK and STATUS.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The sets: an attachment gets one address of each.
+    /// The sets. An attachment gets one address of each.
     pub sets: Vec<NamedSet>,
-    /// The routes of the result, as they stand in the configuration.
+    /// The routes of the result.
     pub routes: Vec<Route>,
-    /// The file to read name resolution from.
+    /// The file with the name resolution of the result.
     pub resolv_conf: Option<PathBuf>,
-    /// Whether leases from before the last boot may be given to others when a set is exhausted.
+    /// Whether leases from before the last boot can be reused when a set is exhausted.
     pub reclaim_after_reboot: bool,
 }
 
-/// A set, and what the attachment wants of it.
+/// A set, and the address of it that is requested.
 #[derive(Clone, Debug)]
 pub struct NamedSet {
-    /// The key that it comes from, for messages: `ipam.ranges[0]`.
+    /// The key of the set, for messages: `ipam.ranges[0]`.
     pub key: String,
     /// The ranges.
     pub set: RangeSet,
-    /// The address that the runtime asks for.
+    /// The address that the runtime requests.
     pub requested: Option<IpAddr>,
 }
 
@@ -49,11 +49,11 @@ pub struct NamedSet {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 struct Keys {
-    /// What to hand out.
+    /// The ranges and other settings.
     ipam: IpamKeys,
-    /// What the runtime adds.
+    /// The values that the runtime adds.
     runtime_config: RuntimeKeys,
-    /// Arguments of the administrator's.
+    /// Arguments from the administrator.
     args: ArgsKeys,
 }
 
@@ -61,31 +61,32 @@ struct Keys {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 struct IpamKeys {
-    /// The network of one more set of one range, the old style.
+    /// The network of an additional set with one range, in the old format.
     subnet: Option<Cidr>,
-    /// The first address to give out; by default the one after the network's own.
+    /// The first address to assign. By default, the first address after the network's.
     #[serde(deserialize_with = "cni::address_or_nothing")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::Address>"))]
     range_start: Option<IpAddr>,
-    /// The last address to give out; by default the last one, in IPv4 that before the broadcast address.
+    /// The last address to assign. By default, the last address; in IPv4, the one before the broadcast
+    /// address.
     #[serde(deserialize_with = "cni::address_or_nothing")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::Address>"))]
     range_end: Option<IpAddr>,
-    /// The gateway of the result, which is never given out; by default the one after the network's own.
+    /// The gateway of the result, which is never assigned. By default, the first address after the network's.
     #[serde(deserialize_with = "cni::address_or_nothing")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::Address>"))]
     gateway: Option<IpAddr>,
-    /// The sets, of each of which an interface gets one address; the second range of a set is used when the
-    /// first is full.
+    /// The sets. An interface gets one address of each. The second range of a set is used when the first is
+    /// full.
     #[cfg_attr(feature = "schema", schemars(inner(length(min = 1))))]
     ranges: Vec<Vec<RangeKeys>>,
-    /// Routes, passed on in the result.
+    /// The routes of the result.
     routes: Vec<Route>,
     /// A file in the format of resolv.conf(5), for `dns` of the result.
     resolv_conf: PathBuf,
-    /// Whether leases from before the last boot may be given to others when a set is exhausted.
+    /// Whether leases from before the last boot can be reused when a set is exhausted.
     reclaim_after_reboot: bool,
-    /// Where the directory of the network is: an absolute path.
+    /// The parent of the network's directory, an absolute path.
     #[cfg_attr(feature = "schema", schemars(extend("default" = DEFAULT_DATA_DIR)))]
     data_dir: PathBuf,
 }
@@ -94,17 +95,18 @@ struct IpamKeys {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 struct RangeKeys {
-    /// The network that the range is part of.
+    /// The network of the range.
     subnet: Cidr,
-    /// The first address to give out; by default the one after the network's own.
+    /// The first address to assign. By default, the first address after the network's.
     #[serde(default, deserialize_with = "cni::address_or_nothing")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::Address>"))]
     range_start: Option<IpAddr>,
-    /// The last address to give out; by default the last one, in IPv4 that before the broadcast address.
+    /// The last address to assign. By default, the last address; in IPv4, the one before the broadcast
+    /// address.
     #[serde(default, deserialize_with = "cni::address_or_nothing")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::Address>"))]
     range_end: Option<IpAddr>,
-    /// The gateway of the result, which is never given out; by default the one after the network's own.
+    /// The gateway of the result, which is never assigned. By default, the first address after the network's.
     #[serde(default, deserialize_with = "cni::address_or_nothing")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::Address>"))]
     gateway: Option<IpAddr>,
@@ -114,11 +116,11 @@ struct RangeKeys {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct RuntimeKeys {
-    /// Sets that go before those of the configuration.
+    /// Sets before those of the configuration.
     #[serde(rename = "ipRanges")]
     #[cfg_attr(feature = "schema", schemars(inner(length(min = 1))))]
     ip_ranges: Vec<Vec<RangeKeys>>,
-    /// Addresses to give out, one of a set.
+    /// Requested addresses, at most one of each set.
     #[cfg_attr(feature = "schema", schemars(with = "Vec<cni::schema::AddressOrCidr>"))]
     ips: Vec<RequestedAddress>,
 }
@@ -127,7 +129,7 @@ struct RuntimeKeys {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct ArgsKeys {
-    /// Those for plugins.
+    /// The arguments for plugins.
     cni: CniArgsKeys,
 }
 
@@ -135,7 +137,7 @@ struct ArgsKeys {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct CniArgsKeys {
-    /// Addresses to give out, one of a set.
+    /// Requested addresses, at most one of each set.
     #[cfg_attr(feature = "schema", schemars(with = "Vec<cni::schema::AddressOrCidr>"))]
     ips: Vec<RequestedAddress>,
 }
@@ -157,8 +159,8 @@ impl Default for IpamKeys {
 }
 
 impl Config {
-    /// The directory below which every network has its own. A value that an ADD refuses counts as
-    /// absent, unless it is a relative path: an ADD of the reference plugin has taken it.
+    /// The parent of the networks' directories. A value that an ADD refuses is treated as absent, except a
+    /// relative path, which an ADD of the reference plugin accepts.
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
         let dir = json::get(&self.0, "ipam").and_then(|ipam| json::get(ipam, "dataDir"));
@@ -166,7 +168,7 @@ impl Config {
         dir.unwrap_or(DEFAULT_DATA_DIR).into()
     }
 
-    /// Reads and checks everything.
+    /// Reads and validates all values.
     ///
     /// Errors: code 7, naming the key; code 4 for `CNI_ARGS`.
     pub fn plan(&self, version: Version, args: &Args) -> Result<Plan, Error> {
@@ -174,10 +176,7 @@ impl Config {
         let dir = &keys.ipam.data_dir;
         let holds_zero = dir.as_os_str().as_encoded_bytes().contains(&0);
         if !dir.as_os_str().is_empty() && (dir.is_relative() || holds_zero) {
-            let why = format!(
-                "{} must be an absolute path without zero bytes, as runtimes run in any directory",
-                dir.display()
-            );
+            let why = format!("{} must be an absolute path without zero bytes", dir.display());
             return Err(Error::invalid_key("ipam.dataDir", why));
         }
         let mut requested = requested_by_args(args)?.into_iter().collect::<Vec<_>>();
@@ -219,8 +218,8 @@ impl RangeKeys {
     }
 }
 
-/// The sets in the reference plugin's order, which numbers the `last_reserved_ip` files: those of
-/// the runtime, the one of the old style, the others.
+/// The sets in the reference plugin's order, because `last_reserved_ip` files have their numbers: those of
+/// the runtime, the one in the old format, the others.
 fn sets(
     ipam: &IpamKeys,
     runtime: &RuntimeKeys,
@@ -234,7 +233,7 @@ fn sets(
     }
     named.extend(RangeKeys::sets("ipam.ranges", &ipam.ranges, gateways)?);
 
-    // A gateway of one range may be an address of another one.
+    // A gateway of one range can be an address of another one.
     let all = named.iter().flat_map(|(_, ranges)| ranges);
     let all: Vec<IpAddr> = all.map(Range::gateway).collect();
     let set = |(key, ranges)| match RangeSet::new(ranges, &all) {
@@ -245,7 +244,7 @@ fn sets(
     if sets.is_empty() {
         return Err(Error::invalid_key(
             "ipam.ranges",
-            "no range to hand out addresses of; the shortest one is [[{\"subnet\": \"10.88.0.0/16\"}]]",
+            "there is no range; set one, such as [[{\"subnet\": \"10.88.0.0/16\"}]]",
         ));
     }
     for (at, one) in sets.iter().enumerate() {
@@ -257,24 +256,26 @@ fn sets(
     Ok(sets)
 }
 
-/// Gives each requested address to the set that it is of, one a set.
+/// Assigns each requested address to its set, at most one to each set.
 fn assign(requested: Vec<IpAddr>, sets: &mut [NamedSet]) -> Result<(), Error> {
     for ip in requested {
         let Some(named) = sets.iter_mut().find(|named| named.set.range_of(ip).is_some()) else {
             let known: Vec<String> = sets.iter().map(|named| named.set.to_string()).collect();
             let known = known.join(" and ");
-            return Err(refused(ip, format!("is in none of the ranges, which are {known}")));
+            return Err(refused(ip, format!("is not in the ranges {known}")));
         };
         if !named.set.contains(ip) {
             let why =
-                "is a gateway, or the address of its network or broadcast, and never given out";
+                "is a gateway, a network's address or a broadcast address, which are not assigned";
             return Err(refused(ip, why));
         }
         match named.requested.replace(ip) {
             Some(other) if other != ip => {
                 return Err(refused(
                     ip,
-                    format!("is of the same set as {other}, and an attachment gets one of each"),
+                    format!(
+                        "is of the same set as {other}; an attachment gets one address of each set"
+                    ),
                 ));
             }
             _ => {}
@@ -287,7 +288,7 @@ fn refused(ip: IpAddr, why: impl AsRef<str>) -> Error {
     Error::new(Code::InvalidConfig, format!("requested address {ip} {}", why.as_ref()))
 }
 
-/// The address that `CNI_ARGS` asks for.
+/// The address that `CNI_ARGS` requests.
 fn requested_by_args(args: &Args) -> Result<Option<IpAddr>, Error> {
     args.allow(&["IP"])?;
     let Some(text) = args.get("IP").filter(|text| !text.is_empty()) else {

@@ -1,13 +1,14 @@
-//! Which addresses an attachment holds, without opening every lease.
+//! Finding the addresses of an attachment without reading every lease.
 //!
-//! A lease is found by its address; an attachment that comes back (ADD again, DEL, CHECK) is not.
-//! The index has a symbolic link for each attachment, `ID:IFNAME -> ADDRESS,ADDRESS`, in memory
-//! below /run. It holds nothing that the leases do not say, and may be deleted at any time.
+//! The file of a lease has the address as its name, so the leases of an attachment (in a second ADD, DEL,
+//! CHECK) cannot be found by name. The index has a symbolic link for each attachment, `ID:IFNAME ->
+//! ADDRESS,ADDRESS`, below /run, which is in memory. It contains nothing that is not in the leases, and can
+//! be deleted at any time.
 //!
-//! It is current as long as its directory was modified one nanosecond after that of the leases:
-//! whoever has the lock sets both times so at the end, and whoever else adds or removes a lease
-//! (the reference plugin, an administrator, a process that is killed halfway) gets times from a
-//! clock that ticks far slower, equal or further apart. Then every lease is read, once.
+//! The index is current if its directory was modified one nanosecond after the directory of the leases. The
+//! process that has the lock sets both times when it has finished. If another program adds or removes a lease
+//! (the reference plugin, an administrator, a process that is killed before it finishes), the kernel's clock
+//! sets the time, and its ticks are much longer than a nanosecond. Then every lease is read once.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
@@ -27,20 +28,19 @@ const NANOSECONDS: i128 = 1_000_000_000;
 pub struct Index(PathBuf);
 
 impl Index {
-    /// The index below `root` of the directory that `leases` describes, by whatever path it is
-    /// reached.
+    /// The index below `root` for the directory `leases`. It does not depend on the path of the directory.
     #[must_use]
     pub fn of(root: &Path, leases: &Metadata) -> Self {
         Self(root.join(format!("{}-{}", leases.dev(), leases.ino())))
     }
 
-    /// Whether there is one.
+    /// Whether the index exists.
     #[must_use]
     pub fn exists(&self) -> bool {
         self.0.is_dir()
     }
 
-    /// Removes it.
+    /// Removes the index.
     pub fn delete(&self) -> io::Result<()> {
         match fs::remove_dir_all(&self.0) {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -48,8 +48,8 @@ impl Index {
         }
     }
 
-    /// Whether it knows every attachment. Never, where the file system counts time in larger units
-    /// than nanoseconds: there a change could go unseen.
+    /// Whether the index is complete. If the file system's times are not in nanoseconds, it is never current,
+    /// because changes could not be detected.
     #[must_use]
     pub fn is_current(&self, leases: &Metadata) -> bool {
         let time =
@@ -58,7 +58,7 @@ impl Index {
             .is_ok_and(|own| own.is_dir() && file::is_own(&own) && time(&own) == time(leases) + 1)
     }
 
-    /// The addresses that the attachment held when the index was written.
+    /// The addresses that the attachment had when the index was written.
     #[must_use]
     pub fn addresses(&self, attachment: &Attachment) -> Vec<IpAddr> {
         let link = fs::read_link(self.link(attachment)).unwrap_or_default();
@@ -66,7 +66,7 @@ impl Index {
         addresses.filter_map(|ip| ip.parse().ok()).collect()
     }
 
-    /// Notes the addresses of an attachment.
+    /// Writes the addresses of an attachment.
     pub fn insert(&self, attachment: &Attachment, addresses: &[IpAddr]) -> io::Result<()> {
         let link = self.link(attachment);
         let target = target(addresses);
@@ -83,7 +83,7 @@ impl Index {
         }
     }
 
-    /// Forgets an attachment; the last one takes the index along.
+    /// Removes an attachment. Removes the index with the last one.
     pub fn remove(&self, attachment: &Attachment) -> io::Result<()> {
         match fs::remove_file(self.link(attachment)) {
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
@@ -92,7 +92,7 @@ impl Index {
         }
     }
 
-    /// Writes the index again if it does not agree with the leases.
+    /// Makes the index agree with the leases.
     pub fn rebuild(&self, leases: &HashMap<Attachment, Vec<IpAddr>>) -> io::Result<()> {
         self.make()?;
         let mut known = HashSet::new();
@@ -112,14 +112,14 @@ impl Index {
         self.remove_if_empty()
     }
 
-    /// Declares it current.
+    /// Marks the index as current.
     pub fn stamp(&self, leases: &Path) -> io::Result<()> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         set_modified(leases, now)?;
         set_modified(&self.0, now + Duration::from_nanos(1))
     }
 
-    /// Makes its directory, and sees to it that nobody else can write to it or rename it.
+    /// Makes the directory, so that other users cannot write to it or rename it.
     fn make(&self) -> io::Result<()> {
         let above: Vec<&Path> = self.0.ancestors().skip(1).take(2).collect();
         above.into_iter().rev().chain([&*self.0]).try_for_each(file::own_dir)

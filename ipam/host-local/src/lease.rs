@@ -15,34 +15,34 @@ use rustix::io::Errno;
 
 use crate::boot::BootId;
 
-/// Only the plugin has to read it.
+/// Only the plugin reads the file.
 const MODE: u32 = 0o600;
 
-/// Whom a lease belongs to, going by its content.
+/// The owner of a lease, from its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Owner {
     /// An attachment.
     Attachment(Attachment),
-    /// A container, whichever its interface: written by a reference plugin before 0.7.
+    /// All interfaces of a container: written by a reference plugin before 0.7.
     Container(ContainerId),
-    /// Nobody: the write was cut off by a crash, and the ADD it was part of has not succeeded.
-    Nobody,
-    /// Somebody who is no container; an administrator's note keeps an address out of use.
-    Stranger,
+    /// None: a crash has interrupted the write, so the ADD has not succeeded.
+    Unfinished,
+    /// A text that is not a container ID, with which an administrator reserves the address.
+    Other,
 }
 
-/// A lease that has no name yet. It is given all its content first, so that it can appear in the
-/// directory only as a whole, and vanishes with the process if that never happens.
+/// A lease that has no name yet. Its content is written first, so that it appears in the directory complete.
+/// If the process ends before that, the file vanishes.
 #[derive(Debug)]
 pub enum Draft {
-    /// A file without a name, which gets one for each address.
+    /// A file without a name. Each address gives it a name.
     Unnamed(File),
-    /// Where the file system knows no such files: each lease is created under its name, and an
-    /// empty one is what a crash in between leaves behind.
+    /// For a file system without unnamed files: each lease is created under its name. A crash before the
+    /// write leaves an empty file.
     Named {
         /// The content.
         text: String,
-        /// The mark.
+        /// The boot to mark them with.
         boot: Option<BootId>,
         /// The files made so far.
         written: RefCell<Vec<File>>,
@@ -53,37 +53,37 @@ impl Owner {
     /// Reads the content of a lease of `network`.
     #[must_use]
     pub fn parse(content: &[u8], network: &NetworkName) -> Self {
-        // A file system may give zeros for data that a power loss kept from being written.
+        // After a power loss, a file system can return zeros for data that was not written.
         let Some(text) = content.iter().any(|byte| *byte != 0).then_some(content) else {
-            return Self::Nobody;
+            return Self::Unfinished;
         };
         let Ok(text) = std::str::from_utf8(text).map(str::trim) else {
-            return Self::Stranger;
+            return Self::Other;
         };
         if text.is_empty() {
-            return Self::Nobody;
+            return Self::Unfinished;
         }
         let (container, ifname) = match text.split_once("\r\n") {
             Some((container, ifname)) => (container, Some(ifname)),
             None => (text, None),
         };
-        let Ok(container_id) = container.parse() else { return Self::Stranger };
+        let Ok(container_id) = container.parse() else { return Self::Other };
         match ifname.map(str::parse) {
             None => Self::Container(container_id),
             Some(Ok(ifname)) => {
                 Self::Attachment(Attachment { network: network.clone(), container_id, ifname })
             }
-            Some(Err(_)) => Self::Stranger,
+            Some(Err(_)) => Self::Other,
         }
     }
 
-    /// Whether the lease is the attachment's, or that of its container as a whole.
+    /// Whether the owner is the attachment, or its whole container.
     #[must_use]
     pub fn is(&self, attachment: &Attachment) -> bool {
         match self {
             Self::Attachment(owner) => owner == attachment,
             Self::Container(owner) => *owner == attachment.container_id,
-            Self::Nobody | Self::Stranger => false,
+            Self::Unfinished | Self::Other => false,
         }
     }
 }
@@ -95,8 +95,8 @@ impl fmt::Display for Owner {
                 write!(f, "container {container_id}, interface {ifname}")
             }
             Self::Container(owner) => write!(f, "container {owner}"),
-            Self::Nobody => f.write_str("nobody"),
-            Self::Stranger => f.write_str("somebody who is no container"),
+            Self::Unfinished => f.write_str("no container"),
+            Self::Other => f.write_str("the administrator, by a text that is not a container ID"),
         }
     }
 }
@@ -111,7 +111,7 @@ impl Draft {
                 fill(&file, &text(attachment), boot)?;
                 Ok(Self::Unnamed(file))
             }
-            // What open(2) names for a file system without unnamed files, and older kernels had.
+            // The errors of open(2) for a file system without unnamed files, and of older kernels.
             Err(Errno::OPNOTSUPP | Errno::ISDIR | Errno::NOSYS | Errno::INVAL) => {
                 Ok(Self::named(attachment, boot))
             }
@@ -123,7 +123,7 @@ impl Draft {
         Self::Named { text: text(attachment), boot: boot.cloned(), written: RefCell::default() }
     }
 
-    /// Makes it the lease at `path`; `false` if there is one already.
+    /// Creates the lease at `path`; `false` if one exists.
     pub fn publish(&self, path: &Path) -> io::Result<bool> {
         match self {
             Self::Unnamed(file) => {
@@ -150,10 +150,10 @@ impl Draft {
         }
     }
 
-    /// Waits until what was published is on disk.
+    /// Waits until the published leases are on disk.
     ///
-    /// One fsync(2) of the file takes its new names along: a journal commits the link and the
-    /// inode together. Where that does not hold, a power loss costs the lease and its owner alike.
+    /// One fsync(2) of the file also writes its names, because a journal commits links and inode together. On
+    /// other file systems, a power loss can remove the lease, but it also ends the container.
     pub fn sync(&self) -> io::Result<()> {
         match self {
             Self::Unnamed(file) => file.sync_all(),
@@ -190,12 +190,12 @@ mod tests {
         assert_eq!(owner(" c1\r\neth0\n"), Owner::Attachment(c1.clone()));
         assert_eq!(owner("c1"), Owner::Container("c1".parse().unwrap()));
         assert_eq!(owner("c1\r\n"), Owner::Container("c1".parse().unwrap()));
-        assert_eq!(owner(""), Owner::Nobody);
-        assert_eq!(owner(" \r\n"), Owner::Nobody);
-        assert_eq!(owner("\0\0\0"), Owner::Nobody);
-        assert_eq!(owner("the printer's"), Owner::Stranger);
-        assert_eq!(owner("c1\r\na/b"), Owner::Stranger);
-        assert_eq!(Owner::parse(b"c1\xff", &network), Owner::Stranger);
+        assert_eq!(owner(""), Owner::Unfinished);
+        assert_eq!(owner(" \r\n"), Owner::Unfinished);
+        assert_eq!(owner("\0\0\0"), Owner::Unfinished);
+        assert_eq!(owner("used by the printer"), Owner::Other);
+        assert_eq!(owner("c1\r\na/b"), Owner::Other);
+        assert_eq!(Owner::parse(b"c1\xff", &network), Owner::Other);
 
         assert!(owner("c1\r\neth0").is(&c1) && owner("c1").is(&c1));
         assert!(!owner("c1\r\neth1").is(&c1) && !owner("").is(&c1) && !owner("c").is(&c1));

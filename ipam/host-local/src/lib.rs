@@ -1,8 +1,9 @@
-//! IPAM from ranges in the configuration, with leases on this node's disk.
+//! An IPAM plugin that assigns addresses from ranges of the configuration, and stores leases on the node's
+//! disk.
 //!
-//! The story: [`config`] says which [`ranges`] there are and what the runtime asks for, [`store`]
-//! holds who has which address, [`allocate`] picks the next ones. A lease is a file, and making
-//! it is what reserves the address; how many there are makes no difference to an ADD.
+//! [`config`] reads the [`ranges`] and the addresses that the runtime requests. [`store`] contains the
+//! leases. [`allocate`] chooses the next addresses. A lease is a file, and creating it reserves the address,
+//! so the duration of an ADD does not depend on the number of leases.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -32,7 +33,7 @@ use crate::store::{Leases, Store, StoreError};
 /// The plugin.
 #[derive(Clone, Debug)]
 pub struct HostLocal {
-    /// The directory of the [`index`]es.
+    /// The directory of the indexes ([`index`]).
     pub index_root: PathBuf,
 }
 
@@ -68,7 +69,7 @@ impl Plugin for HostLocal {
         if let Err(source) = draft.sync() {
             let mut error = Error::from(StoreError::Sync(leases.dir().to_owned(), source));
             if let Err(another) = self.del(call) {
-                error.also(&format!("and undoing it: {another}"));
+                error.also(&format!("and undoing the ADD: {another}"));
             }
             return Err(error);
         }
@@ -95,11 +96,11 @@ impl Plugin for HostLocal {
         if held.is_empty() {
             return missing("no address".into());
         }
-        // Addresses of others may stand beside ours in the result of a whole chain.
+        // The result of a chain can contain addresses of other plugins.
         let ours = |ip: &_| plan.sets.iter().any(|named| named.set.contains(*ip));
         let result = call.network.prev_result.iter().flat_map(|result| &result.ips);
         match result.map(|ip| ip.address.ip()).filter(ours).find(|ip| !held.contains(ip)) {
-            Some(ip) => missing(format!("{ip} of the result is not what")),
+            Some(ip) => missing(format!("{ip} of the result is not an address that")),
             None => Ok(()),
         }
     }
@@ -129,8 +130,8 @@ impl Plugin for HostLocal {
             let keep = match &owner {
                 Owner::Attachment(attachment) => valid.contains(attachment),
                 Owner::Container(id) => valid.contains_container(id.as_str()),
-                Owner::Nobody => false,
-                Owner::Stranger => true,
+                Owner::Unfinished => false,
+                Owner::Other => true,
             };
             let freed =
                 !keep && failures.try_to(format!("free {ip}"), || store.release(ip)).is_some();
@@ -170,7 +171,7 @@ fn leases(network: &Network<Config>) -> Leases {
     Leases::of(&network.config.data_dir(), network.name.clone())
 }
 
-/// Whether files can be made in `dir`, or else in what is there of the way to it.
+/// Whether files can be made in `dir`, or in its nearest parent that exists.
 fn writable(dir: &Path) -> io::Result<()> {
     match access(dir, Access::WRITE_OK | Access::EXEC_OK) {
         Err(rustix::io::Errno::NOENT) => match dir.parent() {

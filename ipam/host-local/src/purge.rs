@@ -1,4 +1,4 @@
-//! Removing all leases that this plugin gave out on a node, and what it keeps beside them.
+//! Removing all leases of a node that this plugin has made, and the files beside them.
 
 use std::collections::HashSet;
 use std::fs;
@@ -17,8 +17,9 @@ use crate::store::{Leases, Store};
 
 impl HostLocal {
     /// Removes the leases of all networks whose directory this plugin has used, which an index or a mark on a
-    /// lease shows. Other directories may be the reference plugin's, which has the same format: their leases
-    /// may be those of pods that run, and stay. What an administrator noted as a lease stays, too.
+    /// lease shows. Other directories may belong to the reference plugin, which has the same format, and to
+    /// running pods. Their leases are not removed. Addresses that an administrator has reserved are not
+    /// removed either.
     pub fn purge(&self, purge: &mut Purge) {
         let mut data_dirs = purge.known().data_dirs.clone();
         data_dirs.insert(DEFAULT_DATA_DIR.into());
@@ -52,7 +53,7 @@ impl HostLocal {
 
     fn purge_network(&self, leases: &Leases, purge: &mut Purge) {
         let dir = leases.dir();
-        // Nobody gives out addresses meanwhile.
+        // With the lock, no other process assigns addresses.
         let lock =
             || if purge.is_dry_run() { Ok(None) } else { Store::open(leases, &self.index_root) };
         let (_lock, index) = (lock().unwrap_or_default(), self.index(dir));
@@ -74,7 +75,7 @@ impl HostLocal {
     }
 }
 
-/// Whether a network of that name has only plugins of the suite.
+/// Whether the network is configured with plugins of this suite only.
 fn is_known(leases: &Leases, purge: &Purge) -> bool {
     purge.known().networks.contains(leases.network().as_str())
 }
@@ -83,7 +84,9 @@ fn lease(leases: &Leases, ip: IpAddr, purge: &mut Purge) {
     let path = leases.path(ip);
     let place = format!("read {}", path.display());
     match purge.look(place, || leases.owner(ip)).flatten() {
-        Some(owner @ Owner::Stranger) => purge.leave(format!("{}: {owner} has it", path.display())),
+        Some(owner @ Owner::Other) => {
+            purge.leave(format!("{}: reserved by {owner}", path.display()));
+        }
         Some(owner) => {
             let what = format!("{}, lease of {owner}", path.display());
             purge.remove(what, || removed(fs::remove_file(&path), &path));
@@ -134,7 +137,7 @@ fn removed(result: io::Result<()>, path: &Path) -> Result<(), Error> {
     }
 }
 
-/// What somebody else keeps in it keeps it, too.
+/// Removes a directory. If it contains files of other programs, rmdir(2) fails, which is no error.
 fn remove_if_empty(dir: &Path, purge: &Purge) {
     if !purge.is_dry_run() {
         let _ = fs::remove_dir(dir);

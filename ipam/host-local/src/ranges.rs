@@ -1,4 +1,4 @@
-//! Ranges of addresses, and the order in which a set of them is handed out.
+//! Ranges of addresses, and the order in which a set's addresses are assigned.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use cni::Cidr;
 use cni::address::reserved;
 
-/// A range of one subnet, every value filled in.
+/// A range of one subnet, with all values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     subnet: Cidr,
@@ -16,93 +16,93 @@ pub struct Range {
     gateway: IpAddr,
 }
 
-/// Whether a range's gateway may be outside of its subnet.
+/// Whether a range's gateway can be outside the subnet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Gateways {
-    /// In the subnet or link-local, because a pod reaches it by the link alone.
+    /// In the subnet or link-local, because the pod must reach it on the link.
     OnLink,
-    /// Anywhere: `ptp` gives the pod a route to its gateway.
+    /// Any address: `ptp` adds a route to the gateway.
     Anywhere,
 }
 
-/// Ranges of one family, out of which an attachment gets one address.
+/// Ranges of one family. An attachment gets one address of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeSet {
     ranges: Vec<Range>,
-    /// The addresses that are given out, in that order.
+    /// The addresses to assign, in this order.
     spans: Vec<Span>,
 }
 
-/// Addresses of a range next to each other.
+/// Consecutive addresses of a range.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Span {
-    /// Which range of the set.
+    /// The index of the range in the set.
     range: usize,
     numbers: RangeInclusive<u128>,
 }
 
-/// Why values make no range.
+/// Why values are not a valid range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
-    /// Nothing is left of a /31 or /32 after network, broadcast and gateway.
+    /// A /31 or /32 has no address besides those of network, broadcast and gateway.
     #[error(
-        "{0} is too small to hand out addresses of, give it a prefix of /{longest} or shorter",
+        "{0} is too small; use a prefix of /{longest} or shorter",
         longest = if .0.is_ipv4() { 30 } else { 126 }
     )]
     TooSmall(Cidr),
-    /// The address of a host in place of a network.
-    #[error("{0} has host bits set, the network is {network}", network = .0.network())]
+    /// The address of a host instead of a network.
+    #[error("{0} has host bits set; the network is {network}", network = .0.network())]
     HostBits(Cidr),
     /// A network of addresses that no pod can have.
-    #[error("{0} cannot be given to pods: each of its addresses is {1}")]
+    #[error("{0} cannot be assigned to pods: each of its addresses is {1}")]
     Reserved(Cidr, &'static str),
-    /// The first address is of another network.
+    /// The first address is in another network.
     #[error("{0} is not in subnet {1}")]
     StartOutside(IpAddr, Cidr),
-    /// The last address is of another network.
+    /// The last address is in another network.
     #[error("{0} is not in subnet {1}")]
     EndOutside(IpAddr, Cidr),
-    /// The range is upside down.
-    #[error("{end} comes before the first address, {start}")]
+    /// The last address is lower than the first.
+    #[error("{end} is lower than the first address, {start}")]
     Reversed {
         /// The first address.
         start: IpAddr,
         /// The last one.
         end: IpAddr,
     },
-    /// No packet of the one family can be sent by a gateway of the other.
-    #[error("{0} is of another family than subnet {1}")]
+    /// The gateway has another family.
+    #[error("{0} must have the same family as subnet {1}")]
     GatewayFamily(IpAddr, Cidr),
-    /// Pods could not reach the gateway.
+    /// Pods cannot reach the gateway.
     #[error(
-        "{0} is not in subnet {1}; a gateway outside must be link-local, such as {example}",
+        "{0} is not in subnet {1}; another gateway must be link-local, such as {example}",
         example = if .1.is_ipv4() { "169.254.1.1" } else { "fe80::1" }
     )]
     GatewayOutside(IpAddr, Cidr),
-    /// Not the address of a host.
+    /// A host cannot have the address.
     #[error("{0} is {1}, which cannot be a gateway")]
     GatewayReserved(IpAddr, &'static str),
 }
 
-/// Why ranges make no set.
+/// Why ranges are not a valid set.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SetError {
-    /// No range at all.
-    #[error("the set is empty, it needs at least one range")]
+    /// There is no range.
+    #[error("the set is empty; it needs at least one range")]
     Empty,
-    /// IPv4 beside IPv6.
-    #[error("{0} and {1} are of different families, give each its own set")]
+    /// IPv4 and IPv6.
+    #[error("{0} and {1} are of different families; write each in its own set")]
     Mixed(String, String),
-    /// An address could be handed out twice.
+    /// An address could be assigned twice.
     #[error("{0} and {1} overlap")]
     Overlap(String, String),
-    /// Only addresses that are never given out.
-    #[error("{0} has no address to give out beside those of networks, broadcast and gateways")]
+    /// There are only addresses that are never assigned.
+    #[error("{0} has no address besides those of networks, broadcast and gateways")]
     NothingLeft(String),
 }
 
 impl RangeError {
-    /// The key whose value is wrong.
+    /// The key whose value is not valid.
     #[must_use]
     pub fn key(&self) -> &'static str {
         match self {
@@ -119,9 +119,9 @@ impl RangeError {
 impl Range {
     /// A range of `subnet`.
     ///
-    /// What is not given is filled in: the gateway is the first address after the network's, the
-    /// range begins there (the gateway itself is never handed out) and ends at the last address,
-    /// in IPv4 before the broadcast address.
+    /// Defaults: the gateway is the first address after the network's. The range begins there, but the
+    /// gateway itself is never assigned. It ends at the last address; in IPv4, at the one before the
+    /// broadcast address.
     pub fn new(
         subnet: Cidr,
         start: Option<IpAddr>,
@@ -169,7 +169,7 @@ impl Range {
         self.gateway
     }
 
-    /// An address of the range with the prefix of its subnet.
+    /// An address of the range with the prefix length of the subnet.
     #[must_use]
     pub fn with_prefix(&self, ip: IpAddr) -> Cidr {
         Cidr::new(ip, self.subnet.prefix()).unwrap_or(Cidr::host(ip))
@@ -179,7 +179,7 @@ impl Range {
         ip.is_ipv4() == self.is_ipv4() && self.first <= ip && ip <= self.last
     }
 
-    /// Its addresses without the network's own, without those that no host has, and without `gateways`.
+    /// The range's addresses, except the network's, those that no host can have, and `gateways`.
     fn usable(&self, gateways: &[IpAddr]) -> Vec<RangeInclusive<u128>> {
         let single = [Some(self.subnet.ip()), self.subnet.broadcast()].into_iter().flatten();
         let single = single.chain(gateways.iter().copied()).map(Cidr::host);
@@ -198,7 +198,7 @@ impl Range {
 }
 
 impl RangeSet {
-    /// A set of ranges that do not overlap. None of `gateways` is ever given out.
+    /// A set of ranges that do not overlap. The addresses in `gateways` are never assigned.
     pub fn new(ranges: Vec<Range>, gateways: &[IpAddr]) -> Result<Self, SetError> {
         let first = *ranges.first().ok_or(SetError::Empty)?;
         for (at, range) in ranges.iter().enumerate() {
@@ -218,19 +218,19 @@ impl RangeSet {
         if set.spans.is_empty() { Err(SetError::NothingLeft(set.to_string())) } else { Ok(set) }
     }
 
-    /// Whether the set's addresses are of IPv4.
+    /// Whether the set's addresses are IPv4.
     #[must_use]
     pub fn is_ipv4(&self) -> bool {
         self.ranges.iter().all(Range::is_ipv4)
     }
 
-    /// The range that has an address between its first and its last one.
+    /// The range that contains an address, even if the address is never assigned.
     #[must_use]
     pub fn range_of(&self, ip: IpAddr) -> Option<&Range> {
         self.ranges.iter().find(|range| range.contains(ip))
     }
 
-    /// Whether an address is one that the set gives out.
+    /// Whether the set assigns an address.
     #[must_use]
     pub fn contains(&self, ip: IpAddr) -> bool {
         ip.is_ipv4() == self.is_ipv4() && self.span_of(ip).is_some()
@@ -242,8 +242,8 @@ impl RangeSet {
         self.ranges.iter().any(|range| other.ranges.iter().any(|another| range.overlaps(another)))
     }
 
-    /// Every address that can be handed out, once: round robin, the one after `last` first and
-    /// `last` itself at the end. From the beginning, if `last` is not one of them.
+    /// Every address that the set assigns, once, in round-robin order: first the one after `last`, at the end
+    /// `last` itself. If the set does not assign `last`, the order begins with its first address.
     pub fn after(&self, last: Option<IpAddr>) -> impl Iterator<Item = (IpAddr, &Range)> {
         let last = last.filter(|last| last.is_ipv4() == self.is_ipv4());
         let begun = last.and_then(|last| Some((self.span_of(last)?, number(last))));
@@ -330,7 +330,7 @@ fn number(ip: IpAddr) -> u128 {
     }
 }
 
-/// The address of a number that came from one of the same family.
+/// The address with a number, which must be that of an address of the same family.
 fn address(number: u128, v4: bool) -> IpAddr {
     match u32::try_from(number) {
         Ok(number) if v4 => Ipv4Addr::from_bits(number).into(),

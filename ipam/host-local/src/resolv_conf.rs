@@ -1,4 +1,4 @@
-//! Name resolution out of a file in the format of resolv.conf(5).
+//! Name resolution from a file in the format of resolv.conf(5).
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -18,8 +18,8 @@ impl From<ReadError> for Error {
 
 /// Reads name servers, domain, search list and options.
 ///
-/// As the reference plugin does, and other than the C library, several `search` lines add up, and
-/// so do several `options`; of several `domain` lines the last one counts.
+/// As in the reference plugin, and unlike the C library, several `search` lines are joined, and so are
+/// several `options` lines. Of several `domain` lines, the last one is used.
 pub fn read(path: &Path) -> Result<Dns, ReadError> {
     let text =
         file::read(path, file::SIZE_LIMIT).map_err(|source| ReadError(path.to_owned(), source))?;

@@ -1,5 +1,5 @@
-//! The directory of a network's leases, in the reference plugin's format: one file for each
-//! address, `last_reserved_ip.N` for each set, and `lock`, which whoever writes holds by flock(2).
+//! The directory of a network's leases, in the reference plugin's format: one file for each address,
+//! `last_reserved_ip.N` for each set, and `lock`, which a process locks with flock(2) before it writes.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
@@ -16,43 +16,43 @@ use crate::boot::BootId;
 use crate::index::Index;
 use crate::lease::{Draft, Owner};
 
-/// What the reference plugin creates its lock with.
+/// The permissions with which the reference plugin creates the lock.
 const LOCK_MODE: u32 = 0o750;
 const LAST_RESERVED_MODE: u32 = 0o600;
-/// A container ID and an interface's name take far less.
+/// A container ID and an interface's name need much less.
 const LEASE_LIMIT: u64 = 64 * 1024;
 
-/// A network's leases, locked. [`Store::close`] lets the lock go; so does dropping it, and then
-/// the next one reads every lease to be sure.
+/// A network's leases, locked. [`Store::close`] releases the lock. Dropping the store also releases it, but
+/// then the next process must read every lease.
 #[derive(Debug)]
 pub struct Store {
     leases: Leases,
     index: Index,
-    /// Whether the index knows every attachment.
+    /// Whether the index is complete.
     indexed: Cell<bool>,
-    /// Whether anything was changed, so that the index has to be declared current at the end.
+    /// Whether anything was changed, so that the index must be marked as current at the end.
     changed: Cell<bool>,
     _lock: File,
 }
 
-/// The directory of a network's leases, to look at without the lock.
+/// The directory of a network's leases, for reading without the lock.
 #[derive(Clone, Debug)]
 pub struct Leases {
     dir: PathBuf,
     network: NetworkName,
 }
 
-/// What could not be done with the directory.
+/// The errors of the directory and its files.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The directory was not there and could not be made.
+    /// The directory did not exist and could not be made.
     #[error("create directory {}", .0.display())]
     Create(PathBuf, #[source] io::Error),
-    /// The directory cannot be trusted, or not be looked at.
+    /// The directory is not trusted, or could not be read.
     #[error("use directory {}", .0.display())]
     Directory(PathBuf, #[source] io::Error),
-    /// A FIFO, a device or a directory in place of a file.
-    #[error("{} must be a regular file: remove what is there", .0.display())]
+    /// A FIFO, a device or a directory instead of a file.
+    #[error("{} must be a regular file; remove it", .0.display())]
     NotRegular(PathBuf),
     /// The lock file could not be opened or locked.
     #[error("lock {}", .0.display())]
@@ -69,10 +69,10 @@ pub enum StoreError {
     /// A lease could not be removed.
     #[error("remove lease {}", .0.display())]
     Remove(PathBuf, #[source] io::Error),
-    /// The disk did not take the leases.
+    /// The leases could not be written to disk.
     #[error("synchronise the leases in {}", .0.display())]
     Sync(PathBuf, #[source] io::Error),
-    /// The last address given out could not be noted.
+    /// The file with the last assigned address could not be written.
     #[error("write {}", .0.display())]
     LastReserved(PathBuf, #[source] io::Error),
 }
@@ -108,24 +108,24 @@ impl Leases {
         self.dir.join(ip.to_string())
     }
 
-    /// Whose lease an address is; `None` if it is free.
+    /// The owner of an address; `None` if the address is free.
     pub fn owner(&self, ip: IpAddr) -> Result<Option<Owner>, StoreError> {
         let path = self.path(ip);
         match file::read(&path, LEASE_LIMIT) {
             Ok(content) => Ok(Some(Owner::parse(&content, &self.network))),
             Err(error) if is_gone(&error) => Ok(None),
-            // No plugin has written it: not a regular file, or far larger than a lease.
+            // Not a regular file, or much larger than a lease: no plugin has written it.
             Err(error)
                 if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::FileTooLarge) =>
             {
-                Ok(Some(Owner::Stranger))
+                Ok(Some(Owner::Other))
             }
             Err(error) => Err(StoreError::Read(path, error)),
         }
     }
 
-    /// Refuses a directory of another user, who could forge or remove leases, and files in it with which
-    /// no ADD of `sets` sets could work.
+    /// Refuses a directory of another user, who could forge or remove leases, and files with which an ADD of
+    /// `sets` sets would fail.
     pub fn refuse_unsafe(&self, sets: usize) -> Result<(), StoreError> {
         self.refuse_other_owner()?;
         let names = (0..sets).map(|number| self.last_reserved_path(number));
@@ -137,8 +137,8 @@ impl Leases {
         Ok(())
     }
 
-    /// Refuses a directory of another user, and takes from other users the permission to write to ours.
-    /// Returns what the directory is, if it is there.
+    /// Refuses a directory of another user. Removes the permission of other users to write to the directory.
+    /// Returns its metadata; `None` if it does not exist.
     fn refuse_other_owner(&self) -> Result<Option<Metadata>, StoreError> {
         let failed = |error| StoreError::Directory(self.dir.clone(), error);
         match fs::metadata(&self.dir) {
@@ -153,7 +153,7 @@ impl Leases {
         }
     }
 
-    /// Every address that has a lease, in no order. None if there is no directory.
+    /// Every address that has a lease, in no order. Empty if the directory does not exist.
     pub fn taken(&self) -> Result<HashSet<IpAddr>, StoreError> {
         let failed = |error| StoreError::List(self.dir.clone(), error);
         let entries = match fs::read_dir(&self.dir) {
@@ -169,15 +169,15 @@ impl Leases {
         Ok(taken)
     }
 
-    /// Whether a lease can be taken from its owner: it has none, or `boot` is given and proves
-    /// that the lease is from before it.
+    /// Whether a lease can be reused: it has no owner, or `boot` is given and the lease was made before that
+    /// boot.
     pub fn is_reclaimable(&self, ip: IpAddr, boot: Option<&BootId>) -> Result<bool, StoreError> {
         let old = boot.is_some_and(|boot| boot.is_after(&self.path(ip)));
-        Ok(old || self.owner(ip)? == Some(Owner::Nobody))
+        Ok(old || self.owner(ip)? == Some(Owner::Unfinished))
     }
 
-    /// The address of set `number` that was given out last. A file that says something else
-    /// costs the round robin one turn, and nothing more.
+    /// The address of set `number` that was assigned last; `None` if the file contains something else. Then
+    /// the round robin begins again.
     #[must_use]
     pub fn last_reserved(&self, number: usize) -> Option<IpAddr> {
         let text = file::read(&self.last_reserved_path(number), LEASE_LIMIT).ok()?;
@@ -195,7 +195,7 @@ impl Leases {
 }
 
 impl Store {
-    /// Locks a network's leases, and makes their directory if it is not there.
+    /// Locks a network's leases. Makes the directory if it does not exist.
     pub fn create(leases: &Leases, index_root: &Path) -> Result<Self, StoreError> {
         if let Some(store) = Self::open(leases, index_root)? {
             return Ok(store);
@@ -206,14 +206,14 @@ impl Store {
         Self::open(leases, index_root)?.ok_or_else(gone)
     }
 
-    /// Locks a network's leases; `None` if there is no directory, and so no lease.
+    /// Locks a network's leases; `None` if the directory does not exist, so that there is no lease.
     pub fn open(leases: &Leases, index_root: &Path) -> Result<Option<Self>, StoreError> {
         let path = leases.lock_path();
         let failed = |error: io::Error| StoreError::Lock(path.clone(), error);
         if leases.refuse_other_owner()?.is_none() {
             return Ok(None);
         }
-        // Without waiting for the other end of a FIFO.
+        // Opening a FIFO would wait for the other end.
         let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let lock = match open(&path, flags, Mode::from_raw_mode(LOCK_MODE)) {
             Ok(lock) => File::from(lock),
@@ -239,7 +239,7 @@ impl Store {
         &self.leases
     }
 
-    /// The addresses that an attachment holds: its own, or else those of its container as a whole.
+    /// The addresses of an attachment: its own, or those of its whole container if it has none.
     pub fn held(&self, attachment: &Attachment) -> Result<Vec<IpAddr>, StoreError> {
         if self.indexed.get() {
             let mut held = self.index.addresses(attachment);
@@ -260,13 +260,13 @@ impl Store {
         Ok(held.into_iter().map(|(ip, _)| ip).collect())
     }
 
-    /// Reads every lease, in the order of the addresses, and brings the index up to date. Leases
-    /// that a crash has left empty are removed: their writer held the lock, and is gone.
+    /// Reads every lease, in the order of the addresses, and updates the index. Removes empty leases, which a
+    /// crash has left: their writer had the lock, and no longer runs.
     pub fn survey(&self) -> Result<Vec<(IpAddr, Owner)>, StoreError> {
         let mut leases = Vec::new();
         for ip in self.leases.taken()? {
             match self.leases.owner(ip)? {
-                Some(Owner::Nobody) => self.release(ip)?,
+                Some(Owner::Unfinished) => self.release(ip)?,
                 Some(owner) => leases.push((ip, owner)),
                 None => {}
             }
@@ -276,30 +276,30 @@ impl Store {
         Ok(leases)
     }
 
-    /// Makes the index say what `leases` say. A failure costs time and nothing else.
+    /// Makes the index agree with `leases`. If this fails, the next process reads every lease.
     pub fn reindex(&self, leases: &[(IpAddr, Owner)]) {
         let mut attachments: HashMap<Attachment, Vec<IpAddr>> = HashMap::new();
-        // The old format has no interface to look a lease up by.
+        // The old format has no interface, so the index cannot contain it.
         let mut complete = true;
         for (ip, owner) in leases {
             match owner {
                 Owner::Attachment(one) => attachments.entry(one.clone()).or_default().push(*ip),
                 Owner::Container(_) => complete = false,
-                Owner::Nobody | Owner::Stranger => {}
+                Owner::Unfinished | Owner::Other => {}
             }
         }
         self.changed.set(true);
         self.indexed.set(complete && self.index.rebuild(&attachments).is_ok());
     }
 
-    /// Gives an address to the owner of `draft`; `false` if it has a lease already.
+    /// Leases an address to the owner of `draft`; `false` if the address has a lease.
     pub fn reserve(&self, draft: &Draft, ip: IpAddr) -> Result<bool, StoreError> {
         let path = self.leases.path(ip);
         self.changed.set(true);
         draft.publish(&path).map_err(|error| StoreError::Write(path, error))
     }
 
-    /// Removes a lease; one that is gone already is no error.
+    /// Removes a lease. A lease that does not exist is not an error.
     pub fn release(&self, ip: IpAddr) -> Result<(), StoreError> {
         let path = self.leases.path(ip);
         self.changed.set(true);
@@ -309,7 +309,7 @@ impl Store {
         }
     }
 
-    /// Notes the address of set `number` that was given out last.
+    /// Writes the address of set `number` that was assigned last.
     pub fn set_last_reserved(&self, number: usize, ip: IpAddr) -> Result<(), StoreError> {
         let path = self.leases.last_reserved_path(number);
         self.changed.set(true);
@@ -325,7 +325,7 @@ impl Store {
         written.map_err(|error| StoreError::LastReserved(path, error))
     }
 
-    /// Notes in the index that `addresses` are all that an attachment holds now.
+    /// Writes to the index that `addresses` are all addresses of an attachment.
     pub fn note(&self, attachment: &Attachment, addresses: &[IpAddr]) {
         if self.indexed.get() {
             let noted = if addresses.is_empty() {
@@ -338,18 +338,18 @@ impl Store {
         }
     }
 
-    /// Lets the lock go, with the index as it should be.
+    /// Marks the index as current and releases the lock.
     pub fn close(self) {
         if self.indexed.get() && self.changed.get() {
-            // An index that is not current is one that nobody uses.
+            // If this fails, the index is not current and is not used.
             let _ = self.index.stamp(&self.leases.dir);
         }
     }
 }
 
-/// Whether a path leads nowhere, at its end or on the way.
+/// Whether a file or its directory does not exist.
 fn is_gone(error: &io::Error) -> bool {
-    // A name that is too long is one that no file can have.
+    // No file can have a name that is too long.
     matches!(
         error.kind(),
         ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename

@@ -1,4 +1,4 @@
-//! What the tests of this crate share.
+//! Helpers of this crate's tests.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -6,7 +6,7 @@ use std::{env, fs, process};
 
 use cni::Attachment;
 
-/// A directory of one test, gone when the test is.
+/// A directory of one test, removed at its end.
 pub(crate) struct TempDir(PathBuf);
 
 impl TempDir {

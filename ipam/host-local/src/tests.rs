@@ -1,4 +1,4 @@
-//! The six commands, in this process and in directories of the test's own.
+//! The commands, in this process and in the test's own directories.
 
 use std::fs;
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use crate::HostLocal;
 use crate::config::Config;
 use crate::testing::TempDir;
 
-/// One network's host-local, with the directories it works in.
+/// The plugin for one network, with its directories.
 struct Node {
     dir: TempDir,
     ipam: Value,
@@ -104,7 +104,7 @@ impl Node {
         plugin.status(&network, &plugin.settings(&network, None)?)
     }
 
-    /// As another program does it, which knows nothing of the index.
+    /// Writes a file as another program would, without the index.
     fn write(&self, name: &str, content: &str) {
         fs::write(self.leases().join(name), content).unwrap();
     }
@@ -113,7 +113,7 @@ impl Node {
         fs::remove_file(self.leases().join(name)).unwrap();
     }
 
-    /// Makes a lease one of an earlier boot.
+    /// Marks a lease as made in an earlier boot.
     fn reboot_since(&self, ip: &str) {
         let id = "00000000-0000-4000-8000-000000000000";
         setxattr(self.leases().join(ip), "user.podwire.boot", id.as_bytes(), XattrFlags::empty())
@@ -123,7 +123,7 @@ impl Node {
             );
     }
 
-    /// The lease files and what they hold.
+    /// The files of leases and their contents.
     fn held(&self) -> Vec<String> {
         let names = fs::read_dir(self.leases()).unwrap();
         let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
@@ -188,9 +188,13 @@ fn a_failed_add_frees_what_it_took() {
 fn duplicates() {
     let node = Node::of_subnet("10.1.2.0/29");
     node.add("a").unwrap();
-    failed(node.add("a"), Code::Conflict, "10.1.2.2 is leased to container a, interface eth0");
+    failed(
+        node.add("a"),
+        Code::Conflict,
+        "10.1.2.2 is already leased to container a, interface eth0",
+    );
     assert!(node.add_call(&node.call("a", "eth1", Value::Null)).is_ok());
-    // The reference plugin's, old and new, of which the index knows nothing.
+    // Leases of the reference plugin, old and new, which are not in the index.
     node.write("10.1.2.4", "b\r\neth0");
     failed(node.add("b"), Code::Conflict, "10.1.2.4");
     node.write("10.1.2.5", "c");
@@ -220,7 +224,7 @@ fn requested_addresses() {
         "10.1.2.77 is leased to container a, interface eth0",
     );
     failed(node.add_with("b", ask("10.9.9.9")), Code::InvalidConfig, "10.9.9.9");
-    // A write that was cut off keeps nobody from the address.
+    // An empty lease does not block the address.
     node.write("10.1.2.78", "");
     assert_eq!(node.add_with("b", ask("10.1.2.78")).unwrap(), ["10.1.2.78"]);
     node.reboot_since("10.1.2.77");
@@ -237,13 +241,13 @@ fn leases_from_before_the_last_boot_are_reclaimed_when_nothing_else_is_left() {
     node.reboot_since("10.1.2.2");
     node.reboot_since("10.1.2.3");
     assert_eq!(node.add("d").unwrap(), ["10.1.2.5"]);
-    // One of the reference plugin, which nobody knows the age of.
+    // A lease of the reference plugin, whose boot is not known.
     node.write("10.1.2.6", "live\r\neth0");
     assert_eq!(node.add("e").unwrap(), ["10.1.2.2"]);
     assert_eq!(node.add("f").unwrap(), ["10.1.2.3"]);
     failed(node.add("g"), Code::TryAgain, "no address is free");
     assert!(node.held().contains(&"10.1.2.6 live eth0".to_owned()));
-    // The DEL of a container that lost its address takes nobody else's.
+    // The DEL of a container that lost its address releases no other one.
     node.del("a");
     assert_eq!(node.held().len(), 5);
 }
@@ -295,10 +299,10 @@ fn leases_that_a_crash_left_empty() {
     node.write("10.1.2.2", "");
     node.write("10.1.2.3", "\0\0\0\0");
     node.write("10.1.2.4", "the printer's");
-    // Whoever comes first reads every lease, and heals.
+    // The first command reads every lease and removes the empty ones.
     node.del("nobody");
     assert_eq!(node.held(), ["10.1.2.4 the printer's"]);
-    // Nobody reads them all as long as there is no need.
+    // Later commands do not read all leases.
     node.add("a").unwrap();
     fs::write(node.leases().join("10.1.2.2"), "").unwrap();
     let given: Vec<_> = ["b", "c", "d"].map(|container| node.add(container).unwrap()).concat();
@@ -319,7 +323,7 @@ fn an_exhausted_set_has_the_empty_leases_left() {
 }
 
 #[test]
-fn what_is_no_lease_does_not_disturb() {
+fn other_files_are_ignored() {
     let node = Node::of_subnet("10.1.2.0/29");
     node.write("notes", "a\r\neth0");
     node.write("last_reserved_ip.0", "nonsense");
@@ -332,7 +336,7 @@ fn what_is_no_lease_does_not_disturb() {
 }
 
 #[test]
-fn del_of_what_is_gone() {
+fn del_of_what_no_longer_exists() {
     let node = Node::of_subnet("10.1.2.0/29");
     node.del("nobody");
     node.add("a").unwrap();
@@ -341,7 +345,7 @@ fn del_of_what_is_gone() {
     fs::remove_dir_all(node.leases()).unwrap();
     node.del("a");
     assert!(!node.leases().exists());
-    // The data directory itself is no directory.
+    // The data directory is not a directory.
     fs::write(node.leases(), "").unwrap();
     node.del("a");
 }
@@ -358,7 +362,7 @@ fn del_of_the_old_format_only_where_the_new_one_has_nothing() {
 }
 
 #[test]
-fn del_needs_no_good_ranges() {
+fn del_does_not_read_the_ranges() {
     let mut node = Node::of_subnet("10.1.2.0/29");
     node.add("a").unwrap();
     node.ipam = json!({"ranges": "broken", "routes": 5});
@@ -368,7 +372,7 @@ fn del_needs_no_good_ranges() {
 }
 
 #[test]
-fn check_says_what_is_missing() {
+fn check_names_what_is_missing() {
     let node = Node::of_subnet("10.1.2.0/29");
     let result = |ips: &[&str]| {
         let ips: Vec<_> = ips.iter().map(|ip| json!({"address": ip})).collect();
@@ -379,7 +383,7 @@ fn check_says_what_is_missing() {
     node.add("b").unwrap();
     node.check("a", Value::Null).unwrap();
     node.check("a", result(&["10.1.2.2/29"])).unwrap();
-    // Somebody else's addresses in the chain's result are none of our business.
+    // Addresses of other plugins in the chain's result are ignored.
     node.check("a", result(&["10.1.2.2/29", "192.0.2.7/24"])).unwrap();
     failed(node.check("a", result(&["10.1.2.3/29"])), Code::Changed, "10.1.2.3 of the result");
     failed(node.check("c", result(&["10.1.2.2/29"])), Code::Changed, "no address");
@@ -425,7 +429,7 @@ fn status() {
 }
 
 #[test]
-fn nothing_is_left_of_the_index_without_leases() {
+fn the_index_is_removed_with_the_last_lease() {
     let node = Node::of_subnet("10.1.2.0/29");
     let index = node.dir.path().join("index");
     node.add("a").unwrap();
@@ -437,7 +441,7 @@ fn nothing_is_left_of_the_index_without_leases() {
 }
 
 #[test]
-fn without_an_index_it_goes_on() {
+fn commands_work_without_an_index() {
     let node = Node::of_subnet("10.1.2.0/29");
     fs::write(node.dir.path().join("index"), "in the way").unwrap();
     node.add("a").unwrap();
@@ -451,13 +455,13 @@ fn without_an_index_it_goes_on() {
 fn the_index_is_used() {
     let node = Node::of_subnet("10.1.2.0/29");
     node.add("a").unwrap();
-    // In place, so that the directory does not change: only a reading of all leases could tell.
+    // The file is written in place, so that the directory does not change.
     node.write("10.1.2.2", "b\r\neth0");
     assert_eq!(node.add("b").unwrap(), ["10.1.2.3"]);
 }
 
 #[test]
-fn large_ranges_take_no_time() {
+fn large_ranges() {
     let node = Node::new(json!({
         "ranges": [[{"subnet": "10.0.0.0/8"}], [{"subnet": "fd00::/8"}], [{"subnet": "fe00::/64"}]],
     }));

@@ -1,4 +1,4 @@
-//! The program itself, many at a time, also beside the reference plugin in one directory.
+//! Many processes of the program at the same time, also with the reference plugin in the same directory.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by panicking")]
 
@@ -15,7 +15,7 @@ use serde_json::Value;
 
 const OURS: &str = env!("CARGO_BIN_EXE_host-local");
 
-/// A data directory of one test, gone when the test is.
+/// A data directory of one test, removed at its end.
 struct DataDir(PathBuf);
 
 impl DataDir {
@@ -54,7 +54,7 @@ impl DataDir {
         child
     }
 
-    /// After the reference plugin has deleted the last lease, our index waits for us to see that.
+    /// Removes the index, which remains if the reference plugin has deleted the last lease.
     fn forget_index(&self) {
         assert!(self.run(OURS.as_ref(), "DEL", "nobody", "10.1.0.0/16").status.success());
     }
@@ -72,7 +72,7 @@ impl Drop for DataDir {
     }
 }
 
-/// The address of a successful ADD; the error's code of another one.
+/// The address of an ADD that succeeded, or the error's code.
 fn address(output: &Output) -> Result<String, u64> {
     let printed: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {output:?}"));
@@ -83,8 +83,8 @@ fn address(output: &Output) -> Result<String, u64> {
     }
 }
 
-/// The reference plugin, if it is there: in the directory that `GO_PLUGINS` names, where
-/// `cargo xtask test` installs it, or where Debian's package does.
+/// The reference plugin, if it is installed: in the directory `GO_PLUGINS`, where `cargo xtask test` installs
+/// it, or in that of Debian's package.
 fn reference() -> Option<PathBuf> {
     let installed = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/reference/bin");
     let named = env::var_os("GO_PLUGINS").map(PathBuf::from);
@@ -96,8 +96,8 @@ fn reference() -> Option<PathBuf> {
     found
 }
 
-/// Eight at a time add and delete with the given programs in turn: each address that is given out
-/// is nobody else's, and in the end exactly those are left that were not deleted.
+/// Runs ADDs and DELs of the programs in turn, eight at a time. No address is assigned twice, and at the end
+/// exactly the leases exist that were not deleted.
 fn in_parallel(programs: &[PathBuf]) {
     let dir = DataDir::new();
     let live = thread::scope(|scope| {
@@ -109,7 +109,7 @@ fn in_parallel(programs: &[PathBuf]) {
                     let program = &programs[(worker + round) % programs.len()];
                     let id = format!("w{worker}-{round}");
                     live.push((address(&dir.run(program, "ADD", &id, "10.1.0.0/16")).unwrap(), id));
-                    // Also by the program that did not make the lease.
+                    // Also with the program that did not make the lease.
                     if round % 3 == 2 {
                         let (_, id) = live.remove(0);
                         let program = &programs[round % programs.len()];
@@ -136,12 +136,12 @@ fn in_parallel(programs: &[PathBuf]) {
 }
 
 #[test]
-fn no_address_is_given_twice() {
+fn no_address_is_assigned_twice() {
     in_parallel(&[OURS.into()]);
 }
 
 #[test]
-fn no_address_is_given_twice_beside_the_reference_plugin() {
+fn no_address_is_assigned_twice_with_the_reference_plugin() {
     let Some(reference) = reference() else { return };
     in_parallel(&[OURS.into(), reference]);
 }
@@ -162,7 +162,7 @@ fn each_sees_the_leases_of_the_other() {
 }
 
 #[test]
-fn a_small_range_is_given_out_to_the_last_address_and_no_further() {
+fn a_small_range_is_assigned_completely() {
     let dir = DataDir::new();
     let given: Vec<_> = thread::scope(|scope| {
         let add = |id: usize| {
@@ -184,7 +184,7 @@ fn a_small_range_is_given_out_to_the_last_address_and_no_further() {
 }
 
 #[test]
-fn whoever_changes_leases_waits_for_the_lock_that_the_reference_plugin_takes() {
+fn commands_wait_for_the_lock_of_the_reference_plugin() {
     let (dir, subnet) = (DataDir::new(), "10.1.2.0/29");
     assert!(dir.run(OURS.as_ref(), "ADD", "a", subnet).status.success());
     for command in ["ADD", "DEL"] {
@@ -209,7 +209,7 @@ fn whoever_changes_leases_waits_for_the_lock_that_the_reference_plugin_takes() {
     assert!(dir.run(OURS.as_ref(), "DEL", "a", subnet).status.success());
 }
 
-/// Runs a command by a shell that prepares the process: `$0` is the program.
+/// Runs a command from a shell that prepares the process. `$0` is the program.
 fn prepared(dir: &DataDir, preparation: &str, command: &str, args: &str) -> Output {
     let mut child = Command::new("/bin/sh")
         .args(["-c", preparation, OURS])
@@ -254,7 +254,7 @@ fn an_add_whose_result_cannot_be_written_is_undone() {
     dir.forget_index();
 }
 
-/// Without the plugin's own doing, the kernel would end it by SIGXFSZ.
+/// The plugin blocks SIGXFSZ, which would end the process.
 #[test]
 fn a_limit_of_file_sizes_is_an_error() {
     let dir = DataDir::new();
@@ -263,7 +263,7 @@ fn a_limit_of_file_sizes_is_an_error() {
     assert!(String::from_utf8_lossy(&output.stdout).contains("File too large"), "{output:?}");
 }
 
-/// The reference plugin 1.10.0 refuses it in DEL, too.
+/// The reference plugin 1.10.0 also refuses it in a DEL.
 #[test]
 fn only_add_refuses_args_that_are_not_pairs() {
     let dir = DataDir::new();

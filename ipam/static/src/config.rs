@@ -1,4 +1,4 @@
-//! The `ipam` section of a network's configuration, and what a command makes of it.
+//! The configuration: the key `ipam`, and the values that the runtime adds.
 
 use std::net::IpAddr;
 
@@ -7,16 +7,16 @@ use cni::{
 };
 use serde::Deserialize;
 
-/// The keys that are read.
+/// The plugin's keys.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Config {
-    /// What to give out.
+    /// The addresses and other settings.
     ipam: Option<IpamKeys>,
-    /// What the runtime adds; goes before all others.
+    /// The values that the runtime adds. They replace all others.
     runtime_config: Requested,
-    /// Arguments of the administrator's.
+    /// Arguments from the administrator.
     args: ArgsKeys,
 }
 
@@ -26,30 +26,30 @@ pub struct Config {
 struct IpamKeys {
     /// The addresses.
     addresses: Vec<AddressKeys>,
-    /// Routes, passed on in the result.
+    /// The routes of the result.
     routes: Vec<Route>,
-    /// Name resolution, passed on in the result.
+    /// The name resolution of the result.
     dns: DnsKeys,
 }
 
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct AddressKeys {
-    /// The address that the container gets, with the length of its network's prefix.
+    /// The address, with the prefix length of its network.
     address: Cidr,
-    /// Its gateway, of the same family.
+    /// The gateway, of the same family.
     #[serde(default, deserialize_with = "cni::address_or_nothing")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::Address>"))]
     gateway: Option<IpAddr>,
 }
 
-/// What a runtime asks for.
+/// The addresses that a runtime requests.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct Requested {
-    /// Addresses in place of those of the configuration, which has their gateways, and the lengths of
-    /// prefixes that are not given.
+    /// Addresses that replace those of the configuration. Those set the gateways, and prefix lengths that are
+    /// not given.
     #[cfg_attr(feature = "schema", schemars(with = "Vec<cni::schema::AddressOrCidr>"))]
     ips: Vec<RequestedAddress>,
 }
@@ -58,43 +58,43 @@ struct Requested {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(default)]
 struct ArgsKeys {
-    /// Those for plugins; go before those of the configuration.
+    /// The arguments for plugins. They replace the configuration's.
     cni: Requested,
 }
 
-/// What an ADD gives out, everything validated.
+/// The validated values of the result.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     /// The addresses.
     pub addresses: Vec<Address>,
-    /// The routes, as they stand in the configuration.
+    /// The routes.
     pub routes: Vec<Route>,
-    /// Name resolution, as it stands there.
+    /// The name resolution.
     pub dns: Dns,
 }
 
-/// An address to give out.
+/// An address to assign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// Where it comes from, for messages: `ipam.addresses[0]`.
+    /// The key of the address, for messages: `ipam.addresses[0]`.
     pub key: String,
-    /// The address and the length of its network's prefix.
+    /// The address with the prefix length of its network.
     pub address: Cidr,
-    /// Its gateway, if it is said.
+    /// The gateway, if it is set.
     pub gateway: Option<IpAddr>,
 }
 
 impl Address {
-    /// An address that the runtime asks for. Its gateway, and the length of its prefix if that is not
-    /// given, are those of the configured address whose network contains it.
+    /// An address that the runtime requests. It gets the gateway, and the prefix length if that is not given,
+    /// of the configured address whose network contains it.
     fn requested(key: &str, ip: RequestedAddress, configured: &[Self]) -> Result<Self, String> {
         let contains = |it: &&Self| it.address.contains(ip.ip());
         let nearest = configured.iter().filter(contains).max_by_key(|it| it.address.prefix());
         let prefix = || Cidr::new(ip.ip(), nearest?.address.prefix());
         let address = ip.cidr().or_else(prefix).ok_or_else(|| {
             format!(
-                "{} has no prefix length, and no address of ipam.addresses is of a network that \
-                 contains it: add the length, such as {}",
+                "{} has no prefix length, and is in no network of ipam.addresses; add the length, \
+                 such as {}",
                 ip.ip(),
                 Cidr::host(ip.ip())
             )
@@ -102,7 +102,7 @@ impl Address {
         Ok(Self { key: key.to_owned(), address, gateway: nearest.and_then(|it| it.gateway) })
     }
 
-    /// Refuses what no interface and no gateway can have.
+    /// Refuses an address or a gateway that no host can have.
     fn refuse_reserved(&self) -> Result<(), Error> {
         let refused = |what: &str, ip: IpAddr| {
             let why = self.address.why_not_for_hosts(ip)?;
@@ -112,7 +112,7 @@ impl Address {
         refused("address", self.address.ip()).or_else(gateway).map_or(Ok(()), Err)
     }
 
-    /// What a result says of it.
+    /// The address as it is written in a result.
     #[must_use]
     pub fn ip_config(&self) -> IpConfig {
         IpConfig { interface: None, address: self.address, gateway: self.gateway }
@@ -120,8 +120,8 @@ impl Address {
 }
 
 impl Config {
-    /// Which addresses to give out: those of `runtimeConfig` if there are any, else those of
-    /// `args.cni`, else those of the configuration and those of `CNI_ARGS`.
+    /// Reads and validates all values. The addresses are those of `runtimeConfig` if there are any, otherwise
+    /// those of `args.cni`, otherwise those of the configuration and of `CNI_ARGS`.
     ///
     /// Errors: code 7, naming the key; code 4 for `CNI_ARGS`.
     pub fn plan(&self, version: Version, args: &Args) -> Result<Plan, Error> {
@@ -153,7 +153,7 @@ fn configured(keys: &[AddressKeys]) -> Result<Vec<Address>, Error> {
         match gateway {
             Some(gateway) if gateway.is_ipv4() != address.is_ipv4() => Err(Error::invalid_key(
                 &format!("{key}.gateway"),
-                format!("{gateway} is of another family than {address}"),
+                format!("{gateway} must have the same family as {address}"),
             )),
             _ => Ok(Address { key, address, gateway }),
         }
@@ -173,8 +173,8 @@ fn requested(
     ips.iter().enumerate().map(address).collect()
 }
 
-/// `IP` and `GATEWAY`, several of each between commas. A gateway is that of the addresses whose
-/// network it is in; an address that gets none has that of the configuration.
+/// The addresses of `IP`, with the gateways of `GATEWAY`, each a list separated by commas. A gateway is for
+/// the addresses whose network contains it. Other addresses have the configuration's gateway.
 fn of_args(args: &Args, configured: &[Address]) -> Result<Vec<Address>, Error> {
     args.allow(&["IP", "GATEWAY"])?;
     let wrong = |why: String| Error::new(Code::InvalidEnvironment, format!("CNI_ARGS: {why}"));
@@ -191,23 +191,25 @@ fn of_args(args: &Args, configured: &[Address]) -> Result<Vec<Address>, Error> {
     }
     for text in list("GATEWAY") {
         let gateway: IpAddr =
-            text.parse().map_err(|_| wrong(format!("GATEWAY: {text:?} is not an address")))?;
+            text.parse().map_err(|_| wrong(format!("GATEWAY: {text:?} is not a valid address")))?;
         let mut of_network =
             addresses.iter_mut().filter(|it| it.address.contains(gateway)).peekable();
         if of_network.peek().is_none() {
-            return Err(wrong(format!("GATEWAY: {gateway} is in the network of no address of IP")));
+            return Err(wrong(format!(
+                "GATEWAY: {gateway} is not in the network of an address of IP"
+            )));
         }
         of_network.for_each(|it| it.gateway = Some(gateway));
     }
     Ok(addresses)
 }
 
-/// An interface cannot have an address twice.
+/// Refuses an address that is given twice, because an interface cannot have it twice.
 fn refuse_twice(addresses: &[Address]) -> Result<(), Error> {
     for (at, one) in addresses.iter().enumerate() {
         let same = |other: &&Address| other.address.ip() == one.address.ip();
         if let Some(other) = addresses.iter().take(at).find(same) {
-            let why = format!("{} is given twice, the other one is {}", one.address, other.key);
+            let why = format!("{} is given twice, also by {}", one.address, other.key);
             return Err(Error::invalid_key(&one.key, why));
         }
     }

@@ -1,7 +1,7 @@
-//! IPAM without a memory: the addresses stand in the configuration, or the runtime names them.
+//! An IPAM plugin that assigns the addresses of the configuration, or those that the runtime requests.
 //!
-//! ADD says which they are, CHECK finds them in the result of the whole chain. Nothing is kept, so
-//! DEL and GC have nothing to do.
+//! ADD returns the addresses. CHECK compares them with the result of the chain. The plugin stores nothing, so
+//! DEL and GC do nothing.
 
 mod config;
 
@@ -62,7 +62,7 @@ impl Plugin for Static {
         Ok(())
     }
 
-    /// Settings that were found valid can be given out.
+    /// An ADD with valid settings succeeds.
     fn status(&self, _: &Network<Config>, _: &Plan) -> Result<(), Error> {
         Ok(())
     }

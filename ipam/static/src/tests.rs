@@ -1,4 +1,4 @@
-//! What each command makes of a configuration and of what a runtime asks for.
+//! The commands, with configurations and with addresses that a runtime requests.
 
 use cni::{Args, Command, Environment, Version};
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ fn two() -> Value {
     serde_json::from_str(TWO).unwrap()
 }
 
-/// The addresses and gateways that ADD gives out.
+/// The addresses and gateways of an ADD.
 #[track_caller]
 fn given(args: &str, keys: &Value) -> Vec<String> {
     let result = add(&call(Version::V1_1_0, args, keys).unwrap()).unwrap();
@@ -58,7 +58,7 @@ fn refused(version: Version, args: &str, keys: &Value, code: Code, mentions: &st
 }
 
 #[test]
-fn what_stands_in_the_configuration() {
+fn the_addresses_of_the_configuration() {
     let result = add(&call(Version::V1_0_0, "", &json!({"ipam": two()})).unwrap()).unwrap();
     let mut expected = two();
     expected.as_object_mut().unwrap().remove("type");
@@ -68,7 +68,7 @@ fn what_stands_in_the_configuration() {
 }
 
 #[test]
-fn whose_wishes_come_first() {
+fn the_order_of_requests() {
     let config = json!({"ipam": two()});
     let args = "IP=10.20.0.5/24, fd00:20::5/64;GATEWAY=10.20.0.1,fd00:20::1";
     assert_eq!(
@@ -89,8 +89,8 @@ fn whose_wishes_come_first() {
     assert_eq!(given("", &config), ["10.30.0.5/24"]);
 }
 
-/// Runtimes know neither gateways nor, as podman, prefixes. Static 1.10.0 of the reference suite gives no
-/// gateway and refuses an address without prefix.
+/// Runtimes send no gateways, and podman sends no prefix length. In the reference suite 1.10.0, static then
+/// sets no gateway, and refuses an address without a prefix length.
 #[test]
 fn requested_addresses_get_gateway_and_prefix_of_the_configuration() {
     let by_key = |ip: &str, key: &str| {
@@ -113,7 +113,7 @@ fn requested_addresses_get_gateway_and_prefix_of_the_configuration() {
     assert_eq!(given(args, &json!({"ipam": two()})).pop().unwrap(), "10.10.0.9/24 by 10.10.0.1");
 
     let outside = json!({"ipam": two(), "runtimeConfig": {"ips": ["10.11.0.9"]}});
-    let why = "10.11.0.9 has no prefix length, and no address of ipam.addresses is of a network";
+    let why = "10.11.0.9 has no prefix length, and is in no network of ipam.addresses";
     refused(Version::V1_0_0, "", &outside, Code::InvalidConfig, why);
     let env = Code::InvalidEnvironment;
     refused(Version::V1_0_0, "IP=10.11.0.9", &json!({"ipam": two()}), env, why);
@@ -140,13 +140,13 @@ fn addresses_that_cannot_work_are_refused() {
 }
 
 #[test]
-fn no_address_is_no_error_here() {
+fn a_configuration_without_addresses() {
     assert_eq!(given("", &json!({"ipam": {"type": "static"}})), Vec::<String>::new());
     assert_eq!(given("IP=;GATEWAY=", &json!({"ipam": {}})), Vec::<String>::new());
 }
 
 #[test]
-fn wrong_wishes_are_named() {
+fn wrong_requests_are_named() {
     let (new, config, args) = (Version::V1_1_0, Code::InvalidConfig, Code::InvalidEnvironment);
     let none = json!({"ipam": {"type": "static"}});
     refused(new, "", &json!({}), config, "\"ipam\"");
@@ -154,7 +154,13 @@ fn wrong_wishes_are_named() {
         refused(new, &format!("IP={ip}"), &none, args, "IP: ");
     }
     refused(new, "IP=10.10.0.6/24;GATEWAY=x", &none, args, "GATEWAY: \"x\"");
-    refused(new, "IP=10.10.0.6/24;GATEWAY=10.11.0.1", &none, args, "10.11.0.1 is in the network");
+    refused(
+        new,
+        "IP=10.10.0.6/24;GATEWAY=10.11.0.1",
+        &none,
+        args,
+        "10.11.0.1 is not in the network",
+    );
     refused(new, "MAC=02:00:00:00:00:01", &none, args, "MAC");
 
     let ipam = |more: Value| json!({"ipam": {"addresses": [{"address": "10.10.0.4/24"}, more]}});
@@ -189,7 +195,7 @@ fn an_old_result_has_room_for_one_address_of_each_family() {
 }
 
 #[test]
-fn check_looks_for_each_address_in_the_result() {
+fn check_finds_each_address_in_the_result() {
     let check = |ips: Value, args: &str| {
         let result = json!({"cniVersion": "1.0.0", "ips": ips});
         let keys = json!({"ipam": two(), "prevResult": result});
@@ -197,7 +203,7 @@ fn check_looks_for_each_address_in_the_result() {
         Static.check(&call, &settings(&call).unwrap())
     };
     let first = json!({"address": "10.10.0.5/24", "gateway": "10.10.0.254"});
-    // Its gateway is the bridge plugin's choice.
+    // The bridge plugin chooses its gateway.
     let second = json!({"address": "fd00:10::5/64", "gateway": "fd00:10::1"});
     let foreign = json!({"address": "10.99.0.1/24"});
     check(json!([foreign, second, first]), "").unwrap();
@@ -225,7 +231,7 @@ fn check_looks_for_each_address_in_the_result() {
 }
 
 #[test]
-fn cleaning_up_takes_anything() {
+fn del_and_gc_accept_any_configuration() {
     for command in [Command::Del, Command::Gc] {
         let stdin = json!({"name": "n", "ipam": {"addresses": [{}]}}).to_string().into_bytes();
         assert!(Network::<Config>::read(command, stdin, Version::V1_1_0, Vec::new()).is_ok());

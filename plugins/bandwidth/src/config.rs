@@ -121,8 +121,8 @@ impl Config {
         })
     }
 
-    /// The limits that are used, and the prefix of their keys. If the configuration has any limit, even 0, the
-    /// runtime's limits are ignored, also for the other direction.
+    /// The limits that are used, and the prefix of their keys. If the configuration has any limit, even 0,
+    /// the runtime's limits are ignored, also for the other direction.
     fn limits(&self) -> (Limits, &'static str) {
         match self.runtime_config.bandwidth {
             Some(limits) if !self.has_own_limits() => {
@@ -209,8 +209,8 @@ fn limit(keys: &[String; 2], rate: u64, burst: u64) -> Result<Option<Limit>, Err
     Ok(Some(Limit { rate: rate / BITS, burst }))
 }
 
-/// The smallest burst for a rate, in bits. The kernel gets the time that a burst lasts, and refuses less than a
-/// microsecond.
+/// The smallest burst for a rate, in bits. The kernel gets the time that a burst lasts, and refuses less than
+/// a microsecond.
 fn shortest_burst(rate: u64) -> u64 {
     (rate / BITS).div_ceil(1_000_000) * BITS
 }

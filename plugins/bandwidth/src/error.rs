@@ -30,7 +30,8 @@ pub enum Error {
         /// The name of the pod's end.
         ifname: String,
     },
-    /// The pod's ifb device exists already. All interfaces that a container has in one network share one name.
+    /// The pod's ifb device exists already. All interfaces that a container has in one network share one
+    /// name.
     #[error(
         "link {name} exists already{}; a container can have one interface with limited egress in each \
          network; detach the other one first",

@@ -10,8 +10,8 @@ use crate::error::Error;
 /// The ifb device of one attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OwnIfb {
-    /// The reference plugin uses the same name, so that each plugin can remove what the other one made. It does
-    /// not depend on the interface's name.
+    /// The reference plugin uses the same name, so that each plugin can remove what the other one made. It
+    /// does not depend on the interface's name.
     pub(crate) name: String,
     /// The owner, as `NETWORK/CONTAINER/IFNAME`.
     pub(crate) alias: String,

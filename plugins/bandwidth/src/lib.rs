@@ -1,9 +1,10 @@
 //! Limits the traffic to and from a pod that an earlier plugin of the chain has attached.
 //!
-//! Packets to the pod are queued in a token bucket filter on the node's end of the pod's veth pair. Packets from the
-//! pod arrive at that end and cannot be queued there, so they are redirected to an ifb device of the pod, which
-//! queues them. ADD computes both queues as a plain value, and CHECK compares the kernel with the same value. DEL
-//! and GC find the ifb device by its name and alias. The other queue is deleted with the veth pair.
+//! Packets to the pod are queued in a token bucket filter on the node's end of the pod's veth pair. Packets
+//! from the pod arrive at that end and cannot be queued there, so they are redirected to an ifb device of the
+//! pod, which queues them. ADD computes both queues as a plain value, and CHECK compares the kernel with the
+//! same value. DEL and GC find the ifb device by its name and alias. The other queue is deleted with the veth
+//! pair.
 
 mod config;
 mod error;
@@ -88,8 +89,8 @@ impl Plugin for Bandwidth {
     }
 }
 
-/// The node's end of the pod's veth pair. The result must contain it, unless it contains no interfaces: results
-/// before 0.3.0 have none.
+/// The node's end of the pod's veth pair. The result must contain it, unless it contains no interfaces:
+/// results before 0.3.0 have none.
 fn host_end(call: &Call<Config>, node: &Rtnl, result: &Success) -> Result<Link, Error> {
     let ifname = call.ifname().as_str();
     let pod = Pod::open(call.require_netns()?)?;
@@ -103,8 +104,8 @@ fn host_end(call: &Call<Config>, node: &Rtnl, result: &Success) -> Result<Link, 
     Err(Error::NotInResult { name: host.name, ifname: ifname.to_owned() })
 }
 
-/// Makes what an ADD makes, at the loopback interface of a temporary namespace. Without `settings`, the runtime
-/// sets the limits, and both directions are tried.
+/// Makes what an ADD makes, at the loopback interface of a temporary namespace. Without `settings`, the
+/// runtime sets the limits, and both directions are tried.
 fn try_out(settings: Option<&Settings>) -> Result<(), cni::Error> {
     let clock = Clock::read().map_err(Error::from)?;
     let plan = settings.map_or_else(|| Plan::example(clock), |it| Plan::new(it, clock));

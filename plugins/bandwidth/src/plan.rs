@@ -36,9 +36,9 @@ fn token_bucket(limit: Limit, latency: u32, clock: Clock) -> TokenBucket {
     TokenBucket { rate, limit, buffer: buffer(rate, burst, clock) }
 }
 
-/// How many ticks a burst lasts. The kernel stores 32 bits, which is 274 seconds. Runtimes send longer bursts to
-/// mean "no limit". A longer burst is cut as in the reference plugin, whose CHECK compares it, unless the rest is
-/// too short for one packet.
+/// How many ticks a burst lasts. The kernel stores 32 bits, which is 274 seconds. Runtimes send longer bursts
+/// to mean "no limit". A longer burst is cut as in the reference plugin, whose CHECK compares it, unless the
+/// rest is too short for one packet.
 fn buffer(rate: u64, burst: u32, clock: Clock) -> u32 {
     const LARGEST_PACKET: u64 = 1 << 16;
     let ticks = |bytes: u64, cut: fn(u128) -> u32| {

@@ -7,8 +7,8 @@ use kernel::rtnl::Link;
 use crate::error::Error;
 use crate::ifb::{self, OwnIfb};
 
-/// Removes the ifb devices of all pods, also those of the reference plugin, which have no alias and a name of the
-/// same form.
+/// Removes the ifb devices of all pods, also those of the reference plugin, which have no alias and a name of
+/// the same form.
 pub fn purge(purge: &mut Purge) {
     let links = purge.look("list links", || -> Result<_, Error> {
         let node = Rtnl::open()?;

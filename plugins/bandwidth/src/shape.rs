@@ -9,8 +9,8 @@ use crate::error::Error;
 use crate::ifb::OwnIfb;
 use crate::plan::{Plan, deviation};
 
-/// Makes the queues of a plan. `host` is the node's end of the pod's veth pair. Returns the ifb device, if one is
-/// needed. It has its queue before packets are redirected to it.
+/// Makes the queues of a plan. `host` is the node's end of the pod's veth pair. Returns the ifb device, if
+/// one is needed. It has its queue before packets are redirected to it.
 pub(crate) fn apply<'a>(
     node: &'a Rtnl,
     host: &Link,

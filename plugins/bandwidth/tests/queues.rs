@@ -75,8 +75,8 @@ fn one_direction() {
     });
 }
 
-/// containerd sends keys with capital letters and the largest burst of 32 bits. At this rate, the kernel cannot
-/// store its ticks.
+/// containerd sends keys with capital letters and the largest burst of 32 bits. At this rate, the kernel
+/// cannot store its ticks.
 #[test]
 fn limits_of_a_runtime() {
     on_a_node(|| {

@@ -1,5 +1,5 @@
-//! Sets the loopback interface `lo` of a pod up. Runtimes run this plugin for every pod, in addition to the pod's
-//! network. Some runtimes set `CNI_IFNAME` to another name, which is ignored.
+//! Sets the loopback interface `lo` of a pod up. Runtimes run this plugin for every pod, in addition to the
+//! pod's network. Some runtimes set `CNI_IFNAME` to another name, which is ignored.
 
 use attach::{Error, Pod, interfaces};
 use cni::{Call, Environment, IpConfig, Network, Plugin, Success, ValidAttachments};

@@ -1,5 +1,5 @@
-//! The file in which an administrator lists the sysctls that networks can set: regular expressions, one per line. One
-//! of them must match a part of the name as it is written in the configuration.
+//! The file in which an administrator lists the sysctls that networks can set: regular expressions, one per
+//! line. One of them must match a part of the name as it is written in the configuration.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -13,8 +13,8 @@ use crate::sysctl::Sysctl;
 /// The path of the file.
 pub const DEFAULT: &str = "/etc/cni/tuning/allowlist.conf";
 
-/// Refuses sysctls that the file does not allow. Without the file, all are allowed. Without sysctls, the file is not
-/// read.
+/// Refuses sysctls that the file does not allow. Without the file, all are allowed. Without sysctls, the file
+/// is not read.
 pub fn check<'a>(file: &Path, sysctls: impl Iterator<Item = &'a Sysctl>) -> Result<(), Error> {
     let mut sysctls = sysctls.peekable();
     if sysctls.peek().is_none() {

@@ -1,9 +1,9 @@
-//! The values before an ADD, in files with the reference plugin's name and format: `dataDir/CONTAINER_IFNAME.json`,
-//! an object with an interface's attributes.
+//! The values before an ADD, in files with the reference plugin's name and format:
+//! `dataDir/CONTAINER_IFNAME.json`, an object with an interface's attributes.
 //!
-//! The key `podwire`, which the reference plugin ignores, contains the owner of the file, which GC reads, the identity
-//! of the interface, and the sysctls. A file without that key is the reference plugin's: DEL restores its values, and
-//! GC does not remove it.
+//! The key `podwire`, which the reference plugin ignores, contains the owner of the file, which GC reads, the
+//! identity of the interface, and the sysctls. A file without that key is the reference plugin's: DEL
+//! restores its values, and GC does not remove it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -64,8 +64,9 @@ impl<'a> Backup<'a> {
         Self { dir, owner }
     }
 
-    /// Reads the values that a DEL must restore: those of this plugin or of the reference plugin. `None` if there is
-    /// no backup, or if it belongs to another network, to which the interface has been attached since.
+    /// Reads the values that a DEL must restore: those of this plugin or of the reference plugin. `None` if
+    /// there is no backup, or if it belongs to another network, to which the interface has been attached
+    /// since.
     pub fn load(&self) -> Result<Option<Before>, Error> {
         let found = self.found()?;
         Ok(found.filter(|(_, owner)| self.may_be_ours(owner.as_ref())).map(|(before, _)| before))
@@ -77,7 +78,8 @@ impl<'a> Backup<'a> {
         Ok(found.filter(|(_, owner)| owner.as_ref() == Some(&self.owner)).map(|(before, _)| before))
     }
 
-    /// Reads the file for a command that uses its values. If the file is not trusted, prints a message on stderr.
+    /// Reads the file for a command that uses its values. If the file is not trusted, prints a message on
+    /// stderr.
     fn found(&self) -> Result<Option<(Before, Option<Attachment>)>, Error> {
         let file = self.file();
         let say = |why| eprintln!("tuning: the backup {} is not used: {why}", file.display());
@@ -133,8 +135,8 @@ impl<'a> Backup<'a> {
         self.dir.join(format!("{container_id}_{ifname}.json"))
     }
 
-    /// The file that is being written. No name contains a colon. If the names are too long, they are replaced by a
-    /// hash; then DEL finds the file, but GC does not.
+    /// The file that is being written. No name contains a colon. If the names are too long, they are replaced
+    /// by a hash; then DEL finds the file, but GC does not.
     fn fresh(&self) -> PathBuf {
         let Attachment { network, container_id, ifname } = &self.owner;
         let name = format!(".{network}:{container_id}:{ifname}{FRESH}");
@@ -200,9 +202,9 @@ pub fn owner(file: &Path) -> Result<Option<Attachment>, Error> {
     Ok(read(file, drop)?.and_then(|(_, owner)| owner))
 }
 
-/// Reads a file; `None` if it does not exist. Values that are not valid are left out, so that a DEL does not fail. A
-/// file that is not trusted is read as empty, and `is_untrusted` is called with the reason: it is not a regular file,
-/// it is too large, or it belongs to another user.
+/// Reads a file; `None` if it does not exist. Values that are not valid are left out, so that a DEL does not
+/// fail. A file that is not trusted is read as empty, and `is_untrusted` is called with the reason: it is not
+/// a regular file, it is too large, or it belongs to another user.
 fn read(
     file: &Path,
     is_untrusted: impl FnOnce(io::Error),

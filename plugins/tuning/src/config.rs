@@ -20,7 +20,8 @@ pub struct Config {
     /// The directory of the backups, an absolute path.
     #[cfg_attr(feature = "schema", schemars(extend("default" = DEFAULT_DIR)))]
     data_dir: PathBuf,
-    /// Sysctls of the pod's namespace, with their values. `IFNAME` in a name is replaced by the interface's name.
+    /// Sysctls of the pod's namespace, with their values. `IFNAME` in a name is replaced by the interface's
+    /// name.
     #[cfg_attr(feature = "schema", schemars(extend("propertyNames" = crate::sysctl::names())))]
     sysctl: BTreeMap<String, String>,
     /// The hardware address of the interface.
@@ -114,8 +115,8 @@ impl Config {
         Ok(Wanted { sysctl, link })
     }
 
-    /// The hardware address: that of `args.cni`, otherwise the runtime's, otherwise that of `CNI_ARGS`, otherwise the
-    /// configuration's. An empty string in `args.cni` also overrides the others.
+    /// The hardware address: that of `args.cni`, otherwise the runtime's, otherwise that of `CNI_ARGS`,
+    /// otherwise the configuration's. An empty string in `args.cni` also overrides the others.
     fn mac(&self, args: &Args) -> Result<Option<Mac>, Error> {
         args.allow(&["MAC"])?;
         let given = |mac: &'_ str| Some(mac.to_owned()).filter(|mac| !mac.is_empty());
@@ -149,7 +150,8 @@ fn sysctls(
     Ok(sysctls)
 }
 
-/// Refuses a sysctl that is given twice with the same name. Reading JSON into a map would keep only one of them.
+/// Refuses a sysctl that is given twice with the same name. Reading JSON into a map would keep only one of
+/// them.
 ///
 /// Errors: code 7, naming the key.
 pub(crate) fn refuse_names_given_twice(configuration: &[u8]) -> Result<(), Error> {

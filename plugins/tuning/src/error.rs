@@ -13,7 +13,8 @@ pub enum Error {
     Attach(#[from] attach::Error),
     /// The pod does not have the interface.
     #[error(
-        "the pod has no interface {0}; in the list of plugins, write the plugin that makes it before \"tuning\""
+        "the pod has no interface {0}; in the list of plugins, write the plugin that makes it before \
+         \"tuning\""
     )]
     NoInterface(String),
     /// The kernel refused to change the interface.

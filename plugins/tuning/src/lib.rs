@@ -1,10 +1,10 @@
-//! Changes sysctls of the pod's namespace, and attributes of the interface that an earlier plugin of the chain has
-//! made.
+//! Changes sysctls of the pod's namespace, and attributes of the interface that an earlier plugin of the
+//! chain has made.
 //!
-//! ADD reads the current values, writes them to a [`backup`], and sets the [`Wanted`] ones. CHECK compares the
-//! wanted values with the kernel's. DEL restores the values of the backup that the pod allows, and removes the
-//! backup; if the namespace no longer exists, it only removes the backup. GC reads the owner of each backup from
-//! the file.
+//! ADD reads the current values, writes them to a [`backup`], and sets the [`Wanted`] ones. CHECK compares
+//! the wanted values with the kernel's. DEL restores the values of the backup that the pod allows, and
+//! removes the backup; if the namespace no longer exists, it only removes the backup. GC reads the owner of
+//! each backup from the file.
 
 pub mod allowlist;
 pub mod backup;
@@ -66,8 +66,8 @@ impl Plugin for Tuning {
         let link = pod.rtnl.link_by_name(ifname).map_err(Error::from)?;
         let before = wanted.before(&pod, ifname, link.as_ref())?;
         let backup = Backup::new(call.config().data_dir(), call.attachment());
-        // The backup of an earlier tuning in the same chain, or of an ADD without a DEL, has the values before
-        // that. The backup of an earlier interface with the same name is not used.
+        // The backup of an earlier tuning in the same chain, or of an ADD without a DEL, has the values
+        // before that. The backup of an earlier interface with the same name is not used.
         let earlier = backup.load_own()?.filter(|earlier| earlier.is_of(link.as_ref()));
         Undo::around(|undo| {
             undo.on_error("restore the values", || {

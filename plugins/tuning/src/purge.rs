@@ -7,8 +7,8 @@ use cni::Purge;
 
 use crate::backup;
 
-/// Removes the backups of all attachments, and restores no values, because the pods are removed. Backups of the
-/// reference plugin are not removed.
+/// Removes the backups of all attachments, and restores no values, because the pods are removed. Backups of
+/// the reference plugin are not removed.
 pub fn purge(purge: &mut Purge) {
     let mut dirs = purge.known().data_dirs.clone();
     dirs.insert(backup::DEFAULT_DIR.into());

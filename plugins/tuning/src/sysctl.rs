@@ -32,8 +32,8 @@ pub struct Name(Vec<String>);
 pub struct InvalidName;
 
 impl Name {
-    /// Reads a name of a configuration, whose parts are separated by dots or slashes. The placeholder is replaced
-    /// last, because an interface's name can contain dots.
+    /// Reads a name of a configuration, whose parts are separated by dots or slashes. The placeholder is
+    /// replaced last, because an interface's name can contain dots.
     pub fn of_config(text: &str, ifname: &str) -> Result<Self, InvalidName> {
         let mut parts = text.split(['.', '/']).map(str::to_owned).collect::<Vec<_>>();
         if let Some(part) = parts.iter_mut().find(|part| part.contains(PLACEHOLDER)) {
@@ -100,8 +100,8 @@ pub(crate) fn names() -> schemars::Schema {
     })
 }
 
-/// Whether the kernel's value `now` is the same as `asked`. The kernel writes tabs for spaces, all numbers in decimal,
-/// IPv6 addresses with all digits, and joins ranges (`8080,8081` becomes `8080-8081`).
+/// Whether the kernel's value `now` is the same as `asked`. The kernel writes tabs for spaces, all numbers in
+/// decimal, IPv6 addresses with all digits, and joins ranges (`8080,8081` becomes `8080-8081`).
 #[must_use]
 pub fn is_same(asked: &str, now: &str) -> bool {
     let words = |text| str::split_whitespace(text).map(|word| number(word).ok_or(word));

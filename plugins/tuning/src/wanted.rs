@@ -125,8 +125,8 @@ impl Wanted {
         pod.rtnl.set_link(index, self.link.change()).map_err(failed)
     }
 
-    /// Sets the sysctls of this thread's namespace that have another value, in the order of their names, because
-    /// runtimes do not keep the order of the configuration.
+    /// Sets the sysctls of this thread's namespace that have another value, in the order of their names,
+    /// because runtimes do not keep the order of the configuration.
     fn set(&self) -> Result<(), Error> {
         let set = |(name, Sysctl { value, .. }): &(&Name, &Sysctl)| {
             let set = || match read(name)? {
@@ -196,8 +196,9 @@ impl Before {
         self.link.is_empty() && self.sysctl.is_empty()
     }
 
-    /// Whether the values are those of `link`: the index and the other end of a veth pair are the same, and the
-    /// hardware address is one that the ADD found or set. If there was no interface, `link` must be `None`.
+    /// Whether the values are those of `link`: the index and the other end of a veth pair are the same, and
+    /// the hardware address is one that the ADD found or set. If there was no interface, `link` must be
+    /// `None`.
     #[must_use]
     pub fn is_of(&self, link: Option<&Link>) -> bool {
         let (Some(identity), Some(link)) = (self.interface, link) else {
@@ -221,8 +222,8 @@ impl Before {
         all
     }
 
-    /// Restores the values of what still exists, in reverse order. If the interface is a different one, no value is
-    /// restored.
+    /// Restores the values of what still exists, in reverse order. If the interface is a different one, no
+    /// value is restored.
     pub fn restore(&self, pod: &Pod, ifname: &str) -> Result<(), cni::Error> {
         let mut failures = Failures::new();
         let look_up = || match self.interface {
@@ -255,8 +256,8 @@ impl Before {
     }
 }
 
-/// Runs a step for each item, and again for those that failed, until no more succeed: the kernel refuses some sysctls
-/// until another one has changed. Returns the remaining errors.
+/// Runs a step for each item, and again for those that failed, until no more succeed: the kernel refuses some
+/// sysctls until another one has changed. Returns the remaining errors.
 fn in_passes<T>(mut items: Vec<T>, mut step: impl FnMut(&T) -> Result<(), Error>) -> Vec<Error> {
     loop {
         let (before, mut errors) = (items.len(), Vec::new());

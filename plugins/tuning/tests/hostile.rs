@@ -11,7 +11,8 @@ use common::{MAC, Pod};
 use serde_json::json;
 use testbed::sh;
 
-/// DEL succeeds. The reference plugin 1.10.0 also succeeds, but sets the MTU of the old interface on the new one.
+/// DEL succeeds. The reference plugin 1.10.0 also succeeds, but sets the MTU of the old interface on the new
+/// one.
 #[test]
 fn a_pod_that_prevents_its_own_restoration() {
     let pod = Pod::new();

@@ -1,4 +1,4 @@
-//! Configurations, good and bad.
+//! Configurations that are valid, and others.
 
 use serde_json::json;
 
@@ -75,14 +75,14 @@ fn data_dir() {
     ] {
         assert_eq!(dir(default), PathBuf::from(DEFAULT_DATA_DIR));
     }
-    // What a DEL needs can be read whatever else is broken.
+    // The value that a DEL needs can be read even if others are not valid.
     assert_eq!(dir(json!({"dataDir": "/d", "ranges": 5})), PathBuf::from("/d"));
 }
 
 #[test]
 fn wrong_values_are_named() {
     refused(&json!({}), "\"ipam.ranges\"");
-    refused(&json!({"ipam": {"ranges": []}}), "no range to hand out addresses of");
+    refused(&json!({"ipam": {"ranges": []}}), "there is no range");
     refused(
         &json!({"ipam": {"ranges": [[]]}}),
         "\"ipam.ranges[0]\" of the configuration: the set is",
@@ -115,7 +115,7 @@ fn wrong_values_are_named() {
         "\"ipam.reclaimAfterReboot\"",
     );
     refused(&json!({"ipam": {"subnet": "10.1.0.0/24", "dataDir": 5}}), "\"ipam.dataDir\"");
-    // The reference plugin 1.10.0 takes it, below the directory that its caller runs in.
+    // The reference plugin 1.10.0 accepts it, relative to its working directory.
     let relative = json!({"ipam": {"subnet": "10.1.0.0/24", "dataDir": "leases"}});
     refused(&relative, "leases must be an absolute path");
     let zero = json!({"ipam": {"subnet": "10.1.0.0/24", "dataDir": "/run/\u{0}"}});
@@ -124,7 +124,7 @@ fn wrong_values_are_named() {
 }
 
 #[test]
-fn old_results_have_room_for_one_address_a_family() {
+fn old_results_have_room_for_one_address_of_each_family() {
     let two =
         json!({"ipam": {"ranges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "10.2.0.0/24"}]]}});
     let both =
@@ -162,13 +162,13 @@ fn requests() {
 }
 
 #[test]
-fn requests_that_cannot_be_met() {
+fn requests_that_are_refused() {
     for (extra, args, expected) in [
         (json!({}), "IP=bogus", "CNI_ARGS: IP: \"bogus\" is not an address"),
         (json!({}), "FOO=1", "unknown keys FOO"),
         (json!({}), "IP=10.1.0.1", "requested address 10.1.0.1 is a gateway"),
-        (json!({}), "IP=10.1.0.0", "10.1.0.0 is in none of the ranges"),
-        (json!({}), "IP=10.1.0.255", "10.1.0.255 is in none of the ranges"),
+        (json!({}), "IP=10.1.0.0", "10.1.0.0 is not in the ranges"),
+        (json!({}), "IP=10.1.0.255", "10.1.0.255 is not in the ranges"),
         (
             json!({"runtimeConfig": {"ips": ["10.1.0.8"]}}),
             "IP=10.1.0.9",

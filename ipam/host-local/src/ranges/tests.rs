@@ -1,4 +1,4 @@
-//! Ranges at their edges, and the order of handing out.
+//! Ranges at their limits, and the order of assignment.
 
 use std::collections::HashSet;
 
@@ -14,7 +14,7 @@ fn range(subnet: &str) -> Range {
     Range::new(subnet.parse().unwrap(), None, None, None, Gateways::OnLink).unwrap()
 }
 
-/// A set in which no gateways but its own are taken.
+/// A set without gateways of other sets.
 fn set_of(ranges: Vec<Range>) -> Result<RangeSet, SetError> {
     let gateways: Vec<_> = ranges.iter().map(Range::gateway).collect();
     RangeSet::new(ranges, &gateways)
@@ -60,9 +60,9 @@ fn given_values() {
     assert_eq!(whole.unwrap().to_string(), "10.1.2.0-10.1.2.255");
 }
 
-/// The reference plugin 1.10.0 refuses every gateway outside of the subnet, link-local ones as well.
+/// The reference plugin 1.10.0 refuses every gateway outside the subnet, also link-local ones.
 #[test]
-fn gateways_outside_of_the_subnet() {
+fn gateways_outside_the_subnet() {
     let new = |subnet: &str, gateway, gateways| {
         Range::new(subnet.parse().unwrap(), None, None, Some(ip(gateway)), gateways)
     };
@@ -73,13 +73,13 @@ fn gateways_outside_of_the_subnet() {
         (
             "10.1.2.0/24",
             "192.0.2.1",
-            "192.0.2.1 is not in subnet 10.1.2.0/24; a gateway outside must be link-local, such as \
+            "192.0.2.1 is not in subnet 10.1.2.0/24; another gateway must be link-local, such as \
              169.254.1.1",
         ),
         (
             "fd00::/64",
             "fd01::1",
-            "fd01::1 is not in subnet fd00::/64; a gateway outside must be link-local, such as fe80::1",
+            "fd01::1 is not in subnet fd00::/64; another gateway must be link-local, such as fe80::1",
         ),
     ] {
         let error = new(subnet, gateway, Gateways::OnLink).unwrap_err();
@@ -102,10 +102,7 @@ fn gateways_outside_of_the_subnet() {
 #[test]
 fn wrong_values_are_named() {
     let too_small = |subnet: &str, longest: &str| {
-        let why = format!(
-            "{subnet} is too small to hand out addresses of, give it a prefix of /{longest} or \
-             shorter"
-        );
+        let why = format!("{subnet} is too small; use a prefix of /{longest} or shorter");
         refused(subnet, ["", "", ""], "subnet", &why);
     };
     too_small("10.1.2.0/31", "30");
@@ -116,7 +113,7 @@ fn wrong_values_are_named() {
         "10.1.2.5/24",
         ["", "", ""],
         "subnet",
-        "10.1.2.5/24 has host bits set, the network is 10.1.2.0/24",
+        "10.1.2.5/24 has host bits set; the network is 10.1.2.0/24",
     );
     for (subnet, what) in [
         ("::ffff:10.1.2.0/120", "an IPv4 address written as IPv6"),
@@ -125,7 +122,7 @@ fn wrong_values_are_named() {
         ("239.1.1.0/24", "a multicast address"),
         ("ff00::/64", "a multicast address"),
     ] {
-        let why = format!("{subnet} cannot be given to pods: each of its addresses is {what}");
+        let why = format!("{subnet} cannot be assigned to pods: each of its addresses is {what}");
         refused(subnet, ["", "", ""], "subnet", &why);
     }
     let subnet = "10.1.2.0/24";
@@ -136,13 +133,13 @@ fn wrong_values_are_named() {
         subnet,
         ["10.1.2.9", "10.1.2.8", ""],
         "rangeEnd",
-        "10.1.2.8 comes before the first address, 10.1.2.9",
+        "10.1.2.8 is lower than the first address, 10.1.2.9",
     );
     refused(
         subnet,
         ["", "", "fd00::1"],
         "gateway",
-        "fd00::1 is of another family than subnet 10.1.2.0/24",
+        "fd00::1 must have the same family as subnet 10.1.2.0/24",
     );
 }
 
@@ -150,7 +147,7 @@ fn wrong_values_are_named() {
 fn sets_of_one_family_without_overlap() {
     assert_eq!(set_of(Vec::new()), Err(SetError::Empty));
     let mixed = set_of(vec![range("10.1.0.0/24"), range("fd00::/64")]).unwrap_err();
-    assert!(mixed.to_string().ends_with("are of different families, give each its own set"));
+    assert!(mixed.to_string().ends_with("are of different families; write each in its own set"));
     let overlap = set_of(vec![range("10.1.0.0/24"), range("10.1.0.0/16")]).unwrap_err();
     assert_eq!(overlap.to_string(), "10.1.0.1-10.1.0.254 and 10.1.0.1-10.1.255.254 overlap");
 
@@ -172,14 +169,14 @@ fn round_robin() {
         ["10.1.2.5", "10.1.2.6", "10.1.3.2", "10.1.2.2", "10.1.2.3", "10.1.2.4"]
     );
     assert_eq!(addresses(&set, Some("10.1.3.2")), all);
-    // The gateway was requested by an administrator before it became the gateway.
+    // The address was assigned before it became the gateway.
     assert_eq!(addresses(&set, Some("10.1.2.1")), all);
 }
 
-/// The reference plugin 1.10.0 gives out every one of these: network and broadcast addresses, addresses
-/// that are the gateway of another range, loopback and multicast addresses.
+/// The reference plugin 1.10.0 assigns all of these: network and broadcast addresses, gateways of other
+/// ranges, loopback and multicast addresses.
 #[test]
-fn addresses_that_are_never_given_out() {
+fn addresses_that_are_never_assigned() {
     let given = |ranges: &[[&str; 4]]| {
         let range = |[subnet, start, end, gateway]: [&str; 4]| {
             let gateway = Some(gateway).filter(|gateway| !gateway.is_empty()).map(ip);
@@ -206,14 +203,14 @@ fn addresses_that_are_never_given_out() {
         let error = one("10.1.2.0/24", only, only).unwrap_err();
         assert_eq!(error, SetError::NothingLeft(format!("{only}-{only}")));
     }
-    // One range of a set may have none, as with the reference plugin 1.10.0.
+    // One range of a set can have no address, as in the reference plugin 1.10.0.
     let gateway_alone =
         [["10.1.2.0/24", "10.1.2.1", "10.1.2.1", ""], ["10.1.3.0/24", "10.1.3.2", "10.1.3.2", ""]];
     assert_eq!(given(&gateway_alone).unwrap(), ["10.1.3.2"]);
 }
 
 #[test]
-fn the_last_addresses_of_all() {
+fn the_highest_addresses() {
     let top = |subnet: &str, start: &str, end: &str| {
         let (start, last) = (Some(ip(start)), Some(ip(end)));
         let range = Range::new(subnet.parse().unwrap(), start, last, None, Gateways::OnLink);
@@ -228,7 +225,7 @@ fn the_last_addresses_of_all() {
     assert_eq!(top("feff::/16", before, last), [before, last]);
 }
 
-/// Subnets whose addresses can be counted, next to each other.
+/// Small adjacent subnets.
 fn some_ranges(v4: bool, prefixes: &[u8]) -> Vec<Range> {
     let mut next = if v4 { number(ip("10.0.0.0")) } else { number(ip("fd00::")) };
     let range = |prefix: &u8| {
@@ -264,9 +261,9 @@ proptest! {
         }
     }
 
-    /// Beside a model that looks at each address alone.
+    /// Compares with a model that looks at each address alone.
     #[test]
-    fn nothing_is_given_out_that_no_pod_can_have(
+    fn only_addresses_are_assigned_that_a_pod_can_have(
         base in prop::sample::select(
             vec!["10.1.2.0", "126.255.255.0", "223.255.255.0", "fd00::", "::", "feff::"],
         ),

@@ -1,4 +1,4 @@
-//! Files that are not files, directories of others, names at their longest.
+//! Files that are not regular, directories of other users, the longest names.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::Path;
@@ -13,11 +13,11 @@ fn fifo(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
 }
 
-/// Opening any of them would wait for ever, as the reference plugin 1.10.0 does.
+/// Opening one of them would wait for ever, as in the reference plugin 1.10.0.
 #[test]
-fn fifos_hold_nobody() {
+fn fifos_do_not_block() {
     let node = Node::of_subnet("10.1.2.0/29");
-    // A lease: as a directory of that name, it keeps the address out of use.
+    // In place of a lease: the address is not assigned, as with a directory.
     fifo(&node.leases().join("10.1.2.2"));
     assert_eq!(node.add("a").unwrap(), ["10.1.2.3"]);
     node.check("a", Value::Null).unwrap();
@@ -45,14 +45,14 @@ fn resolv_conf_must_be_a_file() {
     for path in [&*pipe, Path::new("/dev/zero"), Path::new("/nonexistent")] {
         node.ipam["resolvConf"] = json!(path);
         failed(node.add("a"), Code::Io, "ipam.resolvConf");
-        // As an ADD would fail.
+        // Because an ADD would fail.
         failed(node.status(), Code::NotAvailable, "ipam.resolvConf");
     }
     assert_eq!(node.held(), [""; 0]);
 }
 
 #[test]
-fn files_without_end_are_no_leases() {
+fn devices_are_not_leases() {
     let node = Node::of_subnet("10.1.2.0/29");
     symlink("/dev/zero", node.leases().join("10.1.2.2")).unwrap();
     let large = fs::File::create(node.leases().join("10.1.2.3")).unwrap();
@@ -77,7 +77,7 @@ fn a_directory_of_another_user_is_not_trusted() {
 }
 
 #[test]
-fn others_cannot_write_to_leases_and_index() {
+fn other_users_cannot_write_to_leases_and_index() {
     let node = Node::of_subnet("10.1.2.0/29");
     let index = node.dir.path().join("index");
     fs::create_dir(&index).unwrap();
@@ -89,7 +89,7 @@ fn others_cannot_write_to_leases_and_index() {
     let of_leases = fs::read_dir(&index).unwrap().next().unwrap().unwrap().path();
     assert_eq!([&*index, &*node.leases(), &*of_leases].map(mode), [0o755; 3]);
 
-    // What stands in an index that others can write to is not believed.
+    // An index that other users can write to is not used.
     fs::remove_file(of_leases.join("a:eth0")).unwrap();
     symlink("10.1.2.5", of_leases.join("a:eth0")).unwrap();
     fs::set_permissions(&of_leases, fs::Permissions::from_mode(0o777)).unwrap();
@@ -98,7 +98,7 @@ fn others_cannot_write_to_leases_and_index() {
 }
 
 #[test]
-fn names_at_their_longest() {
+fn the_longest_names() {
     let node = Node::of_subnet("10.1.2.0/29");
     let long = "a".repeat(4000);
     assert_eq!(node.add(&long).unwrap(), ["10.1.2.2"]);

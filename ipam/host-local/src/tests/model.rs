@@ -1,4 +1,4 @@
-//! Any sequence of commands, beside a model of who has what.
+//! Random sequences of commands, compared with a model of the leases.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,12 +9,12 @@ use serde_json::json;
 
 use super::Node;
 
-/// What happens to a node.
+/// An event on a node.
 #[derive(Clone, Debug)]
 enum Event {
     Add(u8),
     Del(u8),
-    /// The reference plugin's ADD.
+    /// An ADD of the reference plugin.
     Foreign(u8, u8),
     Remove(u8),
     Gc(BTreeSet<u8>),
@@ -80,7 +80,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens_no_address_is_given_twice_or_lost(
+    fn no_address_is_assigned_twice_or_lost(
         events in prop::collection::vec(event(), 1..60),
     ) {
         let node = Node::new(json!({
