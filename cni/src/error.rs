@@ -1,6 +1,6 @@
 //! The error object of the specification, and its codes.
 //!
-//! The code says who must act: the runtime, the administrator, or nobody because a retry will succeed.
+//! The code says who must act: the runtime, the administrator, or no one because a retry will succeed.
 //! `msg` names the operation and its object. `details` contains the causes, including the kernel's own text.
 //! Codes up to 99 are the specification's. Codes from 100 are this suite's and have the same meaning in every
 //! plugin.

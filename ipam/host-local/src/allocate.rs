@@ -173,7 +173,7 @@ fn requested<'a>(
     Err(AllocateError::Taken { ip, owner, lease: leases.path(ip) })
 }
 
-/// The next address after the last one given out that is free.
+/// The next free address after the last one that was assigned.
 fn next<'a>(
     store: &Store,
     number: usize,

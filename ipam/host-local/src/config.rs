@@ -174,8 +174,8 @@ impl Config {
     pub fn plan(&self, version: Version, args: &Args) -> Result<Plan, Error> {
         let keys: Keys = json::read(&self.0)?;
         let dir = &keys.ipam.data_dir;
-        let holds_zero = dir.as_os_str().as_encoded_bytes().contains(&0);
-        if !dir.as_os_str().is_empty() && (dir.is_relative() || holds_zero) {
+        let has_zero = dir.as_os_str().as_encoded_bytes().contains(&0);
+        if !dir.as_os_str().is_empty() && (dir.is_relative() || has_zero) {
             let why = format!("{} must be an absolute path without zero bytes", dir.display());
             return Err(Error::invalid_key("ipam.dataDir", why));
         }

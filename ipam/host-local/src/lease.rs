@@ -1,4 +1,4 @@
-//! A lease: a file named like the address, holding `ID\r\nIFNAME`.
+//! A lease: a file with the address as its name and `ID\r\nIFNAME` as its content.
 
 use std::cell::RefCell;
 use std::fmt;

@@ -137,7 +137,7 @@ fn removed(result: io::Result<()>, path: &Path) -> Result<(), Error> {
     }
 }
 
-/// Removes a directory. If it contains files of other programs, rmdir(2) fails, which is no error.
+/// Removes a directory. If it contains files of other programs, rmdir(2) fails, which is not an error.
 fn remove_if_empty(dir: &Path, purge: &Purge) {
     if !purge.is_dry_run() {
         let _ = fs::remove_dir(dir);

@@ -44,7 +44,7 @@ impl Plugin for Static {
             let why = match result.ips.iter().find(|ip| ip.address == *address) {
                 None => format!("address {address} ({key}) is not in the result of the ADD"),
                 Some(ip) if gateway.is_some() && ip.gateway != *gateway => {
-                    let theirs = ip.gateway.map_or("none".to_owned(), |ip| ip.to_string());
+                    let theirs = ip.gateway.map_or("not set".to_owned(), |ip| ip.to_string());
                     format!("the gateway of {address} ({key}) is {theirs} in the result of the ADD")
                 }
                 Some(_) => continue,

@@ -218,7 +218,7 @@ fn check_finds_each_address_in_the_result() {
     missing(json!([second, {"address": "10.10.0.5/16"}]), "", "10.10.0.5/24");
     let elsewhere = json!({"address": "10.10.0.5/24", "gateway": "10.10.0.1"});
     missing(json!([second, elsewhere]), "", "is 10.10.0.1 in the result");
-    missing(json!([second, {"address": "10.10.0.5/24"}]), "", "is none in the result");
+    missing(json!([second, {"address": "10.10.0.5/24"}]), "", "is not set in the result");
 
     let without = call(Version::V1_0_0, "", &json!({"ipam": two()})).unwrap();
     assert!(

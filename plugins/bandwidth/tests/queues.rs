@@ -42,8 +42,8 @@ fn both_directions() {
         assert_eq!(ifb[0]["ifalias"], "testnet/c1/eth0");
         assert_eq!(ifb[0]["mtu"], 1500);
         let mut expected = pod.result();
-        let told = json!({"name": IFB, "mac": ifb[0]["address"], "mtu": 1500});
-        expected["interfaces"].as_array_mut().unwrap().push(told);
+        let described = json!({"name": IFB, "mac": ifb[0]["address"], "mtu": 1500});
+        expected["interfaces"].as_array_mut().unwrap().push(described);
         assert_eq!(result, expected);
 
         let filters = json_of("tc -j filter show dev vethpod ingress");

@@ -24,7 +24,7 @@ fn directory(purge: &mut Purge, dir: &Path) {
         let what = format!("{}, backup of network {}", file.display(), owner.network);
         purge.remove(what, || backup::remove_file(file));
     }
-    // The directory is removed only if it is empty; otherwise rmdir(2) fails, which is no error.
+    // The directory is removed only if it is empty; otherwise rmdir(2) fails, which is not an error.
     if !files.is_empty() && !purge.is_dry_run() {
         let above = dir.parent().filter(|_| dir == Path::new(backup::DEFAULT_DIR));
         let _ = fs::remove_dir(dir).and_then(|()| above.map_or(Ok(()), fs::remove_dir));
