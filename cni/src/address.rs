@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use ipnetwork::IpNetwork;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{Deserialize, Deserializer, de};
 
 use crate::error::Error;
+use crate::text::{read_from_text, written_as_text};
 
 /// An address with a prefix length (`10.88.0.2/24`). Host bits are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -143,12 +144,6 @@ impl FromStr for RequestedAddress {
     }
 }
 
-impl<'de> Deserialize<'de> for RequestedAddress {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-    }
-}
-
 impl From<Cidr> for IpNetwork {
     fn from(cidr: Cidr) -> Self {
         cidr.0
@@ -245,23 +240,8 @@ pub fn address_or_nothing<'de, D: Deserializer<'de>>(
     Ok(Some(address.to_canonical()))
 }
 
-macro_rules! as_text {
-    ($($name:ident),*) => {$(
-        impl Serialize for $name {
-            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
-            }
-        }
-
-        impl<'de> Deserialize<'de> for $name {
-            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
-            }
-        }
-    )*};
-}
-
-as_text!(Cidr, Mac);
+read_from_text!(Cidr, Mac, RequestedAddress);
+written_as_text!(Cidr, Mac);
 
 #[cfg(test)]
 mod tests {

@@ -26,6 +26,7 @@ pub mod purge;
 pub mod result;
 #[cfg(feature = "schema")]
 pub mod schema;
+mod text;
 pub mod undo;
 pub mod version;
 

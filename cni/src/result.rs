@@ -224,22 +224,12 @@ struct Older {
     #[serde(skip_deserializing)]
     cni_version: Option<Version>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    interfaces: Vec<OlderInterface>,
+    interfaces: Vec<Interface>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     ips: Vec<OlderIp>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     routes: Vec<Route>,
     dns: Dns,
-}
-
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
-struct OlderInterface {
-    name: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    mac: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
-    sandbox: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -256,11 +246,6 @@ struct OlderIp {
 
 impl Older {
     fn of(result: &Success, version: Version) -> Self {
-        let interface = |it: &Interface| OlderInterface {
-            name: it.name.clone(),
-            mac: it.mac.clone(),
-            sandbox: it.sandbox.clone(),
-        };
         let ip = |it: &IpConfig| OlderIp {
             version: if it.address.is_ipv4() { "4" } else { "6" },
             interface: it.interface,
@@ -269,7 +254,7 @@ impl Older {
         };
         Self {
             cni_version: Some(version),
-            interfaces: result.interfaces.iter().map(interface).collect(),
+            interfaces: result.interfaces.iter().map(Interface::as_of_1_0_0).collect(),
             ips: result.ips.iter().map(ip).collect(),
             routes: result.routes.clone(),
             dns: result.dns.clone(),
@@ -277,19 +262,13 @@ impl Older {
     }
 
     fn into_success(self) -> Success {
-        let interface = |OlderInterface { name, mac, sandbox }| Interface {
-            name,
-            mac,
-            sandbox,
-            ..Interface::default()
-        };
         let ip = |OlderIp { version: _, interface, address, gateway }| IpConfig {
             interface,
             address,
             gateway,
         };
         Success {
-            interfaces: self.interfaces.into_iter().map(interface).collect(),
+            interfaces: self.interfaces.iter().map(Interface::as_of_1_0_0).collect(),
             ips: self.ips.into_iter().map(ip).collect(),
             routes: self.routes,
             dns: self.dns,
