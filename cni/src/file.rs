@@ -8,9 +8,10 @@
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use rustix::fs::OFlags;
+use rustix::fs::{Access, OFlags, access};
+use rustix::io::Errno;
 use rustix::process::geteuid;
 
 /// The size limit in bytes of configurations, results and other files that a person or a runtime writes.
@@ -66,13 +67,53 @@ pub fn own_dir(path: &Path) -> io::Result<()> {
 ///
 /// Errors: that of `write`; if the file cannot be removed either, with that error in its text.
 pub fn or_remove<T>(path: &Path, write: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
-    write().map_err(|error| match fs::remove_file(path) {
-        Err(another) if another.kind() != ErrorKind::NotFound => {
+    write().map_err(|error| match remove(path) {
+        Ok(()) => error,
+        Err(another) => {
             let both = format!("{error}; also: remove {}: {another}", path.display());
             io::Error::new(error.kind(), both)
         }
-        _ => error,
     })
+}
+
+/// The paths in a directory, sorted; none if the directory does not exist.
+pub fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if is_missing(&error) => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let paths: io::Result<Vec<_>> = entries.map(|entry| Ok(entry?.path())).collect();
+    let mut paths = paths?;
+    paths.sort();
+    Ok(paths)
+}
+
+/// Removes a file. A file that does not exist is not an error.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if is_missing(&error) => Ok(()),
+        removed => removed,
+    }
+}
+
+/// Whether an error means that a file or its directory does not exist, also because its name is too long.
+#[must_use]
+pub fn is_missing(error: &io::Error) -> bool {
+    use ErrorKind::{InvalidFilename, NotADirectory, NotFound};
+    matches!(error.kind(), NotFound | NotADirectory | InvalidFilename)
+}
+
+/// Tests whether files can be made in `dir`, or in its nearest parent that exists.
+///
+/// Errors: why they cannot.
+pub fn is_writable(dir: &Path) -> io::Result<()> {
+    for part in dir.ancestors() {
+        match access(part, Access::WRITE_OK | Access::EXEC_OK) {
+            Err(Errno::NOENT) => {}
+            other => return other.map_err(io::Error::from),
+        }
+    }
+    Ok(())
 }
 
 /// Whether a file or directory belongs to the effective user and no other user can write to it.
@@ -122,8 +163,6 @@ fn read_open(file: File, limit: u64) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use rustix::fs::{CWD, FileType, Mode, mknodat};
     use rustix::process::umask;
 

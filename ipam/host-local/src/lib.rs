@@ -5,11 +5,11 @@
 //! leases. [`allocate`] chooses the next addresses. A lease is a file, and creating it reserves the address,
 //! so the duration of an ADD does not depend on the number of leases.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use cni::{Call, Code, Environment, Error, Failures, Network, Plugin, Success, ValidAttachments};
-use rustix::fs::{Access, access};
+use cni::{
+    Call, Code, Environment, Error, Failures, Network, Plugin, Success, ValidAttachments, file,
+};
 
 pub mod allocate;
 pub mod boot;
@@ -152,7 +152,7 @@ impl Plugin for HostLocal {
             .map_or(Ok(()), |path| resolv_conf::read(path).map(drop))
             .map_err(|error| unavailable(error.into()))?;
         leases.refuse_unsafe(plan.sets.len()).map_err(|error| unavailable(error.into()))?;
-        writable(leases.dir()).map_err(|error| {
+        file::is_writable(leases.dir()).map_err(|error| {
             let what = format!("no lease can be written in {}", leases.dir().display());
             Error { code: Code::NotAvailable, msg: what, details: error.to_string() }
         })?;
@@ -169,15 +169,4 @@ impl Plugin for HostLocal {
 
 fn leases(network: &Network<Config>) -> Leases {
     Leases::of(&network.config.data_dir(), network.name.clone())
-}
-
-/// Whether files can be made in `dir`, or in its nearest parent that exists.
-fn writable(dir: &Path) -> io::Result<()> {
-    match access(dir, Access::WRITE_OK | Access::EXEC_OK) {
-        Err(rustix::io::Errno::NOENT) => match dir.parent() {
-            Some(parent) => writable(parent),
-            None => Ok(()),
-        },
-        other => other.map_err(io::Error::from),
-    }
 }

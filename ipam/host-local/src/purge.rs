@@ -2,11 +2,11 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use cni::{Code, Error, NetworkName, Purge};
+use cni::{Code, Error, NetworkName, Purge, file};
 
 use crate::HostLocal;
 use crate::boot::BootId;
@@ -64,8 +64,8 @@ impl HostLocal {
         for ip in taken {
             lease(leases, ip, purge);
         }
-        for file in purge.look("list files", || own_files(dir)).unwrap_or_default() {
-            purge.remove(file.display(), || removed(fs::remove_file(&file), &file));
+        for path in purge.look("list files", || own_files(dir)).unwrap_or_default() {
+            purge.remove(path.display(), || removed(file::remove(&path), &path));
         }
         if let Some(index) = index.filter(Index::exists) {
             let what = format!("index of {}", dir.display());
@@ -89,7 +89,7 @@ fn lease(leases: &Leases, ip: IpAddr, purge: &mut Purge) {
         }
         Some(owner) => {
             let what = format!("{}, lease of {owner}", path.display());
-            purge.remove(what, || removed(fs::remove_file(&path), &path));
+            purge.remove(what, || removed(file::remove(&path), &path));
         }
         None => {}
     }
@@ -113,28 +113,12 @@ fn own_files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
 }
 
 fn entries(dir: &Path) -> Result<Vec<PathBuf>, Error> {
-    let failed = |error| Error::new(Code::Io, format!("list {}: {error}", dir.display()));
-    let entries = match fs::read_dir(dir) {
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Ok(Vec::new());
-        }
-        entries => entries.map_err(failed)?,
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        paths.push(entry.map_err(failed)?.path());
-    }
-    paths.sort();
-    Ok(paths)
+    file::entries(dir)
+        .map_err(|error| Error::new(Code::Io, format!("list {}: {error}", dir.display())))
 }
 
 fn removed(result: io::Result<()>, path: &Path) -> Result<(), Error> {
-    match result {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(Error::new(Code::Io, format!("{}: {error}", path.display())))
-        }
-        _ => Ok(()),
-    }
+    result.map_err(|error| Error::new(Code::Io, format!("{}: {error}", path.display())))
 }
 
 /// Removes a directory. If it contains files of other programs, rmdir(2) fails, which is not an error.

@@ -8,7 +8,8 @@ use std::io::{self, ErrorKind, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use cni::{Attachment, NetworkName, file};
+use cni::file::{self, is_missing};
+use cni::{Attachment, NetworkName};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::io::retry_on_intr;
 
@@ -113,7 +114,7 @@ impl Leases {
         let path = self.path(ip);
         match file::read(&path, LEASE_LIMIT) {
             Ok(content) => Ok(Some(Owner::parse(&content, &self.network))),
-            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) if is_missing(&error) => Ok(None),
             // Not a regular file, or much larger than a lease: no plugin has written it.
             Err(error)
                 if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::FileTooLarge) =>
@@ -148,7 +149,7 @@ impl Leases {
                 }
                 Ok(Some(dir))
             }
-            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(failed(error)),
         }
     }
@@ -158,7 +159,7 @@ impl Leases {
         let failed = |error| StoreError::List(self.dir.clone(), error);
         let entries = match fs::read_dir(&self.dir) {
             Ok(entries) => entries,
-            Err(error) if is_gone(&error) => return Ok(HashSet::new()),
+            Err(error) if is_missing(&error) => return Ok(HashSet::new()),
             Err(error) => return Err(failed(error)),
         };
         let mut taken = HashSet::new();
@@ -217,7 +218,7 @@ impl Store {
         let flags = OFlags::RDONLY | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let lock = match open(&path, flags, Mode::from_raw_mode(LOCK_MODE)) {
             Ok(lock) => File::from(lock),
-            Err(error) if is_gone(&error.into()) => return Ok(None),
+            Err(error) if is_missing(&error.into()) => return Ok(None),
             Err(error) => return Err(failed(error.into())),
         };
         if !lock.metadata().map_err(failed)?.is_file() {
@@ -303,10 +304,7 @@ impl Store {
     pub fn release(&self, ip: IpAddr) -> Result<(), StoreError> {
         let path = self.leases.path(ip);
         self.changed.set(true);
-        match fs::remove_file(&path) {
-            Err(error) if !is_gone(&error) => Err(StoreError::Remove(path, error)),
-            _ => Ok(()),
-        }
+        file::remove(&path).map_err(|error| StoreError::Remove(path, error))
     }
 
     /// Writes the address of set `number` that was assigned last.
@@ -345,13 +343,4 @@ impl Store {
             let _ = self.index.stamp(&self.leases.dir);
         }
     }
-}
-
-/// Whether a file or its directory does not exist.
-fn is_gone(error: &io::Error) -> bool {
-    // No file can have a name that is too long.
-    matches!(
-        error.kind(),
-        ErrorKind::NotFound | ErrorKind::NotADirectory | ErrorKind::InvalidFilename
-    )
 }

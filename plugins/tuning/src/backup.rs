@@ -12,10 +12,8 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use attach::hashed_name;
-use cni::file::SIZE_LIMIT;
+use cni::file::{self, SIZE_LIMIT};
 use cni::{Attachment, json};
-use nix::errno::Errno;
-use nix::unistd::{AccessFlags, access};
 use rustix::process::geteuid;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -99,12 +97,12 @@ impl<'a> Backup<'a> {
         let (fresh, file) = (self.fresh(), self.file());
         let write = || {
             let text = text(&content)?;
-            cni::file::own_dir(self.dir)?;
+            file::own_dir(self.dir)?;
             // The path may exist and not be a regular file, so it must not be opened.
-            remove_if_there(&fresh)?;
+            file::remove(&fresh)?;
             let options = &mut OpenOptions::new();
             let mut new = options.write(true).create_new(true).mode(0o600).open(&fresh)?;
-            cni::file::or_remove(&fresh, || {
+            file::or_remove(&fresh, || {
                 new.write_all(&text)?;
                 fs::rename(&fresh, &file)
             })
@@ -150,12 +148,7 @@ impl<'a> Backup<'a> {
 
 /// The files of a directory; none if it does not exist.
 pub fn files(dir: &Path) -> Result<Vec<PathBuf>, Error> {
-    let failed = || Error::file("list the backups in", dir);
-    let entries = match fs::read_dir(dir) {
-        Err(error) if is_gone(&error) => return Ok(Vec::new()),
-        entries => entries.map_err(failed())?,
-    };
-    entries.map(|entry| Ok(entry.map_err(failed())?.path())).collect()
+    file::entries(dir).map_err(Error::file("list the backups in", dir))
 }
 
 /// Whether files can be made in a directory, or in its nearest parent that exists.
@@ -167,25 +160,12 @@ pub fn is_writable(dir: &Path) -> Result<(), Error> {
         let why = io::Error::new(ErrorKind::PermissionDenied, why);
         return Err(Error::file("write backups in", dir)(why));
     }
-    for part in dir.ancestors() {
-        match access(part, AccessFlags::W_OK | AccessFlags::X_OK) {
-            Err(Errno::ENOENT) => {}
-            other => return other.map_err(|no| Error::file("write backups in", dir)(no.into())),
-        }
-    }
-    Ok(())
+    file::is_writable(dir).map_err(Error::file("write backups in", dir))
 }
 
 /// Removes a file, if it exists.
-pub fn remove_file(file: &Path) -> Result<(), Error> {
-    remove_if_there(file).map_err(Error::file("remove the backup", file))
-}
-
-fn remove_if_there(file: &Path) -> io::Result<()> {
-    match fs::remove_file(file) {
-        Err(error) if is_gone(&error) => Ok(()),
-        removed => removed,
-    }
+pub fn remove_file(path: &Path) -> Result<(), Error> {
+    file::remove(path).map_err(Error::file("remove the backup", path))
 }
 
 /// The owner of a file, from its content, or from its name if it is being written; `None` if it names none.
@@ -210,8 +190,8 @@ fn read(
     is_untrusted: impl FnOnce(io::Error),
 ) -> Result<Option<(Before, Option<Attachment>)>, Error> {
     use ErrorKind::{FileTooLarge, InvalidInput, PermissionDenied};
-    let text = match cni::file::read_own(file, SIZE_LIMIT) {
-        Err(error) if is_gone(&error) => return Ok(None),
+    let text = match file::read_own(file, SIZE_LIMIT) {
+        Err(error) if file::is_missing(&error) => return Ok(None),
         Err(error) if matches!(error.kind(), FileTooLarge | InvalidInput | PermissionDenied) => {
             is_untrusted(error);
             Vec::new()
@@ -224,12 +204,6 @@ fn read(
     let OwnContent { owner, interface, sysctl } =
         own.unwrap_or(OwnContent { owner: None, interface: None, sysctl: BTreeMap::new() });
     Ok(Some((Before { link, interface, sysctl }, owner)))
-}
-
-/// Whether the file or its directory does not exist, or the name is longer than a file's name can be.
-fn is_gone(error: &io::Error) -> bool {
-    use ErrorKind::{InvalidFilename, NotADirectory, NotFound};
-    matches!(error.kind(), NotFound | NotADirectory | InvalidFilename)
 }
 
 /// The content with the reference plugin's indentation.
