@@ -113,8 +113,15 @@ impl ValidAttachments {
         attachment.network == self.network && !self.contains(attachment)
     }
 
+    /// The container ID and the interface name of each attachment.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.interfaces
+            .iter()
+            .flat_map(|(id, names)| names.iter().map(|name| (id.as_str(), name.as_str())))
+    }
+
     /// The attachments.
-    pub fn iter(&self) -> impl Iterator<Item = Attachment> {
+    pub fn attachments(&self) -> impl Iterator<Item = Attachment> {
         let attachment = |container_id: &ContainerId, ifname: &IfName| Attachment {
             network: self.network.clone(),
             container_id: container_id.clone(),
@@ -162,7 +169,7 @@ mod tests {
         let one = json!([{"containerID": "c1", "ifname": "eth0"}]);
         for key in ["cni.dev/valid-attachments", "cni.dev/attachments"] {
             let valid = read(&json!({key: one})).unwrap();
-            assert_eq!(valid.iter().collect::<Vec<_>>(), [attachment("n/c1/eth0")]);
+            assert_eq!(valid.attachments().collect::<Vec<_>>(), [attachment("n/c1/eth0")]);
             assert!(valid.contains(&attachment("n/c1/eth0")) && valid.contains_container("c1"));
             assert!(!valid.contains(&attachment("n/c1/eth1")) && !valid.contains_container("c2"));
             assert!(valid.is_garbage(&attachment("n/c1/eth1")));
@@ -171,7 +178,7 @@ mod tests {
         }
         for none in [json!(null), json!([]), json!([{"containerID": "a/b", "ifname": "eth0"}])] {
             let valid = read(&json!({"cni.dev/valid-attachments": none})).unwrap();
-            assert_eq!((valid.iter().count(), valid.containers().count()), (0, 0));
+            assert_eq!((valid.attachments().count(), valid.containers().count()), (0, 0));
         }
         let both = json!({"cni.dev/valid-attachments": null, "cni.dev/attachments": one});
         assert!(read(&both).unwrap().contains(&attachment("n/c1/eth0")));

@@ -51,7 +51,7 @@ impl Plugin for Sample {
     }
 
     fn gc(&self, _network: &Network<Config>, valid: &ValidAttachments) -> Result<(), Error> {
-        assert!(valid.iter().map(|it| it.to_string()).eq(["n/c1/eth0"]));
+        assert!(valid.attachments().map(|it| it.to_string()).eq(["n/c1/eth0"]));
         Ok(())
     }
 

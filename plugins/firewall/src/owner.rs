@@ -36,7 +36,7 @@ pub(crate) struct Garbage {
 impl Garbage {
     pub(crate) fn new(network: &NetworkName, valid: &ValidAttachments) -> Self {
         let owner = |it: Attachment| Owner::new(network, &it.container_id, &it.ifname);
-        let valid = valid.iter().map(owner).collect();
+        let valid = valid.attachments().map(owner).collect();
         Self { network: name_that_fits(network.as_str(), NETWORK_MAX), valid }
     }
 

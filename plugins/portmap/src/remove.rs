@@ -292,8 +292,8 @@ fn valid_addresses(
     valid: &ValidAttachments,
 ) -> Result<Vec<IpAddr>, kernel::Error> {
     let mut addresses = Vec::new();
-    for id in valid.containers() {
-        let chain = own_chain(network, id.as_str());
+    for (id, _) in valid.iter() {
+        let chain = own_chain(network, id);
         if entries.iter().any(|entry| entry.next_chain() == Some(&chain)) {
             addresses.extend(destinations(iptables, nat, &chain)?);
         }
@@ -311,7 +311,7 @@ fn is_unowned_garbage(
     taken: Option<&[IpAddr]>,
 ) -> Result<bool, kernel::Error> {
     if !chain.starts_with(CHAIN_PREFIX)
-        || valid.containers().any(|id| own_chain(network, id.as_str()) == chain)
+        || valid.iter().any(|(id, _)| own_chain(network, id) == chain)
     {
         return Ok(false);
     }
@@ -337,7 +337,7 @@ fn is_garbage(comment: &str, chain: &str, network: &str, valid: &ValidAttachment
     // What is left of a long ID is not enough to find the chain by; all others have to be excluded.
     cut_owner(comment, network)
         && chain.starts_with(CHAIN_PREFIX)
-        && !valid.containers().any(|id| own_chain(network, id.as_str()) == chain)
+        && !valid.iter().any(|(id, _)| own_chain(network, id) == chain)
 }
 
 pub(crate) fn end(nat: Nat, rule: &Rule) -> Option<End> {

@@ -8,7 +8,7 @@
 use std::fmt::{self, Display};
 use std::net::IpAddr;
 
-use cni::{Attachment, Cidr, NetworkName, ValidAttachments};
+use cni::{Cidr, NetworkName, ValidAttachments};
 use ipnetwork::IpNetwork;
 use kernel::nft::{
     Base, BaseChain, Chain, Expr, Family, Hook, Listed, NewRule, Place, Verdict, meta, octets,
@@ -106,14 +106,10 @@ pub(super) fn collect_garbage(
     valid: &ValidAttachments,
 ) -> Result<(), kernel::Error> {
     let of_network = format!("{}-", hash(network.as_str()));
-    let hashes = |it: Attachment| {
-        hashes(&Owner {
-            network,
-            container_id: it.container_id.as_str(),
-            ifname: it.ifname.as_str(),
-        })
-    };
-    let valid: Vec<String> = valid.iter().map(hashes).collect();
+    let attachments = valid.iter();
+    let valid: Vec<String> = attachments
+        .map(|(container_id, ifname)| hashes(&Owner { network, container_id, ifname }))
+        .collect();
     remove_rules(netlink, batch, |comment| {
         comment.starts_with(&of_network) && !valid.iter().any(|hashes| comment.starts_with(hashes))
     })

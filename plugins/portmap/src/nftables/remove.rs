@@ -67,8 +67,7 @@ pub(crate) fn collect_garbage(
         return Ok(());
     }
     let of_network = owner_prefix(network.as_str());
-    let owner = |id: &ContainerId| owner(network.as_str(), id.as_str());
-    let owners: Vec<String> = valid.containers().map(owner).collect();
+    let owners: Vec<String> = valid.iter().map(|(id, _)| owner(network.as_str(), id)).collect();
     let is_valid = |other: &str| owners.iter().any(|owner| owner == other);
     let is_garbage = |other: &str| other.starts_with(&of_network) && !is_valid(other);
     remove_all(netlink, is_garbage, ends)?;
