@@ -13,6 +13,7 @@ use crate::environment::{self, Command, Environment, OfThisProcess, Variables};
 use crate::error::{Code, Error};
 use crate::file::SIZE_LIMIT;
 use crate::json;
+use crate::purge::Purge;
 use crate::result::Success;
 use crate::version::{UnknownVersion, Version};
 
@@ -65,6 +66,10 @@ pub trait Plugin {
         network: &Network<Self::Config>,
         settings: &Self::Settings,
     ) -> Result<(), Error>;
+
+    /// Removes everything that the plugin made on the node, for all networks, as GC would find it. By
+    /// default, there is nothing to remove.
+    fn purge(&self, _purge: &mut Purge) {}
 }
 
 /// Validates a configuration and changes nothing.

@@ -1,8 +1,8 @@
 //! Removing everything that a plugin has made on a node, for all networks.
 //!
-//! Each plugin has a public function `purge(&mut Purge)`. It finds what the plugin made, in the same way as
-//! its GC, and calls [`Purge::remove`] for each thing. It needs no configuration, because that may no longer
-//! exist. What the existing configurations contain is in [`Known`].
+//! [`Plugin::purge`](crate::Plugin::purge) finds what the plugin made, in the same way as its GC, and calls
+//! [`Purge::remove`] for each thing. It needs no configuration, because that may no longer exist. What the
+//! existing configurations contain is in [`Known`].
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -45,7 +45,7 @@ impl Runtime {
         for error in unreadable {
             purge.leave(format!("what a dataDir of this network has: {}", chain(&error)));
         }
-        for plugin in &registry::PLUGINS {
+        for plugin in registry::PLUGINS {
             (plugin.purge)(&mut purge);
         }
         for (file, cached) in kept {

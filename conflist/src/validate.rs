@@ -10,7 +10,6 @@ mod check;
 mod document;
 mod finding;
 mod hints;
-mod known;
 mod refused;
 mod rules;
 mod schema;
@@ -29,6 +28,7 @@ use self::suggest::nearest;
 use crate::error::Error;
 use crate::files::{self, FilesError};
 use crate::network::Network;
+use crate::registry::{self, Kind};
 
 /// Validates the network of a name: the file that runtimes take, the plugins beside it, and other
 /// files that claim the name. `plugin_path` is where plugins are looked for.
@@ -215,14 +215,11 @@ fn plugin(checker: &mut Checker<'_>, node: &Node, path: &str, index: usize, chai
     let Chain { plugin_path, .. } = chain;
     let kind = node.text_of("type").unwrap_or_default();
     program(checker, node, path, Schema::types(false), plugin_path);
-    rules::plugin(checker, kind, node, path);
-    if known::CHAINED.contains(&kind) && index == 0 {
+    if index == 0 && registry::plugin(kind).is_some_and(|plugin| plugin.kind == Kind::chained) {
         let why = format!("{kind} changes what a plugin before it made: it cannot be the first");
         checker.error(node.line, &join(path, "type"), Problem::Contradiction(why));
     }
-    if let Some((_, capability)) = known::NEEDS.iter().find(|(plugin, _)| *plugin == kind) {
-        needs(checker, capability, node, path);
-    }
+    rules::plugin(checker, kind, node, path);
     if let Some(ipam) = node.get("ipam").filter(|it| !it.value.members().is_empty()) {
         let path = join(path, &ipam.key);
         let kind = ipam.value.text_of("type").unwrap_or_default();
@@ -259,15 +256,6 @@ fn capabilities(checker: &mut Checker<'_>, node: &Node, path: &str) {
             let key = join(&join(path, &declared.key), &member.key);
             checker.warning(member.line, &key, Problem::Unknown(Some(meant.to_owned())));
         }
-    }
-}
-
-fn needs(checker: &mut Checker<'_>, capability: &'static str, node: &Node, path: &str) {
-    let declared = node.get("capabilities").is_some_and(|it| it.value.is_true(capability));
-    let limited = ["ingressRate", "egressRate"].iter().any(|key| node.get(key).is_some());
-    let given = node.get("runtimeConfig").is_some_and(|it| it.value.get(capability).is_some());
-    if !declared && !limited && !given {
-        checker.warning(node.line, path, Problem::NoCapability(capability));
     }
 }
 

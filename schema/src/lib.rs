@@ -7,6 +7,7 @@
 
 mod tidy;
 
+use cni::Plugin;
 use cni::schema::keys::{Every, List};
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
@@ -22,38 +23,45 @@ pub struct File {
 }
 
 /// A plugin and its schema.
-struct Plugin {
+struct Described {
     /// Its type.
-    kind: &'static str,
+    name: &'static str,
     /// Whether it is an IPAM plugin, named by `ipam.type`.
     gives_addresses: bool,
     /// The schema of its own keys.
     own: Map<String, Value>,
 }
 
+macro_rules! plugins {
+    ($($kind:ident $name:literal $type:ty,)*) => {
+        /// All plugins; adds the definitions that their schemas refer to.
+        fn described(definitions: &mut Map<String, Value>) -> Vec<Described> {
+            vec![$(describe::<$type>($name, stringify!($kind) == "ipam", definitions)),*]
+        }
+    };
+}
+include!("../../plugins/registry.in");
+
+fn describe<P: Plugin<Config: JsonSchema>>(
+    name: &'static str,
+    gives_addresses: bool,
+    definitions: &mut Map<String, Value>,
+) -> Described {
+    let (mut own, more) = read::<P::Config>();
+    definitions.extend(more);
+    if gives_addresses {
+        // The top level has the keys of the plugin that delegates to it.
+        own.insert("additionalProperties".to_owned(), true.into());
+    }
+    Described { name, gives_addresses, own }
+}
+
 /// All files.
 #[must_use]
 pub fn files() -> Vec<File> {
     let mut definitions = Map::new();
-    let mut plugin = |kind, gives_addresses, (mut own, more): (Map<_, _>, Map<_, _>)| {
-        definitions.extend(more);
-        if gives_addresses {
-            // The top level has the keys of the plugin that delegates to it.
-            own.insert("additionalProperties".to_owned(), true.into());
-        }
-        Plugin { kind, gives_addresses, own }
-    };
-    let plugins = [
-        plugin("bandwidth", false, read::<bandwidth::Config>()),
-        plugin("bridge", false, read::<bridge::Config>()),
-        plugin("firewall", false, read::<firewall::Config>()),
-        plugin("host-local", true, read::<host_local::config::Config>()),
-        plugin("loopback", false, read::<loopback::Config>()),
-        plugin("portmap", false, read::<portmap::Config>()),
-        plugin("ptp", false, read::<ptp::Config>()),
-        plugin("static", true, read::<static_addresses::Config>()),
-        plugin("tuning", false, read::<tuning::Config>()),
-    ];
+    let mut plugins = described(&mut definitions);
+    plugins.sort_by_key(|plugin| plugin.name);
     let (every, more) = read::<Every>();
     definitions.extend(more);
     definitions.insert("plugin".to_owned(), every.into());
@@ -70,12 +78,12 @@ fn read<T: JsonSchema>() -> (Map<String, Value>, Map<String, Value>) {
     tidy::tidy(schema.to_value())
 }
 
-impl Plugin {
+impl Described {
     /// The schema of the plugin's configuration alone.
     fn file(&self, definitions: Map<String, Value>) -> File {
         let mut schema = self.own.clone();
         schema.insert("allOf".to_owned(), json!([{"$ref": "#/definitions/plugin"}, self.is_it()]));
-        file(self.kind, &format!("The configuration of {}", self.kind), schema, definitions)
+        file(self.name, &format!("The configuration of {}", self.name), schema, definitions)
     }
 
     /// The condition for a configuration of this plugin.
@@ -83,7 +91,7 @@ impl Plugin {
         let is_type = json!({
             "type": "object",
             "required": ["type"],
-            "properties": {"type": {"const": self.kind}},
+            "properties": {"type": {"const": self.name}},
         });
         if self.gives_addresses {
             json!({"required": ["ipam"], "properties": {"ipam": is_type}})
@@ -94,21 +102,21 @@ impl Plugin {
 }
 
 /// The schema of a network: a list of plugins, or a single plugin in a `.conf`.
-fn conflist(plugins: &[Plugin], mut definitions: Map<String, Value>) -> File {
+fn conflist(plugins: &[Described], mut definitions: Map<String, Value>) -> File {
     if let Some(every) = definitions.get_mut("plugin") {
         let kinds = |gives_addresses| {
-            let of_kind = |it: &&Plugin| it.gives_addresses == gives_addresses;
-            plugins.iter().filter(of_kind).map(|it| it.kind).collect::<Vec<_>>()
+            let of_kind = |it: &&Described| it.gives_addresses == gives_addresses;
+            plugins.iter().filter(of_kind).map(|it| it.name).collect::<Vec<_>>()
         };
         propose(&mut every["properties"]["type"], &kinds(false));
         every["allOf"] = plugins
             .iter()
-            .map(|it| json!({"if": it.is_it(), "then": {"$ref": definition(it.kind)}}))
+            .map(|it| json!({"if": it.is_it(), "then": {"$ref": definition(it.name)}}))
             .collect();
         propose(&mut definitions["Ipam"]["properties"]["type"], &kinds(true));
     }
     for plugin in plugins {
-        definitions.insert(plugin.kind.to_owned(), plugin.own.clone().into());
+        definitions.insert(plugin.name.to_owned(), plugin.own.clone().into());
     }
     let (list, more) = read::<List>();
     let of_network = |key: &str| list["properties"][key].clone();

@@ -72,74 +72,63 @@ const TEXTS: [&str; 40] = [
     "icmp",
 ];
 
-/// A plugin, how it reads a configuration, and a configuration that contains the parents of all keys.
+/// A plugin, how it reads a configuration, and configurations that contain the parents of all keys.
 struct Subject {
-    kind: &'static str,
-    good: Value,
+    name: &'static str,
+    good: Vec<Value>,
     read: fn(Vec<u8>) -> Result<(), Error>,
 }
 
-fn read<P: Plugin>(plugin: &P, stdin: Vec<u8>) -> Result<(), Error> {
+macro_rules! plugins {
+    ($($kind:ident $name:literal $type:ty,)*) => {
+        fn subjects() -> Vec<Subject> {
+            vec![$(Subject { name: $name, good: good($name), read: read::<$type> }),*]
+        }
+
+        fn is_ipam(name: &str) -> bool {
+            [$(($name, stringify!($kind))),*].contains(&(name, "ipam"))
+        }
+    };
+}
+include!("../../plugins/registry.in");
+
+fn read<P: Plugin + Default>(stdin: Vec<u8>) -> Result<(), Error> {
     let network = Network::<P::Config>::read(Command::Add, stdin, Version::V1_0_0, Vec::new())?;
-    plugin.settings(&network, None).map(drop)
+    P::default().settings(&network, None).map(drop)
 }
 
-fn subjects() -> Vec<Subject> {
+fn good(name: &str) -> Vec<Value> {
     let dns = json!({"nameservers": ["10.88.0.1"], "search": ["a"], "options": ["b"]});
     let routes = json!([{"dst": "0.0.0.0/0"}]);
     let rates = json!({"ingressRate": 8, "ingressBurst": 8, "egressRate": 8, "egressBurst": 8});
     let ip_ranges = json!([[{"subnet": "fd00:88::/64"}]]);
-    let mut bandwidth = rates.clone();
-    bandwidth["latency"] = json!(25);
-    vec![
-        Subject { kind: "bandwidth", good: bandwidth, read: |it| read(&bandwidth::Bandwidth, it) },
-        Subject {
-            kind: "bandwidth",
-            good: json!({"runtimeConfig": {"bandwidth": rates}}),
-            read: |it| read(&bandwidth::Bandwidth, it),
-        },
-        Subject {
-            kind: "bridge",
-            good: json!({"vlanTrunk": [{"minID": 1, "maxID": 4094, "id": 7}], "dns": dns}),
-            read: |it| read(&bridge::Bridge, it),
-        },
-        Subject { kind: "firewall", good: json!({}), read: |it| read(&firewall::Firewall, it) },
-        Subject {
-            kind: "host-local",
-            good: json!({"ipam": {
-                "type": "host-local", "ranges": [[{"subnet": "10.88.0.0/24"}]], "routes": routes,
-            }, "runtimeConfig": {"ipRanges": ip_ranges}}),
-            read: |it| read(&host_local::HostLocal::default(), it),
-        },
-        Subject {
-            kind: "portmap",
-            good: json!({
-                "conditionsV4": ["-s", "10.0.0.0/8"],
-                "runtimeConfig": {"portMappings": [
-                    {"hostPort": 80, "containerPort": 80, "protocol": "tcp"},
-                ]},
-            }),
-            read: |it| read(&portmap::Portmap, it),
-        },
-        Subject {
-            kind: "ptp",
-            good: json!({"ipam": {"type": "host-local", "subnet": "10.88.0.0/24"}, "dns": dns}),
-            read: |it| read(&ptp::Ptp, it),
-        },
-        Subject {
-            kind: "static",
-            good: json!({"ipam": {
-                "type": "static", "addresses": [{"address": "10.88.0.5/24"}], "routes": routes,
-                "dns": dns,
-            }}),
-            read: |it| read(&static_addresses::Static, it),
-        },
-        Subject {
-            kind: "tuning",
-            good: json!({"sysctl": {"net.core.somaxconn": "1"}}),
-            read: |it| read(&tuning::Tuning::default(), it),
-        },
-    ]
+    let one = match name {
+        "bandwidth" => {
+            let mut of_network = rates.clone();
+            of_network["latency"] = json!(25);
+            return vec![of_network, json!({"runtimeConfig": {"bandwidth": rates}})];
+        }
+        "bridge" => json!({"vlanTrunk": [{"minID": 1, "maxID": 4094, "id": 7}], "dns": dns}),
+        "host-local" => json!({"ipam": {
+            "type": "host-local", "ranges": [[{"subnet": "10.88.0.0/24"}]], "routes": routes,
+        }, "runtimeConfig": {"ipRanges": ip_ranges}}),
+        "portmap" => json!({
+            "conditionsV4": ["-s", "10.0.0.0/8"],
+            "runtimeConfig": {"portMappings": [
+                {"hostPort": 80, "containerPort": 80, "protocol": "tcp"},
+            ]},
+        }),
+        "ptp" => {
+            json!({"ipam": {"type": "host-local", "subnet": "10.88.0.0/24"}, "dns": dns})
+        }
+        "static" => json!({"ipam": {
+            "type": "static", "addresses": [{"address": "10.88.0.5/24"}], "routes": routes,
+            "dns": dns,
+        }}),
+        "tuning" => json!({"sysctl": {"net.core.somaxconn": "1"}}),
+        _ => json!({}),
+    };
+    vec![one]
 }
 
 #[test]
@@ -148,22 +137,23 @@ fn types_and_schemas_agree() {
     let (mut values, mut refused, mut complaints) = (0, 0, Vec::new());
     let mut seen = BTreeSet::new();
     for subject in subjects() {
-        let name = format!("{}.json", subject.kind);
+        let name = format!("{}.json", subject.name);
         let schema = schema::files().into_iter().find(|file| file.name == name).unwrap();
         let schema: Value = serde_json::from_str(&schema.text).unwrap();
         let mut tries = Vec::new();
         edges(&schema, &schema, "", &mut tries);
         tries.sort_by_key(|(place, value)| format!("{place} {value}"));
         tries.dedup();
-        for (place, value) in tries {
-            let mut config = subject.good.clone();
-            if !put(&mut config, &place, value.clone()) {
+        let each = subject.good.iter().flat_map(|good| tries.iter().map(move |it| (good, it)));
+        for (good, (place, value)) in each {
+            let mut config = good.clone();
+            if !put(&mut config, place, value.clone()) {
                 continue;
             }
-            for (key, text) in [("name", "n"), ("cniVersion", "1.0.0"), ("type", subject.kind)] {
+            for (key, text) in [("name", "n"), ("cniVersion", "1.0.0"), ("type", subject.name)] {
                 config[key] = json!(text);
             }
-            if ["host-local", "static"].contains(&subject.kind) {
+            if is_ipam(subject.name) {
                 config["type"] = json!("bridge");
             }
             let by_type = (subject.read)(config.to_string().into_bytes()).err();
@@ -176,7 +166,7 @@ fn types_and_schemas_agree() {
                 _ => continue,
             };
             let known = DIFFERENCES.iter().position(|(kind, end, refuses, _)| {
-                (*kind, *refuses) == (subject.kind, who) && place.ends_with(end)
+                (*kind, *refuses) == (subject.name, who) && place.ends_with(end)
             });
             let Some(at) = known else {
                 complaints.push(format!("{name} {place} {value}: {by_type:?}, {by_schema:?}"));

@@ -12,19 +12,25 @@ pub struct Plugins {
     pub dir: PathBuf,
 }
 
+macro_rules! plugins {
+    ($($kind:ident $name:literal $type:ty,)*) => {
+        impl Plugins {
+            /// The names of all plugins that we ship.
+            pub const ALL: [&str; [$($name),*].len()] = [$($name),*];
+        }
+
+        const KINDS: &[(&str, &str)] = &[$(($name, stringify!($kind))),*];
+    };
+}
+// Only words: this crate does not depend on the plugins' crates.
+include!("../../plugins/registry.in");
+
 impl Plugins {
-    /// The names of all plugins that we ship.
-    pub const ALL: [&str; 9] = [
-        "bandwidth",
-        "bridge",
-        "firewall",
-        "host-local",
-        "loopback",
-        "portmap",
-        "ptp",
-        "static",
-        "tuning",
-    ];
+    /// Whether a plugin is of this kind of the registry: `interface`, `chained` or `ipam`.
+    #[must_use]
+    pub fn is_kind(plugin: &str, kind: &str) -> bool {
+        KINDS.contains(&(plugin, kind))
+    }
 
     /// The binaries under test: `PODWIRE_BIN`, or else `dist/bin`, where `cargo xtask build` puts
     /// them.

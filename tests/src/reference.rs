@@ -56,8 +56,8 @@ impl Case {
     pub fn plugins(&self) -> BTreeSet<String> {
         let called = self.steps.iter().filter_map(|step| step["plugin"].as_str());
         let delegated = self.steps.iter().filter_map(|step| step["stdin"]["ipam"]["type"].as_str());
-        let known = ["host-local", "static"];
-        called.chain(delegated.filter(|t| known.contains(t))).map(str::to_owned).collect()
+        let known = delegated.filter(|name| Plugins::is_kind(name, "ipam"));
+        called.chain(known).map(str::to_owned).collect()
     }
 
     /// Runs the case in a new world and returns the differences from the record.

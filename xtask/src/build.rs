@@ -1,7 +1,7 @@
 //! `cargo xtask build`: builds one static file for each plugin.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::command::{self, Failure, cargo, command, read};
 use crate::workspace::{Member, members, root};
@@ -9,7 +9,7 @@ use crate::workspace::{Member, members, root};
 /// Builds all programs and lists them with their sizes.
 pub(crate) fn run() -> Result<(), Failure> {
     for binary in build_all()? {
-        let size = fs::metadata(&binary).map_err(file("examine", &binary))?.len();
+        let size = fs::metadata(&binary).map_err(Failure::file("examine", &binary))?.len();
         println!("{:>6} KiB  {}", size.div_ceil(1024), binary.display());
     }
     Ok(())
@@ -33,19 +33,19 @@ pub(crate) fn build_all() -> Result<Vec<PathBuf>, Failure> {
 
     let target = target_dir();
     let dist = dist();
-    fs::create_dir_all(&dist).map_err(file("create", &dist))?;
+    fs::create_dir_all(&dist).map_err(Failure::file("create", &dist))?;
     let mut binaries = Vec::new();
     for program in shipped.iter().flat_map(|member| &member.programs) {
         let made = target.join(&host).join("release").join(program);
         let placed = dist.join(program);
         // The file of a running program cannot be written, but it can be replaced.
         let fresh = dist.join(format!(".{program}.new"));
-        fs::copy(&made, &fresh).map_err(file("copy", &made))?;
-        fs::rename(&fresh, &placed).map_err(file("rename", &fresh))?;
+        fs::copy(&made, &fresh).map_err(Failure::file("copy", &made))?;
+        fs::rename(&fresh, &placed).map_err(Failure::file("rename", &fresh))?;
         binaries.push(placed);
     }
     for binary in &binaries {
-        let content = fs::read(binary).map_err(file("read", binary))?;
+        let content = fs::read(binary).map_err(Failure::file("read", binary))?;
         if !is_static(&content) {
             return Err(Failure::Dynamic(binary.clone()));
         }
@@ -87,11 +87,6 @@ fn is_static(elf: &[u8]) -> bool {
     };
     let asks_for_none = |types: Vec<u64>| !types.contains(&PT_INTERP);
     elf.starts_with(b"\x7fELF\x02\x01") && types().is_some_and(asks_for_none)
-}
-
-fn file(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Failure {
-    let path = path.to_owned();
-    move |source| Failure::File { action, path, source }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, BufRead, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::workspace;
@@ -56,9 +56,20 @@ pub(crate) enum Failure {
     /// A binary needs a dynamic loader.
     #[error("{} is not statically linked", .0.display())]
     Dynamic(PathBuf),
+    /// README's table of programs is not what the descriptions in `Cargo.toml` files give.
+    #[error("README.md: the table of programs is out of date; run cargo xtask schema")]
+    Table,
     /// Checks failed; each has printed why.
     #[error("{0} failed")]
     Checks(usize),
+}
+
+impl Failure {
+    /// The failure of an operation on a file.
+    pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::File { action, path, source }
+    }
 }
 
 /// A command in the workspace's directory.

@@ -8,6 +8,7 @@ mod demo;
 mod deny;
 mod lint;
 mod needs;
+mod registry;
 mod report;
 mod schema;
 mod test;
@@ -37,7 +38,7 @@ enum Task {
     Demo(demo::Options),
     /// Check format, lints, documentation, dependencies and the rules of the tree
     Lint,
-    /// Write the JSON Schemas of conflist/schemas from the Config types of the plugins
+    /// Write what is derived from the plugins: the JSON Schemas of conflist/schemas, README's table
     Schema,
     /// Run lint, unit, property, end-to-end and conformance tests; install what they need
     Test,

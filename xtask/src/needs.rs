@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::build::target_dir;
 use crate::command::{Failure, command, read, run};
+use crate::registry::PLUGINS;
 
 /// Files that the tests need, and the Debian package of each.
 const TOOLS: [(&str, &str); 22] = [
@@ -38,25 +39,10 @@ const TOOLS: [(&str, &str); 22] = [
     ("/usr/sbin/depmod", "kmod"),
 ];
 
-/// Go modules, their versions and the packages to build.
-const MODULES: [(&str, &str, &[&str]); 2] = [
-    (
-        "github.com/containernetworking/plugins",
-        "v1.10.0",
-        &[
-            "plugins/main/bridge",
-            "plugins/main/loopback",
-            "plugins/main/ptp",
-            "plugins/meta/bandwidth",
-            "plugins/meta/firewall",
-            "plugins/meta/portmap",
-            "plugins/meta/tuning",
-            "plugins/ipam/host-local",
-            "plugins/ipam/static",
-        ],
-    ),
-    ("github.com/containernetworking/cni", "v1.3.1", &["cnitool"]),
-];
+/// The module of the reference plugins, and its version.
+const REFERENCE: (&str, &str) = ("github.com/containernetworking/plugins", "v1.10.0");
+/// The module of `cnitool`, and its version.
+const CNITOOL: (&str, &str) = ("github.com/containernetworking/cni", "v1.3.1");
 
 /// nerdctl in the last series that works with the containerd of Debian 12: module, version, package.
 const NERDCTL: (&str, &str, &str) = ("github.com/containerd/nerdctl", "v1.7.7", "cmd/nerdctl");
@@ -98,19 +84,35 @@ fn debian_packages() {
 }
 
 fn go_programs() {
+    let (module, version) = REFERENCE;
+    let packages = PLUGINS.iter().map(|plugin| {
+        let dir = match plugin.kind {
+            "interface" => "main",
+            "chained" => "meta",
+            other => other,
+        };
+        format!("{module}/plugins/{dir}/{}@{version}", plugin.name)
+    });
+    go_install(module, PLUGINS.iter().map(|plugin| plugin.name), packages);
+    let (module, version) = CNITOOL;
+    go_install(module, ["cnitool"], [format!("{module}/cnitool@{version}")]);
+}
+
+/// Builds packages of a Go module, unless all of their programs exist.
+fn go_install(
+    module: &str,
+    programs: impl IntoIterator<Item = &'static str>,
+    packages: impl IntoIterator<Item = String>,
+) {
     let dir = go_dir();
-    for (module, version, packages) in MODULES {
-        let name = |package: &str| package.rsplit('/').next().unwrap_or_default().to_owned();
-        if packages.iter().all(|package| dir.join(name(package)).is_file()) {
-            continue;
-        }
-        eprintln!("needs: go install {module} {version} into {}", dir.display());
-        let mut install = Command::new("go");
-        install.arg("install").env("GOBIN", &dir).env("CGO_ENABLED", "0");
-        install.args(packages.iter().map(|package| format!("{module}/{package}@{version}")));
-        if let Err(failure) = run(&mut install) {
-            eprintln!("needs: {module}: {failure}");
-        }
+    if programs.into_iter().all(|program| dir.join(program).is_file()) {
+        return;
+    }
+    eprintln!("needs: go install of {module} into {}", dir.display());
+    let mut install = Command::new("go");
+    install.arg("install").env("GOBIN", &dir).env("CGO_ENABLED", "0").args(packages);
+    if let Err(failure) = run(&mut install) {
+        eprintln!("needs: {module}: {failure}");
     }
 }
 

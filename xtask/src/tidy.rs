@@ -6,6 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::command::{Failure, command, read};
+use crate::registry;
 use crate::workspace::{Dependency, Member, members, root};
 
 /// The limit of lines in a file; [`LONG_FILES`] lists the exceptions.
@@ -52,6 +53,7 @@ pub(crate) fn rules() -> Vec<(&'static str, Result<Offences, Failure>)> {
         ("plain words", each_file(&words::FILES, words::are_not_plain)),
         ("crates inherit the lints", manifests()),
         ("doors between crates", doors()),
+        ("the registry has every plugin", registry::offences()),
     ]
 }
 
@@ -178,11 +180,7 @@ fn files(patterns: &[&str]) -> Result<Vec<(PathBuf, String)>, Failure> {
 }
 
 fn read_file(path: &Path) -> Result<String, Failure> {
-    fs::read_to_string(path).map_err(|source| Failure::File {
-        action: "read",
-        path: path.to_owned(),
-        source,
-    })
+    fs::read_to_string(path).map_err(Failure::file("read", path))
 }
 
 #[cfg(test)]

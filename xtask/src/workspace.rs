@@ -18,6 +18,8 @@ pub(crate) struct Member {
     pub name: String,
     /// Its directory, relative to that of the workspace.
     pub dir: PathBuf,
+    /// Its description.
+    pub description: String,
     /// The names of its programs.
     pub programs: Vec<String>,
     /// The crates that it depends on, including those for tests only.
@@ -67,6 +69,7 @@ fn member(package: &Value, root: &Path) -> Member {
     Member {
         name: text(&package["name"]),
         dir: dir.to_owned(),
+        description: text(&package["description"]),
         programs: programs.collect(),
         dependencies: dependencies.map(dependency).collect(),
     }

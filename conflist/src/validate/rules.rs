@@ -6,8 +6,21 @@ use super::finding::Problem;
 
 /// The rules of a plugin of a chain.
 pub(crate) fn plugin(checker: &mut Checker<'_>, kind: &str, node: &Node, path: &str) {
-    if kind == "tuning" {
-        from_root(checker, node, path, "dataDir");
+    match kind {
+        "tuning" => from_root(checker, node, path, "dataDir"),
+        "portmap" => needs(checker, "portMappings", node, path),
+        "bandwidth" => needs(checker, "bandwidth", node, path),
+        _ => {}
+    }
+}
+
+/// A plugin that has nothing to do without values of a capability.
+fn needs(checker: &mut Checker<'_>, capability: &'static str, node: &Node, path: &str) {
+    let declared = node.get("capabilities").is_some_and(|it| it.value.is_true(capability));
+    let limited = ["ingressRate", "egressRate"].iter().any(|key| node.get(key).is_some());
+    let given = node.get("runtimeConfig").is_some_and(|it| it.value.get(capability).is_some());
+    if !declared && !limited && !given {
+        checker.warning(node.line, path, Problem::NoCapability(capability));
     }
 }
 

@@ -8,7 +8,8 @@
 use std::path::PathBuf;
 
 use cni::{
-    Call, Code, Environment, Error, Failures, Network, Plugin, Success, ValidAttachments, file,
+    Call, Code, Environment, Error, Failures, Network, Plugin, Purge, Success, ValidAttachments,
+    file,
 };
 
 pub mod allocate;
@@ -164,6 +165,10 @@ impl Plugin for HostLocal {
             }
         }
         Ok(())
+    }
+
+    fn purge(&self, purge: &mut Purge) {
+        self.purge_all(purge);
     }
 }
 

@@ -20,7 +20,7 @@ impl HostLocal {
     /// lease shows. Other directories may belong to the reference plugin, which has the same format, and to
     /// running pods. Their leases are not removed. Addresses that an administrator has reserved are not
     /// removed either.
-    pub fn purge(&self, purge: &mut Purge) {
+    pub(crate) fn purge_all(&self, purge: &mut Purge) {
         let mut data_dirs = purge.known().data_dirs.clone();
         data_dirs.insert(DEFAULT_DATA_DIR.into());
         for data_dir in data_dirs {

@@ -10,7 +10,7 @@ pub use config::{Address, Config, Plan};
 use cni::{Call, Code, Environment, Error, Network, Plugin, Success, ValidAttachments};
 
 /// The plugin.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Static;
 
 impl Plugin for Static {

@@ -15,10 +15,9 @@ mod shape;
 
 pub use config::{Config, Limits, RuntimeConfig, Settings};
 pub use error::Error;
-pub use purge::purge;
 
 use attach::{Pod, VethPair, interfaces};
-use cni::{Call, Code, Environment, Network, Plugin, Success, Undo, ValidAttachments};
+use cni::{Call, Code, Environment, Network, Plugin, Purge, Success, Undo, ValidAttachments};
 use kernel::rtnl::{Clock, Link};
 use kernel::{Netns, Rtnl};
 
@@ -26,7 +25,7 @@ use crate::ifb::OwnIfb;
 use crate::plan::Plan;
 
 /// The plugin.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Bandwidth;
 
 impl Plugin for Bandwidth {
@@ -86,6 +85,10 @@ impl Plugin for Bandwidth {
         let tried = Netns::in_new(|| try_out(settings))
             .unwrap_or_else(|error| Err(Error::from(error).into()));
         tried.map_err(|error| cni::Error { code: Code::NotAvailable, ..error })
+    }
+
+    fn purge(&self, purge: &mut Purge) {
+        purge::purge(purge);
     }
 }
 

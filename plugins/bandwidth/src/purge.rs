@@ -9,7 +9,7 @@ use crate::ifb::{self, OwnIfb};
 
 /// Removes the ifb devices of all pods, also those of the reference plugin, which have no alias and a name of
 /// the same form.
-pub fn purge(purge: &mut Purge) {
+pub(crate) fn purge(purge: &mut Purge) {
     let links = purge.look("list links", || -> Result<_, Error> {
         let node = Rtnl::open()?;
         let links = node.links()?;

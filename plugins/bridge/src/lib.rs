@@ -17,11 +17,11 @@ mod wanted;
 
 pub use config::{Config, Settings, VlanTrunk};
 pub use error::Error;
-pub use purge::purge;
 
 use attach::{Families, HostEnd, Pod, addresses, forwarding};
 use cni::{
-    Call, Code, Environment, Failures, Network, Plugin, Success, Undo, ValidAttachments, ipam,
+    Call, Code, Environment, Failures, Network, Plugin, Purge, Success, Undo, ValidAttachments,
+    ipam,
 };
 use kernel::Rtnl;
 
@@ -30,7 +30,7 @@ use crate::rules::Rules;
 use crate::wanted::Wanted;
 
 /// The plugin.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Bridge;
 
 impl Plugin for Bridge {
@@ -116,5 +116,9 @@ impl Plugin for Bridge {
         };
         look().map_err(|error| cni::Error { code: Code::NotAvailable, ..error.into() })?;
         ipam::status(network)
+    }
+
+    fn purge(&self, purge: &mut Purge) {
+        purge::purge(purge);
     }
 }

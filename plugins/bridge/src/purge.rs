@@ -12,7 +12,7 @@ use crate::error::Error;
 /// Removes pods' veth pairs, rules, the interfaces of VLANs, and bridges.
 ///
 /// A bridge stays if it does not say that this plugin made it, or if somebody else has a port of it.
-pub fn purge(purge: &mut Purge) {
+pub(crate) fn purge(purge: &mut Purge) {
     let links = purge.look("list links", || -> Result<_, Error> {
         let node = Rtnl::open()?;
         let links = node.links()?;

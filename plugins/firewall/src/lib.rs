@@ -19,7 +19,7 @@ pub use error::Error;
 pub use firewalld::BusError;
 pub use purge::purge;
 
-use cni::{Call, Code, Environment, Failures, Network, Plugin, Success, ValidAttachments};
+use cni::{Call, Code, Environment, Failures, Network, Plugin, Purge, Success, ValidAttachments};
 use kernel::Nfnetlink;
 use kernel::iptables::Iptables;
 
@@ -28,7 +28,7 @@ use crate::owner::{Garbage, Owner};
 use crate::pod::Pod;
 
 /// The plugin.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Firewall;
 
 impl Plugin for Firewall {
@@ -126,6 +126,10 @@ impl Plugin for Firewall {
             Backend::Firewalld => firewalld::status(&netlink, &settings.zone, settings.published),
         });
         status.map_err(|error| cni::Error { code: Code::NotAvailable, ..error.into() })
+    }
+
+    fn purge(&self, purge: &mut Purge) {
+        purge.all("purge firewall", crate::purge);
     }
 }
 

@@ -8,7 +8,7 @@ use kernel::rtnl::{Link, LinkChange};
 use serde::Deserialize;
 
 /// The plugin.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Loopback;
 
 /// The configuration, which has no keys.

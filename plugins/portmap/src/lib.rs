@@ -24,8 +24,8 @@ pub use purge::purge;
 
 use attach::Pod;
 use cni::{
-    Call, Cidr, Code, ContainerId, Environment, Failures, Network, NetworkName, Plugin, Success,
-    Undo, ValidAttachments,
+    Call, Cidr, Code, ContainerId, Environment, Failures, Network, NetworkName, Plugin, Purge,
+    Success, Undo, ValidAttachments,
 };
 use kernel::Nfnetlink;
 use kernel::iptables::Nat;
@@ -35,7 +35,7 @@ use crate::plan::Plan;
 use crate::remove::End;
 
 /// The plugin.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Portmap;
 
 impl Plugin for Portmap {
@@ -147,6 +147,10 @@ impl Plugin for Portmap {
             Backend::Nftables => nftables::status(),
         };
         status.map_err(|error| cni::Error { code: Code::NotAvailable, ..error.into() })
+    }
+
+    fn purge(&self, purge: &mut Purge) {
+        purge.all("purge portmap", crate::purge);
     }
 }
 

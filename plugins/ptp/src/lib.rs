@@ -23,7 +23,7 @@ use kernel::{Nfnetlink, Rtnl};
 use crate::wanted::Wanted;
 
 /// The plugin.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Ptp;
 
 impl Plugin for Ptp {

@@ -16,12 +16,13 @@ pub mod wanted;
 
 pub use config::Config;
 pub use error::Error;
-pub use purge::purge;
 
 use std::path::PathBuf;
 
 use attach::Pod;
-use cni::{Call, Code, Environment, Failures, Network, Plugin, Success, Undo, ValidAttachments};
+use cni::{
+    Call, Code, Environment, Failures, Network, Plugin, Purge, Success, Undo, ValidAttachments,
+};
 
 use crate::backup::Backup;
 use crate::wanted::Wanted;
@@ -126,5 +127,9 @@ impl Plugin for Tuning {
             sysctl::are_writable().map_err(not_available)?;
         }
         backup::is_writable(network.config.data_dir()).map_err(not_available)
+    }
+
+    fn purge(&self, purge: &mut Purge) {
+        purge::purge(purge);
     }
 }

@@ -9,7 +9,7 @@ use crate::backup;
 
 /// Removes the backups of all attachments, and restores no values, because the pods are removed. Backups of
 /// the reference plugin are not removed.
-pub fn purge(purge: &mut Purge) {
+pub(crate) fn purge(purge: &mut Purge) {
     let mut dirs = purge.known().data_dirs.clone();
     dirs.insert(backup::DEFAULT_DIR.into());
     for dir in dirs {

@@ -80,17 +80,14 @@ fn of_case(name: &str, bad: &Bad) -> Document {
     for key in ["name", "cniVersion"] {
         list[key] = keys.remove(key).unwrap_or_default();
     }
-    if ["host-local", "static"].contains(&bad.plugin) {
+    if Plugins::is_kind(bad.plugin, "ipam") {
         keys.insert("type".to_owned(), json!("bridge"));
         if let Some(Value::Object(ipam)) = keys.get_mut("ipam") {
             ipam.insert("type".to_owned(), json!(bad.plugin));
         }
     }
-    let first = if ["bridge", "ptp", "loopback", "host-local", "static"].contains(&bad.plugin) {
-        ""
-    } else {
-        "{\"type\": \"bridge\"}, "
-    };
+    let is_chained = Plugins::is_kind(bad.plugin, "chained");
+    let first = if is_chained { "{\"type\": \"bridge\"}, " } else { "" };
     let text = list.to_string().replace("[]", &format!("[{first}{plugin}]"));
     Document { place, extension: "conflist".to_owned(), text }
 }

@@ -13,8 +13,6 @@ use tests::{Cmd, NODE, Plugins, Pod, STATE_DIR, World, call};
 pub(crate) const BIN: &str = "/run/bin";
 /// The names of the pods.
 pub(crate) const PODS: [&str; 3] = ["pod-a", "pod-b", "pod-c"];
-/// The plugins that need a pod with an interface.
-const CHAINED: [&str; 4] = ["bandwidth", "firewall", "portmap", "tuning"];
 /// The directories in which plugins keep files.
 const ROOTS: [&str; 4] = [STATE_DIR, "/run/cni", "/run/podwire", "/var/lib/cni"];
 /// Makes everything read-only but the node's own directories.
@@ -49,7 +47,7 @@ impl Node {
         world.sh(NODE, &format!("mkdir {BIN}; ln -s {dir}/host-local {dir}/static {BIN}"));
         world.sh(NODE, READ_ONLY);
         let mut node = Self { world, previous: Vec::new() };
-        if CHAINED.contains(&plugin) {
+        if Plugins::is_kind(plugin, "chained") {
             node.previous = PODS.iter().map(|pod| node.attach(pod)).collect();
         }
         node

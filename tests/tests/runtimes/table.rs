@@ -61,7 +61,9 @@ fn table() -> String {
     };
     let mut table = row("plugin", &|runtime, how| format!("{runtime}, {how}"));
     table += &row("---", &|_, _| "---".to_owned());
-    for plugin in Plugins::ALL {
+    let mut plugins = Plugins::ALL;
+    plugins.sort_unstable();
+    for plugin in plugins {
         table += &row(&format!("`{plugin}`"), &|runtime, _| {
             let commands = seen.get(&(runtime, plugin.to_owned()));
             let was_given = |name: &&str| commands.is_some_and(|seen| seen.contains(*name));
