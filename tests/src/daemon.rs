@@ -7,6 +7,7 @@ use std::thread::{self, JoinHandle};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::process::search_path;
 use crate::world::World;
 
 /// A program in a namespace. It is stopped when this is dropped and when the test's process ends.
@@ -26,7 +27,7 @@ impl Daemon {
         // The kernel sends the signal when the thread that started the program ends.
         let mut command = Command::new("setpriv");
         command.args(["--pdeathsig", "TERM"]).args(words);
-        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.env("PATH", search_path()).stdin(Stdio::null()).stdout(Stdio::null());
         let owner = world.inside(netns, || {
             thread::spawn(move || {
                 let mut child = command.spawn().expect("start setpriv");

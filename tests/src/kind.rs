@@ -50,10 +50,10 @@ pub const WEB_1: &str = "web-1";
 /// The pods that kind itself creates on the control plane.
 pub const SYSTEM: [&str; 3] = ["coredns-0", "coredns-1", "local-path"];
 
-/// The directory of host-local's leases on the control plane, and that of the worker in the same
-/// world.
-const LEASES: &str = "/run/cni-ipam-state";
-const WORKERS_LEASES: &str = "/run/worker/cni-ipam-state";
+/// The directory of host-local's leases. Both nodes are in the same world.
+fn leases(node: &str) -> &'static str {
+    if node == WORKER { "/run/worker/cni-ipam-state" } else { "/run/cni-ipam-state" }
+}
 
 /// The options of a cluster.
 #[derive(Clone, Copy, Debug)]
@@ -87,8 +87,10 @@ impl Kind {
     #[must_use]
     pub fn needs(plugins: &Plugins) -> Needs {
         let names = ["host-local", "loopback", "portmap", "ptp"];
-        let tools = ["iptables-restore", "ip6tables-restore", "conntrack", "nginx", "setpriv"];
-        Needs::plugins(plugins, &names).tools(&tools)
+        // Variants that use nf_tables, whatever the machine's default is.
+        let iptables = [Family::V4, Family::V6].map(|family| [family.restore(), family.save()]);
+        let needs = Needs::plugins(plugins, &names).tools(&["conntrack", "nginx", "setpriv"]);
+        needs.tools(iptables.as_flattened())
     }
 
     fn families(self) -> &'static [Family] {
@@ -104,7 +106,7 @@ impl Kind {
         let ranges = self.families().iter().map(|f| json!([{"subnet": f.pods_of(node)}]));
         ipam["ranges"] = ranges.collect();
         ipam["routes"] = self.families().iter().map(|f| json!({"dst": f.default()})).collect();
-        ipam["dataDir"] = json!(if node == WORKER { WORKERS_LEASES } else { LEASES });
+        ipam["dataDir"] = json!(leases(node));
         if self.backend != "iptables" {
             list["plugins"][1]["backend"] = json!(self.backend);
         }

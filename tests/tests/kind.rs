@@ -141,7 +141,7 @@ fn a_new_controller_takes_over(kind: Kind, plugins: &Plugins) {
         assert_eq!(mentions(old), Vec::<&str>::new());
         assert!(!mentions(new).is_empty(), "nothing names {new}");
     }
-    let leases = cluster.leases();
+    let leases = cluster.leases(CONTROL_PLANE);
     assert!(!leases.contains(&CONTROLLER_ADDRESS.to_owned()), "{leases:?}");
     assert!(leases.contains(&address), "{leases:?}");
     assert_eq!(pairs(&cluster), pairs_before);
@@ -157,17 +157,19 @@ fn connections_of_the_dead_are_forgotten(kind: Kind, plugins: &Plugins) {
     let _nginx = cluster.ingress(CONTROLLER, Family::V4);
     page(&cluster, HOST, "127.0.0.1:8080", CONTROLLER_ADDRESS);
     let to_controller = || {
-        let mut flows = cluster.flows(Family::V4, &format!("src={CONTROLLER_ADDRESS} "));
+        let mut flows =
+            cluster.flows(CONTROL_PLANE, Family::V4, &format!("src={CONTROLLER_ADDRESS} "));
         flows.retain(|flow| flow.contains("dst=172.18.0.2 "));
         flows
     };
     assert_eq!(to_controller().len(), 1);
-    let to_web = cluster.flows(Family::V4, &format!("src={CONTROLLER_ADDRESS} dst=10.96."));
+    let to_web =
+        cluster.flows(CONTROL_PLANE, Family::V4, &format!("src={CONTROLLER_ADDRESS} dst=10.96."));
     assert!(!to_web.is_empty());
     cluster.detach(CONTROL_PLANE, CONTROLLER, &HOST_PORTS);
     assert_eq!(to_controller(), Vec::<String>::new());
     // The connections that it opened to the pods behind the Service are gone, too.
-    assert_eq!(cluster.flows(Family::V4, CONTROLLER_ADDRESS), Vec::<String>::new());
+    assert_eq!(cluster.flows(CONTROL_PLANE, Family::V4, CONTROLLER_ADDRESS), Vec::<String>::new());
 }
 
 fn everybody_reaches_everybody(kind: Kind, plugins: &Plugins) {

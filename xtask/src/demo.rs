@@ -49,12 +49,9 @@ pub(crate) enum DemoError {
     /// The page was not served, or another one was.
     #[error("{0}: {1}")]
     Page(String, String),
-    /// A program that is needed is not installed.
-    #[error("--kind needs the program {0}: apt-get install {1}")]
-    Program(&'static str, &'static str),
-    /// A program could not be started, or failed.
-    #[error("run {0}: {1}")]
-    Run(&'static str, String),
+    /// The kind cluster could not be set up, or one of its programs failed.
+    #[error("--kind: {0}")]
+    Scene(String),
     /// Something is left that should have been removed, or something is missing.
     #[error("{0}")]
     Evidence(String),
@@ -72,22 +69,19 @@ const PAGE: &str = "hello from the pod";
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Set up a kind cluster instead: localhost:8080 of Docker's host, the hostPort of an ingress
-    /// controller, kube-proxy's rules. Needs the programs iptables-nft-restore (package iptables),
-    /// nginx (package nginx) and setpriv (util-linux)
+    /// controller, kube-proxy's rules. Needs Debian's packages conntrack, iproute2, iptables,
+    /// nftables and nginx
     #[arg(long)]
     kind: bool,
 }
 
 /// The task.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    if options.kind {
-        kind::programs::find_all()?;
-    }
     println!("Building the plugins");
     build::build_all()?;
     machine::become_root()?;
     let workplace = Workplace::new()?;
-    Ok(if options.kind { kind::demonstrate(&workplace) } else { demonstrate(&workplace) }?)
+    Ok(if options.kind { kind::demonstrate() } else { demonstrate(&workplace) }?)
 }
 
 fn demonstrate(workplace: &Workplace) -> Result<(), DemoError> {
@@ -97,8 +91,8 @@ fn demonstrate(workplace: &Workplace) -> Result<(), DemoError> {
     let evidence = Evidence::collect(&node, &pod, workplace)?;
 
     let runtime = runtime(workplace);
-    let network = example(EXAMPLE, |ipam| ipam["dataDir"] = json!(workplace.leases()))?;
-    let attachment = attachment("demo-pod", &pod, &[(HOST_PORT, POD_PORT)]);
+    let network = example(workplace)?;
+    let attachment = attachment(&pod);
 
     println!("\nADD: the chain {}, hostPort {HOST_PORT} -> {POD_PORT}", chain_of(&network));
     let chain = (&runtime, &network, &attachment);
@@ -190,29 +184,27 @@ fn runtime(workplace: &Workplace) -> Runtime {
     }
 }
 
-/// An example network with a changed IPAM section: leases are kept in the workplace, not in `/var`.
-fn example(path: &str, change: impl Fn(&mut Value)) -> Result<Network, DemoError> {
-    let path = root().join(path);
+/// The example network, with leases in the workplace and not in `/var`.
+fn example(workplace: &Workplace) -> Result<Network, DemoError> {
+    let path = root().join(EXAMPLE);
     let text = fs::read(&path).map_err(|error| DemoError::File("read", path, error))?;
     let mut list: Value =
         serde_json::from_slice(&text).map_err(|error| DemoError::Example(error.to_string()))?;
     for plugin in list["plugins"].as_array_mut().into_iter().flatten() {
-        plugin.get_mut("ipam").map(&change);
+        if let Some(ipam) = plugin.get_mut("ipam") {
+            ipam["dataDir"] = json!(workplace.leases());
+        }
     }
     Network::from_list(list.to_string().as_bytes())
         .map_err(|error| DemoError::Example(error.to_string()))
 }
 
-/// A pod and its port mappings: pairs of a hostPort and a containerPort.
-fn attachment(id: &'static str, pod: &Machine, ports: &[(u16, u16)]) -> Attachment {
-    let mapping = |ports: &(u16, u16)| {
-        let (host, own) = ports;
-        json!({"hostPort": host, "containerPort": own, "protocol": "tcp"})
-    };
-    let (id, ifname) = (machine::identifier(id), machine::identifier("eth0"));
+/// The pod, with a hostPort.
+fn attachment(pod: &Machine) -> Attachment {
+    let (id, ifname) = (machine::identifier("demo-pod"), machine::identifier("eth0"));
     let mut attachment = Attachment::new(id, ifname, Some(pod.netns()));
-    let mappings = ports.iter().map(mapping).collect();
-    attachment.capability_args.insert("portMappings".to_owned(), mappings);
+    let mapping = json!({"hostPort": HOST_PORT, "containerPort": POD_PORT, "protocol": "tcp"});
+    attachment.capability_args.insert("portMappings".to_owned(), json!([mapping]));
     attachment
 }
 

@@ -27,7 +27,7 @@ const DOORS: [(&str, &[&str]); 8] = [
     ("schema", &["cni", "conflist", "ipam", "plugins"]),
     // The tests share no code with the plugins.
     ("tests", &[]),
-    ("xtask", &["cni", "conflist", "kernel"]),
+    ("xtask", &["cni", "conflist", "kernel", "tests"]),
 ];
 /// A crate that the tests of all crates may use.
 const TESTBED: &str = "testbed";

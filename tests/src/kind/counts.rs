@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::{CONTROL_PLANE, Cluster, Family, HOST_PORTS, LEASES};
+use super::{CONTROL_PLANE, Cluster, Family, HOST_PORTS, leases};
 use crate::process::Cmd;
 
 /// A table that only the test uses.
@@ -60,22 +60,44 @@ impl Cluster {
         tables.lines().filter_map(|line| number_after(line, "counter packets ")).sum()
     }
 
-    /// The tracked connections of the control plane that contain a string.
+    /// The tracked connections of a node that contain a string.
     #[must_use]
-    pub fn flows(&self, family: Family, text: &str) -> Vec<String> {
+    pub fn flows(&self, node: &str, family: Family, text: &str) -> Vec<String> {
         let list = Cmd::new("conntrack").args(["-L", "-f", family.conntrack()]);
-        let list = self.world.run(CONTROL_PLANE, &list).success().stdout;
+        let list = self.world.run(node, &list).success().stdout;
         list.lines().filter(|flow| flow.contains(text)).map(str::to_owned).collect()
     }
 
-    /// The leases of the control plane: files named by their address.
+    /// The leases of a node: files named by their address.
     #[must_use]
-    pub fn leases(&self) -> Vec<String> {
+    pub fn leases(&self, node: &str) -> Vec<String> {
         self.world.files(|| {
-            let files = fs::read_dir(format!("{LEASES}/kindnet")).expect("read the leases");
+            let files = fs::read_dir(format!("{}/kindnet", leases(node))).expect("read the leases");
             let names = files.map(|file| file.expect("read a lease").file_name());
             names.map(|name| name.to_string_lossy().into_owned()).collect()
         })
+    }
+
+    /// What a node has of a pod's IPv4 address: its lease, rules that kube-proxy did not write, and
+    /// connections to a hostPort.
+    #[must_use]
+    pub fn traces(&self, node: &str, address: &str) -> Vec<String> {
+        let mut traces = self.leases(node);
+        traces.retain(|lease| lease == address);
+        let rules = self.world.run(node, &Cmd::new(Family::V4.save())).success().stdout;
+        let is_own = |rule: &&str| rule.contains(address) && !rule.starts_with("-A KUBE-");
+        traces.extend(rules.lines().filter(is_own).map(str::to_owned));
+        let ports = HOST_PORTS.map(|(port, _)| port.to_string());
+        let mut flows = self.flows(node, Family::V4, &format!("src={address} "));
+        flows.retain(|flow| {
+            // The keys of the original direction come first, then those of the replies.
+            let value = |key, n| flow.split(' ').filter_map(|it| it.strip_prefix(key)).nth(n);
+            value("src=", 1) == Some(address)
+                && value("dst=", 0) == Some(Family::V4.address(node))
+                && value("dport=", 0).is_some_and(|port| ports.iter().any(|it| it == port))
+        });
+        traces.extend(flows);
+        traces
     }
 
     /// The packets counted by rules of the control plane's table `nat`, given in the form of `-A`.

@@ -70,11 +70,11 @@ impl Family {
     }
 
     pub(super) fn restore(self) -> &'static str {
-        self.either("iptables-restore", "ip6tables-restore")
+        self.either("iptables-nft-restore", "ip6tables-nft-restore")
     }
 
     pub(super) fn save(self) -> &'static str {
-        self.either("iptables-save", "ip6tables-save")
+        self.either("iptables-nft-save", "ip6tables-nft-save")
     }
 
     pub(super) fn kindnet(self) -> &'static str {

@@ -98,10 +98,10 @@ fn follow(host_port: u16) -> Result<Vec<(String, Rule)>, kernel::Error> {
     Ok(path)
 }
 
-pub(super) type Texts = BTreeSet<String>;
+type Texts = BTreeSet<String>;
 
 /// The names of the CNI plugins' chains in the nat tables.
-pub(super) fn chains() -> Result<Texts, kernel::Error> {
+fn chains() -> Result<Texts, kernel::Error> {
     let netlink = Nfnetlink::open()?;
     let mut chains = Texts::new();
     for nat in [Nat::V4, Nat::V6] {
@@ -111,13 +111,12 @@ pub(super) fn chains() -> Result<Texts, kernel::Error> {
     Ok(chains)
 }
 
-/// The rules of the nat tables that contain one of these addresses, except for kube-proxy's.
-pub(super) fn rules_naming(addresses: &[IpAddr]) -> Result<Texts, kernel::Error> {
+/// The rules of the nat tables that contain one of these addresses.
+fn rules_naming(addresses: &[IpAddr]) -> Result<Texts, kernel::Error> {
     let netlink = Nfnetlink::open()?;
     let mut rules = Texts::new();
     for nat in [Nat::V4, Nat::V6] {
-        let chains = netlink.chain_names(nat.family(), "nat")?.into_iter();
-        for chain in chains.filter(|chain| !chain.starts_with("KUBE-")) {
+        for chain in netlink.chain_names(nat.family(), "nat")? {
             let texts = nat.rules(&netlink, &chain)?.map(|(_, rule)| rule.to_string());
             let named =
                 texts.filter(|rule| addresses.iter().any(|ip| rule.contains(&ip.to_string())));
@@ -142,13 +141,13 @@ fn flows_of(addresses: &[IpAddr]) -> Result<Texts, kernel::Error> {
     Ok(flows)
 }
 
-pub(super) fn links(machine: &Machine) -> Result<Texts, DemoError> {
+fn links(machine: &Machine) -> Result<Texts, DemoError> {
     let links = machine.run(|| Rtnl::open()?.links())?;
     Ok(links.into_iter().map(|link| link.name).collect())
 }
 
 /// The names of files that are addresses; host-local also keeps a counter and a lock there.
-pub(super) fn leases(workplace: &Workplace) -> Result<Texts, DemoError> {
+fn leases(workplace: &Workplace) -> Result<Texts, DemoError> {
     let mut found = Texts::new();
     let mut directories = vec![workplace.path().to_owned()];
     while let Some(directory) = directories.pop() {

@@ -1,127 +1,156 @@
 //! `cargo xtask demo --kind`: the case for which this project was started.
 //!
 //! On a kind cluster, a request to port 8080 of Docker's host reaches the ingress controller by its
-//! hostPort; kube-proxy's rules do not take it:
+//! hostPort, and kube-proxy's rules do not take it:
 //!
 //! ```text
 //! 127.0.0.1:8080 → Docker → node:80 → CNI-DN-… → 10.244.0.5:80 nginx → Service → backend
 //! ```
 //!
-//! kube-proxy's rules and nginx's files are those of `tests/kind`.
+//! The cluster is that of the end-to-end tests ([`tests::kind`]).
 
-mod cluster;
-mod docker;
-mod ingress;
-pub(super) mod programs;
 mod way;
 
-use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 
-use super::machine::{Machine, Workplace};
-use super::{DemoError, page};
-use crate::workspace::root;
-use cluster::{Cluster, Pod};
-use ingress::Ingress;
+use tests::kind::{
+    CONTROL_PLANE, CONTROLLER, Cluster, Family, HOST, HOST_PORTS, Kind, SYSTEM, WEB_0, WEB_1,
+    WORKER,
+};
+use tests::{Plugins, TcpEcho, answers, panic_message, request};
+
+use super::DemoError;
 use way::Way;
 
-/// The ports of the node that lead to the controller: hostPort and containerPort.
-const HOST_PORTS: &[(u16, u16)] = &[(80, 80), (443, 443)];
-/// The Service of the controller, port 80.
-const NODE_PORT: u16 = 31290;
-/// The Service of the backend.
-const SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 200, 40);
-const PUBLISHED: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
+/// The port of Docker's host that leads to port 80 of the control plane.
+const PUBLISHED: &str = "127.0.0.1:8080";
 /// The host in the Ingress rule.
-const HOST: &str = "localhost";
+const RULE: &str = "localhost";
+const KIND: Kind = Kind { kube_proxy: "iptables", backend: "iptables", dual_stack: false };
 
-pub(super) fn demonstrate(workplace: &Workplace) -> Result<(), DemoError> {
-    let cluster = Cluster::new(workplace)?;
-    let (control_plane, worker) = (&cluster.control_plane, &cluster.worker);
-    println!(
-        "\nDocker's host, the control plane {}, the worker {}",
-        control_plane.address, worker.address
+/// A pod of the cluster: its node, its name and its address.
+type Pod = (&'static str, &'static str, String);
+
+pub(super) fn demonstrate() -> Result<(), DemoError> {
+    let plugins = Plugins::ours();
+    if let Some(missing) = Kind::needs(&plugins).missing() {
+        return Err(DemoError::Scene(missing));
+    }
+    // The tests' functions panic where a test must fail; the message becomes this task's error.
+    set_hook(Box::new(|_| {}));
+    catch_unwind(AssertUnwindSafe(|| in_cluster(&Cluster::new(KIND, &plugins))))
+        .unwrap_or_else(|panic| Err(DemoError::Scene(panic_message(panic.as_ref()))))
+}
+
+fn in_cluster(cluster: &Cluster) -> Result<(), DemoError> {
+    let [control_plane, worker] = [CONTROL_PLANE, WORKER].map(|node| Family::V4.address(node));
+    println!("\nDocker's host, the control plane {control_plane}, the worker {worker}");
+
+    println!("\nThe pods, in the order of a new cluster:");
+    let mut pods: Vec<Pod> =
+        SYSTEM.iter().map(|name| attach(cluster, CONTROL_PLANE, name, &[])).collect();
+    let controller = attach(cluster, CONTROL_PLANE, CONTROLLER, &HOST_PORTS);
+    pods.extend(
+        [(CONTROL_PLANE, WEB_0), (WORKER, WEB_1)]
+            .map(|(node, name)| attach(cluster, node, name, &[])),
     );
+    let _web = [WEB_0, WEB_1].map(|pod| TcpEcho::start(&cluster.world, pod, "[::]:80", pod));
+    let nginx = cluster.ingress(CONTROLLER, Family::V4);
 
-    println!("\nThe pods, in the order of a fresh cluster:");
-    let mut pods = Vec::new();
-    for name in ["coredns-0", "coredns-1", "local-path"] {
-        pods.push((control_plane, cluster.attach(control_plane, name, &[])?));
+    by_host_port(cluster)?;
+    by_node_port(cluster)?;
+    println!("\nThe hostPort, asked from everywhere in the cluster:");
+    let of_pods = pods.iter().map(|(_, name, _)| *name);
+    for netns in of_pods.chain([CONTROLLER, CONTROL_PLANE, WORKER]) {
+        expect(cluster, netns, &at(80), RULE, 200)?;
     }
-    let controller = cluster.attach(control_plane, "ingress-nginx", HOST_PORTS)?;
-    for (node, name) in [(control_plane, "web-0"), (worker, "web-1")] {
-        let web = cluster.attach(node, name, &[])?;
-        page::serve(&web.machine, 80, name)?;
-        pods.push((node, web));
-    }
-    let nginx = ingress(&cluster, &controller, workplace)?;
-
-    by_host_port(&cluster, &controller)?;
-    by_node_port(&cluster, &controller)?;
-    from_pods(&cluster, &controller, pods.iter().map(|(_, pod)| pod))?;
+    expect(cluster, CONTROL_PLANE, "127.0.0.1:80", RULE, 200)?;
 
     println!("\nThe Ingress rule is deleted:");
-    let rules = way::rules_of_plugins(&control_plane.machine)?;
-    expect(&cluster.host, PUBLISHED, "example.com", 404)?;
-    nginx.delete_rule()?;
-    expect(&cluster.host, PUBLISHED, HOST, 404)?;
-    if way::rules_of_plugins(&control_plane.machine)? != rules {
+    let rules = way::rules_of_plugins(cluster);
+    expect(cluster, HOST, PUBLISHED, "example.com", 404)?;
+    nginx.delete_rule();
+    expect(cluster, HOST, PUBLISHED, RULE, 404)?;
+    if way::rules_of_plugins(cluster) != rules {
         return Err(DemoError::Evidence("the CNI plugins' rules have changed".to_owned()));
     }
     println!("  the {} rules of the CNI plugins are as before", rules.len());
 
     println!("\nThe controller's pod is deleted and created again:");
     drop(nginx);
-    let old = controller.address;
-    cluster.detach(control_plane, controller)?;
-    page::no_answer(&cluster.host, control_plane.at(80))?;
+    let old = controller.2.clone();
+    detach(cluster, controller)?;
     println!(
-        "  the port does not answer; no link, lease, rule or connection by its hostPort is left of {old}"
+        "  the port does not answer; no lease, rule or connection by its hostPort is left of {old}"
     );
-    let controller = cluster.attach(control_plane, "ingress-nginx-2", HOST_PORTS)?;
-    if controller.address == old {
+    let controller = attach(cluster, CONTROL_PLANE, "ingress-nginx-2", &HOST_PORTS);
+    if controller.2 == old {
         return Err(DemoError::Evidence(format!(
             "the new pod has the address of the old one, {old}"
         )));
     }
-    let nginx = ingress(&cluster, &controller, workplace)?;
-    by_host_port(&cluster, &controller)?;
-    cluster.move_service(controller.address)?;
-    by_node_port(&cluster, &controller)?;
+    let nginx = cluster.ingress(controller.1, Family::V4);
+    by_host_port(cluster)?;
+    cluster.move_service(&controller.2);
+    by_node_port(cluster)?;
 
     println!("\nAll pods are deleted:");
     drop(nginx);
-    pods.push((control_plane, controller));
-    for (node, pod) in pods {
-        cluster.detach(node, pod)?;
-    }
-    page::no_answer(&cluster.host, control_plane.at(80))?;
-    println!("  no link, lease, rule or connection by a hostPort is left of them");
+    pods.push(controller);
+    pods.into_iter().try_for_each(|pod| detach(cluster, pod))?;
+    println!("  no lease, rule or connection by a hostPort is left of them");
     println!("\nAll checks passed.");
     Ok(())
 }
 
+/// A port of the control plane.
+fn at(port: u16) -> String {
+    Family::V4.at(CONTROL_PLANE, port).to_string()
+}
+
+fn attach(cluster: &Cluster, node: &'static str, name: &'static str, ports: &[(u16, u16)]) -> Pod {
+    let address = cluster.attach(node, name, ports);
+    let ports: Vec<String> = ports.iter().map(|(host, _)| format!(", hostPort {host}")).collect();
+    println!("  ADD {name} on {node}: {address}{}", ports.concat());
+    (node, name, address)
+}
+
+/// Detaches a pod, removes its namespace and checks that nothing of it is left on its node.
+fn detach(cluster: &Cluster, (node, name, address): Pod) -> Result<(), DemoError> {
+    let is_controller = name.starts_with(CONTROLLER);
+    cluster.detach(node, name, if is_controller { &HOST_PORTS } else { &[] });
+    println!("  DEL {name} on {node}");
+    if is_controller && answers(&cluster.world, HOST, &at(80)) {
+        return Err(DemoError::Evidence(format!("{} still answers", at(80))));
+    }
+    let left = cluster.traces(node, &address);
+    if left.is_empty() {
+        return Ok(());
+    }
+    Err(DemoError::Evidence(format!("left of {name}: {}", left.join("; "))))
+}
+
 /// Sends the request and checks that the hostPort took it, and no node port.
-fn by_host_port(cluster: &Cluster<'_>, controller: &Pod) -> Result<(), DemoError> {
+fn by_host_port(cluster: &Cluster) -> Result<(), DemoError> {
     println!("\nhttp://{PUBLISHED}/ on Docker's host, by the hostPort:");
-    let node = &cluster.control_plane.machine;
-    let ((), way) = Way::of(node, || expect(&cluster.host, PUBLISHED, HOST, 200))?;
-    passed(&way, controller, (1, 0))
+    taken(cluster, PUBLISHED, (1, 0))
 }
 
-/// Sends a request that only kube-proxy's rules take.
-fn by_node_port(cluster: &Cluster<'_>, controller: &Pod) -> Result<(), DemoError> {
-    let address = cluster.control_plane.at(NODE_PORT);
+/// Sends a request to the Service's node port, which only kube-proxy's rules take.
+fn by_node_port(cluster: &Cluster) -> Result<(), DemoError> {
+    let address = at(31290);
     println!("\nhttp://{address}/ on Docker's host, by the Service's node port:");
-    let node = &cluster.control_plane.machine;
-    let ((), way) = Way::of(node, || expect(&cluster.host, address, HOST, 200))?;
-    passed(&way, controller, (0, 1))
+    taken(cluster, &address, (0, 1))
 }
 
-fn passed(way: &Way, controller: &Pod, expected: (u64, u64)) -> Result<(), DemoError> {
+fn taken(cluster: &Cluster, address: &str, expected: (u64, u64)) -> Result<(), DemoError> {
+    let counted = || (cluster.by_host_port(), cluster.by_node_port());
+    let before = counted();
+    let way = Way::of(cluster, || expect(cluster, HOST, address, RULE, 200))?;
+    let after = counted();
     println!("  rules that took the two connections, to nginx and from there to the Service:");
     way.show();
-    let seen = (way.by_host_port(controller.address), way.by_node_port());
+    let seen = (after.0.saturating_sub(before.0), after.1.saturating_sub(before.1));
     println!("  taken by the hostPort's DNAT: {}, by rules of KUBE-NODEPORTS: {}", seen.0, seen.1);
     if seen == expected {
         return Ok(());
@@ -129,43 +158,23 @@ fn passed(way: &Way, controller: &Pod, expected: (u64, u64)) -> Result<(), DemoE
     Err(DemoError::Evidence(format!("by hostPort and by node port: {seen:?}, not {expected:?}")))
 }
 
-/// Requests the hostPort from pods of both nodes, from the controller's pod and from the nodes.
-fn from_pods<'a>(
-    cluster: &Cluster<'_>,
-    controller: &Pod,
-    pods: impl Iterator<Item = &'a Pod>,
-) -> Result<(), DemoError> {
-    let (control_plane, worker) = (&cluster.control_plane, &cluster.worker);
-    let host_port = control_plane.at(80);
-    println!("\nThe hostPort, asked from everywhere in the cluster:");
-    expect(&controller.machine, host_port, HOST, 200)?;
-    for pod in pods {
-        expect(&pod.machine, host_port, HOST, 200)?;
-    }
-    expect(&control_plane.machine, (Ipv4Addr::LOCALHOST, 80).into(), HOST, 200)?;
-    expect(&worker.machine, host_port, HOST, 200)
-}
-
 /// Requests the page of a host and compares the status.
-fn expect(from: &Machine, at: SocketAddr, host: &str, status: u16) -> Result<(), DemoError> {
-    let page = page::get(from, at, host, "ask nginx")?;
-    let by_nginx = page.status == 404 && page.text.contains("nginx");
-    let by_web = page.status == 200 && page.text.starts_with("web-");
+fn expect(
+    cluster: &Cluster,
+    netns: &str,
+    address: &str,
+    host: &str,
+    status: u16,
+) -> Result<(), DemoError> {
+    let failure = |why: String| DemoError::Page(format!("http://{address}/ for {host}"), why);
+    let page = request(&cluster.world, netns, address, host);
+    let page = page.map_err(|error| failure(error.to_string()))?;
+    let by_nginx = page.status == 404 && page.body.contains("nginx");
+    let by_web = page.status == 200 && page.body.starts_with("web-");
     if page.status != status || !(by_nginx || by_web) {
-        return Err(DemoError::Page(format!("http://{at}/ for {host}"), format!("{page:?}")));
+        return Err(failure(format!("{page:?}")));
     }
-    let who = if by_web { page.text } else { "nginx itself".to_owned() };
-    println!("  {at} from {}, Host: {host}: {status} from {who}", from.name());
+    let who = page.body.split(' ').next().filter(|_| by_web).unwrap_or("nginx itself");
+    println!("  {address} from {netns}, Host: {host}: {status} from {who}");
     Ok(())
-}
-
-fn ingress(cluster: &Cluster<'_>, pod: &Pod, workplace: &Workplace) -> Result<Ingress, DemoError> {
-    let seen_from = (&cluster.control_plane.machine, (pod.address, 80).into());
-    Ingress::start(&pod.machine, workplace, (SERVICE, 80).into(), seen_from)
-}
-
-/// A file of `tests/kind`.
-fn data(name: &str) -> Result<String, DemoError> {
-    let path = root().join("tests/kind").join(name);
-    fs::read_to_string(&path).map_err(|error| DemoError::File("read", path, error))
 }

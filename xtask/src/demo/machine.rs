@@ -17,13 +17,12 @@ type Job = Box<dyn FnOnce() + Send>;
 /// A namespace; it is removed with its thread when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Machine {
-    name: &'static str,
     jobs: Sender<Job>,
     netns: PathBuf,
 }
 
 impl Machine {
-    /// Makes a machine whose only link is `lo`.
+    /// Makes a machine whose only link is `lo`; `name` is for errors.
     pub(crate) fn new(name: &'static str) -> Result<Self, DemoError> {
         let (jobs, inbox) = mpsc::channel::<Job>();
         let (ready_out, ready_in) = mpsc::channel();
@@ -38,12 +37,7 @@ impl Machine {
         let thread = ready_in.recv().unwrap_or(Err(nix::Error::ESRCH));
         let thread = thread.map_err(|errno| DemoError::Namespace(name, errno))?;
         let netns = PathBuf::from(format!("/proc/{}/task/{thread}/ns/net", process::id()));
-        Ok(Self { name, jobs, netns })
-    }
-
-    /// The name that it was created with.
-    pub(crate) fn name(&self) -> &'static str {
-        self.name
+        Ok(Self { jobs, netns })
     }
 
     /// The path of its namespace.

@@ -10,13 +10,6 @@ use super::machine::Machine;
 
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The answer of a server.
-#[derive(Debug)]
-pub(super) struct Page {
-    pub(super) status: u16,
-    pub(super) text: String,
-}
-
 /// Serves a page on the machine until this program ends.
 pub(super) fn serve(pod: &Machine, port: u16, text: &'static str) -> Result<(), DemoError> {
     let served = pod.run(move || -> io::Result<()> {
@@ -40,24 +33,13 @@ pub(super) fn fetch(
     expected: &str,
     what: &str,
 ) -> Result<(), DemoError> {
-    let page = get(from, address, &address.ip().to_string(), what)?;
-    if page.text == expected {
+    let page = from.run(move || request(address)).map_err(|error| {
+        DemoError::Page(what.to_owned(), format!("fetch http://{address}/: {error}"))
+    })?;
+    if page == expected {
         return Ok(());
     }
     Err(DemoError::Page(what.to_owned(), format!("http://{address}/ has another page: {page:?}")))
-}
-
-/// Requests the page of a host.
-pub(super) fn get(
-    from: &Machine,
-    address: SocketAddr,
-    host: &str,
-    what: &str,
-) -> Result<Page, DemoError> {
-    let host = host.to_owned();
-    from.run(move || request(address, &host)).map_err(|error| {
-        DemoError::Page(what.to_owned(), format!("fetch http://{address}/: {error}"))
-    })
 }
 
 /// Checks that the port does not answer.
@@ -83,14 +65,12 @@ fn answer(mut connection: &TcpStream, text: &str) -> io::Result<()> {
     connection.write_all(page.as_bytes())
 }
 
-fn request(address: SocketAddr, host: &str) -> io::Result<Page> {
+fn request(address: SocketAddr) -> io::Result<String> {
     let mut connection = TcpStream::connect_timeout(&address, PATIENCE)?;
     connection.set_read_timeout(Some(PATIENCE))?;
-    connection.write_all(format!("GET / HTTP/1.0\r\nHost: {host}\r\n\r\n").as_bytes())?;
+    connection.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
     let mut answer = String::new();
     connection.read_to_string(&mut answer)?;
-    let status = answer.split(' ').nth(1).and_then(|status| status.parse().ok());
-    let text = answer.split_once("\r\n\r\n").map(|(_, text)| text.to_owned());
-    let page = status.zip(text).map(|(status, text)| Page { status, text });
+    let page = answer.split_once("\r\n\r\n").map(|(_, page)| page.to_owned());
     page.ok_or_else(|| io::Error::other(format!("no page: {answer:?}")))
 }
