@@ -1,50 +1,18 @@
 //! What each command does.
 
 use std::env;
-use std::fmt::Display;
-use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
 use cni::IfName;
-use conflist::error::chain;
 use conflist::validate::{self, Severity};
-use conflist::{Attachment, Error, Network, Runtime, Valid, attachment};
+use conflist::{Attachment, Network, Runtime, Valid, attachment};
 use serde_json::{Map, Value};
 
 use crate::cli::{Cli, Command, Gc, Target};
-use crate::{report, uninstall};
-
-/// Why a command was not even begun, or did not succeed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
-    #[error(transparent)]
-    Network(#[from] Error),
-    #[error("container ID")]
-    ContainerId(#[source] cni::name::InvalidName),
-    #[error("CNI_IFNAME")]
-    IfName(#[source] cni::name::InvalidName),
-    #[error("NETNS is empty: which namespace? (a DEL goes without, given --container-id)")]
-    NoNetns,
-    #[error(transparent)]
-    Args(cni::Error),
-    #[error(transparent)]
-    Result(cni::Error),
-    #[error("a purge removes the network of all pods: there is no terminal to ask on, use --yes")]
-    NoTerminal,
-    #[error("read the answer")]
-    Answer(#[source] io::Error),
-    #[error("print on stdout")]
-    Print(#[source] io::Error),
-    #[error("{add}; and undoing it: {del}", add = chain(add), del = chain(&**del))]
-    NotUndone { add: Box<Failure>, del: Box<Error> },
-    #[error("CAP_ARGS is no JSON object")]
-    CapabilityArgs(#[source] serde_json::Error),
-    #[error("find the working directory")]
-    CurrentDir(#[source] io::Error),
-    #[error("plugin {kind:?} does not support cniVersion {version} of network {network:?}")]
-    Version { network: String, version: cni::Version, kind: String },
-}
+use crate::failure::Failure;
+use crate::report::{note, print};
+use crate::uninstall;
 
 pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     let runtime = Runtime {
@@ -65,10 +33,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
             let attachment = target.attachment()?;
             let network = runtime.network(&target.network)?;
             if network.disable_check {
-                report::note(&format!(
-                    "network {} has disableCheck: nothing was checked",
-                    network.name
-                ));
+                note(&format!("network {} has disableCheck: nothing was checked", network.name));
             }
             runtime.check(&network, &attachment)?;
         }
@@ -79,7 +44,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
             let network = runtime.network(network)?;
             if network.version < cni::Version::V1_1_0 {
                 let version = network.version;
-                report::note(&format!(
+                note(&format!(
                     "network {} is of cniVersion {version}, which has no STATUS: only looked for \
                      the plugins",
                     network.name
@@ -114,7 +79,7 @@ fn del(runtime: &Runtime, target: &Target) -> Result<(), Failure> {
 fn collect(runtime: &Runtime, gc: &Gc) -> Result<(), Failure> {
     let network = runtime.network(&gc.network)?;
     if network.disable_gc {
-        report::note(&format!("network {} has disableGC: nothing was removed", network.name));
+        note(&format!("network {} has disableGC: nothing was removed", network.name));
     }
     let valid = if gc.none_valid || !gc.valid.is_empty() {
         Valid::Only(gc.valid.iter().cloned().collect())
@@ -152,10 +117,6 @@ fn validated(runtime: &Runtime, network: &str) -> Result<ExitCode, Failure> {
     }
     let wrong = findings.iter().any(|finding| finding.severity == Severity::Error);
     Ok(if wrong { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-pub(crate) fn print(line: &dyn Display) -> Result<(), Failure> {
-    writeln!(io::stdout().lock(), "{line}").map_err(Failure::Print)
 }
 
 impl Target {

@@ -1,12 +1,12 @@
 //! Why a command on a network did not succeed.
 
-use std::error::Error as StdError;
 use std::fmt;
 use std::path::PathBuf;
 
 use cni::{Command, ContainerId, IfName, Version};
 
 use crate::cache::CacheError;
+use crate::causes::with_causes;
 use crate::files::FilesError;
 
 /// Why a command on a network did not succeed.
@@ -58,7 +58,7 @@ pub enum Error {
         version: Version,
     },
     /// ADD failed, and so did the DEL that should have removed what it had made by then.
-    #[error("{add}; and undoing it: {del}", add = chain(add), del = chain(del))]
+    #[error("{add}; and undoing it: {del}", add = with_causes(add), del = with_causes(del))]
     NotUndone {
         /// What went wrong first.
         add: Box<Error>,
@@ -124,20 +124,7 @@ struct Joined<'a>(&'a [Error]);
 
 impl fmt::Display for Joined<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let texts: Vec<String> = self.0.iter().map(|error| chain(error)).collect();
+        let texts: Vec<String> = self.0.iter().map(|error| with_causes(error)).collect();
         f.write_str(&texts.join("; also: "))
     }
-}
-
-/// An error with all its causes, in one line.
-#[must_use]
-pub fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }

@@ -11,6 +11,7 @@ use std::{fmt, fs, io};
 
 use cni::NetworkName;
 
+use crate::causes::with_causes;
 use crate::network::{InvalidNetwork, Network, PluginConf};
 
 /// Why a network was not found.
@@ -61,7 +62,7 @@ struct Unreadable<'a>(&'a [FilesError]);
 impl fmt::Display for Unreadable<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for error in self.0 {
-            write!(f, "; {}", crate::error::chain(error))?;
+            write!(f, "; {}", with_causes(error))?;
         }
         Ok(())
     }

@@ -31,6 +31,7 @@
 
 pub mod attachment;
 pub mod cache;
+mod causes;
 mod chain;
 pub mod error;
 pub mod files;
@@ -45,6 +46,7 @@ pub mod validate;
 
 pub use attachment::Attachment;
 pub use cache::{Cache, Cached, Kept};
+pub use causes::with_causes;
 pub use error::Error;
 pub use gc::{PluginVersions, Valid};
 pub use network::{Network, PluginConf};

@@ -9,7 +9,8 @@ use cni::purge::Known;
 use cni::{Code, Purge, json};
 use serde_json::Value;
 
-use crate::error::{Error, chain};
+use crate::causes::with_causes;
+use crate::error::Error;
 use crate::files::{self, FilesError};
 use crate::lock::Lock;
 use crate::network::Network;
@@ -43,7 +44,7 @@ impl Runtime {
         let has_run_dir = Path::new(RUN_DIR).exists();
         let mut purge = Purge::new(is_dry_run, known(&networks));
         for error in unreadable {
-            purge.leave(format!("what a dataDir of this network has: {}", chain(&error)));
+            purge.leave(format!("what a dataDir of this network has: {}", with_causes(&error)));
         }
         for plugin in registry::PLUGINS {
             (plugin.purge)(&mut purge);

@@ -1,17 +1,18 @@
-//! Errors as a person reads them.
+//! What the program prints, and errors as a person reads them.
 
+use std::fmt::Display;
 use std::io::{self, Write};
 
-use conflist::Error;
-use conflist::error::{PluginError, chain};
+use conflist::error::PluginError;
+use conflist::{Error, with_causes};
 
-use crate::commands::Failure;
+use crate::failure::Failure;
 
 /// Tells of a failure on stderr.
 pub(crate) fn failure(failure: &Failure) {
     match failure {
         Failure::Network(error) => note(&text(error)),
-        other => note(&chain(other)),
+        other => note(&with_causes(other)),
     }
 }
 
@@ -19,6 +20,11 @@ pub(crate) fn failure(failure: &Failure) {
 pub(crate) fn note(text: &str) {
     // Nobody to tell if stderr is closed.
     let _ = writeln!(io::stderr().lock(), "conflist: {text}");
+}
+
+/// Prints a line on stdout.
+pub(crate) fn print(line: &dyn Display) -> Result<(), Failure> {
+    writeln!(io::stdout().lock(), "{line}").map_err(Failure::Print)
 }
 
 fn text(error: &Error) -> String {
@@ -31,17 +37,19 @@ fn text(error: &Error) -> String {
         Error::Several(errors) => {
             errors.iter().map(text).collect::<Vec<_>>().join("\nconflist: also: ")
         }
-        other => chain(other),
+        other => with_causes(other),
     }
 }
 
-/// The error object of a plugin, its code first; the details have a line of their own.
+/// The error object of a plugin, its code first; the details have a line of their own. Both are shortened
+/// as in a printed error object, because a plugin may print any length.
 fn plugin(error: &PluginError) -> String {
-    let cni::Error { code, msg, details } = error.error.as_ref();
-    let mut text = format!("{error}: code {}: {msg}", u32::from(*code));
-    if !details.is_empty() {
+    let object = error.error.to_json(cni::Version::LATEST);
+    let value = |key: &str| object[key].as_str().unwrap_or_default();
+    let mut text = format!("{error}: code {}: {}", object["code"], value("msg"));
+    if !value("details").is_empty() {
         text.push_str("\n  details: ");
-        text.push_str(details);
+        text.push_str(value("details"));
     }
     text
 }

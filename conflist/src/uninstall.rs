@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use conflist::Runtime;
 
 use crate::cli::Purge;
-use crate::commands::{Failure, print};
-use crate::report;
+use crate::failure::Failure;
+use crate::report::{note, print};
 
 pub(crate) fn run(runtime: &Runtime, options: &Purge) -> Result<ExitCode, Failure> {
     if !options.yes {
@@ -30,10 +30,10 @@ fn told(purge: &cni::Purge, verb: &str) -> Result<ExitCode, Failure> {
     for what in purge.found() {
         print(&format!("{verb} {what}"))?;
     }
-    purge.left().iter().for_each(|what| report::note(&format!("left {what}")));
-    purge.errors().iter().for_each(|error| report::note(&error.to_string()));
+    purge.left().iter().for_each(|what| note(&format!("left {what}")));
+    purge.errors().iter().for_each(|error| note(&error.to_string()));
     if purge.found().is_empty() && purge.errors().is_empty() {
-        report::note("nothing of the plugins is on this node");
+        note("nothing of the plugins is on this node");
     }
     Ok(if purge.errors().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -6,6 +6,7 @@
 //! scenario is over, so that its removal by the kernel does not disturb the measurement.
 
 mod config;
+pub(crate) mod error;
 mod rates;
 mod scale;
 mod scenario;
@@ -23,7 +24,8 @@ use serde_json::Value;
 
 use crate::command::Failure;
 use crate::demo::machine::{Machine, Workplace, become_root};
-use crate::{build, needs};
+use crate::{build, needs, paths};
+use error::BenchError;
 use scenario::{SCENARIOS, Scenario, Step};
 use table::Row;
 
@@ -48,36 +50,6 @@ pub(crate) struct Options {
     rates: bool,
 }
 
-/// Why a measurement failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum BenchError {
-    /// The machine could not be prepared.
-    #[error("{0}: {1}; run as root, or where the kernel lets users make user namespaces")]
-    Setup(&'static str, nix::Error),
-    /// A plugin could not be started.
-    #[error("start {}: {}", .0.display(), .1)]
-    Start(PathBuf, std::io::Error),
-    /// A plugin failed.
-    #[error("{command} of {}: {output}", plugin.display())]
-    Plugin {
-        /// The plugin.
-        plugin: PathBuf,
-        /// Its command.
-        command: String,
-        /// Its output.
-        output: String,
-    },
-    /// A connection to a hostPort failed.
-    #[error("connect to the hostPort: {0}")]
-    Visit(std::io::Error),
-    /// iperf3 did not report a rate.
-    #[error("measure with iperf3: {0}")]
-    Iperf(String),
-    /// A kernel operation failed.
-    #[error("{}: {}", .0.operation, .0.cause)]
-    Kernel(#[from] kernel::Error),
-}
-
 /// The task.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     let progress = |text: &str| eprintln!("{text}");
@@ -88,7 +60,7 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     become_root()?;
     private_run()?;
     let workplace = Workplace::new()?;
-    let places = [("ours", build::dist()), ("go", needs::go_dir())];
+    let places = [("ours", paths::dist()), ("go", needs::go_dir())];
     let rounds = options.rounds.unwrap_or(if options.rates { 5 } else { 50 });
     if options.scale {
         print!("{}", scale::measure(rounds, &places, workplace.path())?);

@@ -4,7 +4,8 @@ use std::fs;
 use std::path::PathBuf;
 
 use crate::command::{self, Failure, cargo, command, read};
-use crate::workspace::{Member, members, root};
+use crate::paths::{dist, target_dir};
+use crate::workspace::{Member, members};
 
 /// Builds all programs and lists them with their sizes.
 pub(crate) fn run() -> Result<(), Failure> {
@@ -53,22 +54,12 @@ pub(crate) fn build_all() -> Result<Vec<PathBuf>, Failure> {
     Ok(binaries)
 }
 
-/// The directory of the built programs, to be copied to `/opt/cni/bin`.
-pub(crate) fn dist() -> PathBuf {
-    root().join("dist/bin")
-}
-
 /// The target triple of this machine.
 fn host() -> Result<String, Failure> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let text = read(&mut command(rustc, ["-vV"]))?;
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));
     Ok(host.unwrap_or_default().to_owned())
-}
-
-/// The directory of cargo's build output.
-pub(crate) fn target_dir() -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
 /// Whether this is a 64-bit little-endian ELF file without `PT_INTERP`, which names a dynamic loader.

@@ -5,17 +5,17 @@ use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::workspace;
+use crate::paths::root;
 
 /// Why a task failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     /// The demonstration failed.
     #[error("demo: {0}")]
-    Demo(#[from] crate::demo::DemoError),
+    Demo(#[from] crate::demo::error::DemoError),
     /// The benchmark failed.
     #[error(transparent)]
-    Bench(#[from] crate::bench::BenchError),
+    Bench(#[from] crate::bench::error::BenchError),
     /// A program could not be started.
     #[error("start {program}: {source}")]
     Start {
@@ -78,7 +78,7 @@ pub(crate) fn command<S: AsRef<OsStr>>(
     args: impl IntoIterator<Item = S>,
 ) -> Command {
     let mut command = Command::new(program);
-    command.args(args).current_dir(workspace::root()).stdin(Stdio::null());
+    command.args(args).current_dir(root()).stdin(Stdio::null());
     command
 }
 

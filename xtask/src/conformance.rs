@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use crate::command::{Failure, command, read, run};
-use crate::workspace::root;
-use crate::{build, needs, tidy};
+use crate::paths::root;
+use crate::{needs, paths, tidy};
 
 /// What is missing to compile the module: Go, or a module that it depends on.
 pub(crate) fn missing() -> Option<String> {
@@ -16,7 +16,7 @@ pub(crate) fn missing() -> Option<String> {
 /// for the kernel, hence 8 in parallel.
 pub(crate) fn tests() -> Command {
     let mut tests = module("go", &["test", "-count=1", "-parallel=8", "-timeout=20m"]);
-    tests.env("PODWIRE_BIN", build::dist()).env("GO_PLUGINS", needs::go_dir());
+    tests.env("PODWIRE_BIN", paths::dist()).env("GO_PLUGINS", needs::go_dir());
     tests
 }
 

@@ -5,6 +5,7 @@
 //! changes nothing on this machine and needs only its kernel. With `--kind` it sets up a kind cluster
 //! ([`kind`]).
 
+pub(crate) mod error;
 mod evidence;
 mod kind;
 pub(crate) mod machine;
@@ -12,7 +13,6 @@ mod page;
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::time::Instant;
 
 use cni::Success;
@@ -24,38 +24,10 @@ use serde_json::{Value, json};
 
 use crate::build;
 use crate::command::Failure;
-use crate::workspace::root;
+use crate::paths::{dist, root};
+use error::DemoError;
 use evidence::Evidence;
 use machine::{Machine, Workplace};
-
-/// Why the demonstration failed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum DemoError {
-    /// A namespace could not be made.
-    #[error("{0}: {1}; run as root, or where the kernel lets users make user namespaces")]
-    Namespace(&'static str, nix::Error),
-    /// A file could not be read or written.
-    #[error("{0} {1}: {2}")]
-    File(&'static str, PathBuf, std::io::Error),
-    /// A kernel operation failed.
-    #[error("{}: {}", .0.operation, .0.cause)]
-    Kernel(#[from] kernel::Error),
-    /// A command of the chain failed.
-    #[error("{0}: {1}")]
-    Chain(&'static str, Box<conflist::Error>),
-    /// The example network is not valid.
-    #[error("read the example network: {0}")]
-    Example(String),
-    /// The page was not served, or another one was.
-    #[error("{0}: {1}")]
-    Page(String, String),
-    /// The kind cluster could not be set up, or one of its programs failed.
-    #[error("--kind: {0}")]
-    Scene(String),
-    /// Something is left that should have been removed, or something is missing.
-    #[error("{0}")]
-    Evidence(String),
-}
 
 const EXAMPLE: &str = "conflist/examples/node.conflist";
 const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -179,7 +151,7 @@ pub(crate) fn join(outside: &Machine, node: &Machine) -> Result<(), DemoError> {
 fn runtime(workplace: &Workplace) -> Runtime {
     Runtime {
         net_dir: workplace.path().to_owned(),
-        plugin_path: vec![root().join("dist/bin")],
+        plugin_path: vec![dist()],
         cache_dir: workplace.path().join("cache"),
     }
 }

@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
-use crate::build::target_dir;
 use crate::command::{Failure, command, read, run};
+use crate::paths::target_dir;
 
 /// The version to install if cargo-deny is not installed.
 const VERSION: &str = "0.20.2";

@@ -8,6 +8,7 @@ mod demo;
 mod deny;
 mod lint;
 mod needs;
+mod paths;
 mod registry;
 mod report;
 mod schema;

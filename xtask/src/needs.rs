@@ -6,8 +6,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::build::target_dir;
 use crate::command::{Failure, command, read, run};
+use crate::paths::target_dir;
 use crate::registry::PLUGINS;
 
 /// Files that the tests need, and the Debian package of each.

@@ -4,7 +4,8 @@
 use std::fs;
 
 use crate::command::Failure;
-use crate::workspace::{Member, members, root};
+use crate::paths::root;
+use crate::workspace::{Member, members};
 
 /// A line of the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -61,10 +61,15 @@ impl Report {
         self.read(&line);
     }
 
-    /// Adds what a line of a test program's output says: why a test is skipped
-    /// (`skipped: NAME: REASON`), or the numbers of its closing line
-    /// (`test result: ok. 3 passed; 0 failed; 1 ignored; …`).
+    /// Adds what a line of a test program's output says: what a test lacks, for [`Report::lack`] to decide
+    /// (`lacks: NAME: REASON`), why it was skipped (`skipped: NAME: REASON`), or the numbers of the
+    /// closing line (`test result: ok. 3 passed; 0 failed; 1 ignored; …`).
     pub(crate) fn read(&mut self, line: &str) {
+        if let Some((name, reason)) =
+            line.strip_prefix("lacks: ").and_then(|it| it.split_once(": "))
+        {
+            self.lack(name, reason);
+        }
         if let Some(skipped) = line.strip_prefix("skipped: ") {
             let reason = skipped.split_once(": ").map_or(skipped, |(_, reason)| reason);
             *self.reasons.entry(reason.to_owned()).or_default() += 1;

@@ -2,8 +2,8 @@
 //! table of programs in `README.md` from their descriptions.
 
 use crate::command::{self, Failure, cargo};
+use crate::paths::root;
 use crate::registry;
-use crate::workspace::root;
 
 /// The task.
 pub(crate) fn write() -> Result<(), Failure> {

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use crate::command::{Failure, cargo, watch};
 use crate::report::Report;
-use crate::{build, conformance, lint, needs};
+use crate::{build, conformance, lint, needs, paths};
 
 /// The task.
 pub(crate) fn run() -> Result<(), Failure> {
@@ -19,7 +19,7 @@ pub(crate) fn run() -> Result<(), Failure> {
     // The suites test what users get: the release binaries.
     build::build_all()?;
     let mut end_to_end = cargo(["test", "--locked", "--package=tests", "--no-fail-fast"]);
-    end_to_end.env("PODWIRE_BIN", build::dist()).env("GO_PLUGINS", needs::go_dir());
+    end_to_end.env("PODWIRE_BIN", paths::dist()).env("GO_PLUGINS", needs::go_dir());
     let end_to_end = tests(&mut end_to_end)?;
     let conformance = conform()?;
 

@@ -5,11 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::command::{Failure, cargo, read};
-
-/// The directory of the workspace.
-pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("/")).to_owned()
-}
+use crate::paths::root;
 
 /// One crate of the workspace.
 #[derive(Debug)]

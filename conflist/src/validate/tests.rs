@@ -98,7 +98,7 @@ fn the_network_of_a_name() {
     };
     let told = |name: &str| match network(&dir.0, name, &dir.bin()) {
         Ok(findings) => dir.told(&findings),
-        Err(error) => crate::error::chain(&error).replace(&dir.0.display().to_string(), "DIR"),
+        Err(error) => crate::with_causes(&error).replace(&dir.0.display().to_string(), "DIR"),
     };
     dir.write("10-a.conflist", &list("a", "plugins"));
     dir.write("20-a.conflist", &list("a", "plugins"));

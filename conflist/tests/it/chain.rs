@@ -2,7 +2,7 @@
 
 use std::{fs, process};
 
-use conflist::error::chain;
+use conflist::with_causes;
 use conflist::{Error, Network};
 use expect_test::expect;
 use serde_json::json;
@@ -104,7 +104,7 @@ fn a_failed_add_is_undone() {
     sandbox.fail("ADD", "second", "no port");
     let error = sandbox.runtime.add(&network, &attachment("pod")).unwrap_err();
     expect![[r#"ADD of plugin "second" (2 of 3 of network "net"): no port: why"#]]
-        .assert_eq(&chain(&error));
+        .assert_eq(&with_causes(&error));
     assert_eq!(
         sandbox.commands(),
         ["ADD first pod", "ADD second pod", "DEL third pod", "DEL second pod", "DEL first pod"]
@@ -113,7 +113,7 @@ fn a_failed_add_is_undone() {
 
     sandbox.fail("DEL", "third", "no way");
     let error = sandbox.runtime.add(&network, &attachment("pod")).unwrap_err();
-    expect![[r#"ADD of plugin "second" (2 of 3 of network "net"): no port: why; and undoing it: DEL of plugin "third" (3 of 3 of network "net"): no way: why"#]].assert_eq(&chain(&error));
+    expect![[r#"ADD of plugin "second" (2 of 3 of network "net"): no port: why; and undoing it: DEL of plugin "third" (3 of 3 of network "net"): no way: why"#]].assert_eq(&with_causes(&error));
 }
 
 #[test]
@@ -125,12 +125,12 @@ fn an_add_whose_result_cannot_be_used_is_undone() {
         (json!({"ips": [{"address": "10.0.0.1"}]}), "ips[0].address"),
     ] {
         sandbox.answer("ADD", "third", &answer);
-        let error = chain(&sandbox.runtime.add(&network, &attachment("pod")).unwrap_err());
+        let error = with_causes(&sandbox.runtime.add(&network, &attachment("pod")).unwrap_err());
         assert!(error.contains(expected) && error.contains("\"third\""), "{error}");
         assert_eq!(sandbox.commands().len(), 6);
     }
     fs::write(sandbox.dir.join("answers/ADD-third"), "").unwrap();
-    let error = chain(&sandbox.runtime.add(&network, &attachment("pod")).unwrap_err());
+    let error = with_causes(&sandbox.runtime.add(&network, &attachment("pod")).unwrap_err());
     assert!(error.ends_with("it printed no result"), "{error}");
 }
 
@@ -141,7 +141,7 @@ fn an_add_whose_result_cannot_be_kept_is_undone() {
     // In the way of the file that is written first, and then renamed.
     let new = format!("cache/.net-pod-eth0.{}", process::id());
     fs::create_dir_all(sandbox.dir.join(new)).unwrap();
-    let error = chain(&sandbox.runtime.add(&network, &attachment("pod")).unwrap_err());
+    let error = with_causes(&sandbox.runtime.add(&network, &attachment("pod")).unwrap_err());
     assert!(error.starts_with("keep the result in "), "{error}");
     assert_eq!(sandbox.commands().len(), 6);
 }
@@ -181,7 +181,7 @@ fn nothing_runs_if_a_plugin_is_missing() {
     let network = sandbox.network("1.0.0");
     fs::remove_file(sandbox.dir.join("bin/third")).unwrap();
     let error = sandbox.runtime.add(&network, &attachment("pod")).unwrap_err();
-    let error = chain(&error).replace(sandbox.dir.to_str().unwrap(), "$SANDBOX");
+    let error = with_causes(&error).replace(sandbox.dir.to_str().unwrap(), "$SANDBOX");
     expect![[r#"ADD of plugin "third" (3 of 3 of network "net"): find plugin "third" in CNI_PATH $SANDBOX/bin"#]].assert_eq(&error);
     assert_eq!(sandbox.calls(), "");
 }
@@ -268,7 +268,7 @@ fn networks_are_found_in_libcnis_order() {
     }
     assert_eq!(marks(), ["\"conf\""]);
     fs::remove_file(net_dir.join("05.conf")).unwrap();
-    let error = chain(&sandbox.runtime.network("n").unwrap_err());
+    let error = with_causes(&sandbox.runtime.network("n").unwrap_err());
     let error = error.replace(sandbox.dir.to_str().unwrap(), "$SANDBOX");
     expect![[r#"network "n" is in no file of $SANDBOX/net.d; read $SANDBOX/net.d/10.conflist: read JSON: key must be a string at line 1 column 3"#]].assert_eq(&error);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 
 use cni::{ContainerId, IfName};
-use conflist::error::chain;
+use conflist::with_causes;
 use conflist::{Error, Network, Valid};
 use expect_test::expect;
 use serde_json::json;
@@ -78,7 +78,11 @@ fn what_cannot_be_read_is_not_taken_for_gone() {
         fs::write(&file, text).unwrap();
         let error = sandbox.runtime.gc(&network, &Valid::KeptBut(these(&["b"]))).unwrap_err();
         assert!(matches!(error, Error::Unreadable { .. }), "{error}");
-        assert!(chain(&error).contains("results/net-a-eth0: EOF while"), "{}", chain(&error));
+        assert!(
+            with_causes(&error).contains("results/net-a-eth0: EOF while"),
+            "{}",
+            with_causes(&error)
+        );
         assert_eq!(sandbox.calls(), "");
     }
     // Those of other networks do not matter.
@@ -148,7 +152,7 @@ fn every_step_runs_and_every_error_is_told() {
     sandbox.fail("DEL", "second", "busy");
     sandbox.fail("GC", "first", "not now");
     let error = sandbox.runtime.gc(&network, &Valid::Only(these(&[]))).unwrap_err();
-    expect![[r#"detach container a, interface eth0, which is not valid: DEL of plugin "second" (2 of 3 of network "net"): busy: why; also: detach container b, interface eth0, which is not valid: DEL of plugin "second" (2 of 3 of network "net"): busy: why; also: GC of plugin "first" (1 of 3 of network "net"): not now: why"#]].assert_eq(&chain(&error));
+    expect![[r#"detach container a, interface eth0, which is not valid: DEL of plugin "second" (2 of 3 of network "net"): busy: why; also: detach container b, interface eth0, which is not valid: DEL of plugin "second" (2 of 3 of network "net"): busy: why; also: GC of plugin "first" (1 of 3 of network "net"): not now: why"#]].assert_eq(&with_causes(&error));
     assert_eq!(
         sandbox.commands(),
         [
@@ -179,7 +183,7 @@ fn status_is_asked_up_to_the_first_error() {
     .assert_eq(&sandbox.calls());
     sandbox.fail("STATUS", "second", "no addresses");
     let error = sandbox.runtime.status(&network).unwrap_err();
-    assert!(chain(&error).ends_with("no addresses: why"), "{error}");
+    assert!(with_causes(&error).ends_with("no addresses: why"), "{error}");
     assert_eq!(sandbox.commands(), ["STATUS first ", "STATUS second "]);
 
     let older = sandbox.network("1.0.0");
@@ -207,6 +211,6 @@ fn versions_of_each_plugin() {
     "#]]
     .assert_eq(&sandbox.calls());
     sandbox.answer("VERSION", "second", &json!({"supportedVersions": "all"}));
-    let error = chain(&sandbox.runtime.versions(&network).unwrap_err());
+    let error = with_causes(&sandbox.runtime.versions(&network).unwrap_err());
     assert!(error.contains("\"second\"") && error.contains("supportedVersions"), "{error}");
 }

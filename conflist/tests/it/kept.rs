@@ -4,7 +4,7 @@
 use std::fs;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
-use conflist::error::chain;
+use conflist::with_causes;
 use conflist::{Network, Valid};
 use serde_json::{Value, json};
 
@@ -108,5 +108,5 @@ fn without_a_list_the_kept_one_is_found() {
     let network = kept("net").unwrap().unwrap();
     assert_eq!(network.plugins.len(), 3);
     assert_eq!(kept("other").unwrap(), None);
-    assert!(chain(&kept("../net").unwrap_err()).contains("network name"));
+    assert!(with_causes(&kept("../net").unwrap_err()).contains("network name"));
 }

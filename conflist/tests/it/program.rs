@@ -155,6 +155,10 @@ fn what_failed_is_told() {
           details: why
     "#]],
     );
+    sandbox.fail("ADD", "second", &format!("add {} port", "x".repeat(100_000)));
+    let printed = run(&["add", "net", "/run/netns/a"]).stderr;
+    let printed = String::from_utf8(printed).unwrap();
+    assert!(printed.contains("bytes left out") && printed.len() < 2000, "{printed}");
     fails(
         &run(&["check", "net", "/run/netns/a"]),
         1,

@@ -1,5 +1,6 @@
 //! The one place that decides what happens to a test that this machine cannot run: it is skipped, or
-//! it fails if `CI=true` is in the environment.
+//! it fails if `CI=true` is in the environment. A test in another language prints `lacks: NAME: REASON`,
+//! and `cargo xtask test` asks here.
 
 use std::io::{Write, stdout};
 use std::thread;

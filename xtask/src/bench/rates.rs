@@ -13,9 +13,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::config::{V4, bandwidth, ptp};
+use super::error::BenchError;
 use super::scale::median;
 use super::scenario::Step;
-use super::{BenchError, Contender, Place};
+use super::{Contender, Place};
 use crate::command::Failure;
 use crate::demo::machine::Machine;
 

@@ -17,8 +17,9 @@ use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::{Value, json};
 
 use super::config::portmap_of;
+use super::error::BenchError;
 use super::scenario::Step;
-use super::{BenchError, Contender, Place};
+use super::{Contender, Place};
 use crate::command::Failure;
 use crate::demo::machine::Machine;
 use crate::demo::{NODE, join};

@@ -9,7 +9,7 @@ use kernel::conntrack::Filter;
 use kernel::iptables::{Nat, Rule, Target};
 use kernel::nfnetlink::Nfnetlink;
 
-use super::DemoError;
+use super::error::DemoError;
 use super::machine::{Machine, Workplace};
 
 /// The state before the pod.

@@ -19,7 +19,7 @@ use tests::kind::{
 };
 use tests::{Plugins, TcpEcho, answers, panic_message, request};
 
-use super::DemoError;
+use super::error::DemoError;
 use way::Way;
 
 /// The port of Docker's host that leads to port 80 of the control plane.

@@ -10,7 +10,7 @@ use std::thread;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid, gettid};
 
-use super::DemoError;
+use super::error::DemoError;
 
 type Job = Box<dyn FnOnce() + Send>;
 

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use super::DemoError;
+use super::error::DemoError;
 use super::machine::Machine;
 
 const PATIENCE: Duration = Duration::from_secs(5);

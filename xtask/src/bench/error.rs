@@ -1,0 +1,33 @@
+//! Why a measurement failed.
+
+use std::path::PathBuf;
+
+/// Why a measurement failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BenchError {
+    /// The machine could not be prepared.
+    #[error("{0}: {1}; run as root, or where the kernel lets users make user namespaces")]
+    Setup(&'static str, nix::Error),
+    /// A plugin could not be started.
+    #[error("start {}: {}", .0.display(), .1)]
+    Start(PathBuf, std::io::Error),
+    /// A plugin failed.
+    #[error("{command} of {}: {output}", plugin.display())]
+    Plugin {
+        /// The plugin.
+        plugin: PathBuf,
+        /// Its command.
+        command: String,
+        /// Its output.
+        output: String,
+    },
+    /// A connection to a hostPort failed.
+    #[error("connect to the hostPort: {0}")]
+    Visit(std::io::Error),
+    /// iperf3 did not report a rate.
+    #[error("measure with iperf3: {0}")]
+    Iperf(String),
+    /// A kernel operation failed.
+    #[error("{}: {}", .0.operation, .0.cause)]
+    Kernel(#[from] kernel::Error),
+}
