@@ -13,7 +13,7 @@ pub struct Attachment {
     pub container_id: ContainerId,
     /// The name of the interface inside it.
     pub ifname: IfName,
-    /// The path of its network namespace; `None` for a DEL after the namespace has vanished.
+    /// The path of its network namespace; `None` for a DEL after the namespace was removed.
     pub netns: Option<PathBuf>,
     /// Pairs for every plugin of the chain (`CNI_ARGS`).
     pub args: Args,
@@ -22,7 +22,7 @@ pub struct Attachment {
 }
 
 impl Attachment {
-    /// An attachment with neither pairs nor capability arguments.
+    /// An attachment without `CNI_ARGS` and capability arguments.
     #[must_use]
     pub fn new(container_id: ContainerId, ifname: IfName, netns: Option<PathBuf>) -> Self {
         Self { container_id, ifname, netns, args: Args::default(), capability_args: Map::new() }
@@ -32,15 +32,15 @@ impl Attachment {
 /// The container ID that cnitool derives from the path of a namespace, so that either program
 /// can undo the other's ADD.
 ///
-/// Errors: none of this text, but its type is validated like any other name.
+/// Errors: none in practice, because the derived name is always valid.
 pub fn container_id_of(netns: &Path) -> Result<ContainerId, cni::name::InvalidName> {
     let hash = Sha512::digest(netns.as_os_str().as_encoded_bytes());
     let hex: Vec<String> = hash.iter().take(10).map(|byte| format!("{byte:02x}")).collect();
     format!("cnitool-{}", hex.concat()).parse()
 }
 
-/// A path made absolute and free of `.`, `..` and doubled slashes by its text alone, as cnitool
-/// does before it derives the container ID: symbolic links are not followed.
+/// Makes a path absolute and removes `.`, `..` and repeated slashes, as cnitool does before it derives the
+/// container ID. Symbolic links are not followed.
 #[must_use]
 pub fn absolute(path: &Path, current_dir: &Path) -> PathBuf {
     let mut absolute = PathBuf::from("/");

@@ -1,4 +1,4 @@
-//! The results of ADDs, kept for CHECK, DEL and GC in the format and place of libcni:
+//! The results of ADDs, kept for CHECK, DEL and GC in the files and the format of libcni:
 //! `CACHE_DIR/results/NETWORK-CONTAINERID-IFNAME`, one JSON object of kind `cniCacheV1`.
 //!
 //! Source: libcni v1.3.1; the keys and their order are those that cnitool writes.
@@ -21,43 +21,43 @@ use crate::network::Network;
 
 pub use error::CacheError;
 
-/// A directory of results, `/var/lib/cni` unless somebody chose another.
+/// The directory of results, by default `/var/lib/cni`.
 #[derive(Clone, Debug)]
 pub struct Cache {
     dir: PathBuf,
 }
 
-/// What is kept of one ADD.
+/// The kept result of an ADD, and how it was made.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cached {
     /// The network.
     pub network: NetworkName,
-    /// The attachment, as it was described for the ADD.
+    /// The attachment, with the arguments of the ADD.
     pub attachment: Attachment,
-    /// The network's list of plugins as JSON text; empty if an early libcni wrote the file.
+    /// The network's list of plugins as JSON; empty if an early libcni wrote the file.
     pub config: Vec<u8>,
     /// The result of the last plugin.
     pub result: Value,
 }
 
-/// What a file of a network tells.
+/// What a file of a network contains.
 #[derive(Debug)]
 pub enum Kept {
     /// It names the attachment.
     Named(Cached),
-    /// It does not: an early libcni wrote it, or it cannot be read. The attachments that its own
-    /// name can mean, the likeliest first: names may hold the dash between them.
+    /// It does not name the attachment: an early libcni wrote it, or it cannot be read. The name of the file
+    /// is ambiguous, because names may contain the dash that separates them.
     Unnamed {
         /// The file.
         file: PathBuf,
-        /// The attachments; never none.
+        /// The attachments that it may be of, the most likely one first; never empty.
         readings: Vec<(ContainerId, IfName)>,
         /// Why it cannot be read; `None` if an early libcni wrote it.
         error: Option<CacheError>,
     },
 }
 
-/// The file, key for key. Go's encoder leaves out what is empty, so it may be absent.
+/// The keys of the file. Go's encoder omits empty values.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Stored {
@@ -82,14 +82,14 @@ enum Kind {
     CniCacheV1,
 }
 
-/// What is in a file.
+/// The content of a file.
 enum Content {
     Named(Cached),
     /// Up to 0.8, libcni kept the bare result.
     Bare(Value),
 }
 
-/// How Go's encoder writes bytes; `null` for none at all.
+/// Bytes as Go's encoder writes them, in base64; `null` if empty.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "Option<String>", into = "String")]
 struct Base64(Vec<u8>);
@@ -109,8 +109,7 @@ impl From<Base64> for String {
 }
 
 impl Cached {
-    /// The result in the form of this crate, whichever version it was kept in; `default` if it
-    /// does not say.
+    /// The result, converted from the version that it names, or else from `default`.
     pub fn success(&self, default: Version) -> Result<Success, CacheError> {
         read_result(&self.result, default)
             .map_err(|source| CacheError::Result { network: self.network.to_string(), source })
@@ -122,9 +121,9 @@ impl Cached {
     }
 }
 
-/// Reads a result in the version that it names itself, or else in `default`.
+/// Reads a result of the version that it names, or else of `default`.
 ///
-/// Errors: code 1 if that version is unknown, code 7 if the result is none.
+/// Errors: code 1 if that version is unknown, code 7 if the result is not valid.
 pub(crate) fn read_result(result: &Value, default: Version) -> Result<Success, cni::Error> {
     let version = match result.get("cniVersion").and_then(Value::as_str) {
         None | Some("") => default,
@@ -136,7 +135,7 @@ pub(crate) fn read_result(result: &Value, default: Version) -> Result<Success, c
 }
 
 impl Cache {
-    /// The results under `dir`.
+    /// The results in `dir`.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
         Self { dir: dir.into() }
@@ -148,8 +147,8 @@ impl Cache {
         self.results().join(format!("{network}-{id}-{ifname}"))
     }
 
-    /// Keeps the result of an ADD. Whoever reads meanwhile sees the whole of it or nothing. What
-    /// is kept of another attachment is not replaced.
+    /// Keeps the result of an ADD. The file appears as a whole, and never replaces that of another
+    /// attachment.
     pub fn store(
         &self,
         network: &Network,
@@ -179,7 +178,7 @@ impl Cache {
             Err(source) => return Err(CacheError::Write { file, source }),
         };
         let done = match fs::hard_link(&new, &file) {
-            // One of two ADDs at a time sees the other's file here.
+            // Of two concurrent ADDs, one finds the other's file here.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 self.vacant(&network.name, container_id, ifname).and_then(|()| {
                     fs::rename(&new, &file).map_err(|source| CacheError::Write { file, source })
@@ -187,12 +186,12 @@ impl Cache {
             }
             linked => linked.map_err(|source| CacheError::Write { file, source }),
         };
-        // The first error is the one to tell; after a rename there is nothing to remove.
+        // The first error is reported; after a rename there is nothing to remove.
         let _ = fs::remove_file(&new);
         done
     }
 
-    /// Sees that no other attachment has the file of this one. What cannot be read says of none.
+    /// Checks that no other attachment has the file of this one. An unreadable file counts as free.
     pub(crate) fn vacant(
         &self,
         network: &NetworkName,
@@ -209,7 +208,7 @@ impl Cache {
         }
     }
 
-    /// What is kept of an attachment; `None` if nothing is.
+    /// The kept result of an attachment; `None` if there is none.
     pub fn load(
         &self,
         network: &NetworkName,
@@ -229,8 +228,8 @@ impl Cache {
         })
     }
 
-    /// Forgets an attachment, if it is known. What cannot be read is taken for this one by its
-    /// name, and forgotten too.
+    /// Removes the kept result of an attachment, if there is one. An unreadable file with its name is removed,
+    /// too.
     pub fn remove(
         &self,
         network: &NetworkName,
@@ -249,8 +248,7 @@ impl Cache {
         }
     }
 
-    /// The files that keep an attachment of a network, or may keep one, in the order of their
-    /// names.
+    /// The files that contain, or may contain, attachments of a network, sorted by name.
     pub fn of_network(&self, network: &NetworkName) -> Result<Vec<Kept>, CacheError> {
         let mut found = Vec::new();
         for name in self.names()? {
@@ -273,8 +271,8 @@ impl Cache {
         Ok(found)
     }
 
-    /// The attachments that own an interface of a container, whatever their network. Only files
-    /// that name their attachment are looked at.
+    /// The attachments of an interface of a container, in all networks. Only files that name their attachment
+    /// count.
     pub fn of_interface(
         &self,
         id: &ContainerId,
@@ -295,7 +293,7 @@ impl Cache {
         Ok(found)
     }
 
-    /// All files that name an attachment, whatever its network, in the order of their names.
+    /// All files that name an attachment, in all networks, sorted by name.
     pub(crate) fn all(&self) -> Result<Vec<(PathBuf, Cached)>, CacheError> {
         let mut found = Vec::new();
         for file in self.names()?.into_iter().map(|name| self.results().join(name)) {
@@ -306,7 +304,7 @@ impl Cache {
         Ok(found)
     }
 
-    /// The names of all files, in order. Names in no text are of no attachment.
+    /// The sorted names of all files. A name that is not UTF-8 is of no attachment.
     fn names(&self) -> Result<Vec<String>, CacheError> {
         let dir = self.results();
         let entries = match fs::read_dir(&dir) {
@@ -325,8 +323,8 @@ impl Cache {
         Ok(names)
     }
 
-    /// Makes the directories, or sees that they are ours and that nobody else can write to them. Only root
-    /// can list the results; `dir` itself also has host-local's leases.
+    /// Makes the directories, or checks that they belong to this user and removes write permission of others.
+    /// Only root can list the results; `dir` itself also has host-local's leases.
     pub(crate) fn make_dirs(&self) -> io::Result<()> {
         file::own_dir(&self.dir)?;
         match DirBuilder::new().mode(0o700).create(self.results()) {
@@ -344,8 +342,8 @@ impl Cache {
     }
 }
 
-/// The attachments of a network that a file of this name can keep: names may hold the dash
-/// between them. Interfaces seldom do, so the last dash comes first.
+/// The attachments of a network that a file of this name can be of. Names may contain the dash that
+/// separates them; names of interfaces rarely do, so the last dash is tried first.
 pub(crate) fn readings(name: &str, network: &NetworkName) -> Vec<(ContainerId, IfName)> {
     let rest = name.strip_prefix(network.as_str()).and_then(|rest| rest.strip_prefix('-'));
     let Some(rest) = rest else {
@@ -355,7 +353,7 @@ pub(crate) fn readings(name: &str, network: &NetworkName) -> Vec<(ContainerId, I
     rest.rmatch_indices('-').filter_map(split).collect()
 }
 
-/// Reads a file; `None` if there is none.
+/// Reads a file; `None` if it does not exist.
 fn read(path: &Path) -> Result<Option<Content>, CacheError> {
     let text = match file::read_own(path, file::SIZE_LIMIT) {
         Ok(text) => text,

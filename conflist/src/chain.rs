@@ -1,4 +1,4 @@
-//! Running the plugins of a chain, one after the other.
+//! Runs the plugins of a chain, one after the other.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -13,14 +13,14 @@ use crate::error::PluginError;
 use crate::network::Network;
 use crate::request;
 
-/// The chain of a network, and where its programs are.
+/// The chain of a network, and the directories of its programs.
 pub(crate) struct Chain<'a> {
     pub(crate) network: &'a Network,
     pub(crate) path: &'a [PathBuf],
 }
 
 impl Chain<'_> {
-    /// ADDs in order, each plugin with the result of the one before; the result of the last one.
+    /// Runs ADD in order, each plugin with the result of the one before; returns the last result.
     pub(crate) fn add(&self, attachment: &Attachment) -> Result<Success, PluginError> {
         let mut result = None;
         for index in 0..self.network.plugins.len() {
@@ -35,7 +35,7 @@ impl Chain<'_> {
         Ok(result.unwrap_or_default())
     }
 
-    /// CHECKs in order, each plugin with the result of the whole chain.
+    /// Runs CHECK in order, each plugin with the result of the whole chain.
     pub(crate) fn check(
         &self,
         attachment: &Attachment,
@@ -47,10 +47,10 @@ impl Chain<'_> {
         Ok(())
     }
 
-    /// DELs in reverse order, up to the first error.
+    /// Runs DEL in reverse order, up to the first error.
     ///
-    /// The specification wants it to halt there, for a reason: the first plugin gives back the
-    /// address, and must not while rules of those after it still send traffic to it.
+    /// The specification requires to stop there: the first plugin releases the address, which it must not do
+    /// while rules of later plugins still send traffic to it.
     pub(crate) fn del(
         &self,
         attachment: &Attachment,
@@ -62,7 +62,7 @@ impl Chain<'_> {
         Ok(())
     }
 
-    /// Sees that every program is there, before the first one is run.
+    /// Checks that every program exists, before the first one is run.
     pub(crate) fn find(&self, command: Command) -> Result<(), PluginError> {
         for (index, plugin) in self.network.plugins.iter().enumerate() {
             exec::find(&plugin.kind, self.path)
@@ -84,8 +84,8 @@ impl Chain<'_> {
             .and_then(|stdin| self.run(command, index, Some(attachment), &stdin))
     }
 
-    /// Asks a plugin for its versions. It needs nothing for that, but old ones refuse to start
-    /// without these variables; libcni sends the same.
+    /// Asks a plugin for its versions. VERSION needs none of these variables, but old plugins fail without
+    /// them; libcni sends the same.
     pub(crate) fn version(&self, index: usize) -> Result<Option<Value>, PluginError> {
         let stdin = json!({"cniVersion": Version::LATEST}).to_string();
         let dummy = OsStr::new("dummy");
@@ -100,8 +100,8 @@ impl Chain<'_> {
         self.exec(Command::Version, index, &environment, stdin.as_bytes())
     }
 
-    /// Runs one plugin. Every `CNI_*` variable of the protocol is set, to nothing if it has no
-    /// value, lest the plugin see what somebody set for this program.
+    /// Runs one plugin. Every `CNI_*` variable of the protocol is set, if only to an empty string, so that
+    /// the plugin does not inherit variables of this program.
     pub(crate) fn run(
         &self,
         command: Command,
@@ -136,8 +136,8 @@ impl Chain<'_> {
             .map_err(|error| self.error(command, index, error))
     }
 
-    /// The directories as `CNI_PATH` has them. One with a colon in its name cannot be told to
-    /// plugins; it is not looked into either, for nobody can have named it.
+    /// The directories as `CNI_PATH` contains them. Empty if the name of one has a colon, which `CNI_PATH`
+    /// cannot express.
     fn joined_path(&self) -> OsString {
         env::join_paths(self.path).unwrap_or_default()
     }

@@ -1,4 +1,4 @@
-//! The command line, and cnitool's environment beside it.
+//! The command line, and the environment variables of cnitool.
 
 use std::env;
 use std::ffi::OsString;
@@ -9,11 +9,11 @@ use cni::{ContainerId, IfName};
 
 /// Runs the plugins of a CNI network as a container runtime does.
 ///
-/// The result of an ADD is printed on stdout and kept, where libcni keeps it, for the CHECK and
-/// DEL. What either program attached, conflist or cnitool, the other one can detach.
+/// The result of an ADD is printed on stdout and kept, where libcni keeps it, for CHECK and DEL.
+/// conflist can detach what cnitool attached, and the other way round.
 ///
-/// Exit status: 0 if all went well; 1 if a plugin failed or a configuration has errors, which
-/// stderr tells (validate: stdout); 2 if the command line is wrong.
+/// Exit status: 0 on success; 1 if a plugin failed or a configuration has errors (see stderr;
+/// validate: stdout); 2 if the command line is wrong.
 #[derive(Debug, Parser)]
 #[command(version, max_term_width = 100, arg_required_else_help = true)]
 pub(crate) struct Cli {
@@ -23,25 +23,25 @@ pub(crate) struct Cli {
     pub(crate) places: Places,
 }
 
-/// Where things are.
+/// Directories.
 #[derive(Debug, Args)]
-#[command(next_help_heading = "Places")]
+#[command(next_help_heading = "Directories")]
 pub(crate) struct Places {
-    /// Where networks are configured: *.conflist, *.conf and *.json files
+    /// Directory of networks: *.conflist, *.conf and *.json files
     #[arg(long, global = true, value_name = "DIR", env = "NETCONFPATH", hide_env_values = true)]
     #[arg(default_value = "/etc/cni/net.d")]
     net_dir: OsString,
-    /// Where plugins are looked for: directories between colons
+    /// Directories of plugins, separated by colons
     #[arg(long, global = true, value_name = "DIRS", env = "CNI_PATH", hide_env_values = true)]
     #[arg(default_value = "/opt/cni/bin")]
     plugin_path: OsString,
-    /// Where results are kept, in results/NETWORK-CONTAINERID-IFNAME
+    /// Directory of kept results: results/NETWORK-CONTAINERID-IFNAME
     #[arg(long, global = true, value_name = "DIR", default_value = "/var/lib/cni")]
     pub(crate) cache_dir: PathBuf,
 }
 
 impl Places {
-    /// A variable that is set to nothing is as good as none, as in cnitool.
+    /// An empty variable counts as not set, as in cnitool.
     pub(crate) fn net_dir(&self) -> PathBuf {
         let dir = &self.net_dir;
         if dir.is_empty() { "/etc/cni/net.d".into() } else { dir.into() }
@@ -58,21 +58,21 @@ impl Places {
 pub(crate) enum Command {
     /// Attach a namespace to a network, and print the result
     ///
-    /// If a plugin fails, the whole chain gets a DEL: nothing is left of the attempt.
+    /// If a plugin fails, the whole chain gets a DEL, which removes what the others made.
     Add(Target),
     /// Detach a namespace from a network
     ///
-    /// An empty NETNS says that the namespace has vanished; --container-id must be given then.
-    /// The plugins are those of the configuration that was kept at the ADD, even if the network's file was
+    /// NETNS must be empty ("") if the namespace was removed; then --container-id is required.
+    /// The plugins are those of the configuration that the ADD kept, even if the network's file was
     /// changed or removed since. Without --args and --capability-args, those of the ADD are used.
     Del(Target),
-    /// See whether an attachment is still as its ADD made it
+    /// Check whether an attachment is still as its ADD made it
     Check(Target),
-    /// Remove what belongs to no valid attachment of a network
+    /// Remove everything that belongs to no valid attachment of a network
     ///
-    /// Valid are the attachments whose results are kept, all of which must be readable, unless
-    /// --valid or --none-valid says otherwise. Those that are not valid get a DEL; then every
-    /// plugin is asked to look for more, if the network's cniVersion is 1.1.0 or later.
+    /// By default, all attachments whose results are kept are valid, and all kept results must be
+    /// readable; --valid and --none-valid replace that. Attachments that are not valid get a DEL. Then
+    /// every plugin gets a GC, if the network's cniVersion is 1.1.0 or later.
     Gc(Gc),
     /// Ask whether an ADD could work now (cniVersion 1.1.0 or later)
     Status {
@@ -90,10 +90,10 @@ pub(crate) enum Command {
     },
     /// Remove everything that the plugins made on this node, for all networks
     ///
-    /// Links, rules, leases, backups and results go, also those of pods that still run; what others made
-    /// stays. The plugins' programs are not needed. Shows what it found and asks, unless told otherwise.
+    /// Removes links, rules, leases, backups and results, also those of running pods, but nothing of other
+    /// programs. Does not need the plugins' programs. Shows what it found and asks before it removes it.
     Purge(Purge),
-    /// Name the mistakes in the configuration of a network: file, line, key, and what was meant
+    /// Find mistakes in the configuration of a network: file, line, key and a suggestion
     Validate {
         /// The network's name, or the path of a file
         network: String,
@@ -109,13 +109,13 @@ pub(crate) struct Target {
     pub(crate) network: String,
     /// The path of the network namespace
     pub(crate) netns: OsString,
-    /// The container's ID [default: "cnitool-" and a hash of NETNS, as cnitool has it]
+    /// The container's ID [default: "cnitool-" and a hash of NETNS, as in cnitool]
     #[arg(long, value_name = "ID")]
     pub(crate) container_id: Option<ContainerId>,
     /// The interface's name inside the namespace [default: eth0]
     #[arg(long, short, value_name = "NAME", env = "CNI_IFNAME", hide_env_values = true)]
     pub(crate) ifname: Option<String>,
-    /// Pairs for every plugin: KEY=VALUE;KEY=VALUE
+    /// Arguments for all plugins: KEY=VALUE;KEY=VALUE
     #[arg(long, value_name = "PAIRS", env = "CNI_ARGS", hide_env_values = true)]
     #[arg(default_value = "", hide_default_value = true)]
     pub(crate) args: String,
@@ -125,10 +125,10 @@ pub(crate) struct Target {
     pub(crate) capability_args: String,
 }
 
-/// What cnitool wants of every command, those on a network as a whole included.
+/// The argument that cnitool requires for every command, also for those on a whole network.
 #[derive(Debug, Args)]
 pub(crate) struct Ignored {
-    /// Ignored; allowed because cnitool wants it
+    /// Ignored; allowed because cnitool requires it
     netns: Option<OsString>,
 }
 
@@ -137,7 +137,7 @@ pub(crate) struct Purge {
     /// Only show what would be removed
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) yes: bool,
 }
@@ -148,20 +148,20 @@ pub(crate) struct Gc {
     pub(crate) network: String,
     #[command(flatten)]
     ignored: Ignored,
-    /// An attachment that has gone, whatever is kept of it (may be repeated)
+    /// An attachment that is not valid, even if its result is kept (may be repeated)
     #[arg(long, value_name = "ID:IFNAME", value_parser = attachment)]
     pub(crate) gone: Vec<(ContainerId, IfName)>,
-    /// An attachment that is valid; no others are (may be repeated)
+    /// An attachment that is valid; all others are not (may be repeated)
     #[arg(long, value_name = "ID:IFNAME", value_parser = attachment, conflicts_with = "gone")]
     pub(crate) valid: Vec<(ContainerId, IfName)>,
-    /// No attachment is valid: remove all there is of this network
+    /// No attachment is valid: remove everything of this network
     #[arg(long, conflicts_with_all = ["gone", "valid"])]
     pub(crate) none_valid: bool,
 }
 
-/// Neither half can hold a colon.
+/// Neither part can contain a colon.
 fn attachment(text: &str) -> Result<(ContainerId, IfName), String> {
-    let (id, ifname) = text.split_once(':').ok_or("it has no ':'")?;
+    let (id, ifname) = text.split_once(':').ok_or("must be ID:IFNAME")?;
     let id = id.parse().map_err(|error: cni::name::InvalidName| error.to_string())?;
     let ifname = ifname.parse().map_err(|error: cni::name::InvalidName| error.to_string())?;
     Ok((id, ifname))

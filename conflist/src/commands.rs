@@ -45,7 +45,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
             if network.version < cni::Version::V1_1_0 {
                 let version = network.version;
                 note(&format!(
-                    "network {} is of cniVersion {version}, which has no STATUS: only looked for \
+                    "network {} has cniVersion {version}, which has no STATUS: only looked for \
                      the plugins",
                     network.name
                 ));
@@ -58,7 +58,7 @@ pub(crate) fn run(cli: &Cli) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Undoes an ADD whose result nobody learned.
+/// Undoes an ADD whose result could not be printed.
 fn undone(runtime: &Runtime, network: &Network, attachment: &Attachment, add: Failure) -> Failure {
     match runtime.del(network, attachment) {
         Ok(()) => add,
@@ -69,7 +69,7 @@ fn undone(runtime: &Runtime, network: &Network, attachment: &Attachment, add: Fa
 fn del(runtime: &Runtime, target: &Target) -> Result<(), Failure> {
     let attachment = target.detachment()?;
     let network = runtime.network(&target.network).or_else(|error| {
-        // The file is gone, or cannot be read any more.
+        // The file was removed or cannot be read.
         let Attachment { container_id, ifname, .. } = &attachment;
         runtime.kept_network(&target.network, container_id, ifname)?.ok_or(error)
     })?;
@@ -120,7 +120,7 @@ fn validated(runtime: &Runtime, network: &str) -> Result<ExitCode, Failure> {
 }
 
 impl Target {
-    /// The attachment of an ADD or CHECK, which need a namespace, and arguments without mistakes.
+    /// The attachment of an ADD or CHECK. They need a namespace, and valid arguments.
     fn attachment(&self) -> Result<Attachment, Failure> {
         if self.netns.is_empty() {
             return Err(Failure::NoNetns);
@@ -130,7 +130,7 @@ impl Target {
         Ok(attachment)
     }
 
-    /// That of a DEL, which does not fail because of `CNI_ARGS`.
+    /// The attachment of a DEL, which accepts invalid `CNI_ARGS`.
     fn detachment(&self) -> Result<Attachment, Failure> {
         let netns = if self.netns.is_empty() {
             None

@@ -12,23 +12,21 @@ use crate::files::FilesError;
 /// Why a command on a network did not succeed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The name of the network is none.
+    /// The name of the network is not valid.
     #[error(transparent)]
     Name(#[from] cni::name::InvalidName),
     /// The network's files could not be read.
     #[error(transparent)]
     Files(#[from] FilesError),
-    /// A result could not be kept, read or forgotten.
+    /// A result could not be kept, read or removed.
     #[error(transparent)]
     Cache(#[from] CacheError),
     /// A plugin failed, or could not be run.
     #[error(transparent)]
     Plugin(#[from] PluginError),
-    /// ADD: the container has this interface already. Adding it again would fail, and undoing that
-    /// would take the interface away.
-    #[error(
-        "container {id} has its interface {ifname} by network {network:?}: a DEL has to come first"
-    )]
+    /// ADD: the container has this interface already. Another ADD would fail, and undoing it would remove the
+    /// interface.
+    #[error("container {id} already has interface {ifname} in network {network:?}: run DEL first")]
     Attached {
         /// The network that the interface belongs to.
         network: String,
@@ -37,7 +35,7 @@ pub enum Error {
         /// The interface.
         ifname: IfName,
     },
-    /// CHECK: nothing is known of an ADD.
+    /// CHECK: there is no kept result of an ADD.
     #[error(
         "no result of an ADD is kept for container {id}, interface {ifname}, network {network:?}"
     )]
@@ -49,7 +47,7 @@ pub enum Error {
         /// The interface.
         ifname: IfName,
     },
-    /// CHECK came with 0.4.0.
+    /// CHECK exists from version 0.4.0 on.
     #[error("CHECK needs a network of cniVersion 0.4.0 or later, {network:?} has {version}")]
     NoCheck {
         /// The network.
@@ -57,12 +55,12 @@ pub enum Error {
         /// Its version.
         version: Version,
     },
-    /// ADD failed, and so did the DEL that should have removed what it had made by then.
-    #[error("{add}; and undoing it: {del}", add = with_causes(add), del = with_causes(del))]
+    /// ADD failed, and so did the DEL that should have undone it.
+    #[error("{add}; undoing it failed, too: {del}", add = with_causes(add), del = with_causes(del))]
     NotUndone {
-        /// What went wrong first.
+        /// The error of the ADD.
         add: Box<Error>,
-        /// What went wrong then.
+        /// The error of the DEL.
         del: Box<Error>,
     },
     /// GC: an attachment that is not valid could not be detached.
@@ -76,8 +74,8 @@ pub enum Error {
         #[source]
         error: Box<Error>,
     },
-    /// GC: what is kept is valid, but not all of it can be read.
-    #[error("remove nothing of network {network:?}, since what is kept cannot all be read")]
+    /// GC: kept attachments are valid, but not all of them can be read.
+    #[error("remove nothing of network {network:?}, because a kept result cannot be read")]
     Unreadable {
         /// The network.
         network: String,
@@ -85,15 +83,15 @@ pub enum Error {
         #[source]
         error: CacheError,
     },
-    /// GC: a file does not say which network it is of, and another one's name fits it too.
-    #[error("leave {} alone, which does not say whether it is of network {other:?}", file.display())]
+    /// GC: the name of a file can also be that of another network.
+    #[error("keep {}, because it may belong to network {other:?}", file.display())]
     Ambiguous {
         /// The file.
         file: PathBuf,
         /// The other network.
         other: String,
     },
-    /// GC goes on after errors: all of them.
+    /// GC continues after errors: these are all of them.
     #[error("{}", Joined(.0))]
     Several(Vec<Error>),
 }
@@ -107,7 +105,7 @@ pub enum Error {
 pub struct PluginError {
     /// The network.
     pub network: String,
-    /// What it was asked to do.
+    /// The command.
     pub command: Command,
     /// Its type.
     pub kind: String,
@@ -115,7 +113,7 @@ pub struct PluginError {
     pub position: usize,
     /// The length of the chain.
     pub of: usize,
-    /// What it said, or why it could not be run.
+    /// The error that it printed, or why it could not be run.
     #[source]
     pub error: Box<cni::Error>,
 }

@@ -4,7 +4,7 @@ use std::io;
 
 use conflist::{Error, with_causes};
 
-/// Why a command was not even begun, or did not succeed.
+/// Why a command was not started, or failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
     #[error(transparent)]
@@ -13,21 +13,23 @@ pub(crate) enum Failure {
     ContainerId(#[source] cni::name::InvalidName),
     #[error("CNI_IFNAME")]
     IfName(#[source] cni::name::InvalidName),
-    #[error("NETNS is empty: which namespace? (a DEL goes without, given --container-id)")]
+    #[error("NETNS must not be empty (only del allows that, with --container-id)")]
     NoNetns,
     #[error(transparent)]
     Args(cni::Error),
     #[error(transparent)]
     Result(cni::Error),
-    #[error("a purge removes the network of all pods: there is no terminal to ask on, use --yes")]
+    #[error(
+        "a purge removes the network of all pods and must be confirmed: use --yes without a terminal"
+    )]
     NoTerminal,
     #[error("read the answer")]
     Answer(#[source] io::Error),
     #[error("print on stdout")]
     Print(#[source] io::Error),
-    #[error("{add}; and undoing it: {del}", add = with_causes(add), del = with_causes(&**del))]
+    #[error("{add}; undoing it failed, too: {del}", add = with_causes(add), del = with_causes(&**del))]
     NotUndone { add: Box<Failure>, del: Box<Error> },
-    #[error("CAP_ARGS is no JSON object")]
+    #[error("CAP_ARGS must be a JSON object")]
     CapabilityArgs(#[source] serde_json::Error),
     #[error("find the working directory")]
     CurrentDir(#[source] io::Error),

@@ -1,4 +1,4 @@
-//! Where networks are configured: the files of a directory such as `/etc/cni/net.d`.
+//! The files that configure networks, in a directory such as `/etc/cni/net.d`.
 //!
 //! As in libcni, the `.conflist` files come first, then `.conf` and `.json` files with one plugin
 //! each, both in the order of their names; the first one with the network's name is taken. The
@@ -35,7 +35,7 @@ pub enum FilesError {
         #[source]
         source: io::Error,
     },
-    /// A file holds no network.
+    /// A file does not contain a valid network.
     #[error("read {}", file.display())]
     Invalid {
         /// The file.
@@ -44,19 +44,19 @@ pub enum FilesError {
         #[source]
         source: InvalidNetwork,
     },
-    /// No file of the directory is about this network.
-    #[error("network {name:?} is in no file of {}{}", dir.display(), Unreadable(unreadable))]
+    /// No file of the directory has this network.
+    #[error("no file in {} has network {name:?}{}", dir.display(), Unreadable(unreadable))]
     NotFound {
         /// The network.
         name: String,
         /// The directory.
         dir: PathBuf,
-        /// The files that might be about it, but cannot be read.
+        /// The files that cannot be read, one of which may have it.
         unreadable: Vec<FilesError>,
     },
 }
 
-/// The part of a message that tells of files that could not be read.
+/// The part of a message that lists files that could not be read.
 struct Unreadable<'a>(&'a [FilesError]);
 
 impl fmt::Display for Unreadable<'_> {
@@ -70,7 +70,7 @@ impl fmt::Display for Unreadable<'_> {
 
 /// Finds a network by its name.
 ///
-/// A file that cannot be read does not stand in the way of another network.
+/// A file that cannot be read does not prevent that another file is found.
 pub fn find(dir: &Path, name: &NetworkName) -> Result<Network, FilesError> {
     let mut unreadable = Vec::new();
     for file in networks(dir)? {
@@ -83,14 +83,14 @@ pub fn find(dir: &Path, name: &NetworkName) -> Result<Network, FilesError> {
     Err(FilesError::NotFound { name: name.to_string(), dir: dir.to_owned(), unreadable })
 }
 
-/// Every file of a directory that a network may be in, in the order in which they are searched.
+/// All files of a directory that may configure a network, in the order in which they are searched.
 pub fn networks(dir: &Path) -> Result<Vec<PathBuf>, FilesError> {
     let mut files = with_extension(dir, &["conflist"])?;
     files.extend(with_extension(dir, &["conf", "json"])?);
     Ok(files)
 }
 
-/// Reads the network of a file, and of the files with its plugins.
+/// Reads the network of a file, with the plugins in files of their own.
 pub fn load(file: &Path) -> Result<Network, FilesError> {
     let text = read(file)?;
     let invalid = |source| FilesError::Invalid { file: file.to_owned(), source };
@@ -113,13 +113,13 @@ pub fn load(file: &Path) -> Result<Network, FilesError> {
     Ok(network)
 }
 
-/// Whether a file holds a list of plugins, by its name.
+/// Whether the name of a file is that of a list of plugins.
 #[must_use]
 pub fn is_list(file: &Path) -> bool {
     file.extension() == Some(OsStr::new("conflist"))
 }
 
-/// The files beside `file` that hold plugins of its network.
+/// The files beside `file` that contain plugins of its network.
 pub fn plugins(file: &Path, network: &NetworkName) -> Result<Vec<PathBuf>, FilesError> {
     with_extension(&file.with_file_name(network.as_str()), &["conf"])
 }
@@ -134,7 +134,7 @@ fn with_extension(dir: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, Files
     let list = |source| FilesError::List { dir: dir.to_owned(), source };
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
-        // Also what stands beside a list of the name of a network, but is no directory.
+        // A file with the name of a network is not a directory of its plugins.
         Err(error)
             if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
         {
@@ -154,7 +154,7 @@ fn with_extension(dir: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, Files
     Ok(files)
 }
 
-/// Reads a file of the directory, which can be anything: a FIFO or a device is refused at once.
+/// Reads a regular file. Anything else, such as a FIFO or a device, is refused without blocking.
 pub(crate) fn read_file(file: &Path) -> io::Result<Vec<u8>> {
     cni::file::read(file, cni::file::SIZE_LIMIT)
 }

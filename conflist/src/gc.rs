@@ -15,23 +15,23 @@ use crate::network::Network;
 use crate::request;
 use crate::runtime::Runtime;
 
-/// Which attachments of a network a GC leaves alone.
+/// The attachments of a network that a GC keeps.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Valid {
-    /// All those whose results are kept, but these.
+    /// All attachments whose results are kept, except these.
     KeptBut(BTreeSet<(ContainerId, IfName)>),
-    /// These, and no others.
+    /// Only these.
     Only(BTreeSet<(ContainerId, IfName)>),
 }
 
-/// What a plugin of a network says about itself.
+/// The versions that a plugin of a network supports.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PluginVersions {
     /// Its type.
     pub kind: String,
     /// Its program.
     pub program: PathBuf,
-    /// The versions of the specification that it supports, as it wrote them.
+    /// The versions of the specification that it supports, as it printed them.
     pub supported: Vec<String>,
 }
 
@@ -60,14 +60,14 @@ impl Valid {
 }
 
 impl Runtime {
-    /// Removes what belongs to no valid attachment: kept attachments that are not valid get a DEL
-    /// (even if others before failed), then every plugin is asked to look for more, if the network
-    /// is of 1.1.0. A network that disables GC is left alone.
+    /// Removes everything that belongs to no valid attachment. Kept attachments that are not valid get a
+    /// DEL, even after one of them failed. Then every plugin gets a GC, if the network's version is 1.1.0 or
+    /// later. Does nothing for a network that disables GC.
     ///
-    /// Errors: nothing is removed if kept attachments are valid, and one of them cannot be read.
+    /// Errors: nothing is removed if kept attachments are valid and one of them cannot be read.
     ///
-    /// No ADD or DEL of this library runs meanwhile. Other runtimes are not seen: stop them, or
-    /// name what is valid.
+    /// A lock excludes ADD and DEL of this library meanwhile, but not those of other runtimes: stop them, or
+    /// name the valid attachments.
     pub fn gc(&self, network: &Network, valid: &Valid) -> Result<(), Error> {
         if network.disable_gc {
             return Ok(());
@@ -96,8 +96,8 @@ impl Runtime {
         }
     }
 
-    /// Says whether an ADD could work now, as far as the plugins know. Networks before 1.1.0 have
-    /// no way to ask.
+    /// Runs STATUS of each plugin: could an ADD work now? Before version 1.1.0 there is no STATUS; then this
+    /// only checks that the plugins exist.
     pub fn status(&self, network: &Network) -> Result<(), Error> {
         let chain = self.chain(network);
         chain.find(Command::Status)?;
@@ -144,7 +144,7 @@ impl Runtime {
                 (Kept::Unnamed { readings, .. }, Valid::KeptBut(gone)) => {
                     let named: Vec<_> = readings.iter().filter(|it| gone.contains(it)).collect();
                     if named.is_empty() {
-                        // All that it may be is left alone.
+                        // All attachments that it may be of are kept.
                         sorted.kept.extend(readings);
                     } else {
                         sorted.gone.extend(named.into_iter().map(bare_attachment));
@@ -164,7 +164,7 @@ impl Runtime {
         Ok(sorted)
     }
 
-    /// Another network that is configured, and whose attachment a file may keep by its name.
+    /// Another configured network that a file may belong to by its name.
     fn other_network(&self, network: &Network, file: &Path) -> Result<Option<String>, Error> {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         let mut others = files::networks(&self.net_dir)?

@@ -1,10 +1,9 @@
-//! The runtime's side of the Container Network Interface: the chain of plugins of a network, run
-//! as container runtimes run it.
+//! The runtime's side of the Container Network Interface: runs the chain of plugins of a network as container
+//! runtimes run it.
 //!
-//! A [`Runtime`] knows three places: where networks are configured, where plugins are installed,
-//! and where results are kept. It finds a [`Network`], hands every plugin of its chain the
-//! configuration that the specification derives for it, and keeps the result in the format and
-//! place of libcni, so that what one program attached another one can detach.
+//! A [`Runtime`] has the directories of network configurations, plugins and results. It finds a [`Network`],
+//! derives the configuration of each plugin as the specification says, and keeps the result in the files
+//! and the format of libcni, so that other programs can detach what this one attached.
 //!
 //! ```no_run
 //! use conflist::{Attachment, Runtime};
@@ -24,10 +23,10 @@
 //! # }
 //! ```
 //!
-//! [`validate`] reads a network's file as a person would have to: every mistake, with its line.
+//! [`validate`] finds the mistakes in a network's file.
 //!
-//! Source: <https://www.cni.dev/docs/spec/>, sections 1 and 3. This crate never touches the kernel's network
-//! state itself: only plugins do, as programs, or in [`Runtime::purge`] by their own functions.
+//! Source: <https://www.cni.dev/docs/spec/>, sections 1 and 3. This crate does not change the kernel's network
+//! state itself: plugins do, as programs, or in [`Runtime::purge`] by functions of their crates.
 
 pub mod attachment;
 pub mod cache;

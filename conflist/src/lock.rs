@@ -1,5 +1,5 @@
-//! What keeps a GC apart from ADDs and DELs: the specification (section 3, "Lifecycle &
-//! Ordering") wants none of them in progress while it runs.
+//! The lock that excludes ADD and DEL while a GC runs, as the specification requires (section 3, "Lifecycle
+//! & Ordering").
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -10,18 +10,18 @@ use nix::fcntl::{Flock, FlockArg, OFlag};
 
 use crate::cache::{Cache, CacheError};
 
-/// Held until it is dropped, or until the process ends, however it ends.
+/// A held lock. It is released when this is dropped or the process ends.
 pub(crate) struct Lock {
     _file: Flock<File>,
 }
 
 impl Lock {
-    /// For ADD and DEL: any number of them at a time.
+    /// For ADD and DEL, any number of which may run at the same time.
     pub(crate) fn shared(cache: &Cache) -> Result<Self, CacheError> {
         Self::take(cache, FlockArg::LockShared)
     }
 
-    /// For GC: nobody else.
+    /// For GC and purge, which run alone.
     pub(crate) fn exclusive(cache: &Cache) -> Result<Self, CacheError> {
         Self::take(cache, FlockArg::LockExclusive)
     }
@@ -39,7 +39,7 @@ impl Lock {
     }
 }
 
-/// Opens the lock file. Reading and writing at once never waits for the other end of a FIFO.
+/// Opens the lock file for reading and writing, which does not block on a FIFO.
 fn open(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
     options.read(true).write(true).create(true).truncate(false).mode(0o600);

@@ -1,5 +1,4 @@
-//! `conflist`: runs the plugins of a network as a container runtime does, and says what is wrong
-//! with its configuration.
+//! `conflist`: runs the plugins of a network as a container runtime does, and validates its configuration.
 
 mod cli;
 mod commands;

@@ -5,23 +5,22 @@ use cni::version::UnknownVersion;
 use cni::{NetworkName, Version, json};
 use serde_json::{Map, Value, json};
 
-/// A network, as the specification's section 1 describes its configuration.
+/// A network: section 1 of the specification describes its configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Network {
     /// Its name.
     pub name: NetworkName,
-    /// The version that plugins are spoken to in: the newest one of `cniVersion` and `cniVersions`
-    /// that is known here.
+    /// The version of requests to plugins: the newest known one of `cniVersion` and `cniVersions`.
     pub version: Version,
-    /// Whether the administrator does not want CHECK to be run.
+    /// Whether CHECK is disabled.
     pub disable_check: bool,
-    /// Whether the administrator does not want GC to be run.
+    /// Whether GC is disabled.
     pub disable_gc: bool,
-    /// Whether plugins beside those of the list are left out.
+    /// Whether plugins in files of their own are ignored.
     pub only_inlined: bool,
     /// The plugins, in the order of ADD.
     pub plugins: Vec<PluginConf>,
-    /// The list as JSON text, as it is kept beside the result of an ADD.
+    /// The list as JSON, as it is kept with the result of an ADD.
     pub text: Vec<u8>,
 }
 
@@ -34,37 +33,37 @@ pub struct PluginConf {
     pub conf: Map<String, Value>,
 }
 
-/// Why a text is no network.
+/// Why a configuration is not a valid network.
 #[derive(Debug, thiserror::Error)]
 pub enum InvalidNetwork {
-    /// It is no JSON.
+    /// It is not valid JSON.
     #[error("read JSON")]
     Json(#[source] serde_json::Error),
-    /// A key that has to be there is not.
+    /// A required key is missing.
     #[error("key {key:?} is missing")]
     Missing {
         /// The path of the key.
         key: String,
     },
     /// A value is of the wrong type.
-    #[error("key {key:?} is not {expected}")]
+    #[error("key {key:?} must be {expected}")]
     Type {
-        /// The path of the key; empty for the whole text.
+        /// The path of the key; empty for the whole document.
         key: String,
-        /// What it should be.
+        /// What it must be.
         expected: &'static str,
     },
-    /// The name is none.
+    /// The name is not valid.
     #[error("key \"name\"")]
     Name(#[source] InvalidName),
-    /// No version is known here.
+    /// None of the versions is known.
     #[error("key \"cniVersion\"")]
     Version(#[source] UnknownVersion),
-    /// There is nothing to run.
+    /// There are no plugins.
     #[error("the network has no plugins")]
     NoPlugins,
-    /// A list of plugins in a file for one plugin.
-    #[error("key \"plugins\" belongs into a file whose name ends in .conflist")]
+    /// A file for one plugin contains a list of plugins.
+    #[error("key \"plugins\" belongs in a file whose name ends in .conflist")]
     ListInConf,
 }
 
@@ -101,7 +100,7 @@ impl Network {
         })
     }
 
-    /// Appends plugins that were read from files of their own, and makes them part of the text.
+    /// Appends plugins that were read from files of their own, and adds them to the kept JSON.
     pub(crate) fn extend(&mut self, plugins: Vec<PluginConf>) -> Result<(), InvalidNetwork> {
         if plugins.is_empty() {
             return Ok(());
@@ -122,10 +121,10 @@ impl Network {
         if json::get(&conf, "plugins").is_some() && json::get(&conf, "type").is_none() {
             return Err(InvalidNetwork::ListInConf);
         }
-        // Read by libcni like a plugin's keys: without regard to case.
+        // libcni reads these keys like a plugin's: case does not matter.
         let string = |key| match json::get(&conf, key) {
             None => Ok(""),
-            Some(value) => value.as_str().ok_or_else(|| wrong(key, "a text")),
+            Some(value) => value.as_str().ok_or_else(|| wrong(key, "a string")),
         };
         let (name, version) = (string("name")?, string("cniVersion")?);
         if name.is_empty() {
@@ -137,7 +136,7 @@ impl Network {
 }
 
 impl PluginConf {
-    /// Reads the configuration of one plugin; `key` is where it was found.
+    /// Reads the configuration of one plugin; `key` is its path in the document.
     pub fn read(value: &Value, key: &str) -> Result<Self, InvalidNetwork> {
         let Value::Object(conf) = value else {
             return Err(wrong(key, "an object"));
@@ -148,11 +147,11 @@ impl PluginConf {
                 Ok(Self { kind: text.clone(), conf: conf.clone() })
             }
             Some(Value::String(_)) | None => Err(InvalidNetwork::Missing { key: kind }),
-            Some(_) => Err(wrong(&kind, "a text")),
+            Some(_) => Err(wrong(&kind, "a string")),
         }
     }
 
-    /// Reads the text of a file that holds the configuration of one plugin.
+    /// Reads a file with the configuration of one plugin.
     pub fn parse(text: &[u8]) -> Result<Self, InvalidNetwork> {
         Self::read(&Value::Object(object(text, "")?), "")
     }
@@ -179,11 +178,11 @@ fn string<'a>(
     match object.get(key) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(wrong(key, "a text")),
+        Some(_) => Err(wrong(key, "a string")),
     }
 }
 
-/// libcni takes the truth as text too.
+/// libcni accepts a boolean as a string, too.
 fn boolean(object: &Map<String, Value>, key: &str) -> Result<bool, InvalidNetwork> {
     match object.get(key) {
         None => Ok(false),
@@ -194,17 +193,19 @@ fn boolean(object: &Map<String, Value>, key: &str) -> Result<bool, InvalidNetwor
     }
 }
 
-/// The newest of the versions that the configuration supports, but for those newer than all that
-/// are known here. As in libcni, one that is none, or unknown and the newest, is not passed over.
+/// The newest of the versions that the configuration supports, without those newer than all known ones.
+/// As in libcni, an invalid version, or an unknown one that is the newest, is an error.
 fn version(list: &Map<String, Value>) -> Result<Version, InvalidNetwork> {
     let single = string(list, "cniVersion")?;
     let several = match list.get("cniVersions") {
         None => return single.unwrap_or_default().parse().map_err(InvalidNetwork::Version),
         Some(Value::Array(versions)) => versions
             .iter()
-            .map(|version| version.as_str().ok_or_else(|| wrong("cniVersions", "a list of texts")))
+            .map(|version| {
+                version.as_str().ok_or_else(|| wrong("cniVersions", "a list of strings"))
+            })
             .collect::<Result<Vec<_>, _>>()?,
-        Some(_) => return Err(wrong("cniVersions", "a list of texts")),
+        Some(_) => return Err(wrong("cniVersions", "a list of strings")),
     };
     let known = Version::ALL.iter().filter_map(|version| numbers(version.as_str())).max();
     let mut chosen = None;
@@ -218,7 +219,7 @@ fn version(list: &Map<String, Value>) -> Result<Version, InvalidNetwork> {
     chosen.unwrap_or_default().parse().map_err(InvalidNetwork::Version)
 }
 
-/// The numbers of a version; those that are left out are 0.
+/// The numbers of a version; missing ones are 0.
 fn numbers(version: &str) -> Option<[u32; 3]> {
     let mut numbers = [0; 3];
     let parts: Vec<&str> = version.split('.').collect();
@@ -277,13 +278,13 @@ mod tests {
         }
         for wrong in ["one", "1.0.0.0", "1..0", "-1.0.0"] {
             let network = json!({"name": "n", "cniVersion": "1.0.0", "cniVersions": [wrong]});
-            let expected = "key \"cniVersions\" is not a list of versions";
+            let expected = "key \"cniVersions\" must be a list of versions";
             assert_eq!(list(&network).unwrap_err().to_string(), expected, "{network}");
         }
     }
 
     #[test]
-    fn switches_may_be_texts() {
+    fn switches_may_be_strings() {
         let network = json!({
             "name": "n", "disableCheck": "TRUE", "disableGC": false, "plugins": [{"type": "t"}],
             "loadOnlyInlinedPlugins": true,
@@ -291,21 +292,24 @@ mod tests {
         let network = list(&network).unwrap();
         assert!(network.disable_check && !network.disable_gc && network.only_inlined);
         let wrong = json!({"name": "n", "disableGC": "yes", "plugins": [{"type": "t"}]});
-        assert_eq!(list(&wrong).unwrap_err().to_string(), "key \"disableGC\" is not true or false");
+        assert_eq!(
+            list(&wrong).unwrap_err().to_string(),
+            "key \"disableGC\" must be true or false"
+        );
     }
 
     #[test]
     fn what_is_wrong_is_named() {
         for (network, expected) in [
             (json!({}), "key \"name\" is missing"),
-            (json!({"name": 1}), "key \"name\" is not a text"),
+            (json!({"name": 1}), "key \"name\" must be a string"),
             (json!({"name": "n", "plugins": []}), "the network has no plugins"),
-            (json!({"name": "n", "plugins": {}}), "key \"plugins\" is not a list"),
-            (json!({"name": "n", "plugins": [1]}), "key \"plugins[0]\" is not an object"),
+            (json!({"name": "n", "plugins": {}}), "key \"plugins\" must be a list"),
+            (json!({"name": "n", "plugins": [1]}), "key \"plugins[0]\" must be an object"),
             (json!({"name": "n", "plugins": [{}]}), "key \"plugins[0].type\" is missing"),
             (
                 json!({"name": "n", "plugins": [{"type": []}]}),
-                "key \"plugins[0].type\" is not a text",
+                "key \"plugins[0].type\" must be a string",
             ),
             (json!({"name": "n", "loadOnlyInlinedPlugins": true}), "key \"plugins\" is missing"),
         ] {

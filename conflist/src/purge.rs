@@ -1,4 +1,4 @@
-//! Removing everything that the suite made on a node.
+//! Removes everything that the plugins made on a node.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,18 +17,17 @@ use crate::network::Network;
 use crate::registry;
 use crate::runtime::Runtime;
 
-/// Where plugins have what is only of use until the next boot: indexes and locks.
+/// The directory of files that plugins need only until the next boot: indexes and locks.
 const RUN_DIR: &str = "/run/podwire";
 
 impl Runtime {
-    /// Finds everything that the plugins of the suite made on this node, of all networks, and what is kept of
-    /// their attachments, and removes it unless this is a dry run. What others made stays: results and leases
-    /// of networks with other plugins, rules, links.
+    /// Finds everything that the plugins made on this node for all networks, and the kept results, and removes
+    /// it unless this is a dry run. Rules and links of other programs stay, and so do results and leases of
+    /// networks with other plugins.
     ///
-    /// No plugin is run, so that this works after they have been uninstalled. Pods that run lose their
-    /// network.
+    /// No plugin is run, so that this works after they were uninstalled. Running pods lose their network.
     ///
-    /// Errors: the lock cannot be taken. What else fails is told by [`Purge::errors`].
+    /// Errors: the lock cannot be taken. [`Purge::errors`] has all other failures.
     pub fn purge(&self, is_dry_run: bool) -> Result<Purge, Error> {
         let cache = self.cache();
         let _lock = if is_dry_run { None } else { Some(Lock::exclusive(&cache)?) };
@@ -40,11 +39,14 @@ impl Runtime {
             .chain(configured)
             .filter(is_ours)
             .collect();
-        // Reading the legacy tables takes a lock there, also in a dry run.
+        // Reading the legacy tables creates a lock there, also in a dry run.
         let has_run_dir = Path::new(RUN_DIR).exists();
         let mut purge = Purge::new(is_dry_run, known(&networks));
         for error in unreadable {
-            purge.leave(format!("what a dataDir of this network has: {}", with_causes(&error)));
+            purge.leave(format!(
+                "the files in the dataDir of this network: {}",
+                with_causes(&error)
+            ));
         }
         for plugin in registry::PLUGINS {
             (plugin.purge)(&mut purge);
@@ -64,7 +66,7 @@ impl Runtime {
             purge.remove(lock.display(), || remove(&lock));
         }
         if !is_dry_run {
-            // What others keep in them keeps them.
+            // They stay if they are not empty.
             let _ = fs::remove_dir(cache.results()).and_then(|()| fs::remove_dir(cache.dir()));
         }
         Ok(purge)
@@ -87,7 +89,7 @@ impl Runtime {
     }
 }
 
-/// Whether all plugins of a network are of the suite.
+/// Whether all plugins of a network are in the registry.
 fn is_ours(network: &Network) -> bool {
     network.plugins.iter().all(|plugin| registry::plugin(&plugin.kind).is_some())
 }
@@ -98,7 +100,7 @@ fn known(networks: &[Network]) -> Known {
         let conf = Value::Object(plugin.conf.clone());
         let ipam = json::get(&conf, "ipam").cloned().unwrap_or_default();
         let dirs = [&conf, &ipam].map(|of| json::get(of, "dataDir").and_then(Value::as_str));
-        // What is relative leads elsewhere for each process.
+        // A relative path depends on the process.
         let dirs = dirs.into_iter().flatten().map(PathBuf::from).filter(|dir| dir.is_absolute());
         data_dirs.extend(dirs);
     }

@@ -1,5 +1,5 @@
-//! What is called of each plugin: what it refuses, and how it removes everything that it made. For all
-//! else, plugins run as programs.
+//! The plugins, and the functions of their crates that `validate` and `purge` call. All other commands run
+//! plugins as programs.
 
 use cni::{Plugin, Purge};
 

@@ -1,4 +1,4 @@
-//! What the program prints, and errors as a person reads them.
+//! Prints results and errors.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -8,7 +8,7 @@ use conflist::{Error, with_causes};
 
 use crate::failure::Failure;
 
-/// Tells of a failure on stderr.
+/// Prints a failure on stderr.
 pub(crate) fn failure(failure: &Failure) {
     match failure {
         Failure::Network(error) => note(&text(error)),
@@ -16,9 +16,9 @@ pub(crate) fn failure(failure: &Failure) {
     }
 }
 
-/// Says something on stderr.
+/// Prints a message on stderr.
 pub(crate) fn note(text: &str) {
-    // Nobody to tell if stderr is closed.
+    // If stderr is closed, the message is lost.
     let _ = writeln!(io::stderr().lock(), "conflist: {text}");
 }
 
@@ -31,7 +31,7 @@ fn text(error: &Error) -> String {
     match error {
         Error::Plugin(error) => plugin(error),
         Error::NotUndone { add, del } => {
-            format!("{}\nconflist: and undoing it: {}", text(add), text(del))
+            format!("{}\nconflist: undoing it failed, too: {}", text(add), text(del))
         }
         Error::NotDetached { error: cause, .. } => format!("{error}: {}", text(cause)),
         Error::Several(errors) => {

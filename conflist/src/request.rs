@@ -1,4 +1,4 @@
-//! What one plugin reads on stdin, derived from the network (specification, section 3, "Deriving
+//! The configuration that one plugin reads on stdin, derived from the network (specification, section 3, "Deriving
 //! request configuration from plugin configuration").
 
 use std::collections::BTreeSet;
@@ -8,8 +8,8 @@ use serde_json::{Map, Value, json};
 
 use crate::network::{Network, PluginConf};
 
-/// The keys of a request that ADD, CHECK and DEL have: the result of the plugin before, or of the
-/// whole chain, and the capability arguments.
+/// The request of an ADD, CHECK or DEL. It has the result of the previous plugin, or of the whole chain,
+/// and the capability arguments.
 pub(crate) fn of_attachment(
     network: &Network,
     plugin: &PluginConf,
@@ -43,7 +43,7 @@ pub(crate) fn of_gc(
         .collect();
     let mut request = common(network, plugin);
     request.insert("cni.dev/valid-attachments".into(), list.clone().into());
-    // The name that the first runtimes used, which libcni still sends.
+    // An earlier name of the key, which libcni still sends.
     request.insert("cni.dev/attachments".into(), list.into());
     bytes(request)
 }
@@ -53,8 +53,8 @@ pub(crate) fn of_status(network: &Network, plugin: &PluginConf) -> Vec<u8> {
     bytes(common(network, plugin))
 }
 
-/// `name` and `cniVersion` are the network's; `capabilities` and whatever starts with `cni.dev/`
-/// were for the runtime; the rest is passed on unaltered.
+/// `name` and `cniVersion` are the network's. `capabilities` and keys that start with `cni.dev/` are only
+/// for the runtime. All other keys are passed on unchanged.
 fn common(network: &Network, plugin: &PluginConf) -> Map<String, Value> {
     let mut request = plugin.conf.clone();
     request

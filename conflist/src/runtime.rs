@@ -12,14 +12,14 @@ use crate::files;
 use crate::lock::Lock;
 use crate::network::Network;
 
-/// A container runtime, as far as its networks are concerned.
+/// A container runtime: its directories, and its commands on networks.
 #[derive(Clone, Debug)]
 pub struct Runtime {
-    /// Where networks are configured, such as `/etc/cni/net.d`.
+    /// The directory of network configurations, such as `/etc/cni/net.d`.
     pub net_dir: PathBuf,
-    /// Where plugins are looked for, such as `/opt/cni/bin`.
+    /// The directories of plugins, such as `/opt/cni/bin`.
     pub plugin_path: Vec<PathBuf>,
-    /// Where results are kept, such as `/var/lib/cni`.
+    /// The directory of kept results, such as `/var/lib/cni`.
     pub cache_dir: PathBuf,
 }
 
@@ -33,7 +33,7 @@ impl Runtime {
     /// The network as it was configured when an attachment was made; `None` if no configuration is kept with
     /// its result.
     ///
-    /// For a DEL after the network's file has gone, or cannot be read any more.
+    /// A DEL needs it after the network's file was removed or became unreadable.
     pub fn kept_network(
         &self,
         name: &str,
@@ -41,7 +41,7 @@ impl Runtime {
         ifname: &IfName,
     ) -> Result<Option<Network>, Error> {
         let name: NetworkName = name.parse()?;
-        // A result that cannot be read is as good as none.
+        // An unreadable result counts as none.
         let cached = self.cache().load(&name, id, ifname).ok().flatten();
         Ok(cached.and_then(|cached| self.network_of(&cached)))
     }
@@ -59,13 +59,13 @@ impl Runtime {
 
     /// Attaches a container.
     ///
-    /// A failed ADD is followed by a DEL of the whole chain, as containerd, CRI-O and podman do
-    /// and the specification demands: nothing is left of it. (cnitool leaves that to its user.)
+    /// After a failed ADD, the whole chain gets a DEL, as the specification requires and containerd, CRI-O and
+    /// podman do. (cnitool leaves that to its user.)
     pub fn add(&self, network: &Network, attachment: &Attachment) -> Result<Success, Error> {
         let cache = self.cache();
         let _lock = Lock::shared(&cache)?;
         let Attachment { container_id, ifname, .. } = attachment;
-        // An early libcni may have attached it, which named nothing but the file.
+        // An early libcni kept only the bare result, whose file name is ambiguous.
         let attached = match cache.load(&network.name, container_id, ifname)? {
             None => cache.of_interface(container_id, ifname)?.into_iter().next(),
             own => own,
@@ -77,7 +77,7 @@ impl Runtime {
                 ifname: ifname.clone(),
             });
         }
-        // Before the plugins run, though `store` would notice it too.
+        // `store` would find it, too, but only after the plugins ran.
         cache.vacant(&network.name, container_id, ifname)?;
         let chain = self.chain(network);
         chain.find(Command::Add)?;
@@ -91,12 +91,11 @@ impl Runtime {
         })
     }
 
-    /// Sees whether an attachment is still as its ADD made it: result, arguments and configuration are those
-    /// that were kept then, and `network` is used only if no configuration was kept. A list that was edited
-    /// since says nothing about an attachment that was made before. A network that disables CHECK today is
-    /// taken at its word.
+    /// Checks whether an attachment is still as its ADD made it. Result, arguments and configuration are those
+    /// that the ADD kept, because the network's file may have changed since; `network` is used only if no
+    /// configuration was kept. Does nothing if `network` disables CHECK.
     ///
-    /// Arguments that `attachment` has are used instead of those of the ADD.
+    /// Arguments of `attachment` replace those of the ADD.
     pub fn check(&self, network: &Network, attachment: &Attachment) -> Result<(), Error> {
         let Attachment { container_id, ifname, .. } = attachment;
         let cached = self.cache().load(&network.name, container_id, ifname)?;
@@ -124,11 +123,11 @@ impl Runtime {
         Ok(self.chain(network).check(&attachment, &result)?)
     }
 
-    /// Detaches a container. Nothing has to be known of it, and nothing left.
+    /// Detaches a container. It succeeds for a container that is not known or already detached.
     ///
-    /// The plugins are those of the configuration that was kept at the ADD, so that each of them removes what
-    /// it made, even if the list was edited since. `network` is used if no configuration was kept. Arguments
-    /// that `attachment` leaves out are those of the ADD.
+    /// The plugins are those of the configuration that the ADD kept, so that each plugin removes what it made
+    /// even if the network's file changed since. `network` is used if no configuration was kept. Arguments
+    /// that `attachment` does not have are those of the ADD.
     pub fn del(&self, network: &Network, attachment: &Attachment) -> Result<(), Error> {
         let cache = self.cache();
         let _lock = Lock::shared(&cache)?;
@@ -142,11 +141,11 @@ impl Runtime {
         attachment: &Attachment,
     ) -> Result<(), Error> {
         let Attachment { container_id, ifname, .. } = attachment;
-        // What cannot be read helps no more than what is not there; it is forgotten below.
+        // An unreadable result counts as none; it is removed below.
         let cached = cache.load(&network.name, container_id, ifname).ok().flatten();
         let kept = cached.as_ref().and_then(|cached| self.network_of(cached));
         let network = kept.as_ref().unwrap_or(network);
-        // DEL has had a result since 0.4.0.
+        // DEL has a result from version 0.4.0 on.
         let result = cached
             .as_ref()
             .filter(|_| network.version >= Version::V0_4_0)
@@ -180,7 +179,7 @@ fn keep(
     Ok(cache.store(network, attachment, &written)?)
 }
 
-/// Plugins such as portmap can undo only what they are told of again.
+/// Plugins such as portmap need the arguments of the ADD in CHECK and DEL.
 fn with_cached_args(attachment: &Attachment, cached: &Cached) -> Attachment {
     let mut attachment = attachment.clone();
     if attachment.args.is_empty() {

@@ -1,4 +1,4 @@
-//! `conflist purge`: shows what was found, asks, and removes it.
+//! `conflist purge`: shows what it found, asks, and removes it.
 
 use std::io::{self, BufRead, IsTerminal, Write};
 use std::process::ExitCode;
@@ -33,12 +33,12 @@ fn told(purge: &cni::Purge, verb: &str) -> Result<ExitCode, Failure> {
     purge.left().iter().for_each(|what| note(&format!("left {what}")));
     purge.errors().iter().for_each(|error| note(&error.to_string()));
     if purge.found().is_empty() && purge.errors().is_empty() {
-        note("nothing of the plugins is on this node");
+        note("this node has nothing that the plugins made");
     }
     Ok(if purge.errors().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Asks on the terminal. Anything but a yes is a no.
+/// Asks on the terminal. Any answer but yes means no.
 fn is_confirmed() -> io::Result<bool> {
     write!(io::stderr(), "Remove all of this? Pods that still run lose their network. [y/N] ")?;
     let mut answer = String::new();

@@ -1,10 +1,10 @@
-//! What is wrong with a network's configuration: every mistake, with file, line and key.
+//! Finds the mistakes in a network's configuration, with file, line and key.
 //!
-//! Nothing is run. What a plugin would refuse is an error, as is a plugin that is not there. The schemas find
-//! every value of a wrong form; of what is left, each plugin of the suite says itself what it refuses, by the
-//! function that its ADD calls, and stops at the first value. A key that nobody reads is a warning,
-//! because the specification lets plugins ignore what they do not know, which hides misspelt keys. Hints
-//! are about networks that work, but not for everything that people expect of them.
+//! No plugin is run. Errors are values that a plugin would refuse, and missing programs. The schemas find all
+//! values of a wrong type or form. Then each plugin of the registry validates the configuration by the
+//! function that its ADD calls, which stops at the first wrong value. An unknown key is a warning: the
+//! specification lets plugins ignore keys, which hides misspelt ones. Hints are about networks that work,
+//! but not in all cases that people expect.
 
 mod check;
 mod document;
@@ -30,12 +30,13 @@ use crate::files::{self, FilesError};
 use crate::network::Network;
 use crate::registry::{self, Kind};
 
-/// Validates the network of a name: the file that runtimes take, the plugins beside it, and other
-/// files that claim the name. `plugin_path` is where plugins are looked for.
+/// Validates the network with this name: the file that runtimes use, the plugins beside it, and other
+/// files with the name. `plugin_path` has the directories of plugins.
 ///
-/// If none has the name: the files without a name, or without JSON, one of which may be meant.
+/// If no file has the name, this validates the files without a name or without valid JSON, because one of
+/// them may be meant.
 ///
-/// Errors: there are none of those either.
+/// Errors: there are no such files, either.
 pub fn network(dir: &Path, name: &str, plugin_path: &[PathBuf]) -> Result<Vec<Finding>, Error> {
     let name: NetworkName = name.parse()?;
     let mut files = Vec::new();
@@ -73,12 +74,12 @@ pub fn network(dir: &Path, name: &str, plugin_path: &[PathBuf]) -> Result<Vec<Fi
     Ok(findings)
 }
 
-/// What a plugin is part of.
+/// The chain that a plugin is part of.
 #[derive(Clone, Copy)]
 struct Chain<'a> {
-    /// The network; `None` if runtimes cannot read it.
+    /// The network; `None` if it is not valid.
     network: Option<&'a Network>,
-    /// Where plugins are looked for.
+    /// The directories of plugins.
     plugin_path: &'a [PathBuf],
 }
 
@@ -140,7 +141,7 @@ fn list(checker: &mut Checker<'_>, node: &Node, chain: Chain<'_>) {
     let only_inlined = node.is_true("loadOnlyInlinedPlugins");
     match node.get("plugins") {
         None if only_inlined || !may_have_plugins_beside(checker.file, node) => {
-            let why = "a network is a list of them";
+            let why = "a network must have at least one plugin";
             checker.error(node.line, "plugins", Problem::Missing(why.to_owned()));
         }
         Some(plugins) => {
@@ -153,10 +154,10 @@ fn list(checker: &mut Checker<'_>, node: &Node, chain: Chain<'_>) {
     }
 }
 
-/// Whether the file of a lone plugin is one.
+/// Whether a file for one plugin has one, and not a list.
 fn lone_plugin(checker: &mut Checker<'_>, node: &Node) -> bool {
     if let (Some(plugins), None) = (node.get("plugins"), node.get("type")) {
-        let why = "belongs into a file whose name ends in .conflist: this one is for one plugin";
+        let why = "belongs in a file whose name ends in .conflist; this file is for one plugin";
         checker.error(plugins.line, "plugins", Problem::Contradiction(why.to_owned()));
         return false;
     }
@@ -164,7 +165,7 @@ fn lone_plugin(checker: &mut Checker<'_>, node: &Node) -> bool {
     true
 }
 
-/// Plugins read their keys without regard to case; runtimes do not read a list's so.
+/// Finds keys of a list with wrong case: plugins ignore case, but runtimes do not.
 fn spelling(checker: &mut Checker<'_>, node: &Node) {
     for member in node.members() {
         let same = |key: &&str| key.eq_ignore_ascii_case(&member.key);
@@ -176,12 +177,12 @@ fn spelling(checker: &mut Checker<'_>, node: &Node) {
 
 fn version(checker: &mut Checker<'_>, node: &Node) {
     if node.get("cniVersion").is_none() && node.get("cniVersions").is_none() {
-        let why = "plugins take that for 0.1.0";
+        let why = "plugins then use 0.1.0";
         checker.warning(node.line, "cniVersion", Problem::Missing(why.to_owned()));
     }
 }
 
-/// The plugins in files of their own, which come after those of the list.
+/// Validates the plugins in files of their own, which follow those of the list.
 fn plugins_beside(path: &Path, list: &Node, chain: Chain<'_>, findings: &mut Vec<Finding>) {
     let Some(name) = list.text_of("name").and_then(|name| name.parse().ok()) else { return };
     if list.is_true("loadOnlyInlinedPlugins") {
@@ -202,10 +203,10 @@ fn may_have_plugins_beside(path: &Path, list: &Node) -> bool {
     name.is_some_and(|name| files::plugins(path, &name).is_ok_and(|files| !files.is_empty()))
 }
 
-/// What no schema says of one plugin of a chain, `index` plugins after the first.
+/// Validates what no schema can express. The plugin is number `index` of the chain, from 0.
 fn plugin(checker: &mut Checker<'_>, node: &Node, path: &str, index: usize, chain: Chain<'_>) {
     if !matches!(node.content, Content::Object(_)) {
-        // The list's own shape has told of it.
+        // The schema of the list has reported it.
         return;
     }
     if let (Some(network), false) = (chain.network, checker.has_error_in(path)) {
@@ -216,7 +217,7 @@ fn plugin(checker: &mut Checker<'_>, node: &Node, path: &str, index: usize, chai
     let kind = node.text_of("type").unwrap_or_default();
     program(checker, node, path, Schema::types(false), plugin_path);
     if index == 0 && registry::plugin(kind).is_some_and(|plugin| plugin.kind == Kind::chained) {
-        let why = format!("{kind} changes what a plugin before it made: it cannot be the first");
+        let why = format!("{kind} needs the result of another plugin, so it must not be the first");
         checker.error(node.line, &join(path, "type"), Problem::Contradiction(why));
     }
     rules::plugin(checker, kind, node, path);
@@ -228,7 +229,7 @@ fn plugin(checker: &mut Checker<'_>, node: &Node, path: &str, index: usize, chai
     }
 }
 
-/// Looks for the program of a type; `known` are types that may have been meant.
+/// Looks for the program of a type; `known` has types to suggest.
 fn program(
     checker: &mut Checker<'_>,
     node: &Node,
@@ -238,7 +239,7 @@ fn program(
 ) {
     let Some(member) = node.get("type") else { return };
     let Some(kind) = member.value.text() else { return };
-    // A type that is no file name is told of by its form.
+    // The schema reports a type that is not a valid file name.
     if let Err(exec::ExecError::NotFound { kind, path: dirs }) = exec::find(kind, plugin_path) {
         let suggestion = nearest(&kind, known.filter(|other| *other != kind)).map(str::to_owned);
         let problem = Problem::NoProgram { kind, path: dirs, suggestion };
@@ -246,7 +247,7 @@ fn program(
     }
 }
 
-/// Capabilities are a convention that others may extend: only what is nearly one is told of.
+/// Finds misspelt capabilities. Other unknown ones are allowed, because any plugin may define some.
 fn capabilities(checker: &mut Checker<'_>, node: &Node, path: &str) {
     let Some(declared) = node.get("capabilities") else { return };
     for member in declared.value.members() {
@@ -259,7 +260,7 @@ fn capabilities(checker: &mut Checker<'_>, node: &Node, path: &str) {
     }
 }
 
-/// Whether a file that comes before this one has the network's name.
+/// Finds an earlier file with the network's name.
 fn taken(checker: &mut Checker<'_>, node: &Node) {
     let Some(name) = node.get("name") else { return };
     let Some(text) = name.value.text() else { return };

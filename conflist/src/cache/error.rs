@@ -1,11 +1,11 @@
-//! Why a result could not be kept, read or forgotten.
+//! Why a result could not be kept, read or removed.
 
 use std::io;
 use std::path::PathBuf;
 
 use cni::{ContainerId, IfName};
 
-/// Why a result could not be kept, read or forgotten.
+/// Why a result could not be kept, read or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum CacheError {
     /// The file could not be written.
@@ -31,11 +31,11 @@ pub enum CacheError {
     Invalid {
         /// The file.
         file: PathBuf,
-        /// Where it is not.
+        /// The error of the parser.
         #[source]
         source: serde_json::Error,
     },
-    /// The result in it is none.
+    /// The result in it is not valid.
     #[error("read the result kept of network {network:?}")]
     Result {
         /// The network.
@@ -44,7 +44,7 @@ pub enum CacheError {
         #[source]
         source: cni::Error,
     },
-    /// Another attachment has the file already: the dash between names may also be in them.
+    /// Another attachment has the file: names may contain the dash that separates them.
     #[error(
         "{} is taken by container {id}, interface {ifname}, network {network:?}", file.display()
     )]
@@ -59,7 +59,7 @@ pub enum CacheError {
         ifname: IfName,
     },
     /// The file could not be removed.
-    #[error("forget the result kept in {}", file.display())]
+    #[error("remove the result kept in {}", file.display())]
     Remove {
         /// The file.
         file: PathBuf,
@@ -67,7 +67,7 @@ pub enum CacheError {
         #[source]
         source: io::Error,
     },
-    /// The lock that keeps GC apart from ADD and DEL could not be taken.
+    /// The lock that excludes GC during ADD and DEL could not be taken.
     #[error("lock {}", file.display())]
     Lock {
         /// The file.

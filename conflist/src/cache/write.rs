@@ -1,4 +1,4 @@
-//! Writing a result where nobody takes a half-written file for one.
+//! Writes a result so that no reader finds a partial file.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
@@ -12,8 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 /// Writes a new file in `dir` that can replace `file`, and returns its path. If that fails, no file
 /// is left.
 ///
-/// Not synced to disk: what a power cut takes are the results of containers that it took too, and a DEL does
-/// without.
+/// The file is not synced: after a power failure the containers are gone, too, and a DEL needs no result.
 pub(super) fn beside(dir: &Path, file: &Path, text: &[u8]) -> io::Result<PathBuf> {
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     let new = dir.join(format!(".{name}.{}", process::id()));
@@ -22,15 +21,15 @@ pub(super) fn beside(dir: &Path, file: &Path, text: &[u8]) -> io::Result<PathBuf
     Ok(new)
 }
 
-/// Writes a whole text. Where the size of files is limited (`RLIMIT_FSIZE`), the kernel would end the process
-/// with the signal SIGXFSZ and leave half a file; with the signal blocked, the write fails.
+/// Writes all bytes. Beyond a limit for the size of files (`RLIMIT_FSIZE`), the signal SIGXFSZ would end the
+/// process and leave a partial file; because it is blocked, the write fails instead.
 fn write(mut file: File, text: &[u8]) -> io::Result<()> {
     let signal = SigSet::from(Signal::SIGXFSZ);
     let before = SigSet::thread_get_mask()?;
     signal.thread_block()?;
     let written = file.write_all(text);
     let is_too_large = written.as_ref().is_err_and(|error| error.kind() == ErrorKind::FileTooLarge);
-    // After that error the signal is waiting, and would end the process after all.
+    // The signal is pending after that error. It must stay blocked, or it would end the process.
     if !is_too_large {
         before.thread_set_mask()?;
     }

@@ -1,4 +1,4 @@
-//! Holding a document against schemas.
+//! Validates a document against schemas.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use super::finding::{Finding, Problem, Severity};
 use super::schema::Schema;
 use super::suggest::nearest;
 
-/// Collects what is wrong with one file.
+/// Collects the findings of one file.
 pub(crate) struct Checker<'a> {
     pub(crate) file: &'a Path,
     pub(crate) findings: &'a mut Vec<Finding>,
@@ -26,13 +26,13 @@ impl Checker<'_> {
         self.push(Severity::Hint, line, key, problem);
     }
 
-    /// Whether there is an error in the value that `path` leads to.
+    /// Whether the value at `path` has an error.
     pub(crate) fn has_error_in(&self, path: &str) -> bool {
         let mut errors = self.findings.iter().filter(|it| it.severity == Severity::Error);
         errors.any(|it| it.file == self.file && it.key.starts_with(path))
     }
 
-    /// Checks a value and everything in it, by all that is said of it.
+    /// Validates a value and everything in it against all schemas.
     pub(crate) fn value(&mut self, node: &Node, path: &str, schemas: &[Schema]) {
         let schemas: Vec<Schema> = schemas.iter().flat_map(|schema| schema.of(node)).collect();
         if let Some(problem) = schemas.iter().find_map(|schema| schema.refuses(node)) {
@@ -92,12 +92,12 @@ impl Checker<'_> {
     }
 }
 
-/// The path of a key inside of what `path` leads to.
+/// The path of a key in the object at `path`.
 pub(crate) fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
 }
 
-/// JSON has no comments; people write them into keys of their own.
+/// Whether a key is a comment: JSON has no others.
 fn is_comment(key: &str) -> bool {
     key.starts_with(['_', '/', '#'])
 }

@@ -1,10 +1,10 @@
-//! JSON that knows its lines: a document as a person wrote it, duplicate keys included.
+//! JSON with line numbers and duplicate keys.
 
 use jsonc_parser::ast::{ObjectProp, Value};
 use jsonc_parser::common::Ranged;
 use jsonc_parser::{CollectOptions, ParseOptions};
 
-/// A value, and where it begins.
+/// A value, and the line where it begins.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Node {
     /// The line, from 1.
@@ -16,7 +16,7 @@ pub(crate) struct Node {
 pub(crate) enum Content {
     Null,
     Bool(bool),
-    /// As it was written: JSON does not say how large or exact a number may be.
+    /// As it was written, because JSON has no limits for numbers.
     Number(String),
     Text(String),
     List(Vec<Node>),
@@ -32,7 +32,7 @@ pub(crate) struct Member {
     pub(crate) value: Node,
 }
 
-/// Why, and on which line, a text is no JSON.
+/// Why a document is not valid JSON, and in which line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SyntaxError {
     pub(crate) line: usize,
@@ -40,10 +40,9 @@ pub(crate) struct SyntaxError {
 }
 
 impl Node {
-    /// Reads a text. It stops at the first error of syntax, as every parser of a plugin does.
+    /// Reads a document. Stops at the first syntax error, as the plugins' parsers do.
     pub(crate) fn parse(bytes: &[u8]) -> Result<Self, SyntaxError> {
-        // Runtimes and plugins refuse what serde_json refuses; its messages are better known, and
-        // it bounds the depth.
+        // serde_json first: plugins use it, its messages are better known, and it limits the depth.
         serde_json::from_slice::<serde_json::Value>(bytes).map_err(|error| {
             let why = error.to_string();
             let why = why.split(" at line ").next().unwrap_or_default();
@@ -81,7 +80,7 @@ impl Node {
         Self { line: line(value.start(), starts), content }
     }
 
-    /// The value without its lines. Of a key that is given twice, the last value counts.
+    /// The value without line numbers. If a key is given twice, the last value counts.
     pub(crate) fn to_value(&self) -> serde_json::Value {
         match &self.content {
             Content::Null => serde_json::Value::Null,
@@ -95,8 +94,8 @@ impl Node {
         }
     }
 
-    /// The line of the value that a path such as `ipam.ranges[0].subnet` leads to, as far as it leads
-    /// somewhere. A key may have dots in it.
+    /// The line of the value at a path such as `ipam.ranges[0].subnet`, or of the last part that exists. Keys may
+    /// contain dots.
     pub(crate) fn line_of(&self, path: &str) -> usize {
         if let Some(member) = self.get(path) {
             return member.line;
@@ -110,7 +109,7 @@ impl Node {
         value.map_or(self.line, |value| value.line_of(rest.trim_start_matches('.')))
     }
 
-    /// The members of an object; none of anything else.
+    /// The members of an object; empty for other values.
     pub(crate) fn members(&self) -> &[Member] {
         match &self.content {
             Content::Object(members) => members,
@@ -118,7 +117,7 @@ impl Node {
         }
     }
 
-    /// The items of a list; none of anything else.
+    /// The items of a list; empty for other values.
     pub(crate) fn items(&self) -> &[Self] {
         match &self.content {
             Content::List(items) => items,
@@ -126,8 +125,8 @@ impl Node {
         }
     }
 
-    /// A key as plugins read it: without regard to case, an exact match and a later one win,
-    /// `null` is absent.
+    /// The member with a key, as plugins find it: case does not matter, but an exact match comes first, then
+    /// the last one. `null` counts as absent.
     pub(crate) fn get(&self, key: &str) -> Option<&Member> {
         let members = || self.members().iter().rev();
         let exact = members().find(|member| member.key == key);
@@ -136,12 +135,12 @@ impl Node {
             .filter(|member| member.value.content != Content::Null)
     }
 
-    /// The text that stands under a key.
+    /// The string of a key.
     pub(crate) fn text_of(&self, key: &str) -> Option<&str> {
         self.get(key)?.value.text()
     }
 
-    /// Whether `true` stands under a key.
+    /// Whether the value of a key is `true`.
     pub(crate) fn is_true(&self, key: &str) -> bool {
         self.get(key).is_some_and(|member| member.value.content == Content::Bool(true))
     }
@@ -159,7 +158,7 @@ impl Node {
             Content::Null => "null",
             Content::Bool(_) => "true or false",
             Content::Number(_) => "a number",
-            Content::Text(_) => "a text",
+            Content::Text(_) => "a string",
             Content::List(_) => "a list",
             Content::Object(_) => "an object",
         }
@@ -225,7 +224,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever serde_json takes, is taken, and is the same.
+        /// Everything that serde_json accepts is accepted, with the same value.
         #[test]
         fn what_is_json_is_read(value in any::<Vec<(String, Option<i64>, String)>>()) {
             let text = serde_json::to_string_pretty(&value).unwrap();

@@ -1,29 +1,29 @@
-//! What `validate` has to say: one mistake each.
+//! A finding of `validate`.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// A mistake in a file.
+/// A mistake in a file, or a hint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The file, as it was named or found.
+    /// The file.
     pub file: PathBuf,
     /// The line, from 1.
     pub line: usize,
     /// The path of the key, such as `plugins[0].isGateway`; empty for the whole file.
     pub key: String,
-    /// Whether the network cannot work like this.
+    /// How serious it is.
     pub severity: Severity,
     /// What is wrong.
     pub problem: Problem,
 }
 
-/// How bad a mistake is.
+/// How serious a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// It works as it is written, and something that people often expect of it does not.
+    /// The network works, but not in a case that people often expect.
     Hint,
-    /// It works, but perhaps not as it was meant.
+    /// The network works, but probably not as it was meant.
     Warning,
     /// A runtime or a plugin will refuse it.
     Error,
@@ -35,27 +35,27 @@ pub enum Problem {
     /// The file could not be read.
     #[error("{0}")]
     Unreadable(String),
-    /// A file before the network's cannot be read.
+    /// An earlier file than the network's cannot be read.
     #[error(
-        "cannot be read: {0}; runtimes that use libcni read it on the way to the network, and stop there"
+        "cannot be read: {0}; runtimes that use libcni read this file before the network's, and fail"
     )]
     InTheWay(String),
-    /// It is no JSON.
+    /// It is not valid JSON.
     #[error("not JSON: {0}")]
     Syntax(String),
-    /// A key that has to be there is not.
+    /// A required key is missing.
     #[error("missing; {0}")]
     Missing(String),
-    /// Nobody reads this key.
+    /// The key is not known.
     #[error("unknown{}", Meant(.0.as_deref()))]
     Unknown(Option<String>),
-    /// The key was there before, and what stood there is not read.
+    /// The object has the key twice.
     #[error("given twice; only the last one counts")]
     Twice,
     /// The value is of another type.
-    #[error("should be {expected}, is {found}")]
+    #[error("must be {expected}, is {found}")]
     Type {
-        /// What it should be.
+        /// What it must be.
         expected: String,
         /// What it is.
         found: &'static str,
@@ -63,23 +63,23 @@ pub enum Problem {
     /// The value is of the right type, but wrong.
     #[error("{found} is not {expected}{}", Meant(suggestion.as_deref()))]
     Value {
-        /// What it should be.
+        /// What it must be.
         expected: String,
-        /// What it is, as it was written.
+        /// The value as it was written.
         found: String,
         /// What was probably meant.
         suggestion: Option<String>,
     },
-    /// It does not go with what stands elsewhere.
+    /// It contradicts another value.
     #[error("{0}")]
     Contradiction(String),
-    /// The plugin refuses it, in its own words.
+    /// The plugin refuses it; its message.
     #[error("{0}")]
     Refused(String),
     /// What does not work, and what to change.
     #[error("{0}")]
     Expectation(&'static str),
-    /// The program is not there.
+    /// The program does not exist.
     #[error(
         "plugin {kind:?} is in none of the directories of CNI_PATH ({path}){}",
         Meant(suggestion.as_deref())
@@ -92,13 +92,13 @@ pub enum Problem {
         /// What was probably meant.
         suggestion: Option<String>,
     },
-    /// The runtime's arguments will not reach the plugin.
+    /// The plugin does not get values from the runtime.
     #[error(
-        "does not declare {0:?}, so that runtimes pass none: add \"capabilities\": {{{0:?}: true}}"
+        "does not declare {0:?}, so runtimes pass no values: add \"capabilities\": {{{0:?}: true}}"
     )]
     NoCapability(&'static str),
     /// The runtime writes this key.
-    #[error("is written by the runtime, and has no place in a file")]
+    #[error("is written by the runtime; remove it from the file")]
     Reserved,
     /// Another file has the network's name.
     #[error("{name:?} is also the network of {}, which comes first and is used", first.display())]
@@ -119,7 +119,7 @@ impl fmt::Display for Meant<'_> {
     }
 }
 
-/// `FILE:LINE: error: key "…": …`, as compilers have it.
+/// `FILE:LINE: error: key "…": …`, as compilers write it.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let severity = match self.severity {

@@ -1,4 +1,4 @@
-//! What people expect of a network and do not get, as far as its list tells.
+//! Hints about lists that do not do what people often expect.
 
 use super::check::Checker;
 use super::document::Node;
@@ -11,7 +11,7 @@ const FORWARD: &str = "if FORWARD has the policy DROP, as Docker sets it, hostPo
 const PUBLISHED: &str = "without \"allowPublishedPorts\": true, hostPorts cannot be reached from other \
      machines if FORWARD has the policy DROP, as Docker sets it";
 
-/// Hints at what the plugins of a list lack together.
+/// Adds hints about combinations of plugins.
 pub(crate) fn list(checker: &mut Checker<'_>, plugins: &[Node]) {
     let find = |kind| {
         let position = plugins.iter().position(|plugin| plugin.text_of("type") == Some(kind));

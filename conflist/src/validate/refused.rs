@@ -1,5 +1,5 @@
-//! What a plugin of the suite itself refuses. Its own function reads the configuration here as in an ADD, so
-//! that both refuse the same.
+//! Values that a plugin itself refuses. The function that its ADD calls reads the configuration here, too, so
+//! that both refuse the same values.
 
 use cni::Code;
 use serde_json::{Map, Value, json};
@@ -11,7 +11,7 @@ use crate::network::{Network, PluginConf};
 use crate::registry;
 use crate::request;
 
-/// Reports the first value that a plugin, or else the IPAM plugin that it runs, refuses.
+/// Reports the first value that the plugin, or the IPAM plugin that it runs, refuses.
 pub(crate) fn plugin(checker: &mut Checker<'_>, node: &Node, path: &str, network: &Network) {
     let Ok(conf) = PluginConf::read(&node.to_value(), path) else { return };
     let ipam = node.get("ipam").and_then(|ipam| ipam.value.text_of("type")).unwrap_or_default();
@@ -28,8 +28,8 @@ pub(crate) fn plugin(checker: &mut Checker<'_>, node: &Node, path: &str, network
     }
 }
 
-/// Values without which an IPAM plugin has no address to give out, if they come from the runtime: it passes
-/// them to a plugin that declares the capability.
+/// Example values of the runtime, for an IPAM plugin that gets its addresses only from there. They reach
+/// the plugin only if it declares the capability.
 fn necessary_args(node: &Node, ipam: &str) -> Map<String, Value> {
     let has = |key: &str| node.get("ipam").is_some_and(|ipam| ipam.value.get(key).is_some());
     let args = match ipam {

@@ -1,4 +1,4 @@
-//! What works, but hardly as it was meant, and which neither schemas nor plugins refuse.
+//! Values that plugins accept, but that are probably not meant.
 
 use super::check::{Checker, join};
 use super::document::Node;
@@ -14,7 +14,7 @@ pub(crate) fn plugin(checker: &mut Checker<'_>, kind: &str, node: &Node, path: &
     }
 }
 
-/// A plugin that has nothing to do without values of a capability.
+/// Finds a plugin that has nothing to do, because it gets no values of a capability.
 fn needs(checker: &mut Checker<'_>, capability: &'static str, node: &Node, path: &str) {
     let declared = node.get("capabilities").is_some_and(|it| it.value.is_true(capability));
     let limited = ["ingressRate", "egressRate"].iter().any(|key| node.get(key).is_some());
@@ -50,11 +50,12 @@ pub(crate) fn ipam(checker: &mut Checker<'_>, kind: &str, conf: &Node, node: &No
     }
 }
 
-/// A path that means another file with each runtime, depending on where that was started.
+/// Finds a relative path, which depends on the working directory of the runtime.
 fn from_root(checker: &mut Checker<'_>, node: &Node, path: &str, key: &str) {
     let Some(member) = node.get(key) else { return };
     if member.value.text().is_some_and(|text| !text.is_empty() && !text.starts_with('/')) {
-        let why = "does not begin with /: it depends on where the runtime was started".to_owned();
+        let why =
+            "is relative to the runtime's working directory; write an absolute path".to_owned();
         checker.warning(member.line, &join(path, key), Problem::Contradiction(why));
     }
 }

@@ -1,5 +1,5 @@
-//! The JSON Schemas that the plugins' types give (`schemas/conflist.json`), read as far as those
-//! go: a test holds that nothing else stands in them.
+//! Reads the JSON Schema of networks (`schemas/conflist.json`). It supports only the keywords that the schema
+//! uses; a test checks that there are no others.
 
 use std::sync::LazyLock;
 
@@ -14,27 +14,27 @@ static ROOT: LazyLock<Value> = LazyLock::new(|| {
     serde_json::from_str(include_str!("../../schemas/conflist.json")).unwrap_or_default()
 });
 
-/// What is said of a value.
+/// A schema of a value.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Schema(&'static Value);
 
 impl Schema {
-    /// That of a list of plugins.
+    /// The schema of a list of plugins.
     pub(crate) fn list() -> Self {
         Self::definition("list")
     }
 
-    /// That of a lone plugin, which is a network at the same time.
+    /// The schema of a single plugin that is a network.
     pub(crate) fn lone() -> Self {
         Self::definition("lone")
     }
 
-    /// That of a plugin, whichever its type is.
+    /// The schema of a plugin of any type.
     pub(crate) fn plugin() -> Self {
         Self::definition("plugin")
     }
 
-    /// The capabilities that are known, each with a schema.
+    /// The schema of an object with all known capabilities.
     pub(crate) fn capabilities() -> Self {
         Self::definition("Capabilities")
     }
@@ -43,14 +43,14 @@ impl Schema {
         Self(&ROOT["definitions"][name])
     }
 
-    /// The types of plugins, or of IPAM plugins, that have keys of their own here.
+    /// The known types of plugins, or of IPAM plugins.
     pub(crate) fn types(of_ipam: bool) -> impl Iterator<Item = &'static str> + Clone {
         let name = if of_ipam { "Ipam" } else { "plugin" };
         let kind = &ROOT["definitions"][name]["properties"]["type"];
         texts(&kind["anyOf"][0]["enum"])
     }
 
-    /// All that has to be true of this value.
+    /// All schemas that apply to this value: this one and those of `allOf`.
     pub(crate) fn of(self, node: &Node) -> Vec<Self> {
         if node.content == Content::Null && self.allows_null() {
             return Vec::new();
@@ -68,7 +68,7 @@ impl Schema {
         all
     }
 
-    /// Follows a reference, and the one alternative that is not `null` or a proposal.
+    /// Follows a reference. Of alternatives, takes the last one that is not `null`; others are suggestions.
     fn referred(self) -> Self {
         let Self(schema) = self;
         let name = schema["$ref"].as_str().and_then(|it| it.strip_prefix("#/definitions/"));
@@ -91,47 +91,47 @@ impl Schema {
         self.0["properties"].as_object().into_iter().flat_map(|it| it.keys().map(String::as_str))
     }
 
-    /// What is said of the value under a key, upper and lower case being the same.
+    /// The schema of the value of a key; case does not matter.
     pub(crate) fn property(self, key: &str) -> Option<Self> {
         let name = self.keys().find(|name| name.eq_ignore_ascii_case(key))?;
         Some(Self(&self.0["properties"][name]))
     }
 
-    /// The keys that an object has to have.
+    /// The required keys of an object.
     pub(crate) fn required(self, node: &Node) -> impl Iterator<Item = &'static str> {
         let not_empty = !node.members().is_empty();
         let more = &self.0["then"]["required"];
         texts(&self.0["required"]).chain(texts(more).filter(move |_| not_empty))
     }
 
-    /// What is said of the values under all other keys.
+    /// The schema of the values of all other keys.
     pub(crate) fn others(self) -> Option<Self> {
         self.0.get("additionalProperties").filter(|it| it.is_object()).map(Self)
     }
 
-    /// Whether nobody else reads keys of this object.
+    /// Whether other keys of this object are unknown.
     pub(crate) fn is_closed(self) -> bool {
         self.is_type("object") && self.0.get("additionalProperties").is_none()
     }
 
-    /// Whether the value is the runtime's to write.
+    /// Whether only the runtime writes the value.
     pub(crate) fn is_read_only(self) -> bool {
         self.0["readOnly"] == true
     }
 
-    /// What is said of the items of a list.
+    /// The schema of the items of a list.
     pub(crate) fn items(self) -> Option<Self> {
         self.0.get("items").map(Self)
     }
 
-    /// What the key is for, as part of a sentence.
+    /// The description of the key, as part of a sentence.
     pub(crate) fn purpose(self) -> String {
         let text = self.0["description"].as_str().unwrap_or_default().trim_end_matches('.');
         let mut characters = text.chars();
         characters.next().map(|it| it.to_ascii_lowercase()).into_iter().chain(characters).collect()
     }
 
-    /// What is wrong with a value, what stands in it aside.
+    /// What is wrong with a value, without its items and keys.
     pub(crate) fn refuses(self, node: &Node) -> Option<Problem> {
         let fits = match &node.content {
             Content::Null => self.is_type("null"),
@@ -171,7 +171,7 @@ impl Schema {
         if pattern.is_match(text) { None } else { value(self.form(), None) }
     }
 
-    /// What a text is to be that matches the pattern.
+    /// The description of a string that matches the pattern.
     fn form(self) -> String {
         let message = self.0["patternErrorMessage"].as_str().unwrap_or_default();
         message.strip_prefix("is not ").unwrap_or(message).to_owned()
@@ -187,13 +187,13 @@ impl Schema {
             if from == to {
                 return from.to_string();
             }
-            format!("a whole number from {from} to {to}")
+            format!("an integer from {from} to {to}")
         };
         let expected = ranges.iter().map(range).collect::<Vec<_>>().join(" or ");
         Some(Problem::Value { expected, found: text.to_owned(), suggestion: None })
     }
 
-    /// The numbers that are allowed, from and to.
+    /// The ranges of allowed numbers.
     fn ranges(self) -> Vec<(i128, i128)> {
         let range = |schema: &Value| {
             let limit = |key: &str| {
@@ -206,7 +206,7 @@ impl Schema {
         range(self.0).into_iter().chain(alternatives.filter_map(range)).collect()
     }
 
-    /// What a name among keys that are not listed is to be.
+    /// What is wrong with the name of another key.
     pub(crate) fn refuses_name(self, name: &str) -> Option<Problem> {
         let names = Self(self.0.get("propertyNames")?);
         names.refuses_text(name)?;
@@ -220,21 +220,21 @@ impl Schema {
         }
     }
 
-    /// What it is, for a message.
+    /// The expected type, for a message.
     fn what(self) -> String {
         let of_items = |items: Self| match items {
             _ if items.is_type("array") => "a list of lists",
             _ if items.is_type("object") => "a list of objects",
-            _ => "a list of texts",
+            _ => "a list of strings",
         };
         let what = match self {
             _ if self.is_type("boolean") => "true or false",
-            _ if self.is_type("integer") => "a number",
+            _ if self.is_type("integer") => "an integer",
             _ if self.is_type("array") => {
                 self.items().map_or("a list", |it| of_items(it.referred()))
             }
             _ if self.is_type("object") => "an object",
-            _ => "a text",
+            _ => "a string",
         };
         what.to_owned()
     }
@@ -244,7 +244,7 @@ fn texts(list: &'static Value) -> impl Iterator<Item = &'static str> + Clone {
     list.as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
-/// Whether a condition of a schema is true of a value: keys that are there, and texts.
+/// Whether a value meets a condition of a schema: required keys and constant strings.
 fn holds(condition: &Value, node: &Node) -> bool {
     if let Some(text) = condition.get("const") {
         return node.text().is_some() && node.text() == text.as_str();
@@ -261,7 +261,7 @@ fn holds(condition: &Value, node: &Node) -> bool {
 mod tests {
     use super::*;
 
-    /// What is read here, and what is there for people and editors.
+    /// Keywords that are read here, and those for people and editors.
     const READ: [&str; 22] = [
         "$ref",
         "additionalProperties",
@@ -298,7 +298,7 @@ mod tests {
                     || is_root && of_root.contains(&keyword.as_str());
                 assert!(known, "{keyword} in {schema}");
                 match (keyword.as_str(), value) {
-                    // The root tells by its keys what a file's name tells here.
+                    // The root decides by keys whether it is a list; here, the name of the file decides.
                     ("if", _) if is_root => {}
                     ("properties" | "definitions", Value::Object(inner)) => {
                         for it in inner.values() {

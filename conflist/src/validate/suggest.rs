@@ -1,8 +1,8 @@
-//! What was probably meant.
+//! Suggestions for misspelt words.
 
-/// The candidate nearest to `text`, if it is near: one slip for every three letters.
+/// The candidate nearest to `text`, with at most one typing error in every three letters.
 ///
-/// Two neighbouring letters that changed places are one slip; case does not count.
+/// Two exchanged letters are one error; case does not matter.
 pub(crate) fn nearest<'a>(
     text: &str,
     candidates: impl IntoIterator<Item = &'a str>,

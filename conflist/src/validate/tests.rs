@@ -1,4 +1,4 @@
-//! Tests of `validate`: what is told of broken files, and the examples, which have no mistake.
+//! Tests of `validate`: broken files, and the examples, which have no mistakes.
 
 #![allow(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]
 
@@ -11,11 +11,11 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// A directory of networks, and one of plugins, that go away with the value.
+/// A directory of networks and plugins, removed with the value.
 struct Dir(PathBuf);
 
 impl Dir {
-    /// Plugins of all types that are known, without anything in them: nothing is run.
+    /// Adds a program for each known plugin; none is run.
     fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name =
@@ -40,7 +40,7 @@ impl Dir {
         [self.0.join("bin")]
     }
 
-    /// What is told, without the directory's name.
+    /// The findings without the directory's name.
     fn told(&self, findings: &[Finding]) -> String {
         let lines: Vec<String> = findings.iter().map(|finding| format!("{finding}\n")).collect();
         lines.concat().replace(&format!("{}/", self.0.display()), "")
@@ -67,7 +67,7 @@ fn the_examples_have_no_mistake() {
     }
 }
 
-/// Each file of `tests/validate` has what is told of it beside it.
+/// Each file of `tests/validate` has its findings in a `.txt` file.
 #[test]
 fn mistakes() {
     let documents = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/validate");
@@ -77,7 +77,7 @@ fn mistakes() {
         if path.extension().is_some_and(|extension| extension == "txt") {
             continue;
         }
-        // Alone, as a second file with the network's name is a mistake, too.
+        // Alone, because a second file with the network's name is a mistake, too.
         let dir = Dir::new();
         let name = path.file_name().unwrap().to_str().unwrap();
         let copy = dir.write(name, &fs::read_to_string(&path).unwrap());
@@ -111,16 +111,16 @@ fn the_network_of_a_name() {
     "#]].assert_eq(&told("a"));
     expect![[r#"
         30-b.conflist:2: warning: key "plugin": unknown; did you mean "plugins"?
-        b/extra.conf:1: error: key "type": tuning changes what a plugin before it made: it cannot be the first
+        b/extra.conf:1: error: key "type": tuning needs the result of another plugin, so it must not be the first
     "#]].assert_eq(&told("b"));
-    expect![[r#"network "c" is in no file of DIR"#]].assert_eq(&told("c"));
+    expect![[r#"no file in DIR has network "c""#]].assert_eq(&told("c"));
     dir.write("40.conflist", "{");
     dir.write("50.conflist", "{\n\"nam\": \"c\"}");
     expect![[r#"
         40.conflist:1: error: not JSON: EOF while parsing an object (column 1)
         50.conflist:1: error: key "name": missing; the name of the network, which must be unique on the node
-        50.conflist:1: warning: key "cniVersion": missing; plugins take that for 0.1.0
-        50.conflist:1: error: key "plugins": missing; a network is a list of them
+        50.conflist:1: warning: key "cniVersion": missing; plugins then use 0.1.0
+        50.conflist:1: error: key "plugins": missing; a network must have at least one plugin
         50.conflist:2: warning: key "nam": unknown; did you mean "name"?
     "#]]
     .assert_eq(&told("c"));

@@ -113,7 +113,7 @@ fn a_failed_add_is_undone() {
 
     sandbox.fail("DEL", "third", "no way");
     let error = sandbox.runtime.add(&network, &attachment("pod")).unwrap_err();
-    expect![[r#"ADD of plugin "second" (2 of 3 of network "net"): no port: why; and undoing it: DEL of plugin "third" (3 of 3 of network "net"): no way: why"#]].assert_eq(&with_causes(&error));
+    expect![[r#"ADD of plugin "second" (2 of 3 of network "net"): no port: why; undoing it failed, too: DEL of plugin "third" (3 of 3 of network "net"): no way: why"#]].assert_eq(&with_causes(&error));
 }
 
 #[test]
@@ -270,5 +270,5 @@ fn networks_are_found_in_libcnis_order() {
     fs::remove_file(net_dir.join("05.conf")).unwrap();
     let error = with_causes(&sandbox.runtime.network("n").unwrap_err());
     let error = error.replace(sandbox.dir.to_str().unwrap(), "$SANDBOX");
-    expect![[r#"network "n" is in no file of $SANDBOX/net.d; read $SANDBOX/net.d/10.conflist: read JSON: key must be a string at line 1 column 3"#]].assert_eq(&error);
+    expect![[r#"no file in $SANDBOX/net.d has network "n"; read $SANDBOX/net.d/10.conflist: read JSON: key must be a string at line 1 column 3"#]].assert_eq(&error);
 }

@@ -97,7 +97,7 @@ fn del_with_nothing_but_names() {
         1,
         &sandbox,
         &expect![[r#"
-            conflist: network "net" is in no file of $SANDBOX/net.d
+            conflist: no file in $SANDBOX/net.d has network "net"
         "#]],
     );
 }
@@ -151,7 +151,7 @@ fn what_failed_is_told() {
         &expect![[r#"
         conflist: ADD of plugin "second" (2 of 3 of network "net"): code 100: add port 80
           details: why
-        conflist: and undoing it: DEL of plugin "first" (1 of 3 of network "net"): code 100: remove link
+        conflist: undoing it failed, too: DEL of plugin "first" (1 of 3 of network "net"): code 100: remove link
           details: why
     "#]],
     );
@@ -172,7 +172,7 @@ fn what_failed_is_told() {
         1,
         &sandbox,
         &expect![[r#"
-            conflist: network "none" is in no file of $SANDBOX/net.d
+            conflist: no file in $SANDBOX/net.d has network "none"
         "#]],
     );
     fails(
@@ -188,7 +188,7 @@ fn what_failed_is_told() {
         1,
         &sandbox,
         &expect![[r#"
-        conflist: NETNS is empty: which namespace? (a DEL goes without, given --container-id)
+        conflist: NETNS must not be empty (only del allows that, with --container-id)
     "#]],
     );
     fails(
@@ -212,7 +212,7 @@ fn what_failed_is_told() {
         1,
         &sandbox,
         &expect![[r#"
-        conflist: CAP_ARGS is no JSON object: invalid type: sequence, expected a map at line 1 column 0
+        conflist: CAP_ARGS must be a JSON object: invalid type: sequence, expected a map at line 1 column 0
     "#]],
     );
     sandbox.fail("STATUS", "third", "no addresses left");
@@ -267,7 +267,7 @@ fn gc_leaves_alone_what_it_cannot_read() {
         1,
         &sandbox,
         &expect![[r#"
-            conflist: remove nothing of network "net", since what is kept cannot all be read: read the result kept in $SANDBOX/cache/results/net-b-eth0: EOF while parsing a value at line 1 column 0
+            conflist: remove nothing of network "net", because a kept result cannot be read: read the result kept in $SANDBOX/cache/results/net-b-eth0: EOF while parsing a value at line 1 column 0
         "#]],
     );
     assert_eq!(sandbox.calls(), "");
