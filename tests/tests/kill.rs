@@ -161,7 +161,6 @@ fn dies(victim: Victim, command: &str) {
     assert!(wrecks.is_empty(), "{} kills did harm: at {}", wrecks.len(), wrecks.join("\nat "));
     // The number of calls differs by one or two between runs, because a message may come in two parts.
     // A kill comes early if calls before it are restarted.
-    // kill comes early where calls before it are made again.
     let kills = *kills.lock().unwrap();
     assert!(kills * 10 >= points.len() * 8, "only {kills} of {} kills took place", points.len());
 }

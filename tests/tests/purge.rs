@@ -95,8 +95,7 @@ fn purge(variant: &str) {
         let add = conflist(&world, &["add", name, &netns], &ports.to_string());
         drop(add.success());
     }
-    // The plugins of this list are the suite's by their names, but its lease was made by the reference
-    // suite's.
+    // By their names, the plugins of this list are ours, but the reference plugin made the lease.
     world.sh(
         NODE,
         &format!(

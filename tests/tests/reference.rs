@@ -3,7 +3,6 @@
 //! `ours::…` compares with the record; intended differences are listed with their reasons in
 //! `reference/differences.json`. `go::…` replays with the Go plugins, which shows that the replay
 //! itself is right.
-//! shows that the replay itself is right.
 
 #![allow(clippy::panic, reason = "a test fails by panicking")]
 

@@ -121,7 +121,6 @@ fn without_guard(mut snapshot: Value) -> Value {
 ///
 /// Without portmap if Debian's plugins check: 1.1.1 fails for its own pods, because it expects rules
 /// of both families in each of them.
-/// looks for those of both families in each of them.
 fn check(network: &[Value; 3], adder: &Plugins, checker: &Plugins) {
     let world = World::new(&["pod-a"]);
     let chain = if checker == &Plugins::debian() {

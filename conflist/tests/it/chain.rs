@@ -146,7 +146,7 @@ fn an_add_whose_result_cannot_be_kept_is_undone() {
     assert_eq!(sandbox.commands().len(), 6);
 }
 
-/// The DEL that undoes a failed ADD must never meet somebody else's interface.
+/// The DEL that undoes a failed ADD must not remove the interface of another attachment.
 #[test]
 fn a_second_add_of_an_interface_is_refused() {
     let sandbox = Sandbox::new();

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::sandbox::Sandbox;
 
-/// Runs the program in a shell, after `before`. A program that waits for ever is ended.
+/// Runs the program in a shell, after `before`. A program that does not end is killed.
 fn conflist(sandbox: &Sandbox, before: &str, arguments: &str) -> Output {
     let conflist = env!("CARGO_BIN_EXE_conflist");
     let cache = sandbox.runtime.cache_dir.display();
@@ -41,7 +41,7 @@ fn fifo(path: &Path) {
     mkfifo(path, Mode::from_bits_truncate(0o600)).unwrap();
 }
 
-/// libcni reads the files in their order, up to the network's, and waits for ever at a FIFO.
+/// libcni reads the files in their order, up to the network's, and blocks on a FIFO.
 #[test]
 fn a_network_is_found_beside_files_that_are_no_files() {
     let sandbox = Sandbox::new();

@@ -55,7 +55,7 @@ fn what_is_kept_is_valid_but_what_has_gone() {
 fn only_what_is_named_is_valid() {
     let sandbox = Sandbox::new();
     let network = two_networks(&sandbox, "1.1.0");
-    // "d" was attached by somebody who keeps results elsewhere.
+    // "d" was attached by a runtime that keeps results elsewhere.
     sandbox.runtime.gc(&network, &Valid::Only(these(&["b", "d"]))).unwrap();
     let calls = sandbox.calls();
     let list = r#""cni.dev/valid-attachments":[{"containerID":"b","ifname":"eth0"},{"containerID":"d","ifname":"eth0"}]"#;

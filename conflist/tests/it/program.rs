@@ -15,7 +15,7 @@ fn conflist(sandbox: &Sandbox) -> Command {
         .env("PATH", "/usr/bin:/bin")
         .env("CNI_COMMAND", "VERSION")
         .env("CNI_NETNS", "/somewhere/else")
-        .env("CNI_CONTAINERID", "somebody-else")
+        .env("CNI_CONTAINERID", "another")
         .env("NETCONFPATH", &sandbox.runtime.net_dir)
         .env("CNI_PATH", &sandbox.runtime.plugin_path[0])
         .arg("--cache-dir")

@@ -38,8 +38,7 @@ const UNSAID: &[(&str, &str)] = &[
     ("conflist/tests/validate/list-in-a.json", FILES),
     ("conflist/tests/validate/nothing-to-run.conflist", FILES),
 ];
-const BETWEEN_KEYS: &str =
-    "keys that do not go together, of which 0 and false are as good as absent";
+const BETWEEN_KEYS: &str = "keys that do not go together, of which 0 and false count as absent";
 const ADDRESSES: &str =
     "an address is in a network, before another one, or the same as another one";
 const PROGRAMS: &str = "which programs there are";

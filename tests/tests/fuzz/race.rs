@@ -1,6 +1,6 @@
 //! Many commands at a time, some of which are killed.
 //!
-//! Afterwards GC is told which pods are alive: their state stays, and nothing of the others is left.
+//! Afterwards GC gets the pods that are alive: it keeps their state and removes everything else.
 //! `kill.rs` kills at each system call of a single process; here the moments are random, and other
 //! processes use the same bridge, rules and leases at the same time.
 
