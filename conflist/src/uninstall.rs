@@ -13,9 +13,9 @@ pub(crate) fn run(runtime: &Runtime, options: &Purge) -> Result<ExitCode, Failur
     if !options.yes {
         let found = runtime.purge(true)?;
         if options.dry_run || found.found().is_empty() {
-            return told(&found, "would remove");
+            return report(&found, "would remove");
         }
-        told(&found, "found")?;
+        report(&found, "found")?;
         if !io::stdin().is_terminal() {
             return Err(Failure::NoTerminal);
         }
@@ -23,10 +23,10 @@ pub(crate) fn run(runtime: &Runtime, options: &Purge) -> Result<ExitCode, Failur
             return Ok(ExitCode::FAILURE);
         }
     }
-    told(&runtime.purge(false)?, "removed")
+    report(&runtime.purge(false)?, "removed")
 }
 
-fn told(purge: &cni::Purge, verb: &str) -> Result<ExitCode, Failure> {
+fn report(purge: &cni::Purge, verb: &str) -> Result<ExitCode, Failure> {
     for what in purge.found() {
         print(&format!("{verb} {what}"))?;
     }

@@ -215,11 +215,11 @@ fn routes(eyes: &Eyes<'_>, family: &str) -> Vec<Value> {
             continue;
         }
         let fields = route.as_object().cloned().unwrap_or_default().into_iter();
-        let told = fields.filter(|(name, value)| {
+        let shown = fields.filter(|(name, value)| {
             let is_usual = usual.iter().any(|(n, v)| name == n && value == v);
             !is_usual && *value != json!([]) && !value.is_null()
         });
-        result.push(Value::Object(told.collect()));
+        result.push(Value::Object(shown.collect()));
     }
     result
 }

@@ -231,13 +231,13 @@ impl Accepted {
     /// Whether this entry accepts a difference; marks it as used if so.
     #[must_use]
     pub fn accepts(&self, case: &str, difference: &Difference) -> bool {
-        let is_told = |told: &Option<Value>, value: &Option<Value>| {
-            told.as_ref().is_none_or(|told| told == value.as_ref().unwrap_or(&Value::Null))
+        let is_given = |given: &Option<Value>, value: &Option<Value>| {
+            given.as_ref().is_none_or(|given| given == value.as_ref().unwrap_or(&Value::Null))
         };
         let accepts = matches_pattern(&self.case, case)
             && matches_pattern(&self.path, &difference.path)
-            && is_told(&self.expected, &difference.expected)
-            && is_told(&self.found, &difference.found);
+            && is_given(&self.expected, &difference.expected)
+            && is_given(&self.found, &difference.found);
         if accepts {
             self.used.store(true, Ordering::Relaxed);
         }

@@ -35,13 +35,13 @@ fn main() -> ExitCode {
         }
     }
     for plugin in Plugins::ALL {
-        suite.case(&format!("keys::{plugin}"), &needs, move || all_keys_are_told(plugin));
+        suite.case(&format!("keys::{plugin}"), &needs, move || all_keys_are_documented(plugin));
     }
     suite.run()
 }
 
 /// The README of a plugin has a network in JSON, and each key in backquotes in a table.
-fn all_keys_are_told(plugin: &str) {
+fn all_keys_are_documented(plugin: &str) {
     let readme = readmes().into_iter().find(|file| file.parent().unwrap().ends_with(plugin));
     let readme = fs::read_to_string(workspace().join(readme.unwrap())).unwrap();
     assert!(readme.contains("```json\n"), "no network to paste");
@@ -50,10 +50,10 @@ fn all_keys_are_told(plugin: &str) {
     let mut keys = Vec::new();
     keys_of(&schema["properties"], &mut keys);
     let first_cells = readme.lines().filter_map(|line| line.strip_prefix("| `"));
-    let told: Vec<&str> =
+    let documented: Vec<&str> =
         first_cells.flat_map(|line| line.split(" | ").next().unwrap().split('`')).collect();
     for key in keys {
-        assert!(told.contains(&key), "key {key} is in no table");
+        assert!(documented.contains(&key), "key {key} is in no table");
     }
 }
 

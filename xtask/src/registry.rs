@@ -34,11 +34,11 @@ const HEAD: &str = "| program | what it does |\n| --- | --- |\n";
 /// Folders of plugins without a line in the registry, and lines without a folder.
 pub(crate) fn offences() -> Result<Vec<String>, Failure> {
     let members = members()?;
-    let is_plugin = |it: &&Member| it.is_shipped() && it.room() != "conflist";
+    let is_plugin = |it: &&Member| it.is_shipped() && it.folder() != "conflist";
     let mut offences = Vec::new();
     for member in members.iter().filter(is_plugin).filter(|it| !it.programs.is_empty()) {
         let found = PLUGINS.iter().find(|plugin| plugin.name == member.name);
-        if found.is_none_or(|plugin| (plugin.kind == "ipam") != (member.room() == "ipam")) {
+        if found.is_none_or(|plugin| (plugin.kind == "ipam") != (member.folder() == "ipam")) {
             let (dir, name) = (member.dir.display(), &member.name);
             offences.push(format!("{dir}: plugins/registry.in must have a line for {name}"));
         }

@@ -19,7 +19,7 @@ const MAX_COLUMNS: usize = 110;
 const LONG_FILES: [(&str, &str); 0] = [];
 
 /// The top-level directories and the directories whose crates theirs may use.
-const DOORS: [(&str, &[&str]); 8] = [
+const DEPENDENCIES: [(&str, &[&str]); 8] = [
     ("cni", &[]),
     ("kernel", &[]),
     ("plugins", &["cni", "kernel", "plugins"]),
@@ -54,7 +54,7 @@ pub(crate) fn rules() -> Vec<(&'static str, Result<Offences, Failure>)> {
         ("no unfinished work", each_source(is_unfinished)),
         ("plain words", each_file(&words::FILES, words::are_not_plain)),
         ("crates inherit the lints", manifests()),
-        ("doors between crates", doors()),
+        ("dependencies between folders", dependencies()),
         ("no circles between files", files(&["*.rs"]).map(|files| circles::circles(&files))),
         ("the registry has every plugin", registry::offences()),
     ]
@@ -135,20 +135,20 @@ fn manifests() -> Result<Offences, Failure> {
     Ok(offences)
 }
 
-fn doors() -> Result<Offences, Failure> {
+fn dependencies() -> Result<Offences, Failure> {
     let members = members()?;
     let mut offences = Vec::new();
     for member in &members {
-        let room = member.room();
-        let Some((_, open)) = DOORS.iter().find(|(name, _)| *name == room) else {
-            offences.push(format!("{}: no room {room} in the plan", member.name));
+        let folder = member.folder();
+        let Some((_, open)) = DEPENDENCIES.iter().find(|(name, _)| *name == folder) else {
+            offences.push(format!("{}: no rule for the folder {folder}", member.name));
             continue;
         };
         for Dependency { name: used, is_for_tests } in &member.dependencies {
-            let uses_netlink = used.starts_with("netlink-") && room != KERNEL;
-            let target = members.iter().find(|m| m.name == *used).map(Member::room);
+            let uses_netlink = used.starts_with("netlink-") && folder != KERNEL;
+            let target = members.iter().find(|m| m.name == *used).map(Member::folder);
             let is_open = |target| match used.as_str() {
-                TESTBED => *is_for_tests || TESTERS.contains(&room),
+                TESTBED => *is_for_tests || TESTERS.contains(&folder),
                 _ => open.contains(&target),
             };
             if uses_netlink || target.is_some_and(|target| !is_open(target)) {

@@ -33,13 +33,13 @@ pub(crate) struct Dependency {
 
 impl Member {
     /// The top-level directory that the crate is in.
-    pub(crate) fn room(&self) -> &str {
-        self.dir.iter().next().and_then(|room| room.to_str()).unwrap_or_default()
+    pub(crate) fn folder(&self) -> &str {
+        self.dir.iter().next().and_then(|folder| folder.to_str()).unwrap_or_default()
     }
 
     /// Whether users install its programs.
     pub(crate) fn is_shipped(&self) -> bool {
-        ["plugins", "ipam", "conflist"].contains(&self.room())
+        ["plugins", "ipam", "conflist"].contains(&self.folder())
     }
 }
 

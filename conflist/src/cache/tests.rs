@@ -1,4 +1,4 @@
-//! Tests of the kept results: the text that cnitool writes, and every attachment there and back.
+//! Tests of the kept results: the file that cnitool writes, and that every attachment is read as written.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::{env, process};
@@ -12,7 +12,7 @@ use super::*;
 /// add probe /run/netns/a` with the Go plugins bridge, host-local and portmap v1.9.1.
 const BY_CNITOOL: &str = include_str!("probe-cnitool-a145bc1ace582bff43bd-eth0.json");
 
-/// A directory that goes away with the value.
+/// A directory, removed with the value.
 struct Dir(PathBuf);
 
 impl Dir {
@@ -97,7 +97,7 @@ fn a_bare_result_of_an_early_libcni_is_read() {
     }
 }
 
-/// Names may hold the dash that separates them: the file's content decides.
+/// Names may contain the dash that separates them: the file's content decides.
 #[test]
 fn attachments_are_not_mixed_up() {
     let dir = Dir::new();
@@ -108,7 +108,7 @@ fn attachments_are_not_mixed_up() {
     {
         store(name, id, ifname).unwrap();
     }
-    // It may be told again, but not by another.
+    // The same attachment may be stored again, but not another one.
     store("n", "a-pod", "eth0").unwrap();
     let taken = store("n-a", "pod", "eth0").unwrap_err();
     assert!(matches!(&taken, CacheError::Taken { id, .. } if id.as_str() == "a-pod"), "{taken}");

@@ -43,12 +43,13 @@ fn necessary_args(node: &Node, ipam: &str) -> Map<String, Value> {
 }
 
 fn report(checker: &mut Checker<'_>, node: &Node, path: &str, error: &cni::Error) {
-    let told = error.to_string();
-    let named =
-        told.strip_prefix("key \"").and_then(|rest| rest.split_once("\" of the configuration: "));
+    let message = error.to_string();
+    let named = message
+        .strip_prefix("key \"")
+        .and_then(|rest| rest.split_once("\" of the configuration: "));
     let (key, why) = match named {
         Some((key, why)) if error.code == Code::InvalidConfig => (join(path, key), why),
-        _ => (path.to_owned(), told.as_str()),
+        _ => (path.to_owned(), message.as_str()),
     };
     let line = named.map_or(node.line, |(key, _)| node.line_of(key));
     checker.error(line, &key, Problem::Refused(why.to_owned()));

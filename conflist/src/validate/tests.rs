@@ -41,7 +41,7 @@ impl Dir {
     }
 
     /// The findings without the directory's name.
-    fn told(&self, findings: &[Finding]) -> String {
+    fn reported(&self, findings: &[Finding]) -> String {
         let lines: Vec<String> = findings.iter().map(|finding| format!("{finding}\n")).collect();
         lines.concat().replace(&format!("{}/", self.0.display()), "")
     }
@@ -62,7 +62,7 @@ fn the_examples_have_no_mistake() {
     for path in files {
         let mut findings = file(&path, &dir.bin());
         findings.retain(|finding| finding.severity > Severity::Hint);
-        assert_eq!(dir.told(&findings), "");
+        assert_eq!(dir.reported(&findings), "");
         assert!(files::load(&path).is_ok());
     }
 }
@@ -81,8 +81,8 @@ fn mistakes() {
         let dir = Dir::new();
         let name = path.file_name().unwrap().to_str().unwrap();
         let copy = dir.write(name, &fs::read_to_string(&path).unwrap());
-        let told = dir.told(&file(&copy, &dir.bin()));
-        expect_file![path.with_extension("txt")].assert_eq(&told);
+        let reported = dir.reported(&file(&copy, &dir.bin()));
+        expect_file![path.with_extension("txt")].assert_eq(&reported);
         seen += 1;
     }
     assert_eq!(seen, 27);
@@ -96,8 +96,8 @@ fn the_network_of_a_name() {
             "{{\"name\": {name:?}, \"cniVersion\": \"1.0.0\",\n{key:?}: [{{\"type\": \"bridge\"}}]}}"
         )
     };
-    let told = |name: &str| match network(&dir.0, name, &dir.bin()) {
-        Ok(findings) => dir.told(&findings),
+    let reported = |name: &str| match network(&dir.0, name, &dir.bin()) {
+        Ok(findings) => dir.reported(&findings),
         Err(error) => crate::with_causes(&error).replace(&dir.0.display().to_string(), "DIR"),
     };
     dir.write("10-a.conflist", &list("a", "plugins"));
@@ -108,12 +108,12 @@ fn the_network_of_a_name() {
     expect![[r#"
         a/extra.conf:1: warning: key "mtuu": unknown; did you mean "mtu"?
         20-a.conflist:1: warning: key "name": "a" is also the network of 10-a.conflist, which comes first and is used
-    "#]].assert_eq(&told("a"));
+    "#]].assert_eq(&reported("a"));
     expect![[r#"
         30-b.conflist:2: warning: key "plugin": unknown; did you mean "plugins"?
         b/extra.conf:1: error: key "type": tuning needs the result of another plugin, so it must not be the first
-    "#]].assert_eq(&told("b"));
-    expect![[r#"no file in DIR has network "c""#]].assert_eq(&told("c"));
+    "#]].assert_eq(&reported("b"));
+    expect![[r#"no file in DIR has network "c""#]].assert_eq(&reported("c"));
     dir.write("40.conflist", "{");
     dir.write("50.conflist", "{\n\"nam\": \"c\"}");
     expect![[r#"
@@ -123,7 +123,7 @@ fn the_network_of_a_name() {
         50.conflist:1: error: key "plugins": missing; a network must have at least one plugin
         50.conflist:2: warning: key "nam": unknown; did you mean "name"?
     "#]]
-    .assert_eq(&told("c"));
+    .assert_eq(&reported("c"));
 }
 
 proptest! {

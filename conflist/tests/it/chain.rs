@@ -1,4 +1,4 @@
-//! ADD, CHECK and DEL: who is called, in which order, with what.
+//! ADD, CHECK and DEL: which plugins are called, in which order, with which input.
 
 use std::{fs, process};
 
@@ -90,7 +90,7 @@ fn results_are_translated_between_versions() {
     ] {
         assert!(calls.contains(prev_result), "{calls}");
     }
-    // DEL has had a result since 0.4.0.
+    // DEL has a result from version 0.4.0 on.
     sandbox.runtime.del(&network, &bare_attachment("pod")).unwrap();
     assert!(!sandbox.calls().contains("prevResult"));
     let error = sandbox.runtime.check(&network, &bare_attachment("pod")).unwrap_err();
@@ -138,7 +138,7 @@ fn an_add_whose_result_cannot_be_used_is_undone() {
 fn an_add_whose_result_cannot_be_kept_is_undone() {
     let sandbox = Sandbox::new();
     let network = sandbox.network("1.0.0");
-    // In the way of the file that is written first, and then renamed.
+    // Blocks the temporary file, which is written first and then renamed.
     let new = format!("cache/.net-pod-eth0.{}", process::id());
     fs::create_dir_all(sandbox.dir.join(new)).unwrap();
     let error = with_causes(&sandbox.runtime.add(&network, &attachment("pod")).unwrap_err());
@@ -164,7 +164,7 @@ fn a_second_add_of_an_interface_is_refused() {
     }
     assert_eq!(sandbox.calls(), "");
 
-    // What an early libcni wrote, and what cannot be read, may be of a living pod as well.
+    // Files of an early libcni and unreadable files may belong to a running pod.
     let file = sandbox.dir.join("cache/results/net-pod-eth0");
     fs::write(&file, r#"{"cniVersion":"1.0.0"}"#).unwrap();
     let error = sandbox.runtime.add(&network, &attachment("pod")).unwrap_err();
@@ -186,7 +186,7 @@ fn nothing_runs_if_a_plugin_is_missing() {
     assert_eq!(sandbox.calls(), "");
 }
 
-/// The address is given back last, when nothing points to it any more.
+/// The address is released last, when nothing refers to it.
 #[test]
 fn del_halts_at_an_error_and_can_be_repeated() {
     let sandbox = Sandbox::new();
@@ -244,7 +244,7 @@ fn networks_are_found_in_libcnis_order() {
     fs::create_dir(net_dir.join("dir.conflist")).unwrap();
     let marks = || {
         let network = sandbox.runtime.network("n").unwrap();
-        // What is kept beside the result has the whole chain.
+        // The kept configuration contains the whole chain.
         assert_eq!(Network::from_list(&network.text).unwrap().plugins, network.plugins);
         network.plugins.iter().map(|it| it.conf["mark"].to_string()).collect::<Vec<_>>()
     };

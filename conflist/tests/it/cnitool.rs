@@ -1,8 +1,8 @@
-//! Beside the real cnitool: what one program attached, the other one checks and detaches, and
-//! what they keep of it is the same text.
+//! With the real cnitool: each program checks and detaches what the other one attached, and both keep the
+//! same bytes.
 //!
 //! Needs root (each test has network and mount namespaces of its own), cnitool (`CNITOOL`, or in
-//! `PATH`) and the plugins loopback, bridge and host-local, whoever wrote them (`CNI_PATH`, or
+//! `PATH`) and the plugins loopback, bridge and host-local of any project (`CNI_PATH`, or
 //! `/opt/cni/bin`). If something is missing, the tests are skipped, or fail if `CI=true`.
 
 use std::path::{Path, PathBuf};
@@ -36,8 +36,8 @@ fn available() -> Result<(PathBuf, String), String> {
     Ok((cnitool, plugins))
 }
 
-/// Runs a script on a node of its own, with a pod `/run/netns/pod`; what it printed. `None` if
-/// the test is skipped.
+/// Runs a script on a node of its own, with a pod `/run/netns/pod`; returns its output, or `None` if the test
+/// is skipped.
 fn on_a_node(script: &str) -> Option<String> {
     let (cnitool, plugins) = match available() {
         Ok(found) => found,
@@ -74,8 +74,8 @@ fn on_a_node(script: &str) -> Option<String> {
         .env_remove("CAP_ARGS")
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {told}", output.status);
+    let reported = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {reported}", output.status);
     Some(String::from_utf8(output.stdout).unwrap())
 }
 
@@ -129,7 +129,7 @@ fn both_keep_the_same_text() {
     }
 }
 
-/// A lone plugin is wrapped, and kept, as cnitool does it.
+/// A single plugin is made a list, and kept, as cnitool does it.
 #[test]
 fn both_wrap_a_lone_plugin_alike() {
     let printed = on_a_node(

@@ -1,4 +1,4 @@
-//! Files and directories that are not what they should be, and the permissions of those that are made.
+//! Files and directories of wrong types or owners, and the permissions of new ones.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -33,15 +33,15 @@ fn succeeds(output: &Output) -> String {
 #[track_caller]
 fn fails(output: &Output, expected: &str) {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(told.contains(expected), "{told}");
+    let reported = String::from_utf8_lossy(&output.stderr);
+    assert!(reported.contains(expected), "{reported}");
 }
 
 fn fifo(path: &Path) {
     mkfifo(path, Mode::from_bits_truncate(0o600)).unwrap();
 }
 
-/// libcni reads the files in their order, up to the network's, and blocks on a FIFO.
+/// libcni reads the files in order, up to the network's, and blocks on a FIFO.
 #[test]
 fn a_network_is_found_beside_files_that_are_no_files() {
     let sandbox = Sandbox::new();
@@ -52,7 +52,7 @@ fn a_network_is_found_beside_files_that_are_no_files() {
     File::create(net_dir.join("02-large.conflist")).unwrap().set_len(1 << 30).unwrap();
     succeeds(&conflist(&sandbox, "", "add net /run/netns/a"));
     succeeds(&conflist(&sandbox, "", "del net /run/netns/a"));
-    let told = succeeds(&conflist(&sandbox, "", "validate net"));
+    let reported = succeeds(&conflist(&sandbox, "", "validate net"));
     for (file, why) in [
         ("00-fifo", "it is not a regular file"),
         ("01-zero", "it is not a regular file"),
@@ -60,7 +60,7 @@ fn a_network_is_found_beside_files_that_are_no_files() {
     ] {
         let expected =
             format!("{}/{file}.conflist:1: warning: cannot be read: {why}", net_dir.display());
-        assert!(told.contains(&expected), "{told}");
+        assert!(reported.contains(&expected), "{reported}");
     }
     fs::remove_file(net_dir.join("10.conflist")).unwrap();
     fails(
@@ -101,7 +101,7 @@ fn a_lock_that_is_no_file_is_refused() {
     assert!(!sandbox.dir.join("elsewhere").exists());
 }
 
-/// With any umask, nobody else can write where results are kept, and what others wrote is not believed.
+/// With any umask, only the user can write to the results, and files of other users are refused.
 #[test]
 fn directories_are_ours_alone() {
     let sandbox = Sandbox::new();
@@ -132,7 +132,7 @@ fn directories_are_ours_alone() {
     }
 }
 
-/// The limit that `ulimit -f` sets. The kernel would end the process in the middle of the file.
+/// The limit that `ulimit -f` sets. By default, the kernel ends the process after writing a part of the file.
 #[test]
 fn a_result_over_the_limit_leaves_no_file() {
     let sandbox = Sandbox::new();

@@ -68,7 +68,7 @@ fn only_what_is_named_is_valid() {
     assert_eq!(sandbox.results(), ["net-b-c-eth0"]);
 }
 
-/// A file that cannot be read is not one that has gone: plugins would take the pod's network away.
+/// An unreadable file does not mean that the pod is gone: plugins would remove its network.
 #[test]
 fn what_cannot_be_read_is_not_taken_for_gone() {
     let sandbox = Sandbox::new();
@@ -85,7 +85,7 @@ fn what_cannot_be_read_is_not_taken_for_gone() {
         );
         assert_eq!(sandbox.calls(), "");
     }
-    // Those of other networks do not matter.
+    // Files of other networks do not matter.
     fs::rename(&file, sandbox.dir.join("cache/results/other-a-eth0")).unwrap();
     sandbox.runtime.gc(&network, &Valid::KeptBut(these(&[]))).unwrap();
     fs::rename(sandbox.dir.join("cache/results/other-a-eth0"), &file).unwrap();
@@ -146,7 +146,7 @@ fn the_administrator_may_disable_it() {
 }
 
 #[test]
-fn every_step_runs_and_every_error_is_told() {
+fn every_step_runs_and_every_error_is_reported() {
     let sandbox = Sandbox::new();
     let network = two_networks(&sandbox, "1.1.0");
     sandbox.fail("DEL", "second", "busy");

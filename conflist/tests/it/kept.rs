@@ -1,5 +1,5 @@
-//! The configuration that is kept with a result: a DEL reaches every plugin of the ADD, whatever became
-//! of the list since. Runtimes on libcni run today's list, and so does cnitool.
+//! The configuration that is kept with a result: a DEL runs every plugin of the ADD, even if the list changed
+//! since. cnitool and runtimes that use libcni run the current list.
 
 use std::fs;
 
@@ -35,7 +35,7 @@ fn a_del_reaches_plugins_that_are_no_longer_in_the_list() {
     assert!(calls.contains(r#""ipam":{"type":"first"}"#), "{calls}");
     assert_eq!(calls.matches(r#""prevResult":{"cniVersion":"1.1.0""#).count(), 3, "{calls}");
     assert!(sandbox.results().is_empty());
-    // Nothing is kept any more.
+    // The kept result is removed.
     sandbox.runtime.del(&network, &attachment("pod")).unwrap();
     assert_eq!(sandbox.commands(), ["DEL first pod"]);
 }
@@ -66,14 +66,14 @@ fn a_gc_detaches_by_the_kept_configuration() {
     assert!(sandbox.results().is_empty());
 }
 
-/// What was made by an ADD is compared with what that ADD was configured to make.
+/// CHECK uses the configuration of the ADD.
 #[test]
 fn a_check_uses_the_kept_configuration() {
     let sandbox = Sandbox::new();
     let network = edited(&sandbox);
     sandbox.runtime.check(&network, &attachment("pod")).unwrap();
     assert_eq!(sandbox.commands(), ["CHECK first pod", "CHECK second pod", "CHECK third pod"]);
-    // But not if the administrator wants none now.
+    // But not if CHECK is disabled now.
     let mut list = shortened();
     list["disableCheck"] = true.into();
     sandbox.write_list("10.conflist", &list);
@@ -82,7 +82,7 @@ fn a_check_uses_the_kept_configuration() {
     assert!(sandbox.commands().is_empty());
 }
 
-/// libcni keeps the text of the list's file, and plugins may be in files of their own beside it.
+/// libcni keeps only the list's file, but plugins may be in files of their own.
 #[test]
 fn plugins_beside_a_list_that_libcni_kept() {
     let sandbox = Sandbox::new();

@@ -1,5 +1,5 @@
-//! Tests of whole chains: with plugins that only write down what they were told, through the
-//! program, and beside the real cnitool.
+//! Tests of whole chains: with fake plugins that record their calls, through the program, and with the real
+//! cnitool.
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "this is how a test fails")]
 #![allow(clippy::needless_raw_string_hashes, reason = "expect-test writes them")]

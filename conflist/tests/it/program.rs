@@ -1,4 +1,4 @@
-//! The program: its environment, what it prints, and how it ends.
+//! The program: its environment, its output, and its exit status.
 
 use std::fs;
 use std::process::{Command, Output};
@@ -32,7 +32,7 @@ fn succeeds(output: &Output) {
     assert!(output.status.success(), "{}", text(&output.stderr));
 }
 
-/// Stderr of a run that has to end with `status`.
+/// Stderr of a run that must exit with `status`.
 #[track_caller]
 fn fails(output: &Output, status: i32, sandbox: &Sandbox, expected: &Expect) {
     assert_eq!(output.status.code(), Some(status), "{}", text(&output.stderr));
@@ -61,7 +61,7 @@ fn cnitools_environment() {
          path=$SANDBOX/bin"
     );
 
-    // What is set to nothing is not set.
+    // An empty variable counts as not set.
     let output = conflist(&sandbox)
         .env("CNI_IFNAME", "")
         .env("CNI_ARGS", "")
@@ -75,7 +75,7 @@ fn cnitools_environment() {
     succeeds(&output.unwrap());
 }
 
-/// A DEL when the namespace has vanished, and the network's file too.
+/// A DEL after the namespace and the network's file were removed.
 #[test]
 fn del_with_nothing_but_names() {
     let sandbox = Sandbox::new();
@@ -90,7 +90,7 @@ fn del_with_nothing_but_names() {
     let calls = sandbox.calls();
     assert!(calls.starts_with("DEL third pod eth0 netns= args= "), "{calls}");
     assert_eq!(calls.matches("prevResult").count(), 3);
-    // Neither file nor result is left: nobody knows which plugins to run.
+    // Without file and result, there is no list of plugins to run.
     let output = run(&["del", "net", ""]);
     fails(
         &output,
@@ -102,7 +102,7 @@ fn del_with_nothing_but_names() {
     );
 }
 
-/// Before, the attachment and its result stayed, and the next ADD was refused because of them.
+/// Otherwise the attachment and its result stay, and the next ADD is refused because of them.
 #[test]
 fn an_add_whose_result_cannot_be_printed_is_undone() {
     let sandbox = Sandbox::new();
@@ -123,7 +123,7 @@ fn an_add_whose_result_cannot_be_printed_is_undone() {
     assert_eq!(deleted, 3);
 }
 
-/// Before, it was refused. cnitool 1.3.1 refuses it.
+/// cnitool 1.3.1 refuses it.
 #[test]
 fn a_del_does_not_fail_for_cni_args() {
     let sandbox = Sandbox::new();
@@ -138,7 +138,7 @@ fn a_del_does_not_fail_for_cni_args() {
 }
 
 #[test]
-fn what_failed_is_told() {
+fn failures_are_printed() {
     let sandbox = Sandbox::new();
     sandbox.network("1.1.0");
     sandbox.fail("ADD", "second", "add port 80");
@@ -273,7 +273,7 @@ fn gc_leaves_alone_what_it_cannot_read() {
     assert_eq!(sandbox.calls(), "");
     succeeds(&run(&["gc", "net", "--valid", "a:eth0", "--valid", "b:eth0"]));
     assert_eq!(sandbox.commands(), ["GC first ", "GC second ", "GC third "]);
-    // A DEL of the pod forgets what cannot be read.
+    // A DEL of the pod removes the unreadable result.
     succeeds(&run(&["del", "net", "", "--container-id", "b"]));
     sandbox.calls();
     succeeds(&run(&["gc", "net"]));
@@ -340,7 +340,7 @@ fn version_and_validate() {
     assert_eq!(run(&["validate", "none"]).status.code(), Some(1));
 }
 
-/// `cnitool COMMAND NETWORK NETNS`, whatever the command.
+/// `cnitool COMMAND NETWORK NETNS`, for every command.
 #[test]
 fn every_command_takes_a_netns() {
     let sandbox = Sandbox::new();

@@ -1,4 +1,4 @@
-//! A place for networks, fake plugins and results that goes away with the test.
+//! A temporary directory of networks, fake plugins and results.
 
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ impl Sandbox {
         fs::write(self.dir.join("net.d").join(file), list.to_string()).unwrap();
     }
 
-    /// Makes a plugin answer a command with this.
+    /// Sets the answer of a plugin to a command.
     pub(crate) fn answer(&self, command: &str, kind: &str, answer: &Value) {
         let file = self.dir.join("answers").join(format!("{command}-{kind}"));
         fs::write(file, answer.to_string()).unwrap();
@@ -109,7 +109,7 @@ impl Drop for Sandbox {
     }
 }
 
-/// An attachment with pairs and capability arguments.
+/// An attachment with `CNI_ARGS` and capability arguments.
 pub(crate) fn attachment(id: &str) -> Attachment {
     let capability_args = json!({
         "ips": ["10.0.0.9"], "mac": "c2:0:0:0:0:1", "portMappings": [{"hostPort": 80}],
@@ -122,7 +122,7 @@ pub(crate) fn attachment(id: &str) -> Attachment {
     }
 }
 
-/// The same attachment as a runtime describes it that has forgotten the arguments.
+/// The same attachment without arguments, as from a runtime that lost them.
 pub(crate) fn bare_attachment(id: &str) -> Attachment {
     let netns = PathBuf::from(format!("/run/netns/{id}"));
     Attachment::new(id.parse().unwrap(), "eth0".parse().unwrap(), Some(netns))

@@ -9,7 +9,7 @@
 //!
 //! The cluster is that of the end-to-end tests ([`tests::kind`]).
 
-mod way;
+mod passed;
 
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 
@@ -20,7 +20,7 @@ use tests::kind::{
 use tests::{Plugins, TcpEcho, answers, panic_message, request};
 
 use super::error::DemoError;
-use way::Way;
+use passed::Passed;
 
 /// The port of Docker's host that leads to port 80 of the control plane.
 const PUBLISHED: &str = "127.0.0.1:8080";
@@ -67,11 +67,11 @@ fn in_cluster(cluster: &Cluster) -> Result<(), DemoError> {
     expect(cluster, CONTROL_PLANE, "127.0.0.1:80", RULE, 200)?;
 
     println!("\nThe Ingress rule is deleted:");
-    let rules = way::rules_of_plugins(cluster);
+    let rules = passed::rules_of_plugins(cluster);
     expect(cluster, HOST, PUBLISHED, "example.com", 404)?;
     nginx.delete_rule();
     expect(cluster, HOST, PUBLISHED, RULE, 404)?;
-    if way::rules_of_plugins(cluster) != rules {
+    if passed::rules_of_plugins(cluster) != rules {
         return Err(DemoError::Evidence("the CNI plugins' rules have changed".to_owned()));
     }
     println!("  the {} rules of the CNI plugins are as before", rules.len());
@@ -146,10 +146,10 @@ fn by_node_port(cluster: &Cluster) -> Result<(), DemoError> {
 fn taken(cluster: &Cluster, address: &str, expected: (u64, u64)) -> Result<(), DemoError> {
     let counted = || (cluster.by_host_port(), cluster.by_node_port());
     let before = counted();
-    let way = Way::of(cluster, || expect(cluster, HOST, address, RULE, 200))?;
+    let passed = Passed::of(cluster, || expect(cluster, HOST, address, RULE, 200))?;
     let after = counted();
     println!("  rules that took the two connections, to nginx and from there to the Service:");
-    way.show();
+    passed.show();
     let seen = (after.0.saturating_sub(before.0), after.1.saturating_sub(before.1));
     println!("  taken by the hostPort's DNAT: {}, by rules of KUBE-NODEPORTS: {}", seen.0, seen.1);
     if seen == expected {

@@ -41,9 +41,9 @@ impl Counted {
 
 /// The rules that some connections passed: each counts the first packet of a connection.
 #[derive(Debug)]
-pub(super) struct Way(Vec<Counted>);
+pub(super) struct Passed(Vec<Counted>);
 
-impl Way {
+impl Passed {
     /// Compares the counters before and after `something`, which must not change rules.
     pub(super) fn of<E>(
         cluster: &Cluster,
