@@ -228,8 +228,7 @@ impl Cache {
         })
     }
 
-    /// Removes the kept result of an attachment, if there is one. An unreadable file with its name is removed,
-    /// too.
+    /// Removes the kept result of an attachment, if there is one, also an unreadable file with its name.
     pub fn remove(
         &self,
         network: &NetworkName,

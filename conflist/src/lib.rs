@@ -25,8 +25,8 @@
 //!
 //! [`validate`] finds the mistakes in a network's file.
 //!
-//! Source: <https://www.cni.dev/docs/spec/>, sections 1 and 3. This crate does not change the kernel's network
-//! state itself: plugins do, as programs, or in [`Runtime::purge`] by functions of their crates.
+//! Source: <https://www.cni.dev/docs/spec/>, sections 1 and 3. This crate does not change the network of
+//! the node itself: plugins do, as programs, or in [`Runtime::purge`] by functions of their crates.
 
 pub mod attachment;
 pub mod cache;

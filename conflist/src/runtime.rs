@@ -59,8 +59,8 @@ impl Runtime {
 
     /// Attaches a container.
     ///
-    /// After a failed ADD, the whole chain gets a DEL, as the specification requires and containerd, CRI-O and
-    /// podman do. (cnitool leaves that to its user.)
+    /// After a failed ADD, the whole chain gets a DEL, as the specification requires and containerd, CRI-O
+    /// and podman do. (cnitool leaves that to its user.)
     pub fn add(&self, network: &Network, attachment: &Attachment) -> Result<Success, Error> {
         let cache = self.cache();
         let _lock = Lock::shared(&cache)?;

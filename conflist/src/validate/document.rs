@@ -94,8 +94,8 @@ impl Node {
         }
     }
 
-    /// The line of the value at a path such as `ipam.ranges[0].subnet`, or of the last part that exists. Keys may
-    /// contain dots.
+    /// The line of the value at a path such as `ipam.ranges[0].subnet`, or of the last part that exists. Keys
+    /// may contain dots.
     pub(crate) fn line_of(&self, path: &str) -> usize {
         if let Some(member) = self.get(path) {
             return member.line;

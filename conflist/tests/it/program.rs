@@ -90,7 +90,7 @@ fn del_with_nothing_but_names() {
     let calls = sandbox.calls();
     assert!(calls.starts_with("DEL third pod eth0 netns= args= "), "{calls}");
     assert_eq!(calls.matches("prevResult").count(), 3);
-    // Without file and result, there is no list of plugins to run.
+    // Without file and result, the plugins are not known.
     let output = run(&["del", "net", ""]);
     fails(
         &output,

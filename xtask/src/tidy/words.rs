@@ -3,7 +3,7 @@
 use std::path::Path;
 
 /// A phrase, in lower case, and what to write instead.
-const PHRASES: [(&str, &str); 57] = [
+const PHRASES: [(&str, &str); 56] = [
     ("anew", "again"),
     ("are told", "get"),
     ("as far as it fits", "up to the limit"),
@@ -34,7 +34,6 @@ const PHRASES: [(&str, &str); 57] = [
     ("is told", "gets"),
     ("lest", "so that … not"),
     ("lets go", "releases"),
-    ("made so", "set"),
     ("none the worse", "not changed"),
     ("of its own accord", "by itself"),
     ("of nobody", "without owner"),
