@@ -1,6 +1,5 @@
-//! The configuration that one plugin reads on stdin, derived from the network
-//! (specification, section 3, "Deriving
-//! request configuration from plugin configuration").
+//! The configuration that one plugin reads on stdin, derived from the network (specification, section 3,
+//! "Deriving request configuration from plugin configuration").
 
 use std::collections::BTreeSet;
 
