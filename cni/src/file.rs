@@ -2,7 +2,7 @@
 //! other user can write to.
 //!
 //! Plugins run as root. They read files whose names come from configurations, or that are in directories
-//! which other users can write to. A FIFO or a device would block a plugin for ever, a huge file would fill
+//! which other users can write to. A FIFO or a device would block a plugin forever, a huge file would fill
 //! its memory, and a file of another user must not be trusted.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};

@@ -13,7 +13,7 @@ fn fifo(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).unwrap();
 }
 
-/// Opening one of them would wait for ever, as in the reference plugin 1.10.0.
+/// Opening one of them would wait forever, as in the reference plugin 1.10.0.
 #[test]
 fn fifos_do_not_block() {
     let node = Node::of_subnet("10.1.2.0/29");
