@@ -18,6 +18,7 @@ mod server;
 mod skip;
 mod strace;
 
+pub mod halfway;
 pub mod routed;
 
 pub use namespace::{Namespace, in_new_netns, on_a_node, sh};
