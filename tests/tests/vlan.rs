@@ -278,7 +278,7 @@ fn check_names_what_is_missing(plugins: &Plugins) {
         (
             format!("bridge vlan add dev {port} vid 100"),
             format!("bridge vlan add dev {port} vid 100 pvid untagged"),
-            format!("VLAN 100 of link {port} has tags"),
+            format!("VLAN 100 of link {port} is tagged"),
         ),
         (
             format!("bridge vlan del dev {gateway} vid 100"),

@@ -1,4 +1,4 @@
-//! What can go wrong while a pod is attached, and the codes for it.
+//! Errors of attaching a pod, and their codes.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ pub enum Error {
     /// The kernel refused something.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
-    /// `CNI_NETNS` leads to no network namespace.
+    /// `CNI_NETNS` is not the path of a network namespace.
     #[error("CNI_NETNS={} cannot be entered", path.display())]
     Netns {
         /// The path.
@@ -18,28 +18,28 @@ pub enum Error {
         /// What is wrong with it.
         source: kernel::Error,
     },
-    /// The pod has such an interface already.
+    /// The pod has an interface of this name already.
     #[error("the pod has an interface {ifname} already; is it attached twice?")]
     Attached {
         /// The interface's name.
         ifname: String,
     },
-    /// The container's chain has the name of another container's, of another network: both names together are
-    /// the same text.
+    /// The container's chain has the name of the chain of another container of another network: the names of
+    /// network and container, joined, are the same string.
     #[error(
-        "chain {chain} of this container is that of {holder}: network name and container ID, one behind the \
-         other, are the same text; rename one of the networks, or set \"ipMasqBackend\" to \"nftables\""
+        "chain {chain} of this container belongs to {holder}: network name and container ID, joined, are the \
+         same string for both; rename one of the networks, or set \"ipMasqBackend\" to \"nftables\""
     )]
     NameTaken {
         /// The chain.
         chain: String,
-        /// Whose it is, by the comment on its rules.
+        /// The owner, according to the comment on its rules.
         holder: String,
     },
     /// CHECK found that something is not as ADD made it.
     #[error("{object} {how}")]
     Changed {
-        /// What it is about: `address 10.88.0.2/24 of eth0`.
+        /// The object: `address 10.88.0.2/24 of eth0`.
         object: String,
         /// What is wrong with it: `is missing`.
         how: String,
@@ -50,7 +50,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// CHECK found that something has gone.
+    /// CHECK found that something is missing.
     pub fn missing(object: impl Into<String>) -> Self {
         Self::changed(object, "is missing")
     }
@@ -61,7 +61,7 @@ impl Error {
     }
 }
 
-/// The code of what the kernel, or a program that speaks with it, has refused.
+/// The code for an operation that the kernel, or a program that changes its rules, has refused.
 #[must_use]
 pub fn code_of(error: &kernel::Error) -> Code {
     if error.is_locked() {

@@ -1,4 +1,4 @@
-//! Which families of addresses a network uses.
+//! The families of addresses that a network uses.
 
 use cni::Network;
 use ipnetwork::IpNetwork;
@@ -17,8 +17,8 @@ pub struct Families {
 }
 
 impl Families {
-    /// The families that a network's IPAM plugin gives out, as far as its section of the configuration tells:
-    /// by the subnets of `host-local`, and by the addresses of `static`.
+    /// The families of the addresses that a network's IPAM plugin gives, if its section of the configuration
+    /// says so: by the subnets of `host-local`, and by the addresses of `static`.
     #[must_use]
     pub fn of_ipam<C>(network: &Network<C>) -> Self {
         let configuration = serde_json::from_slice::<Value>(&network.stdin).unwrap_or_default();
@@ -38,8 +38,8 @@ impl Families {
         families
     }
 
-    /// Finds out whether a link of the node can have addresses of these families, or one that is made under
-    /// this name.
+    /// Finds out whether a link of the node can have addresses of these families. If there is no link of this
+    /// name, whether a new one could.
     pub fn try_out(self, link: &str) -> Result<(), Error> {
         if !self.ipv6 {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The switch that makes a router of the node.
+//! IP forwarding, which makes the node a router.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,9 @@ use crate::families::Families;
 const IPV4: &[&str] = &["ipv4", "ip_forward"];
 const IPV6: &[&str] = &["ipv6", "conf", "all", "forwarding"];
 
-/// Finds that forwarding is off for a family in use.
+/// Finds whether forwarding is off for a family in use.
+///
+/// Errors: [`Error::Changed`] if it is.
 pub fn check(used: Families) -> Result<(), Error> {
     match switched_off(used)?.first() {
         Some(name) => Err(Error::changed(format!("forwarding (net.{})", name.join(".")), "is off")),
@@ -25,8 +27,8 @@ pub fn try_out(used: Families) -> Result<(), Error> {
     switched_off(used)?.into_iter().try_for_each(|name| Ok(sysctl::try_out(name)?))
 }
 
-/// Switches forwarding on for the families that are in use. It is never switched off again: others
-/// may have come to need it.
+/// Switches forwarding on for the families that are in use. It is never switched off again, because other
+/// programs may need it by then.
 pub fn enable(node: &Rtnl, used: Families) -> Result<(), Error> {
     for name in switched_off(used)? {
         if name == IPV6 {
@@ -47,11 +49,11 @@ fn switched_off(used: Families) -> Result<Vec<&'static [&'static str]>, Error> {
     Ok(off)
 }
 
-/// Lets the node keep the routes that it has learned from routers: a node that forwards ignores router
+/// Makes the node keep the routes that it has learned from routers: a node that forwards ignores router
 /// advertisements, and forgets the default routes of earlier ones, unless `accept_ra` is 2 on their link.
 ///
-/// `default` stays as it is, because with 2 every link to a pod that any program makes later would listen to
-/// what the pod says (CVE-2020-10749).
+/// `default` is not changed, because with 2 the node would accept advertisements of pods on every link that any
+/// program makes later (CVE-2020-10749).
 fn keep_routers(node: &Rtnl) -> Result<(), Error> {
     let routes = node.routes(Family::V6)?;
     for link in node.links()?.iter().filter(|link| may_lead_to_router(link, &routes)) {
@@ -65,8 +67,8 @@ fn keep_routers(node: &Rtnl) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether advertisements on a link are those of the node's own routers. Bridges and veths usually lead to
-/// pods; one that leads to a router is known by the route that goes there.
+/// Whether advertisements on a link come from the node's own routers. Bridges and veths usually lead to pods;
+/// one leads to a router if a route has a gateway there.
 fn may_lead_to_router(link: &Link, routes: &[Route]) -> bool {
     let is_router = |gateway: IpAddr| match gateway {
         IpAddr::V6(gateway) => gateway.is_unicast_link_local(),

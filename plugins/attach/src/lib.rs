@@ -1,31 +1,35 @@
-//! What plugins share that attach a pod by an interface of its own: the pod's namespace, the
-//! veth pair and how its ends are found again, addresses and routes of an IPAM result, forwarding,
-//! masquerading.
+//! What the plugins share that connect a pod by an interface.
+//!
+//! - The pod: its namespace ([`Pod`]), its interface with addresses and routes ([`PodInterface`]).
+//! - Links into the pod: the veth pair ([`veth`]), and what any link has ([`link`]).
+//! - Names that follow from those of an attachment, so that DEL and GC find what it owns ([`names`]).
+//! - Rules ([`Rules`]): masquerading ([`masquerade`]) and the check of hardware addresses ([`macspoof`]).
+//! - The node: forwarding ([`forwarding`]) and the families in use ([`Families`]).
+//! - Commands: when the IPAM plugin runs ([`ipam`]), DEL and GC ([`Detach`]), removing everything ([`purge`]).
 
-pub mod addresses;
-mod alias;
-mod chain_name;
-mod changes;
+mod detach;
 mod error;
 mod families;
 pub mod forwarding;
-mod host_end;
-pub mod interfaces;
+pub mod ipam;
+pub mod link;
 pub mod macspoof;
 pub mod masquerade;
+pub mod names;
 mod pod;
-mod pod_interface;
-pub mod purge;
-mod veth_pair;
+mod purge;
+mod rules;
+mod undo;
+pub mod veth;
 
-pub use alias::{alias, alias_owner, alias_parts, alias_that_fits};
-pub use chain_name::{chain_name, hashed_name, name_that_fits};
-pub use changes::undo_unless_refused;
+pub use detach::Detach;
 pub use error::{Error, code_of};
 pub use families::Families;
-pub use host_end::{HostEnd, veth_name};
 pub use macspoof::MacSpoofCheck;
 pub use masquerade::{Masquerade, MasqueradeBackend};
-pub use pod::Pod;
-pub use pod_interface::{Dad, Neighbours, PodInterface};
-pub use veth_pair::{VethOptions, VethPair, ignore_router_advertisements};
+pub use names::{alias_that_fits, chain_name, hashed_name, name_that_fits};
+pub use pod::{Dad, Neighbours, Pod, PodInterface};
+pub use purge::purge;
+pub use rules::{RuleKeys, Rules};
+pub use undo::undo_unless_refused;
+pub use veth::{HostEnd, VethOptions, VethPair, veth_name};

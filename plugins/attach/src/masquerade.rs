@@ -16,8 +16,8 @@ use kernel::{Batch, Nfnetlink, Rtnl};
 use serde::Deserialize;
 
 use crate::error::Error;
-use crate::host_end::HostEnd;
 use crate::pod::Pod;
+use crate::veth::HostEnd;
 
 /// The rules that one attachment should have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,7 +103,7 @@ impl<'a> Kept<'a> {
             let found = pod.and_then(|pod| pod.addresses_of(call.ifname().as_str()).ok());
             own = found.unwrap_or_default();
         }
-        Self::new(own, || HostEnd::of(call).has_siblings(&Rtnl::open()?))
+        Self::new(own, || HostEnd::of(call.attachment()).has_siblings(&Rtnl::open()?))
     }
 
     /// Whether a rule stays whose packets come from this network, or from this address. The node's links are

@@ -1,14 +1,21 @@
-//! The pod's network namespace.
+//! The pod: its network namespace, and the interface that connects it.
+
+mod interface;
+mod routes;
+
+pub use interface::{Dad, PodInterface};
+pub use routes::Neighbours;
 
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
+use kernel::rtnl::Link;
 use kernel::{Cause, Netns, Rtnl};
 
 use crate::error::Error;
 
-/// A pod's namespace, and the way to its links.
+/// A pod's namespace, and a socket for its links.
 #[derive(Debug)]
 pub struct Pod {
     /// The namespace.
@@ -18,7 +25,7 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// Opens the namespace that `CNI_NETNS` leads to.
+    /// Opens the namespace at the path of `CNI_NETNS`.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let refused = |source| Error::Netns { path: path.to_owned(), source };
         let netns = Netns::open(path).map_err(refused)?;
@@ -26,8 +33,8 @@ impl Pod {
         Ok(Self { netns, rtnl })
     }
 
-    /// Refuses an ADD of an interface that the pod has, before IPAM is asked: undoing that would
-    /// release the addresses of the one that is there.
+    /// Refuses an ADD of an interface that the pod has already. This must come before IPAM is asked: undoing
+    /// the ADD would release the addresses of the interface that is there.
     pub fn refuse_second(&self, ifname: &str) -> Result<(), Error> {
         match self.rtnl.link_by_name(ifname)? {
             Some(_) => Err(Error::Attached { ifname: ifname.to_owned() }),
@@ -35,7 +42,15 @@ impl Pod {
         }
     }
 
-    /// The addresses of an interface; none if it is not there.
+    /// An interface that must be there.
+    ///
+    /// Errors: [`Error::Changed`] if it is missing.
+    pub fn interface(&self, ifname: &str) -> Result<Link, Error> {
+        let link = self.rtnl.link_by_name(ifname)?;
+        link.ok_or_else(|| Error::missing(format!("interface {ifname} of the pod")))
+    }
+
+    /// The addresses of an interface; none if it is missing.
     pub fn addresses_of(&self, ifname: &str) -> Result<Vec<IpAddr>, Error> {
         let Some(link) = self.rtnl.link_by_name(ifname)? else {
             return Ok(Vec::new());
@@ -44,8 +59,8 @@ impl Pod {
         Ok(addresses.map(|address| address.network.ip()).collect())
     }
 
-    /// As [`Pod::open`], for a DEL: `None` if the namespace has vanished, even if the file is
-    /// still there that it was mounted on.
+    /// Opens the namespace for a DEL: `None` if it has vanished, even if the file that it was mounted on is
+    /// still there.
     pub fn open_if_there(path: Option<&Path>) -> Result<Option<Self>, Error> {
         let Some(path) = path else {
             return Ok(None);

@@ -1,41 +1,32 @@
-//! Removing all that attaching plugins made on a node: veth pairs, masquerading, the rules of `macspoofchk`.
+//! Removing all that the plugins with veth pairs made on a node.
 
 use cni::Purge;
 use kernel::rtnl::Link;
 use kernel::{Nfnetlink, Rtnl};
 
-use crate::alias::alias_parts;
 use crate::error::Error;
-use crate::host_end::{self, HostEnd};
-use crate::{macspoof, masquerade};
+use crate::veth::HostEnd;
+use crate::{link, macspoof, masquerade};
 
-/// Removes the veth pairs of all pods, and the rules that belong to them.
-pub fn purge(purge: &mut Purge) {
+/// Removes the veth pairs of all pods, and the rules of masquerading and `macspoofchk`. Returns the links of
+/// the node before that, if they could be listed.
+pub fn purge(purge: &mut Purge) -> Option<(Rtnl, Vec<Link>)> {
     let links = purge.look("list links", || -> Result<_, Error> {
         let node = Rtnl::open()?;
         let links = node.links()?;
         Ok((node, links))
     });
-    if let Some((node, links)) = links {
-        for link in links.iter().filter(|link| is_host_end(link)) {
+    if let Some((node, links)) = &links {
+        for link in links.iter().filter(|link| HostEnd::recognise(link).is_some()) {
             let what = format!("link {}, alias {}", link.name, link.alias);
-            purge.remove(what, || host_end::delete_veth(&node, link));
+            purge.remove(what, || link::delete(node, link));
         }
     }
     let netlink = purge.look("open netlink", || masquerade::open_to_remove(false));
     if let Some(netlink) = netlink.flatten() {
         rules(purge, &netlink);
     }
-}
-
-/// Whether a link is the node's end of a pod's veth pair, by its alias and by its name, which follows from
-/// that.
-#[must_use]
-pub fn is_host_end(link: &Link) -> bool {
-    let is_veth = link.kind.as_deref() == Some("veth");
-    let derived = alias_parts(&link.alias)
-        .map(|(network, id, ifname)| HostEnd::named(&network, id, ifname).name);
-    is_veth && derived.as_ref() == Some(&link.name)
+    links
 }
 
 fn rules(purge: &mut Purge, netlink: &Nfnetlink) {

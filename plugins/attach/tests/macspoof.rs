@@ -5,17 +5,17 @@
 use std::cell::Cell;
 
 use attach::{MacSpoofCheck, macspoof};
+use cni::Attachment;
 use kernel::Nfnetlink;
 use testbed::{in_new_netns, sh};
 
+fn attachment(letter: char) -> Attachment {
+    Attachment::from_names("n", &format!("pod-{letter}"), "eth0").unwrap()
+}
+
 fn pod(letter: char) -> MacSpoofCheck {
-    let last = letter as u8;
-    MacSpoofCheck::wanted(
-        &format!("pod-{letter}"),
-        "eth0",
-        &format!("veth{letter}"),
-        [2, 0, 0, 0, 0, last],
-    )
+    let mac = [2, 0, 0, 0, 0, letter as u8];
+    MacSpoofCheck::wanted(&attachment(letter), &format!("veth{letter}"), mac)
 }
 
 const EMPTY: &str = "\
@@ -63,19 +63,20 @@ fn rules_are_those_of_the_reference_plugin() {
             missing,
             "rule macspoofchk-pod-b-eth0 of chain bridge nat cni-br-iface-pod-b-eth0-mac is missing"
         );
-        macspoof::remove(&netlink, "pod-b", "eth0").unwrap();
+        macspoof::remove(&netlink, &attachment('b')).unwrap();
         assert_eq!(sh("nft list ruleset"), ONE);
-        macspoof::remove(&netlink, "pod-b", "eth0").unwrap();
-        macspoof::remove(&netlink, "pod-a", "eth0").unwrap();
+        macspoof::remove(&netlink, &attachment('b')).unwrap();
+        macspoof::remove(&netlink, &attachment('a')).unwrap();
         assert_eq!(sh("nft list ruleset"), EMPTY);
     });
 }
 
 #[test]
-fn garbage_is_what_is_for_an_interface_that_is_gone() {
+fn gc_removes_rules_of_interfaces_that_are_gone() {
     in_new_netns(|| {
         let netlink = Nfnetlink::open().unwrap();
-        macspoof::collect_garbage(&netlink, |_| true).expect("there is no table yet");
+        macspoof::collect_garbage(&netlink, |_| true)
+            .expect("without a table, GC has nothing to do");
         pod('a').add(&netlink, &Cell::default()).unwrap();
         pod('b').add(&netlink, &Cell::default()).unwrap();
         macspoof::collect_garbage(&netlink, |name| name == "vetha").unwrap();
@@ -84,14 +85,14 @@ fn garbage_is_what_is_for_an_interface_that_is_gone() {
 }
 
 #[test]
-fn what_is_left_of_a_removal_that_was_cut_short_is_removed() {
+fn an_incomplete_removal_is_completed() {
     in_new_netns(|| {
         let netlink = Nfnetlink::open().unwrap();
         pod('a').add(&netlink, &Cell::default()).unwrap();
         sh("nft flush chain bridge nat PREROUTING");
         sh("nft flush chain bridge nat cni-br-iface-pod-a-eth0");
         sh("nft delete chain bridge nat cni-br-iface-pod-a-eth0");
-        macspoof::remove(&netlink, "pod-a", "eth0").unwrap();
+        macspoof::remove(&netlink, &attachment('a')).unwrap();
         assert_eq!(sh("nft list ruleset"), EMPTY);
     });
 }

@@ -43,7 +43,7 @@ impl OwnIfb {
         let alias = alias_that_fits(&self.alias);
         let created = node.create_ifb(&Ifb { name: &self.name, mtu, alias });
         let made = self.clone();
-        let undo_it = move || Ok(made.delete(node)?);
+        let undo_it = move || made.delete(node);
         undo_unless_refused(undo, created, "delete the ifb device", undo_it)?;
         self.find(node)
     }

@@ -16,7 +16,7 @@ mod shape;
 pub use config::{Config, Limits, RuntimeConfig, Settings};
 pub use error::Error;
 
-use attach::{Pod, VethPair, interfaces};
+use attach::{Pod, VethPair, link};
 use cni::{Call, Code, Environment, Network, Plugin, Purge, Success, Undo, ValidAttachments};
 use kernel::rtnl::{Clock, Link};
 use kernel::{Netns, Rtnl};
@@ -51,7 +51,7 @@ impl Plugin for Bandwidth {
         let host = host_end(call, &node, &result).map_err(Error::at_add)?;
         Undo::around(|undo| {
             let ifb = shape::apply(&node, &host, &OwnIfb::of(&call.attachment()), &plan, undo)?;
-            result.interfaces.extend(ifb.map(|ifb| interfaces::describe(&ifb, None)));
+            result.interfaces.extend(ifb.map(|ifb| link::describe(&ifb, None)));
             Ok(result)
         })
     }

@@ -1,6 +1,6 @@
 //! The queues in the kernel: how ADD makes them and CHECK compares them.
 
-use attach::{interfaces, undo_unless_refused};
+use attach::{link, undo_unless_refused};
 use cni::{Success, Undo};
 use kernel::Rtnl;
 use kernel::rtnl::{Link, Place, Qdisc, TokenBucket};
@@ -21,14 +21,14 @@ pub(crate) fn apply<'a>(
     let host_index = host.index;
     if let Some(bucket) = plan.ingress {
         let added = node.add_token_bucket(host_index, &bucket);
-        let undo_it = move || Ok(delete_queue(node, host_index, &bucket)?);
+        let undo_it = move || delete_queue(node, host_index, &bucket);
         undo_unless_refused(undo, added, "delete the queue for packets to the pod", undo_it)?;
     }
     let Some(bucket) = &plan.egress else { return Ok(None) };
     let link = ifb.create(node, host.mtu, undo)?;
     node.add_token_bucket(link.index, bucket)?;
     let added = node.add_ingress(host_index);
-    let undo_it = move || Ok(delete_ingress(node, host_index)?);
+    let undo_it = move || delete_ingress(node, host_index);
     undo_unless_refused(undo, added, "delete the redirection of packets from the pod", undo_it)?;
     node.redirect(host_index, link.index)?;
     Ok(Some(link))
@@ -69,7 +69,7 @@ pub(crate) fn check(
     if !link.up {
         return Err(attach::Error::changed(format!("ifb device {}", link.name), "is down").into());
     }
-    interfaces::compare(result, &link, None)?;
+    link::compare(result, &link, None)?;
     check_queue(&node.qdiscs(link.index)?, &link, bucket)?;
     if node.redirections(host.index)?.contains(&link.index) {
         return Ok(());

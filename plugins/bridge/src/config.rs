@@ -1,10 +1,10 @@
-//! The configuration of `bridge`, and what it refuses.
+//! The configuration of `bridge`, and the values that it refuses.
 
-use attach::MasqueradeBackend;
+use attach::{Detach, MasqueradeBackend, RuleKeys};
 use cni::{DnsKeys, Environment, Error, IfName, Mac, Network};
 use serde::Deserialize;
 
-use crate::vlans;
+use crate::trunk::{self, VlanTrunk};
 
 /// The keys of `bridge`.
 #[derive(Clone, Debug, Deserialize)]
@@ -15,19 +15,19 @@ pub struct Config {
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(extend("default" = "cni0")))]
     bridge: Option<IfName>,
-    /// Whether the bridge has the gateway's addresses, and the node forwards.
+    /// Whether the bridge has the gateway's addresses, and the node forwards packets.
     #[serde(default)]
     pub is_gateway: bool,
-    /// Whether the pod's default route leads there; implies `isGateway`.
+    /// Whether the pod's default route uses the gateway; implies `isGateway`.
     #[serde(default)]
     pub is_default_gateway: bool,
-    /// Whether another address of the bridge gives way to the gateway's.
+    /// Whether another address of the bridge is deleted if the gateway's address needs it.
     #[serde(default)]
     pub force_address: bool,
-    /// Whether traffic that leaves the pod's network takes the node's address.
+    /// Whether packets that leave the pod's network get the node's address.
     #[serde(default)]
     pub ip_masq: bool,
-    /// What masquerading is written with.
+    /// The rules that masquerading uses.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(extend("default" = "iptables")))]
     pub ip_masq_backend: MasqueradeBackend,
@@ -41,20 +41,20 @@ pub struct Config {
     /// Whether the bridge is promiscuous.
     #[serde(default)]
     pub promisc_mode: bool,
-    /// The VLAN of the pod's port, without tags; 0 for none.
+    /// The VLAN of the pod's port, untagged; 0 for none.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 4094)))]
     pub vlan: i32,
-    /// The VLANs that the pod's port carries with their tags.
+    /// The VLANs that the pod's port carries tagged.
     #[serde(default)]
     pub vlan_trunk: Vec<VlanTrunk>,
-    /// Whether the pod's port stays in the bridge's default VLAN beside others.
+    /// Whether the pod's port stays in the bridge's default VLAN too.
     #[serde(default)]
     pub preserve_default_vlan: bool,
     /// Whether the pod may send from its own hardware address only.
     #[serde(default)]
     pub macspoofchk: bool,
-    /// Whether ADD waits for duplicate address detection of the pod's IPv6 addresses.
+    /// Whether ADD does duplicate address detection for the pod's IPv6 addresses and waits for it.
     #[serde(default)]
     pub enabledad: bool,
     /// Whether the pod takes addresses and routes from routers on the bridge (IPv6 router advertisements);
@@ -67,39 +67,21 @@ pub struct Config {
     /// Whether pods of the bridge cannot reach each other.
     #[serde(default)]
     pub port_isolation: bool,
-    /// Name resolution, in place of what IPAM says.
+    /// Name resolution; replaces what the IPAM plugin says.
     #[serde(default)]
     pub dns: DnsKeys,
-    /// Arguments of the administrator's.
+    /// Arguments that an administrator sets.
     #[serde(default)]
     args: Args,
-    /// What the runtime adds.
+    /// What the runtime sets.
     #[serde(default)]
     runtime_config: RuntimeConfig,
-}
-
-/// VLANs of a port: a range, a single one, or both.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-pub struct VlanTrunk {
-    /// The first of a range.
-    #[serde(default, rename = "minID")]
-    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 4094)))]
-    pub min_id: Option<i32>,
-    /// The last of a range.
-    #[serde(default, rename = "maxID")]
-    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 4094)))]
-    pub max_id: Option<i32>,
-    /// A single one.
-    #[serde(default)]
-    #[cfg_attr(feature = "schema", schemars(range(min = 1, max = 4094)))]
-    pub id: Option<i32>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct Args {
-    /// Those for plugins.
+    /// Arguments for plugins.
     #[serde(default)]
     cni: CniArgs,
 }
@@ -116,13 +98,13 @@ struct CniArgs {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 struct RuntimeConfig {
-    /// The hardware address of the pod's interface; goes before all others.
+    /// The hardware address of the pod's interface; preferred to all others.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(with = "Option<cni::schema::UnicastMac>"))]
     mac: Option<String>,
 }
 
-/// What the configuration and the variables come to.
+/// What the configuration and the variables mean.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     /// The hardware address of the pod's interface; `None` for a random one.
@@ -142,8 +124,8 @@ impl Config {
         self.is_gateway || self.is_default_gateway
     }
 
-    /// The name of the link that has the gateway's addresses: the bridge, or an interface of the
-    /// VLAN's own, which is called as the reference plugin calls it.
+    /// The name of the link that has the gateway's addresses: the bridge, or the interface of the VLAN, which
+    /// has the name that the reference plugin gives it.
     #[must_use]
     pub fn gateway_link(&self) -> String {
         match self.vlan {
@@ -152,55 +134,69 @@ impl Config {
         }
     }
 
-    /// The MTU, if one was chosen.
+    /// The keys that ask for rules.
+    pub(crate) fn rules(&self) -> RuleKeys {
+        let masquerade = self.ip_masq.then_some(self.ip_masq_backend);
+        RuleKeys { masquerade, macspoofchk: Some(self.macspoofchk) }
+    }
+
+    /// How DEL and GC remove what ADD made.
+    pub(crate) fn detach(&self) -> Detach<'_> {
+        Detach { rules: self.rules(), bridge: Some(self.bridge()) }
+    }
+
+    /// The MTU, if one is set.
     #[must_use]
     pub fn mtu(&self) -> Option<u32> {
         Some(self.mtu).filter(|mtu| *mtu != 0)
     }
 
-    /// The hardware address for the pod's interface: the runtime's wish, else that of
-    /// `args.cni`, else that of `CNI_ARGS`.
+    /// The hardware address for the pod's interface: the one of `runtimeConfig`, else that of `args.cni`, else
+    /// that of `CNI_ARGS`.
     ///
-    /// Errors: code 7 or 4, naming where the wrong address comes from.
+    /// Errors: code 7 or 4, naming where the wrong address is set.
     pub(crate) fn mac(&self, environment: Option<&Environment>) -> Result<Option<Mac>, Error> {
         let args = Environment::args_of(environment);
         args.allow(&["MAC"])?;
-        let wishes = [
+        let sources = [
             ("runtimeConfig.mac", self.runtime_config.mac.as_deref()),
             ("args.cni.mac", self.args.cni.mac.as_deref()),
             ("MAC of CNI_ARGS", args.get("MAC")),
         ];
-        let wish = wishes
+        let first = sources
             .into_iter()
             .find_map(|(from, mac)| mac.filter(|mac| !mac.is_empty()).map(|mac| (from, mac)));
-        wish.map(|(from, mac)| Mac::of_interface(from, mac)).transpose()
+        first.map(|(from, mac)| Mac::of_interface(from, mac)).transpose()
     }
 
-    /// Refuses what does not go together.
+    /// Refuses values that are wrong or contradict each other.
     pub fn validate(network: &Network<Self>) -> Result<(), Error> {
         let config = &network.config;
         if config.hairpin_mode && config.promisc_mode {
             return Err(Error::invalid_key(
                 "promiscMode",
-                "does not go together with hairpinMode, which keeps a frame from coming back",
+                "must not be set together with \"hairpinMode\"; remove one of them",
             ));
         }
         if config.disable_container_interface && network.ipam.is_some() {
             return Err(Error::invalid_key(
                 "disableContainerInterface",
-                "leaves no interface for the addresses that \"ipam\" asks for; remove one of them",
+                "must not be set together with \"ipam\", whose addresses need the interface; remove one of them",
             ));
         }
         let mtus = 68..=65535;
         if config.mtu != 0 && !mtus.contains(&config.mtu) {
-            return Err(Error::invalid_key("mtu", "is neither 0 nor between 68 and 65535"));
+            return Err(Error::invalid_key("mtu", "must be 0, or between 68 and 65535"));
         }
-        vlans::validate(config)?;
+        trunk::validate(config.vlan, &config.vlan_trunk)?;
         let gateway = config.gateway_link();
         if config.gateway() && network.ipam.is_some() && gateway.parse::<IfName>().is_err() {
             return Err(Error::invalid_key(
                 "bridge",
-                format!("is too long: the gateway of the VLAN would be the interface {gateway}"),
+                format!(
+                    "is too long: the interface of the VLAN would have the name {gateway}, and Linux allows \
+                     15 bytes"
+                ),
             ));
         }
         Ok(())
@@ -239,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn values_that_do_not_go_together() {
+    fn values_that_contradict_each_other() {
         refused(&json!({"hairpinMode": true, "promiscMode": true}), "promiscMode");
         refused(
             &json!({"disableContainerInterface": true, "ipam": {"type": "x"}}),

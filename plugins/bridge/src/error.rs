@@ -1,4 +1,4 @@
-//! What can go wrong in `bridge`, and the codes for it.
+//! The errors of `bridge`, and their codes.
 
 use std::io;
 
@@ -8,37 +8,37 @@ use ipnetwork::IpNetwork;
 /// Why a pod could not be connected to the bridge.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// As in every plugin that attaches a pod.
+    /// An error that every plugin has that connects a pod.
     #[error(transparent)]
     Attach(#[from] attach::Error),
-    /// The name is taken by something else.
-    #[error("link {name} exists and is no bridge but {kind}; choose another name for \"bridge\"")]
+    /// Another link has the name of the bridge.
+    #[error("link {name} is a {kind}, not a bridge; choose another name for \"bridge\"")]
     NotABridge {
         /// The name.
         name: String,
-        /// What it is.
+        /// Its kind.
         kind: String,
     },
     /// The bridge has an address that excludes the gateway's.
     #[error(
-        "bridge {bridge} has the address {other}, which excludes the gateway's, {gateway}; \
-         remove it, or set \"forceAddress\""
+        "bridge {bridge} has the address {other}, so it cannot have the gateway's address {gateway}; \
+         delete {other}, or set \"forceAddress\""
     )]
     OtherAddress {
         /// The bridge.
         bridge: String,
         /// The address that it has.
         other: IpNetwork,
-        /// The address that it has to have.
+        /// The address that it must have.
         gateway: IpNetwork,
     },
     /// The kernel was built without VLANs of bridges.
     #[error(
-        "this kernel's bridges have no VLANs (CONFIG_BRIDGE_VLAN_FILTERING is not set), which \
-         keys \"vlan\" and \"vlanTrunk\" ask for"
+        "keys \"vlan\" and \"vlanTrunk\" need a kernel whose bridges support VLANs: \
+         CONFIG_BRIDGE_VLAN_FILTERING is not set in this one"
     )]
     NoVlans,
-    /// There is no randomness for a hardware address.
+    /// Random bytes for a hardware address could not be read.
     #[error("read /dev/urandom for the bridge's hardware address")]
     Random(#[source] io::Error),
 }
@@ -61,7 +61,7 @@ impl From<Error> for cni::Error {
     }
 }
 
-/// CHECK found that something has gone.
+/// CHECK found that something is missing.
 pub(crate) fn missing(object: impl Into<String>) -> Error {
     attach::Error::missing(object).into()
 }

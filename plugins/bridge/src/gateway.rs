@@ -1,176 +1,142 @@
-//! The gateway: addresses of the bridge that pods send their traffic to.
+//! The gateway of the pods: addresses that the bridge has, or the interface of a VLAN, and forwarding.
 
-use std::net::IpAddr;
+mod addresses;
+mod link;
 
-use cni::{Cidr, IpConfig, Route, Success};
+pub(crate) use addresses::complete;
+
+use attach::{Families, forwarding, undo_unless_refused};
+use cni::{Cidr, IpConfig, Undo};
 use ipnetwork::IpNetwork;
+use kernel::Rtnl;
+use kernel::rtnl::{AddressOptions, Link};
 
-use crate::error::Error;
+use crate::config::Config;
+use crate::error::{Error, missing};
+use addresses::AddressPlan;
 
-/// What has to happen to the bridge's addresses.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct AddressPlan {
-    /// Addresses that give way.
-    pub(crate) delete: Vec<IpNetwork>,
-    /// Addresses that are missing.
-    pub(crate) add: Vec<IpNetwork>,
+/// The gateway of one pod's networks. It has no addresses if the configuration asks for no gateway.
+#[derive(Debug)]
+pub(crate) struct Gateway<'a> {
+    config: &'a Config,
+    addresses: Vec<Cidr>,
 }
 
-/// Fills in what IPAM left open: the first address of a network is its gateway, and with
-/// `is_default` a default route leads there for each family that has none.
-pub(crate) fn complete(result: &mut Success, is_default: bool) {
-    for ip in &mut result.ips {
-        ip.gateway = ip.gateway.or_else(|| first_address(ip.address));
+impl<'a> Gateway<'a> {
+    /// The gateway for a pod's addresses.
+    pub(crate) fn of(config: &'a Config, ips: &[IpConfig]) -> Self {
+        let addresses = if config.gateway() { addresses::of(ips) } else { Vec::new() };
+        Self { config, addresses }
     }
-    if !is_default {
-        return;
-    }
-    for ip in &result.ips {
-        let default = default_destination(ip.address);
-        if !result.routes.iter().any(|route| route.dst == default) {
-            result.routes.push(Route { gw: ip.gateway, ..Route::to(default) });
+
+    /// Which addresses must be added and deleted.
+    ///
+    /// Errors: another address excludes one of the gateway's, and `forceAddress` is not set.
+    pub(crate) fn plan(&self, node: &Rtnl, bridge: &Link) -> Result<AddressPlan, Error> {
+        if self.addresses.is_empty() {
+            return Ok(AddressPlan::default());
         }
+        let present = match link::find(self.config, node, bridge)? {
+            Some(link) => node.addresses(link.index, None)?,
+            None => Vec::new(),
+        };
+        let present: Vec<_> = present.into_iter().map(|address| address.network).collect();
+        let (link, force) = (self.config.gateway_link(), self.config.force_address);
+        addresses::plan(&link, &present, &self.addresses, force)
+    }
+
+    /// Adds the addresses and switches forwarding on. ADD does this late, because other pods use the addresses
+    /// at once: little can fail after it, and forwarding stays on. Returns the interface of the VLAN, if that
+    /// is the gateway.
+    pub(crate) fn make(
+        &self,
+        node: &'a Rtnl,
+        bridge: &Link,
+        pod_port: &Link,
+        plan: &AddressPlan,
+        undo: &mut Undo<'a>,
+    ) -> Result<Option<Link>, Error> {
+        if self.addresses.is_empty() {
+            return Ok(None);
+        }
+        let link = link::ensure(self.config, node, bridge, pod_port, undo)?;
+        let is_bridge = link.index == bridge.index;
+        for &address in &plan.delete {
+            delete_other(node, link.index, address, undo)?;
+        }
+        for &address in &plan.add {
+            add(node, link.index, address, undo)?;
+        }
+        forwarding::enable(node, self.families())?;
+        Ok(Some(link).filter(|_| !is_bridge))
+    }
+
+    /// Finds what is missing or was changed.
+    pub(crate) fn compare(&self, node: &Rtnl, bridge: &Link) -> Result<(), Error> {
+        if self.addresses.is_empty() {
+            return Ok(());
+        }
+        let link = link::compare(self.config, node, bridge)?;
+        let present = node.addresses(link.index, None)?;
+        for address in &self.addresses {
+            if !present.iter().any(|it| it.network == (*address).into()) {
+                let kind = if link.index == bridge.index { "bridge" } else { "link" };
+                return Err(missing(format!("address {address} of {kind} {}", link.name)));
+            }
+        }
+        Ok(forwarding::check(self.families())?)
+    }
+
+    fn families(&self) -> Families {
+        let has = |ipv4| self.addresses.iter().any(|address| address.is_ipv4() == ipv4);
+        Families { ipv4: has(true), ipv6: has(false) }
     }
 }
 
-/// The gateways with their networks' prefixes, as the bridge has to have them.
-#[must_use]
-pub(crate) fn addresses(ips: &[IpConfig]) -> Vec<Cidr> {
-    ips.iter().filter_map(|ip| Cidr::new(ip.gateway?, ip.address.prefix())).collect()
+/// Deletes an address that excludes one of the gateway's.
+fn delete_other<'a>(
+    node: &'a Rtnl,
+    link: u32,
+    address: IpNetwork,
+    undo: &mut Undo<'a>,
+) -> Result<(), Error> {
+    let deleted = node.delete_address(link, address);
+    let what = "add the other address of the gateway's link again";
+    undo_unless_refused(undo, deleted, what, move || match add_address(node, link, address) {
+        Err(error) if !error.is_exists() => Err(Error::from(error)),
+        _ => Ok(()),
+    })?;
+    Ok(())
 }
 
-/// Compares the addresses that a bridge has with those that it has to have. Of IPv4, it has one
-/// network's only; of IPv6, networks that do not overlap.
+fn add<'a>(
+    node: &'a Rtnl,
+    link: u32,
+    address: IpNetwork,
+    undo: &mut Undo<'a>,
+) -> Result<(), Error> {
+    let added = add_address(node, link, address);
+    let what = "delete the gateway's address";
+    match undo_unless_refused(undo, added, what, move || delete(node, link, address)) {
+        // Another pod's ADD has added it in the meantime.
+        Err(error) if error.is_exists() => Ok(()),
+        added => Ok(added?),
+    }
+}
+
+/// Adds an address.
 ///
-/// Errors: an address is in the way, and not `force`d to give way.
-pub(crate) fn plan(
-    bridge: &str,
-    present: &[IpNetwork],
-    wanted: &[Cidr],
-    force: bool,
-) -> Result<AddressPlan, Error> {
-    let mut plan = AddressPlan::default();
-    for &gateway in wanted {
-        let gateway = IpNetwork::from(gateway);
-        if present.contains(&gateway) || plan.add.contains(&gateway) {
-            continue;
-        }
-        for &other in present {
-            if !in_the_way(other, gateway) || wanted.contains(&other.into()) {
-                continue;
-            }
-            if !force {
-                return Err(Error::OtherAddress { bridge: bridge.to_owned(), other, gateway });
-            }
-            if !plan.delete.contains(&other) {
-                plan.delete.push(other);
-            }
-        }
-        plan.add.push(gateway);
-    }
-    Ok(plan)
+/// Errors: EEXIST if the link has it.
+fn add_address(node: &Rtnl, link: u32, address: IpNetwork) -> kernel::Result<()> {
+    // No other machine has the gateway's address. With detection, it would answer a second later.
+    let options = AddressOptions { nodad: true, ..AddressOptions::default() };
+    node.add_address(link, address, options)
 }
 
-fn in_the_way(other: IpNetwork, gateway: IpNetwork) -> bool {
-    let both_ipv4 = other.is_ipv4() && gateway.is_ipv4();
-    both_ipv4 || other.contains(gateway.ip()) || gateway.contains(other.ip())
-}
-
-fn first_address(address: Cidr) -> Option<IpAddr> {
-    match address.network().ip() {
-        IpAddr::V4(v4) => v4.to_bits().checked_add(1).map(|bits| IpAddr::V4(bits.into())),
-        IpAddr::V6(v6) => v6.to_bits().checked_add(1).map(|bits| IpAddr::V6(bits.into())),
+/// Deletes an address, if the link has it.
+fn delete(node: &Rtnl, link: u32, address: IpNetwork) -> Result<(), Error> {
+    if node.addresses(link, None)?.iter().any(|it| it.network == address) {
+        node.delete_address(link, address)?;
     }
-}
-
-fn default_destination(family_of: Cidr) -> Cidr {
-    let anywhere = match family_of.ip() {
-        IpAddr::V4(_) => IpAddr::from([0; 4]),
-        IpAddr::V6(_) => IpAddr::from([0; 16]),
-    };
-    Cidr::new(anywhere, 0).unwrap_or(family_of)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn ip(address: &str, gateway: &str) -> IpConfig {
-        let address = address.parse().unwrap();
-        IpConfig { interface: None, address, gateway: gateway.parse().ok() }
-    }
-
-    fn networks(texts: &[&str]) -> Vec<IpNetwork> {
-        texts.iter().map(|text| text.parse().unwrap()).collect()
-    }
-
-    #[track_caller]
-    fn check(present: &[&str], wanted: &str, force: bool, delete: &[&str], add: &[&str]) {
-        let plan = plan("cni0", &networks(present), &[wanted.parse().unwrap()], force).unwrap();
-        assert_eq!(plan, AddressPlan { delete: networks(delete), add: networks(add) });
-    }
-
-    #[test]
-    fn the_first_address_is_the_gateway() {
-        let mut result = Success {
-            ips: vec![ip("10.88.0.5/24", ""), ip("fd00::5/64", "fd00::99")],
-            ..Success::default()
-        };
-        complete(&mut result, false);
-        assert_eq!(
-            addresses(&result.ips),
-            ["10.88.0.1/24", "fd00::99/64"].map(|t| t.parse().unwrap())
-        );
-        assert!(result.routes.is_empty());
-    }
-
-    #[test]
-    fn one_default_route_a_family() {
-        let default = Route::to("0.0.0.0/0".parse().unwrap());
-        let mut result = Success {
-            ips: vec![ip("10.88.0.5/24", ""), ip("10.89.0.5/24", ""), ip("fd00::5/64", "")],
-            routes: vec![default.clone()],
-            ..Success::default()
-        };
-        complete(&mut result, true);
-        assert_eq!(result.routes.len(), 2);
-        assert_eq!(result.routes[0], default);
-        assert_eq!(result.routes[1].gw, "fd00::1".parse().ok());
-    }
-
-    #[test]
-    fn addresses_of_the_bridge() {
-        check(&[], "10.88.0.1/24", false, &[], &["10.88.0.1/24"]);
-        check(&["10.88.0.1/24"], "10.88.0.1/24", false, &[], &[]);
-        check(&["10.99.0.1/24"], "10.88.0.1/24", true, &["10.99.0.1/24"], &["10.88.0.1/24"]);
-        check(&["fe80::1/64", "fd01::1/64"], "fd00::1/64", false, &[], &["fd00::1/64"]);
-        check(&["fd00::9/48"], "fd00::1/64", true, &["fd00::9/48"], &["fd00::1/64"]);
-        let wanted = ["10.88.0.1/24".parse().unwrap()];
-        let refused = plan("cni0", &networks(&["10.99.0.1/24"]), &wanted, false).unwrap_err();
-        assert!(matches!(refused, Error::OtherAddress { .. }));
-    }
-
-    #[test]
-    fn two_networks_of_one_pod_do_not_drive_each_other_out() {
-        let wanted = ["10.88.0.1/24", "10.89.0.1/24"].map(|text| text.parse().unwrap());
-        let plan = plan("cni0", &networks(&["10.88.0.1/24"]), &wanted, false).unwrap();
-        assert_eq!(plan, AddressPlan { delete: vec![], add: networks(&["10.89.0.1/24"]) });
-    }
-
-    proptest! {
-        #[test]
-        fn no_address_panics(bits: u128, prefix in 0u8..=128, four: Option<u32>) {
-            let ip = four.map_or(IpAddr::from(bits.to_be_bytes()), |v4| v4.to_be_bytes().into());
-            if let Some(address) = Cidr::new(ip, prefix) {
-                let mut result = Success {
-                    ips: vec![IpConfig { interface: None, address, gateway: None }],
-                    ..Success::default()
-                };
-                complete(&mut result, true);
-                prop_assert_eq!(result.routes.len(), 1);
-            }
-        }
-    }
+    Ok(())
 }

@@ -1,33 +1,31 @@
 //! Connects pods to a bridge of the node by a veth pair each.
 //!
-//! While IPAM looks for addresses, ADD makes the bridge (unless it is there) and the pair, in one
-//! message; then the pod's addresses and routes; last what others see: rules, the gateway's
-//! addresses, forwarding. Whatever fails, all of it is taken back. CHECK compares the same with what
-//! the kernel says. DEL and GC need the names only.
+//! ADD makes the [`device`] (if it is not there) and the veth pair ([`port`]) while the IPAM plugin runs. Then
+//! it makes what is [`Wanted`] for the addresses: those of the pod with their routes, rules, the
+//! [`gateway`]. If a step fails, the steps before are undone. CHECK compares the same with the kernel. DEL and
+//! GC find everything by the names of the attachment.
 
 mod config;
-mod connection;
+mod device;
 mod error;
 mod gateway;
-mod gateway_link;
+mod port;
 mod purge;
-mod rules;
+mod trunk;
 mod vlans;
 mod wanted;
 
-pub use config::{Config, Settings, VlanTrunk};
+pub use config::{Config, Settings};
 pub use error::Error;
+pub use trunk::VlanTrunk;
 
-use attach::{Families, HostEnd, Pod, addresses, forwarding};
-use cni::{
-    Call, Code, Environment, Failures, Network, Plugin, Purge, Success, Undo, ValidAttachments,
-    ipam,
-};
+use attach::ipam::{add_with, status_with};
+use attach::{Families, Pod, Rules, forwarding};
+use cni::{Call, Environment, Network, Plugin, Purge, Success, Undo, ValidAttachments, ipam};
 use kernel::Rtnl;
 
-use crate::connection::{Connection, find_bridge};
-use crate::rules::Rules;
-use crate::wanted::Wanted;
+use crate::port::Connection;
+use crate::wanted::{POD_INTERFACE, Wanted};
 
 /// The plugin.
 #[derive(Clone, Copy, Debug, Default)]
@@ -53,12 +51,12 @@ impl Plugin for Bridge {
         pod.refuse_second(call.ifname().as_str())?;
         let node = Rtnl::open().map_err(Error::from)?;
         vlans::require(call.config(), &node)?;
-        let rules = Rules::open(call)?;
+        let rules = Rules::open(call, call.config().rules())?;
         Undo::around(|undo| {
-            let (connection, lease) = addresses::add_with(&call.network, undo, |undo| {
+            let (connection, result) = add_with(&call.network, POD_INTERFACE, undo, |undo| {
                 Ok(Connection::make(call, &node, &pod, settings.mac, undo)?)
             })?;
-            let wanted = Wanted::new(call, lease)?;
+            let wanted = Wanted::new(call, result);
             Ok(wanted.make(&node, &pod, &rules, connection, undo)?)
         })
     }
@@ -68,54 +66,33 @@ impl Plugin for Bridge {
         let pod = Pod::open(call.require_netns()?)?;
         let node = Rtnl::open().map_err(Error::from)?;
         ipam::check(&call.network)?;
-        Ok(Wanted::of(call, result).compare(&node, &pod, &Rules::open(call)?)?)
+        Ok(Wanted::of(call, result).compare(
+            &node,
+            &pod,
+            &Rules::open(call, call.config().rules())?,
+        )?)
     }
 
     fn del(&self, call: &Call<Config>) -> Result<(), cni::Error> {
-        let mut failures = Failures::new();
-        let pod = failures
-            .try_to("look into the pod", || Pod::open_if_there(call.netns()))
-            .unwrap_or_default();
-        let rules = failures.try_to("remove the rules", || Rules::open_to_remove(call));
-        if let Some(rules) = &rules {
-            failures.try_to("remove the rules", || rules.remove(pod.as_ref()));
-        }
-        addresses::del_with(&call.network, &mut failures, |failures| {
-            failures.try_to("delete the interface", || -> Result<(), Error> {
-                let result = call.network.prev_result.as_ref();
-                let bridge = Some(call.config().bridge());
-                Ok(HostEnd::of(call).delete(&Rtnl::open()?, pod.as_ref(), bridge, result)?)
-            });
-            // Closing waits until the kernel has disposed of the rules, and it does so beside the link.
-            drop(rules);
-        });
-        failures.into_result()
+        call.config().detach().del(call)
     }
 
     fn gc(&self, network: &Network<Config>, valid: &ValidAttachments) -> Result<(), cni::Error> {
-        let mut failures = Failures::new();
-        failures.try_to("delete interfaces", || -> Result<(), Error> {
-            Ok(HostEnd::collect_garbage(&Rtnl::open()?, valid)?)
-        });
-        failures.try_to("remove rules", || rules::collect_garbage(network, valid));
-        failures.try_to("release addresses", || ipam::gc(network));
-        failures.into_result()
+        network.config.detach().gc(network, valid)
     }
 
     fn status(&self, network: &Network<Config>, _settings: &Settings) -> Result<(), cni::Error> {
-        let look = || -> Result<(), Error> {
+        status_with(network, || -> Result<(), Error> {
             let node = Rtnl::open()?;
             vlans::require(&network.config, &node)?;
-            find_bridge(&node, network.config.bridge())?;
+            device::find(&node, network.config.bridge())?;
             if network.config.gateway() {
                 let families = Families::of_ipam(network);
                 families.try_out(&network.config.gateway_link())?;
                 forwarding::try_out(families)?;
             }
-            rules::status(network)
-        };
-        look().map_err(|error| cni::Error { code: Code::NotAvailable, ..error.into() })?;
-        ipam::status(network)
+            Ok(network.config.rules().status()?)
+        })
     }
 
     fn purge(&self, purge: &mut Purge) {

@@ -1,31 +1,30 @@
-//! VLANs: which ones a port is to be in, given by ADD and compared by CHECK.
+//! The VLANs of a bridge's port: ADD gives them, CHECK compares them.
 
 use std::collections::BTreeSet;
-use std::ops::RangeInclusive;
 
-use cni::Error as ConfigError;
 use kernel::Rtnl;
 use kernel::rtnl::{Link, VlanRange};
 
-use crate::config::{Config, VlanTrunk};
+use crate::config::Config;
 use crate::error::{Error, changed, missing};
+use crate::trunk::{VlanTrunk, id};
 
 /// The VLANs of a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Vlans {
-    /// The one of frames without tags.
+    /// The VLAN of untagged frames.
     native: u16,
-    /// All of them, in as few ranges as possible, the native one first.
+    /// All VLANs, in as few ranges as possible, the native one first.
     ranges: Vec<VlanRange>,
-    /// Whether it keeps the one that each new port of the bridge gets.
+    /// Whether the port stays in the VLAN that each new port of the bridge gets.
     preserve_default: bool,
 }
 
-/// The native VLAN of a trunk that names none.
+/// The native VLAN of a trunk without `vlan`.
 const DEFAULT_NATIVE: u16 = 1;
 
 impl Vlans {
-    /// Those of the pods' ports; `None` if the configuration names none.
+    /// The VLANs of the pods' ports; `None` if the configuration names none.
     pub(crate) fn of_pods(config: &Config) -> Option<Self> {
         let trunk: BTreeSet<u16> = config.vlan_trunk.iter().flat_map(VlanTrunk::ids).collect();
         let native = match id(config.vlan) {
@@ -36,7 +35,7 @@ impl Vlans {
         Some(Self::new(native, &trunk, config))
     }
 
-    /// The one of the gateway's port; `None` if the bridge itself is the gateway.
+    /// The VLAN of the gateway's port; `None` if the bridge itself is the gateway.
     pub(crate) fn of_gateway(config: &Config) -> Option<Self> {
         match id(config.vlan) {
             0 => None,
@@ -55,7 +54,7 @@ impl Vlans {
         Self { native, ranges, preserve_default: config.preserve_default_vlan }
     }
 
-    /// Whether the native one is among those of a port.
+    /// Whether the native VLAN is one of those of a port.
     pub(crate) fn is_native_of(&self, present: &[VlanRange]) -> bool {
         present.iter().any(|range| range.contains(self.native))
     }
@@ -64,7 +63,7 @@ impl Vlans {
         self.ranges.iter().any(|range| range.contains(id))
     }
 
-    /// Puts a port of the bridge into them.
+    /// Adds a port of the bridge to the VLANs.
     pub(crate) fn give(&self, node: &Rtnl, port: &Link, bridge: &Link) -> Result<(), Error> {
         node.add_port_vlans(port.index, &self.ranges)?;
         let default = bridge.vlans.unwrap_or_default().default_pvid;
@@ -74,7 +73,7 @@ impl Vlans {
         Ok(())
     }
 
-    /// Finds one that is missing or was changed. More than ADD gave is no fault.
+    /// Finds a VLAN that is missing or was changed. More than ADD gave is no fault.
     pub(crate) fn compare(&self, node: &Rtnl, port: &Link) -> Result<(), Error> {
         let ports = node.port_vlans()?;
         let present = ports.into_iter().find(|it| it.port == port.index);
@@ -87,68 +86,22 @@ impl Vlans {
                 return Err(missing(format!("VLAN {id} of link {port}")));
             };
             if id == self.native && !(range.pvid && range.untagged) {
-                return Err(changed(format!("VLAN {id} of link {port}"), "has tags"));
+                return Err(changed(format!("VLAN {id} of link {port}"), "is tagged"));
             }
             if id != self.native && (range.pvid || range.untagged) {
-                return Err(changed(format!("VLAN {id} of link {port}"), "has no tags"));
+                return Err(changed(format!("VLAN {id} of link {port}"), "is untagged"));
             }
         }
         Ok(())
     }
 }
 
-impl VlanTrunk {
-    /// The VLANs of one entry.
-    fn ids(&self) -> impl Iterator<Item = u16> {
-        let range = self.min_id.zip(self.max_id).map(|(min, max)| id(min)..=id(max));
-        range.into_iter().flatten().chain(self.id.map(id))
-    }
-}
-
-/// A number that was found to be a VLAN's.
-fn id(number: i32) -> u16 {
-    u16::try_from(number).unwrap_or_default()
-}
-
-/// Refuses numbers that are no VLAN's.
-pub(crate) fn validate(config: &Config) -> Result<(), ConfigError> {
-    const NONE_OR_ONE: RangeInclusive<i32> = 0..=4094;
-    const ONE: RangeInclusive<i32> = 1..=4094;
-    let within = |key: &str, vlans: RangeInclusive<i32>, id: i32| {
-        if vlans.contains(&id) {
-            return Ok(());
-        }
-        let (first, last) = vlans.into_inner();
-        Err(ConfigError::invalid_key(key, format!("{id} is not between {first} and {last}")))
-    };
-    within("vlan", NONE_OR_ONE, config.vlan)?;
-    for (index, trunk) in config.vlan_trunk.iter().enumerate() {
-        let key = |name: &str| format!("vlanTrunk[{index}].{name}");
-        match (trunk.min_id, trunk.max_id) {
-            (None, None) => {}
-            (Some(min), Some(max)) => {
-                within(&key("minID"), ONE, min)?;
-                within(&key("maxID"), ONE, max)?;
-                if min > max {
-                    return Err(ConfigError::invalid_key(&key("minID"), "is more than maxID"));
-                }
-            }
-            (None, Some(_)) => return Err(ConfigError::invalid_key(&key("minID"), "is missing")),
-            (Some(_), None) => return Err(ConfigError::invalid_key(&key("maxID"), "is missing")),
-        }
-        if let Some(id) = trunk.id {
-            within(&key("id"), ONE, id)?;
-        }
-    }
-    Ok(())
-}
-
-/// Whether the network needs a bridge that keeps VLANs apart.
+/// Whether the network needs a bridge that filters VLANs.
 pub(crate) fn are_wanted(config: &Config) -> bool {
     config.vlan != 0 || !config.vlan_trunk.is_empty()
 }
 
-/// Refuses VLANs where the kernel has none, before anything is made.
+/// Refuses VLANs before anything is made if the kernel does not support them.
 pub(crate) fn require(config: &Config, node: &Rtnl) -> Result<(), Error> {
     if are_wanted(config) && !node.has_bridge_vlans()? {
         return Err(Error::NoVlans);
@@ -156,7 +109,7 @@ pub(crate) fn require(config: &Config, node: &Rtnl) -> Result<(), Error> {
     Ok(())
 }
 
-/// Makes a bridge keep VLANs apart that was made without them in mind.
+/// Makes a bridge filter VLANs that does not filter them yet.
 pub(crate) fn filter(config: &Config, node: &Rtnl, bridge: &Link) -> Result<(), Error> {
     if are_wanted(config) && !bridge.vlans.unwrap_or_default().filtering {
         node.filter_vlans(bridge.index)?;
@@ -210,11 +163,11 @@ mod tests {
         assert_eq!(found(&[tagged(150, 300), native(100)]), None);
         assert_eq!(found(&[native(100), tagged(200, 201)]), says("202 of link veth0 is missing"));
         assert_eq!(found(&[tagged(200, 202)]), says("100 of link veth0 is missing"));
-        assert_eq!(found(&[tagged(100, 202)]), says("100 of link veth0 has tags"));
+        assert_eq!(found(&[tagged(100, 202)]), says("100 of link veth0 is tagged"));
         let untagged = VlanRange { untagged: true, ..tagged(201, 202) };
         assert_eq!(
             found(&[native(100), tagged(200, 200), untagged]),
-            says("201 of link veth0 has no tags")
+            says("201 of link veth0 is untagged")
         );
     }
 

@@ -1,4 +1,4 @@
-//! What an ADD that fails, a DEL and a GC leave on the node. In namespaces of the tests' own; needs root.
+//! What an ADD that fails, a DEL and a GC leave on the node. Needs root.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -10,10 +10,10 @@ use common::{bridge, bridge_command, in_namespaces, network, network_with, node,
 use serde_json::json;
 use testbed::sh;
 
-/// The gateway's last address is refused after the first one was added, and after a foreign one
-/// was taken away: all of it comes back.
+/// The gateway's last address is refused after the first one was added, and after an address of an administrator
+/// was deleted. Both changes are undone.
 #[test]
-fn a_refused_gateway_address_takes_the_others_back() {
+fn a_refused_gateway_address_undoes_the_others() {
     in_namespaces(|pod| {
         sh("ip link add cni0 address c2:00:00:00:00:01 up type bridge");
         sh("ip addr add 192.0.2.1/24 brd + dev cni0");
@@ -23,12 +23,12 @@ fn a_refused_gateway_address_takes_the_others_back() {
         let error = bridge("ADD", &pod.path(), &network()).unwrap_err();
         assert!(error.to_string().contains("add address fd00:88::1/64"), "{error}");
         assert_eq!(node(), before);
-        // The tables of iptables are those of its programs; nobody else makes this one.
+        // Programs of iptables make their tables, too. Only this plugin makes this one.
         assert!(!sh("nft list tables").contains("bridge nat"));
         assert_eq!(rules(), Vec::<String>::new());
         assert_eq!(fs::read_to_string("/proc/sys/net/ipv4/ip_forward").unwrap(), "0\n");
 
-        // The same ADD works as soon as the reason has gone, so nothing else was in its way.
+        // The same ADD succeeds as soon as the reason is removed.
         fs::write("/proc/sys/net/ipv6/conf/cni0/disable_ipv6", "0").unwrap();
         bridge("ADD", &pod.path(), &network()).unwrap();
         let after = node();
@@ -54,12 +54,12 @@ fn del_and_gc_remove_the_rules_with_the_link() {
             assert_eq!(rules(), Vec::<String>::new(), "after {command}");
             assert!(!node().contains("veth"), "after {command}: {}", node());
         }
-        // Once more: there is nothing left to do, which is no error.
+        // A second DEL has nothing to do. This is not an error.
         bridge("DEL", "/run/netns/it-has-vanished", &network()).unwrap();
     });
 }
 
-/// By the names, whatever masquerades now.
+/// DEL and GC find rules by the names, whatever backend the configuration has now.
 #[test]
 fn del_and_gc_remove_the_rules_of_the_other_backend() {
     let other = network_with("ipMasqBackend", "nftables".into());
@@ -94,9 +94,9 @@ fn check_misses_the_rules() {
     }
 }
 
-/// Somebody's own rule needs a chain of ours, so that the kernel refuses to delete it.
+/// A rule of an administrator jumps to a chain of this plugin, so the kernel refuses to delete the chain.
 #[test]
-fn a_step_that_fails_does_not_keep_the_others() {
+fn the_other_steps_run_after_one_has_failed() {
     for command in ["DEL", "GC"] {
         in_namespaces(|pod| {
             bridge("ADD", &pod.path(), &network()).unwrap();
@@ -112,7 +112,7 @@ fn a_step_that_fails_does_not_keep_the_others() {
     }
 }
 
-/// A DEL comes also for names that an ADD cannot make rules for, and for a result that is nonsense.
+/// The chain's name has no room for these names, and the result contains a name that is not valid.
 #[test]
 fn del_and_gc_take_names_of_any_length() {
     in_namespaces(|pod| {
@@ -136,7 +136,7 @@ fn del_and_gc_take_names_of_any_length() {
     });
 }
 
-/// Nothing that a pod does to itself makes the node keep rules.
+/// The node removes the rules whatever a pod does in its own namespace.
 #[test]
 fn a_pod_cannot_keep_rules_of_the_node() {
     for backend in ["iptables", "nftables"] {

@@ -1,4 +1,4 @@
-//! What an ADD does to others: the node, its links, its neighbours. Needs root.
+//! How an ADD affects the node, its links and its neighbours. Needs root.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -20,21 +20,21 @@ fn mac_of(link: &str) -> String {
         .to_owned()
 }
 
-/// A network that only connects, and one with a gateway.
+/// A network without a gateway, and one with a gateway.
 fn networks() -> [Value; 2] {
     [json!({"cniVersion": "1.1.0", "name": "n", "type": "bridge"}), network()]
 }
 
 /// With the reference plugin 1.10.0 and no gateway, the bridge takes the lowest address of its ports.
 #[test]
-fn a_bridge_of_somebody_else_keeps_its_hardware_address() {
+fn a_bridge_of_another_program_keeps_its_hardware_address() {
     let uplink = "ip link add up0 address fe:ff:00:00:00:01 up type veth peer name up1
         ip link add cni0 up type bridge; ip link set up0 master cni0";
     for (made, known) in [
         ("ip link add cni0 up type bridge", true),
         (uplink, true),
         ("ip link add cni0 up type bridge; ip addr add 10.88.0.1/24 dev cni0", true),
-        // After its last port, it has no address.
+        // After its last port has gone, the bridge has no address.
         (&format!("{uplink}; ip link set up0 nomaster"), false),
     ] {
         for network in networks() {
@@ -56,10 +56,10 @@ fn a_bridge_of_somebody_else_keeps_its_hardware_address() {
     }
 }
 
-/// The kernel forgets them whenever a hardware address is set, even to the one that it is. With the reference
+/// The kernel forgets neighbours whenever a hardware address is set, even to the same value. With the reference
 /// plugin 1.10.0 and a gateway, they are lost.
 #[test]
-fn a_bridge_of_somebody_else_keeps_its_neighbours() {
+fn a_bridge_of_another_program_keeps_its_neighbours() {
     for network in networks() {
         in_namespaces(|pod| {
             unshare(CloneFlags::CLONE_NEWNS).unwrap();
@@ -77,7 +77,7 @@ fn a_bridge_of_somebody_else_keeps_its_neighbours() {
 
 /// After an ADD of the reference plugin 1.10.0, such a bridge ignores router advertisements.
 #[test]
-fn a_bridge_of_somebody_else_keeps_its_settings() {
+fn a_bridge_of_another_program_keeps_its_settings() {
     let settings = "cd /proc/sys/net/ipv6/conf/cni0; cat accept_ra accept_dad";
     for network in networks() {
         in_namespaces(|pod| {
@@ -93,7 +93,7 @@ fn a_bridge_of_somebody_else_keeps_its_settings() {
     });
 }
 
-/// What a router says in an advertisement: a default route.
+/// Sends the advertisement of a router, which gives a default route.
 const ADVERTISE: &str = "python3 -c '
 import socket, struct
 s = socket.socket(socket.AF_INET6, socket.SOCK_RAW, 58)
@@ -102,7 +102,7 @@ i = socket.if_nametoindex(\"eth0\")
 s.setsockopt(41, 17, i)
 s.sendto(struct.pack(\"!BBHBBHII\", 134, 0, 0, 64, 0, 1800, 0, 0), (\"ff02::1\", 0, 0, i))'";
 
-/// The node forgets it with the reference plugin 1.10.0.
+/// With the reference plugin 1.10.0, the node forgets the route.
 #[test]
 fn the_node_keeps_the_default_route_of_its_router() {
     in_namespaces(|pod| {
@@ -128,15 +128,15 @@ fn the_node_keeps_the_default_route_of_its_router() {
         assert_eq!(sh("cat /proc/sys/net/ipv6/conf/all/forwarding"), "1\n");
         assert!(learned().contains("dev uplink proto ra"), "{}", learned());
         assert_eq!(sh("cat /proc/sys/net/ipv6/conf/uplink/accept_ra"), "2\n");
-        // Other links do not begin to listen.
+        // Other links still ignore advertisements.
         assert_eq!(sh(default), before);
         let of_pods = "cd /proc/sys/net/ipv6/conf; cat veth*/accept_ra cni0/accept_ra";
         assert_eq!(sh(of_pods), "0\n0\n");
     });
 }
 
-/// A second pod gets the addresses of the first one, whose hardware address the node and a neighbour
-/// remember. With the reference plugin 1.10.0, the neighbour cannot reach the second one for some seconds.
+/// A second pod gets the addresses of the first one. The node and a neighbour remember the hardware address of the
+/// first pod. With the reference plugin 1.10.0, the neighbour cannot reach the second pod for some seconds.
 #[test]
 fn an_address_that_is_given_out_again_answers_at_once() {
     for (key, value) in [
@@ -177,9 +177,9 @@ fn an_address_that_is_given_out_again_answers_at_once() {
     }
 }
 
-/// The reference plugin 1.10.0 always leaves the kernel's default, 1.
+/// With the reference plugin 1.10.0, the kernel's default 1 always stays.
 #[test]
-fn a_pod_listens_to_routers_if_nobody_else_gives_it_addresses() {
+fn a_pod_accepts_advertisements_if_ipam_gives_no_ipv6_address() {
     let accept_ra = |network: &Value| {
         let mut value = String::new();
         in_namespaces(|pod| {
@@ -196,13 +196,13 @@ fn a_pod_listens_to_routers_if_nobody_else_gives_it_addresses() {
 
 /// The reference plugin 1.10.0 calls its IPAM plugin before it deletes the interface, whatever the plugin.
 #[test]
-fn dhcp_has_the_interface_as_long_as_it_needs_it() {
+fn dhcp_can_use_the_interface() {
     in_namespaces(|pod| {
         let network = network_with("ipam", json!({"type": "dhcp"}));
         bridge("ADD", &pod.path(), &network).unwrap();
         bridge("DEL", &pod.path(), &network).unwrap();
         assert_eq!(pod.sh("ip -o link show type veth"), "");
-        // A failed ADD gives the lease back in the same way.
+        // A failed ADD releases the lease in the same way.
         sh("ip addr add 192.0.2.1/24 dev cni0");
         let mut network = network;
         network["forceAddress"] = false.into();
@@ -213,9 +213,9 @@ fn dhcp_has_the_interface_as_long_as_it_needs_it() {
     });
 }
 
-/// The reference plugin 1.10.0 does not tell it.
+/// The reference plugin 1.10.0 does not report it.
 #[test]
-fn interfaces_tell_their_mtu() {
+fn the_result_has_the_mtu_of_interfaces() {
     in_namespaces(|pod| {
         let mut network = network_with("mtu", 1400.into());
         let result = bridge("ADD", &pod.path(), &network).unwrap();
@@ -241,7 +241,7 @@ fn where_sysctls_are_read_only(command: &str, netns: &str, network: &Value) -> t
 }
 
 #[test]
-fn status_says_what_add_would_say() {
+fn status_agrees_with_add() {
     let mut network = network();
     network["ipam"]["ranges"] = json!([[{"subnet": "10.88.0.0/24"}], [{"subnet": "fd00:88::/64"}]]);
     let agree = |is_ok: bool, run: &dyn Fn(&str) -> testbed::Ended| {
@@ -255,7 +255,7 @@ fn status_says_what_add_would_say() {
         let here = |command: &str| bridge(command, &pod.path(), &network);
         sh("sysctl -qw net.ipv6.conf.default.disable_ipv6=1");
         agree(false, &here);
-        // The bridge that is there counts.
+        // The setting of an existing bridge is used.
         sh("ip link add cni0 up type bridge; sysctl -qw net.ipv6.conf.cni0.disable_ipv6=0");
         agree(true, &here);
     });

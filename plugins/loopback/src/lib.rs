@@ -1,7 +1,7 @@
 //! Sets the loopback interface `lo` of a pod up. Runtimes run this plugin for every pod, in addition to the
 //! pod's network. Some runtimes set `CNI_IFNAME` to another name, which is ignored.
 
-use attach::{Error, Pod, interfaces};
+use attach::{Error, Pod, link};
 use cni::{Call, Environment, IpConfig, Network, Plugin, Success, ValidAttachments};
 use kernel::Rtnl;
 use kernel::rtnl::{Link, LinkChange};
@@ -36,7 +36,7 @@ impl Plugin for Loopback {
         set_up(&pod.rtnl, &lo, true)?;
         let addresses = pod.rtnl.addresses(lo.index, None).map_err(Error::from)?;
         let found = Success {
-            interfaces: vec![interfaces::describe(&lo, Some(&pod))],
+            interfaces: vec![link::describe(&lo, Some(&pod))],
             ips: addresses
                 .into_iter()
                 .map(|address| IpConfig {

@@ -1,19 +1,19 @@
-//! The configuration of `ptp`, and what it refuses.
+//! The configuration of `ptp`, and the values that it refuses.
 
-use attach::MasqueradeBackend;
-use cni::{Code, DnsKeys, Error, Network};
+use attach::{Detach, MasqueradeBackend, RuleKeys};
+use cni::{DnsKeys, Error, Network};
 use serde::Deserialize;
 
 /// The keys of `ptp`.
 #[derive(Clone, Debug, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
-#[cfg_attr(feature = "schema", schemars(transform = needs_ipam))]
+#[cfg_attr(feature = "schema", schemars(transform = attach::ipam::require_in_schema))]
 #[serde(rename_all = "camelCase")]
 pub struct Config {
-    /// Whether traffic that leaves the pod's network takes the node's address.
+    /// Whether packets that leave the pod's network get the node's address.
     #[serde(default)]
     pub ip_masq: bool,
-    /// What masquerading is written with.
+    /// The rules that masquerading uses.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(extend("default" = "iptables")))]
     pub ip_masq_backend: MasqueradeBackend,
@@ -21,45 +21,38 @@ pub struct Config {
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(with = "cni::schema::Mtu"))]
     pub mtu: u32,
-    /// Name resolution, in place of what IPAM says.
+    /// Name resolution; replaces what the IPAM plugin says.
     #[serde(default)]
     pub dns: DnsKeys,
 }
 
-/// Says of the schema what [`Config::validate`] asks for.
-#[cfg(feature = "schema")]
-fn needs_ipam(schema: &mut schemars::Schema) {
-    let ipam = schemars::json_schema!({
-        "description": "Who gives out the addresses, without which ptp has no link",
-        "type": "object",
-        "required": ["type"],
-    });
-    schema.insert("required".to_owned(), vec!["ipam"].into());
-    if let Some(properties) = schema.get_mut("properties").and_then(|it| it.as_object_mut()) {
-        properties.insert("ipam".to_owned(), ipam.into());
-    }
-}
-
 impl Config {
-    /// The MTU, if one was chosen.
+    /// The keys that ask for rules.
+    pub(crate) fn rules(&self) -> RuleKeys {
+        RuleKeys { masquerade: self.ip_masq.then_some(self.ip_masq_backend), macspoofchk: None }
+    }
+
+    /// How DEL and GC remove what ADD made.
+    pub(crate) fn detach(&self) -> Detach<'static> {
+        Detach { rules: self.rules(), bridge: None }
+    }
+
+    /// The MTU, if one is set.
     #[must_use]
     pub fn mtu(&self) -> Option<u32> {
         Some(self.mtu).filter(|mtu| *mtu != 0)
     }
 
-    /// Refuses what cannot be made.
+    /// Refuses values that are wrong.
     pub fn validate(network: &Network<Self>) -> Result<(), Error> {
         let config = &network.config;
-        if network.ipam.is_none() {
-            return Err(Error::new(
-                Code::InvalidConfig,
-                "key \"ipam\" of the configuration is missing: without addresses there is nothing \
-                 to route to the pod",
-            ));
-        }
+        attach::ipam::require(
+            network,
+            "ptp needs addresses, because the node routes packets to them",
+        )?;
         let mtus = 68..=65535;
         if config.mtu != 0 && !mtus.contains(&config.mtu) {
-            return Err(Error::invalid_key("mtu", "is neither 0 nor between 68 and 65535"));
+            return Err(Error::invalid_key("mtu", "must be 0, or between 68 and 65535"));
         }
         Ok(())
     }
@@ -67,7 +60,7 @@ impl Config {
 
 #[cfg(test)]
 mod tests {
-    use cni::Version;
+    use cni::{Code, Version};
     use serde_json::{Value, json};
 
     use super::*;

@@ -1,17 +1,17 @@
-//! What can go wrong in `ptp`, and the codes for it.
+//! The errors of `ptp`, and their codes.
 
 use cni::{Cidr, Code};
 
 /// Why a pod could not be connected to the node.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// As in every plugin that attaches a pod.
+    /// An error that every plugin has that connects a pod.
     #[error(transparent)]
     Attach(#[from] attach::Error),
-    /// There is nothing that the pod's packets could be sent to.
+    /// An address of the pod has no gateway.
     #[error(
-        "the IPAM plugin gave {address} without a gateway of its family, which the node's end of \
-         the link needs as its address"
+        "the IPAM plugin gave {address} without a gateway of its family; ptp needs one, because the gateway is \
+         the address of the node's end"
     )]
     NoGateway {
         /// The pod's address.

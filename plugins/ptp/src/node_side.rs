@@ -1,25 +1,26 @@
-//! What the node's end of a pod's link has to have.
+//! The node's side of a pod's link: addresses and routes.
 
 use std::net::IpAddr;
 
 use attach::Families;
+use attach::link::skip_dad;
 use cni::IpConfig;
 use ipnetwork::IpNetwork;
+use kernel::Rtnl;
 use kernel::rtnl::{AddressOptions, Family, Link, Route};
-use kernel::{Rtnl, sysctl};
 
 use crate::error::Error;
 
-/// The addresses of the node's end, and where its routes lead to.
+/// The addresses of the node's end, and the destinations of its routes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NodeSide {
-    /// The gateways, each without a network around it.
+    /// The gateways, each as a network of one address.
     addresses: Vec<IpNetwork>,
     /// The pod's addresses.
     destinations: Vec<IpNetwork>,
 }
 
-/// `RT_SCOPE_HOST`: the pod counts as a part of the node, as with the reference plugin.
+/// `RT_SCOPE_HOST`: the pod counts as a part of the node, as in the reference plugin.
 const SCOPE_HOST: u8 = 254;
 
 impl NodeSide {
@@ -40,24 +41,22 @@ impl NodeSide {
         Ok(Self { addresses, destinations })
     }
 
-    /// Readies the link for being used as soon as the pod's end is up: routers ask for their
-    /// neighbours by link-local addresses, and until these were probed for duplicates, the pod
-    /// could not be reached by IPv6 for a second or two.
-    pub(crate) fn skip_dad(&self, link: &Link) -> Result<(), Error> {
+    /// Prepares the link before the pod's end is set up.
+    pub(crate) fn prepare(&self, link: &Link) -> Result<(), Error> {
         if self.families().ipv6 {
-            sysctl::write_if_possible(&["ipv6", "conf", &link.name, "accept_dad"], "0")?;
+            skip_dad(&link.name)?;
         }
         Ok(())
     }
 
-    /// Makes it so.
+    /// Adds the addresses and routes.
     pub(crate) fn make(&self, node: &Rtnl, link: &Link) -> Result<(), Error> {
         for address in &self.addresses {
             let options = AddressOptions { nodad: address.is_ipv6(), ..AddressOptions::default() };
             node.add_address(link.index, *address, options)?;
         }
         for route in self.routes(link) {
-            // A pod that vanished without a DEL may have left one.
+            // A pod that vanished without a DEL may have left a route.
             node.replace_route(&route)?;
         }
         Ok(())
@@ -72,19 +71,18 @@ impl NodeSide {
                 return missing(format!("address {wanted} of {}", link.name));
             }
         }
-        let Families { ipv4, ipv6 } = self.families();
-        for (family, used) in [(Family::V4, ipv4), (Family::V6, ipv6)] {
-            if !used {
-                continue;
+        let mut routes = Vec::new();
+        for family in [Family::V4, Family::V6] {
+            if self.destinations.iter().any(|it| is_of(family, *it)) {
+                routes.extend(node.routes(family)?);
             }
-            let routes = node.routes(family)?;
-            for wanted in self.routes(link).filter(|route| is_of(family, route.destination)) {
-                let to = |route: &Route| (route.destination, route.table);
-                let is_it = |it: &&Route| to(it) == to(&wanted);
-                // The first one is the one that packets take.
-                if routes.iter().find(is_it).is_none_or(|first| first.link != wanted.link) {
-                    return missing(format!("route {} by {}", wanted.destination, link.name));
-                }
+        }
+        for wanted in self.routes(link) {
+            let to = |route: &Route| (route.destination, route.table);
+            // Packets take the first one.
+            let first = routes.iter().find(|it| to(it) == to(&wanted));
+            if first.is_none_or(|first| first.link != wanted.link) {
+                return missing(format!("route {} by {}", wanted.destination, link.name));
             }
         }
         Ok(())

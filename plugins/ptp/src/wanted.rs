@@ -1,39 +1,30 @@
-//! What should be there for one pod: computed before anything is touched, made by ADD, compared
-//! by CHECK.
+//! What the pod and the node must have once the IPAM plugin has answered: ADD makes it, CHECK compares it. ADD
+//! makes the veth pair before that.
 
-use attach::{Masquerade, Neighbours, Pod, PodInterface, VethPair, forwarding, interfaces};
+use attach::{Neighbours, Pod, PodInterface, Rules, VethPair, forwarding, link};
 use cni::{Call, Success, Undo};
-use kernel::{Nfnetlink, Rtnl};
+use kernel::Rtnl;
 
 use crate::config::Config;
 use crate::error::Error;
 use crate::node_side::NodeSide;
-use crate::remove_rules;
 
 /// Both sides of the pod's link.
 #[derive(Debug)]
 pub(crate) struct Wanted<'a> {
     call: &'a Call<Config>,
-    /// Addresses, routes and name resolution; the interfaces are known when they are made.
+    /// Addresses, routes and name resolution. ADD adds the interfaces.
     result: Success,
     node_side: NodeSide,
 }
 
-/// The index of the pod's interface in the result: behind the node's end.
-const POD_INTERFACE: usize = 1;
+/// The index of the pod's interface in the result, after the node's end.
+pub(crate) const POD_INTERFACE: usize = 1;
 
 impl<'a> Wanted<'a> {
-    /// What an ADD has to make for what IPAM gave.
-    pub(crate) fn new(call: &'a Call<Config>, lease: Success) -> Result<Self, Error> {
-        let config = call.config();
-        if lease.ips.is_empty() {
-            return Err(attach::Error::NoAddress.into());
-        }
-        let mut result = Success { interfaces: Vec::new(), ..lease };
-        for ip in &mut result.ips {
-            ip.interface = Some(POD_INTERFACE);
-        }
-        result.dns = result.dns.overridden_by(&config.dns);
+    /// What an ADD must make for a result of the IPAM plugin.
+    pub(crate) fn new(call: &'a Call<Config>, mut result: Success) -> Result<Self, Error> {
+        result.dns = result.dns.overridden_by(&call.config().dns);
         Self::of(call, result)
     }
 
@@ -43,31 +34,26 @@ impl<'a> Wanted<'a> {
         Ok(Self { call, result, node_side })
     }
 
-    /// Makes it so.
+    /// Makes what is wanted.
     pub(crate) fn make(
         self,
         node: &'a Rtnl,
         pod: &'a Pod,
-        rules: Option<&'a Nfnetlink>,
+        rules: &'a Rules<'a, Config>,
         pair: &VethPair,
         undo: &mut Undo<'a>,
     ) -> Result<Success, Error> {
-        let call = self.call;
-        self.node_side.skip_dad(&pair.host)?;
+        self.node_side.prepare(&pair.host)?;
         self.pod_interface().configure(pod, pair.inside.index)?;
         self.node_side.make(node, &pair.host)?;
-        if let Some(rules) = rules {
-            undo.on_error("remove the rules", move || Ok(remove_rules(call, rules, Some(pod))?));
-            self.masquerade().add(rules)?;
-        }
-        // Last, because it stays on once it is.
+        undo.on_error("remove the rules", || rules.undo(pod));
+        rules.add_masquerading(&self.result)?;
+        // Late, because forwarding stays on.
         forwarding::enable(node, self.node_side.families())?;
         pair.wait_until_operational(node)?;
-        // In the order that [`POD_INTERFACE`] counts on.
-        let interfaces = vec![
-            interfaces::describe(&pair.host, None),
-            interfaces::describe(&pair.inside, Some(pod)),
-        ];
+        // The order must agree with [`POD_INTERFACE`].
+        let interfaces =
+            vec![link::describe(&pair.host, None), link::describe(&pair.inside, Some(pod))];
         Ok(Success { interfaces, ..self.result })
     }
 
@@ -76,20 +62,13 @@ impl<'a> Wanted<'a> {
         &self,
         node: &Rtnl,
         pod: &Pod,
-        rules: Option<&Nfnetlink>,
+        rules: &Rules<'_, Config>,
     ) -> Result<(), Error> {
         let pair = VethPair::find(node, pod, self.call.ifname().as_str())?;
-        interfaces::compare(&self.result, &pair.inside, Some(pod))?;
+        link::compare(&self.result, &pair.inside, Some(pod))?;
         self.pod_interface().compare(pod, &pair.inside)?;
         self.node_side.compare(node, &pair.host)?;
-        if let Some(rules) = rules {
-            self.masquerade().check(rules)?;
-        }
-        Ok(())
-    }
-
-    fn masquerade(&self) -> Masquerade {
-        Masquerade::of(self.call, self.call.config().ip_masq_backend, &self.result)
+        Ok(rules.compare(&pair.host.name, pair.inside.mac, &self.result)?)
     }
 
     fn pod_interface(&self) -> PodInterface<'_> {

@@ -11,12 +11,12 @@ use common::{Call, leftovers};
 use serde_json::{Value, json};
 use testbed::{Ended, Namespace, on_a_node, sh};
 
-/// What was forwarded before a test: nothing.
+/// The settings of forwarding.
 fn forwards() -> String {
     sh("cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding")
 }
 
-/// Fails, and leaves nothing behind, the reservation included.
+/// Checks that an ADD fails and leaves nothing, and that the reservation is released.
 #[track_caller]
 fn refused(call: &Call, code: u32, mentions: &str) {
     let log = env::temp_dir().join(format!("ptp-{}-{code}", process::id()));
@@ -39,7 +39,7 @@ fn a_node_without_ipv6() {
         let call = Call::new("c1", &pod);
         refused(&call, 100, "add address fd00:88::1/128");
         assert_eq!(pod.sh("ip -o link | grep eth0 || true"), "");
-        // Nothing is in the way of the next one.
+        // The next ADD succeeds.
         sh("sysctl -qw net.ipv6.conf.default.disable_ipv6=0");
         call.run("ADD").unwrap();
     });
@@ -98,7 +98,7 @@ fn del_after_the_pod_has_vanished() {
     });
 }
 
-/// The reference plugin gives the node's end a random name, which its result alone tells.
+/// The reference plugin gives the node's end a random name, which only its result contains.
 #[test]
 fn del_of_a_pod_that_the_reference_plugin_made() {
     on_a_node(|| {
@@ -121,7 +121,7 @@ fn del_of_a_pod_that_the_reference_plugin_made() {
 }
 
 #[test]
-fn interfaces_of_one_pod_go_one_by_one() {
+fn interfaces_of_one_pod_are_deleted_separately() {
     for backend in ["iptables", "nftables"] {
         on_a_node(move || {
             let pod = Namespace::create();
@@ -136,7 +136,7 @@ fn interfaces_of_one_pod_go_one_by_one() {
     }
 }
 
-/// IPv6 joins the routes of both that have one destination.
+/// The kernel joins IPv6 routes of both interfaces that have the same destination.
 #[test]
 fn interfaces_of_one_pod_pass_check() {
     on_a_node(|| {
@@ -156,10 +156,10 @@ fn interfaces_of_one_pod_pass_check() {
     });
 }
 
-/// The pod cannot be looked into, so the ends on the node and the result have to tell.
+/// The pod's namespace is not known, so DEL uses the ends on the node and the result.
 #[test]
-fn interfaces_of_one_pod_go_by_their_names() {
-    for (backend, tells, left) in [
+fn interfaces_of_one_pod_are_found_by_their_names() {
+    for (backend, has_result, left) in [
         ("iptables", true, &["10.88.0.4"][..]),
         ("iptables", false, &["10.88.0.2", "10.88.0.4"]),
         ("nftables", true, &["10.88.0.4"]),
@@ -170,9 +170,9 @@ fn interfaces_of_one_pod_go_by_their_names() {
             let (first, second) = two_interfaces(&pod, backend);
             let result = first.run("ADD").unwrap();
             second.run("ADD").unwrap();
-            let first = if tells { first.with("prevResult", result) } else { first };
+            let first = if has_result { first.with("prevResult", result) } else { first };
             Call { netns: String::new(), ..first }.run("DEL").unwrap();
-            assert_eq!(masqueraded(), left, "{backend}, {tells}");
+            assert_eq!(masqueraded(), left, "{backend}, {has_result}");
             Call { netns: String::new(), ..second }.run("DEL").unwrap();
             assert_eq!(leftovers(), Vec::<String>::new());
         });
@@ -185,7 +185,7 @@ fn two_interfaces(pod: &Namespace, backend: &str) -> (Call, Call) {
     (first, second)
 }
 
-/// The IPv4 addresses whose packets rules of the node look for.
+/// The IPv4 addresses that rules of the node masquerade.
 fn masqueraded() -> Vec<String> {
     let rules = leftovers();
     let sources = rules.iter().filter_map(|line| line.split("ip saddr ").nth(1));
@@ -194,7 +194,7 @@ fn masqueraded() -> Vec<String> {
 
 /// Keys of the configuration may have changed since ADD.
 #[test]
-fn del_and_gc_do_not_ask_what_masquerades_now() {
+fn del_and_gc_do_not_depend_on_the_backend() {
     for (key, value) in [
         ("ipMasqBackend", json!("iptables")),
         ("ipMasqBackend", json!("nftables")),
@@ -234,7 +234,7 @@ fn gc_keeps_what_is_valid() {
 }
 
 #[test]
-fn check_finds_what_somebody_broke() {
+fn check_finds_what_was_changed() {
     for (place, broken, mentions) in [
         ("pod", "ip route del default", "route 0.0.0.0/0 via 10.88.0.1 by eth0 is missing"),
         ("pod", "ip route del 10.88.0.1", "route 10.88.0.1/32 by eth0 is missing"),
@@ -297,9 +297,9 @@ fn where_sysctls_are_read_only(call: &Call, command: &str) -> Ended {
     testbed::run(&mut shell, &call.network)
 }
 
-/// Where the node forwards already, nothing else needs to be written; the reference plugin 1.10.0 fails.
+/// If the node forwards already, no sysctl must be written; the reference plugin 1.10.0 fails nevertheless.
 #[test]
-fn status_says_what_add_would_say() {
+fn status_agrees_with_add() {
     let ranges = json!([[{"subnet": "10.88.0.0/24"}], [{"subnet": "fd00:88::/64"}]]);
     let agree = |is_ok: bool, run: &dyn Fn(&str) -> Ended| {
         let (status, add) = (run("STATUS"), run("ADD"));

@@ -12,7 +12,7 @@ use common::Call;
 use serde_json::json;
 use testbed::{Namespace, on_a_node, serve, sh};
 
-/// Which server answers, and whom it takes this namespace for.
+/// Which server answers, and which client address it sees.
 #[track_caller]
 fn ask(to: &str) -> String {
     let to: SocketAddr = to.parse().unwrap();
@@ -26,7 +26,7 @@ fn ask(to: &str) -> String {
 /// ones included.
 const TENTATIVE: &str = "ip -6 -o addr show tentative | grep -E 'veth|eth0' || true";
 
-/// A machine outside, which knows of no pods: 192.0.2.1 and `2001:db8::1`.
+/// A machine outside that has no routes to pods: 192.0.2.1 and `2001:db8::1`.
 fn outside() -> Namespace {
     let outside = Namespace::create();
     sh(&format!("ip link add uplink type veth peer name eth0 netns {}", outside.path()));
@@ -44,7 +44,7 @@ fn pods_node_and_outside() {
         let (a, b, outside) = (Namespace::create(), Namespace::create(), outside());
         Call::new("c1", &a).run("ADD").unwrap();
         Call::new("c2", &b).run("ADD").unwrap();
-        // The first packet that ever goes to pod b has to be brought there by the node.
+        // The node must deliver the first packet to pod b.
         for to in ["fd00:88::3", "10.88.0.3"] {
             a.sh(&format!("ping -c 3 -i 0.2 -W 1 {to}"));
         }
@@ -97,9 +97,9 @@ fn routes_and_mtu() {
     });
 }
 
-/// A pod that vanished without a DEL left routes; its addresses have been given out again.
+/// A pod that vanished without a DEL left routes, and another pod has got its addresses.
 #[test]
-fn routes_that_another_pod_left_give_way() {
+fn routes_that_another_pod_left_are_replaced() {
     on_a_node(|| {
         sh("ip link add stale type veth peer name other; ip link set stale up; ip link set other up
             ip route add 10.88.0.2 dev stale scope host; ip route add fd00:88::2 dev stale");
@@ -110,7 +110,7 @@ fn routes_that_another_pod_left_give_way() {
     });
 }
 
-/// Engines make namespaces without IPv6, and leave it to the network to have it.
+/// Container engines make namespaces without IPv6 and expect the network plugin to enable it.
 #[test]
 fn a_pod_without_ipv6_gets_it() {
     on_a_node(|| {

@@ -16,8 +16,8 @@ use kernel::nft::{
 use kernel::{Batch, Nfnetlink};
 
 use super::{Owner, lacking, multicast};
-use crate::chain_name::hashed_name;
 use crate::error::Error;
+use crate::hashed_name;
 
 /// The rules that one attachment should have.
 #[derive(Clone, Debug, PartialEq, Eq)]

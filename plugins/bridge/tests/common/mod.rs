@@ -7,7 +7,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 use testbed::{Ended, Namespace, cni_command, in_new_netns, sh};
 
-/// The directory of an IPAM plugin that gives out the same two addresses always.
+/// The directory of an IPAM plugin that always gives the same two addresses.
 const IPAM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/ipam");
 
 pub(crate) fn network() -> Value {
@@ -25,13 +25,13 @@ pub(crate) fn network_with(key: &str, value: Value) -> Value {
     network
 }
 
-/// Runs a test in a node namespace of its own, with a second one for a pod.
+/// Runs a test in a new namespace that stands for the node, with a second one for a pod.
 pub(crate) fn in_namespaces(test: impl FnOnce(&Namespace) + Send) {
     in_new_netns(|| test(&Namespace::create()));
 }
 
-/// The names of the node's links, and its addresses, as `ip` shows them. Not the links' states, which
-/// follow their carrier some time later.
+/// The names of the node's links, and its addresses, as `ip` shows them. Without the states of the links, which
+/// change some time after their carrier.
 pub(crate) fn node() -> String {
     let links = sh("ip -o link show");
     let names: Vec<_> = links.lines().filter_map(|line| line.split(' ').nth(1)).collect();

@@ -8,14 +8,14 @@ use std::process::Command;
 use serde_json::{Value, json};
 use testbed::{Ended, Namespace, cni_command, sh};
 
-/// A command of the plugin: an attachment, and what else it is told.
+/// A command of the plugin: an attachment and its configuration.
 #[derive(Clone)]
 pub(crate) struct Call {
     pub(crate) container_id: &'static str,
     pub(crate) ifname: &'static str,
     pub(crate) netns: String,
     pub(crate) network: Value,
-    /// Where the IPAM plugin notes the commands that it gets.
+    /// The file to which the IPAM plugin writes the commands that it gets.
     pub(crate) ipam_log: PathBuf,
 }
 
@@ -52,8 +52,7 @@ impl Call {
     }
 }
 
-/// The links, addresses, routes and rules of the node that belong to pods, as `ip` and `nft` show
-/// them; none of them, if all is as before the first pod.
+/// The links, addresses, routes and rules of the node that belong to pods, as `ip` and `nft` show them.
 pub(crate) fn leftovers() -> Vec<String> {
     let seen = sh("ip -o link; ip -o addr; ip -4 route; ip -6 route; nft list ruleset");
     let of_pod =

@@ -1,15 +1,23 @@
-//! A pod's veth pair as the kernel has it: made by ADD, found again by CHECK.
+//! The veth pair that connects a pod to the node: ADD makes it, CHECK finds it again.
+
+mod host_end;
+mod reference;
+
+pub use host_end::{HostEnd, collect_garbage, veth_name};
+
+use host_end::delete_by_name;
 
 use std::time::Duration;
 
 use cni::Undo;
+use kernel::Rtnl;
 use kernel::rtnl::{Link, Veth, VethPeer};
-use kernel::{Rtnl, sysctl};
 
-use crate::changes::undo_unless_refused;
 use crate::error::Error;
-use crate::host_end::HostEnd;
+use crate::link::{ignore_router_advertisements, other_end};
+use crate::names::alias_that_fits;
 use crate::pod::Pod;
+use crate::undo::undo_unless_refused;
 
 /// Both ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +40,7 @@ pub struct VethOptions {
 }
 
 impl VethPair {
-    /// Makes it, the node's end up, the pod's end down.
+    /// Makes the pair, the node's end up, the pod's end down.
     pub fn create<'a>(
         end: &HostEnd,
         node: &'a Rtnl,
@@ -42,42 +50,36 @@ impl VethPair {
     ) -> Result<Self, Error> {
         let VethOptions { mtu, mac, master } = options;
         let peer = VethPeer { name: end.ifname(), mac, netns: &pod.netns };
-        let alias = end.alias_that_fits();
+        let alias = end.attachment.to_string();
+        let alias = alias_that_fits(&alias);
         let created = node.create_veth(&Veth { name: &end.name, mtu, master, alias, peer });
-        let made = end.clone();
+        let name = end.name.clone();
         undo_unless_refused(undo, created, "delete the veth pair", move || {
-            Ok(made.delete(node, None, None, None)?)
+            delete_by_name(node, &name).map(drop)
         })?;
 
-        let missing = |name: &str| Error::missing(format!("link {name}"));
-        let host = node.link_by_name(&end.name)?.ok_or_else(|| missing(&end.name))?;
-        let inside = pod.rtnl.link_by_name(end.ifname())?;
-        let inside = inside.ok_or_else(|| missing(end.ifname()))?;
+        let host = node.link_by_name(&end.name)?;
+        let host = host.ok_or_else(|| Error::missing(format!("link {}", end.name)))?;
+        let inside = pod.interface(end.ifname())?;
         ignore_router_advertisements(&end.name)?;
         Ok(Self { host, inside })
     }
 
-    /// Waits until packets can go through, the pod's end being up: a pod's first ones would get
-    /// lost otherwise, and be repeated a second later.
+    /// Waits until packets can go through, after the pod's end was set up. Otherwise a pod's first packets
+    /// would be lost, and sent again a second later.
     pub fn wait_until_operational(&self, node: &Rtnl) -> Result<(), Error> {
         // As long as the reference plugins wait for a bridge's port.
         const LIMIT: Duration = Duration::from_millis(2550);
         Ok(node.wait_until_operational(self.host.index, LIMIT)?)
     }
 
-    /// Finds it by the name of the pod's end, whoever made it.
+    /// Finds the pair by the name of the pod's end, whatever program made it.
+    ///
+    /// Errors: [`Error::Changed`] if an end is missing.
     pub fn find(node: &Rtnl, pod: &Pod, ifname: &str) -> Result<Self, Error> {
-        let inside = pod.rtnl.link_by_name(ifname)?;
-        let inside =
-            inside.ok_or_else(|| Error::missing(format!("interface {ifname} of the pod")))?;
-        let host = inside.peer.map_or(Ok(None), |index| node.link_by_index(index))?;
-        let host = host.filter(|host| host.peer == Some(inside.index));
+        let inside = pod.interface(ifname)?;
+        let host = other_end(node, &inside)?;
         let host = host.ok_or_else(|| Error::missing(format!("the node's end of {ifname}")))?;
         Ok(Self { host, inside })
     }
-}
-
-/// A pod must not be able to make itself the node's router (CVE-2020-10749).
-pub fn ignore_router_advertisements(link: &str) -> Result<(), Error> {
-    Ok(sysctl::write_if_possible(&["ipv6", "conf", link, "accept_ra"], "0")?)
 }
