@@ -98,6 +98,12 @@ impl Error {
         self.errno() == Some(Errno::EEXIST)
     }
 
+    /// Whether the kernel does not have the feature that the operation needs.
+    #[must_use]
+    pub fn is_unsupported(&self) -> bool {
+        self.errno() == Some(Errno::EOPNOTSUPP)
+    }
+
     /// Whether it may work when somebody else has given up a lock.
     #[must_use]
     pub fn is_locked(&self) -> bool {

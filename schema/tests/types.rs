@@ -118,6 +118,7 @@ fn good(name: &str) -> Vec<Value> {
                 {"hostPort": 80, "containerPort": 80, "protocol": "tcp"},
             ]},
         }),
+        "dummy" => json!({"ipam": {"type": "static"}}),
         "ptp" => {
             json!({"ipam": {"type": "host-local", "subnet": "10.88.0.0/24"}, "dns": dns})
         }

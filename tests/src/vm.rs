@@ -13,12 +13,22 @@ const SLOWNESS: &str = "TESTS_SLOWNESS";
 /// The exit status of `run-in-vm` when the virtual machine cannot be started.
 const NO_MACHINE: i32 = 125;
 
-/// Whether the kernel supports VLANs of bridges; `ip` tries it in a world of its own.
+/// Whether the kernel supports VLANs of bridges.
 #[must_use]
 pub fn has_bridge_vlans() -> bool {
-    let bridge =
-        Cmd::new("ip").args(["link", "add", "br0", "type", "bridge", "vlan_filtering", "1"]);
-    nix::unistd::geteuid().is_root() && World::new(&[]).run(NODE, &bridge).code() == 0
+    has_link(&["bridge", "vlan_filtering", "1"])
+}
+
+/// Whether the kernel has dummy devices.
+#[must_use]
+pub fn has_dummy_devices() -> bool {
+    has_link(&["dummy"])
+}
+
+/// Whether `ip` can make a link of a kind, in a world of its own.
+fn has_link(kind: &[&str]) -> bool {
+    let link = Cmd::new("ip").args(["link", "add", "link0", "type"]).args(kind);
+    nix::unistd::geteuid().is_root() && World::new(&[]).run(NODE, &link).code() == 0
 }
 
 /// Runs this test program again, with its arguments, in a virtual machine with Debian's kernel.

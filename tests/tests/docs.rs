@@ -106,6 +106,11 @@ fn lives(block: &Block, extension: &str) {
         assert!(refused.stderr.contains("CONFIG_BRIDGE_VLAN_FILTERING"), "{refused}");
         return;
     }
+    if network["type"] == "dummy" && !vm::has_dummy_devices() {
+        let refused = conflist(&["add", &name, &netns]);
+        assert!(refused.stderr.contains("rtnl-link-dummy"), "{refused}");
+        return;
+    }
     for command in ["add", "check", "del"] {
         drop(conflist(&[command, &name, &netns]).success());
     }

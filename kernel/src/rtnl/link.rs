@@ -281,7 +281,7 @@ impl Rtnl {
     /// Makes a link. The kernel takes no note (`alias`: the link's name and the note) with the link itself,
     /// so it comes in a message of its own, but in the same send(2): if this process is killed, there is no
     /// link without its note. A link whose note is refused is deleted again.
-    fn create(
+    pub(super) fn create(
         &self,
         message: LinkMessage,
         alias: Option<(&str, &str)>,

@@ -18,6 +18,17 @@ pub enum Error {
         /// What is wrong with it.
         source: kernel::Error,
     },
+    /// The kernel does not have this kind of link.
+    #[error(
+        "this kernel has no links of the kind {kind}; load its module (modprobe rtnl-link-{kind}), or use a \
+             kernel that has it"
+    )]
+    NoKind {
+        /// The kind.
+        kind: &'static str,
+        /// The kernel's answer.
+        source: kernel::Error,
+    },
     /// The pod has an interface of this name already.
     #[error("the pod has an interface {ifname} already; is it attached twice?")]
     Attached {
@@ -80,6 +91,7 @@ impl From<Error> for cni::Error {
             Error::Kernel(error) => code_of(error),
             Error::Attached { .. } | Error::NameTaken { .. } => Code::Conflict,
             Error::Netns { .. } => Code::InvalidNetns,
+            Error::NoKind { .. } => Code::Kernel,
             Error::Changed { .. } => Code::Changed,
             Error::NoAddress => Code::Delegate,
         };

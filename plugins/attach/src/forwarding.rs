@@ -52,8 +52,8 @@ fn switched_off(used: Families) -> Result<Vec<&'static [&'static str]>, Error> {
 /// Makes the node keep the routes that it has learned from routers: a node that forwards ignores router
 /// advertisements, and forgets the default routes of earlier ones, unless `accept_ra` is 2 on their link.
 ///
-/// `default` is not changed, because with 2 the node would accept advertisements of pods on every link that any
-/// program makes later (CVE-2020-10749).
+/// `default` is not changed, because with 2 the node would accept advertisements of pods on every link that
+/// any program makes later (CVE-2020-10749).
 fn keep_routers(node: &Rtnl) -> Result<(), Error> {
     let routes = node.routes(Family::V6)?;
     for link in node.links()?.iter().filter(|link| may_lead_to_router(link, &routes)) {

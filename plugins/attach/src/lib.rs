@@ -5,7 +5,9 @@
 //! - Names that follow from those of an attachment, so that DEL and GC find what it owns ([`names`]).
 //! - Rules ([`Rules`]): masquerading ([`masquerade`]) and the check of hardware addresses ([`macspoof`]).
 //! - The node: forwarding ([`forwarding`]) and the families in use ([`Families`]).
-//! - Commands: when the IPAM plugin runs ([`ipam`]), DEL and GC ([`Detach`]), removing everything ([`purge`]).
+//! - Plugins that put one link into the pod ([`single`]).
+//! - Commands: when the IPAM plugin runs ([`ipam`]), DEL and GC ([`Detach`]), removing everything
+//!   ([`purge()`]).
 
 mod detach;
 mod error;
@@ -19,6 +21,7 @@ pub mod names;
 mod pod;
 mod purge;
 mod rules;
+pub mod single;
 mod undo;
 pub mod veth;
 
@@ -31,5 +34,6 @@ pub use names::{alias_that_fits, chain_name, hashed_name, name_that_fits};
 pub use pod::{Dad, Neighbours, Pod, PodInterface};
 pub use purge::purge;
 pub use rules::{RuleKeys, Rules};
+pub use single::{Driver, Single};
 pub use undo::undo_unless_refused;
 pub use veth::{HostEnd, VethOptions, VethPair, veth_name};

@@ -38,8 +38,8 @@ pub fn is_veth(link: &Link) -> bool {
     link.kind.as_deref() == Some("veth")
 }
 
-/// The other end of a link's veth pair; `None` if it is not in the namespace of `rtnl`, or if the link is not a
-/// veth.
+/// The other end of a link's veth pair; `None` if it is not in the namespace of `rtnl`, or if the link is not
+/// a veth.
 pub fn other_end(rtnl: &Rtnl, link: &Link) -> Result<Option<Link>, Error> {
     let other_end = link.peer.map_or(Ok(None), |index| rtnl.link_by_index(index))?;
     Ok(other_end.filter(|it| it.peer == Some(link.index)))

@@ -1,8 +1,9 @@
 //! `macspoofchk`: a pod may send frames from its own hardware address only.
 //!
-//! In the table `bridge nat`, a rule of the chain `PREROUTING` sends the frames that come in by the node's end
-//! of the pod's veth pair to a chain of the attachment. That chain jumps to a second one, which accepts frames
-//! from the pod's address and drops all others. Names, rules and comments are those of the reference plugins.
+//! In the table `bridge nat`, a rule of the chain `PREROUTING` sends the frames that come in by the node's
+//! end of the pod's veth pair to a chain of the attachment. That chain jumps to a second one, which accepts
+//! frames from the pod's address and drops all others. Names, rules and comments are those of the reference
+//! plugins.
 
 mod names;
 mod remove;

@@ -1,4 +1,5 @@
-//! The rules of an attachment in the packet filter: masquerading, and the check of the pod's hardware address.
+//! The rules of an attachment in the packet filter: masquerading, and the check of the pod's hardware
+//! address.
 
 use std::cell::Cell;
 
@@ -25,7 +26,8 @@ pub struct Rules<'a, C> {
     call: &'a Call<C>,
     keys: RuleKeys,
     /// Open until the command ends. Closing it after a deletion waits until the kernel has disposed of what
-    /// was deleted, and the kernel can do so while it disposes of the link. `None` for a network without rules.
+    /// was deleted, and the kernel can do so while it disposes of the link. `None` for a network without
+    /// rules.
     netlink: Option<Nfnetlink>,
     /// Whether this ADD made the table of `macspoofchk`.
     made_table: Cell<bool>,

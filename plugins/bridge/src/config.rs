@@ -151,8 +151,8 @@ impl Config {
         Some(self.mtu).filter(|mtu| *mtu != 0)
     }
 
-    /// The hardware address for the pod's interface: the one of `runtimeConfig`, else that of `args.cni`, else
-    /// that of `CNI_ARGS`.
+    /// The hardware address for the pod's interface: the one of `runtimeConfig`, else that of `args.cni`,
+    /// else that of `CNI_ARGS`.
     ///
     /// Errors: code 7 or 4, naming where the wrong address is set.
     pub(crate) fn mac(&self, environment: Option<&Environment>) -> Result<Option<Mac>, Error> {
@@ -181,7 +181,7 @@ impl Config {
         if config.disable_container_interface && network.ipam.is_some() {
             return Err(Error::invalid_key(
                 "disableContainerInterface",
-                "must not be set together with \"ipam\", whose addresses need the interface; remove one of them",
+                "must not be set together with \"ipam\", whose addresses need it; remove one of them",
             ));
         }
         let mtus = 68..=65535;

@@ -45,9 +45,9 @@ impl<'a> Gateway<'a> {
         addresses::plan(&link, &present, &self.addresses, force)
     }
 
-    /// Adds the addresses and switches forwarding on. ADD does this late, because other pods use the addresses
-    /// at once: little can fail after it, and forwarding stays on. Returns the interface of the VLAN, if that
-    /// is the gateway.
+    /// Adds the addresses and switches forwarding on. ADD does this late, because other pods use the
+    /// addresses at once: little can fail after it, and forwarding stays on. Returns the interface of the
+    /// VLAN, if that is the gateway.
     pub(crate) fn make(
         &self,
         node: &'a Rtnl,

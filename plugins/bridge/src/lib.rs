@@ -1,8 +1,8 @@
 //! Connects pods to a bridge of the node by a veth pair each.
 //!
-//! ADD makes the [`device`] (if it is not there) and the veth pair ([`port`]) while the IPAM plugin runs. Then
-//! it makes what is [`Wanted`] for the addresses: those of the pod with their routes, rules, the
-//! [`gateway`]. If a step fails, the steps before are undone. CHECK compares the same with the kernel. DEL and
+//! ADD makes the bridge (`device`), if it is not there, and the veth pair (`port`) while the IPAM plugin
+//! runs. Then it makes what the addresses need (`wanted`): the pod's addresses and routes, rules, and the
+//! `gateway`. If a step fails, the steps before are undone. CHECK compares the same with the kernel. DEL and
 //! GC find everything by the names of the attachment.
 
 mod config;

@@ -1,5 +1,5 @@
-//! The pod's veth pair, whose node's end is a port of the bridge. It does not depend on addresses, so ADD makes
-//! it while the IPAM plugin runs.
+//! The pod's veth pair, whose node's end is a port of the bridge. It does not depend on addresses, so ADD
+//! makes it while the IPAM plugin runs.
 
 use attach::{HostEnd, Pod, VethOptions, VethPair};
 use cni::{Call, Mac, Undo};
@@ -53,8 +53,8 @@ impl Connection {
     }
 }
 
-/// Finds what is not as ADD made the port. More than ADD set is no fault, because another program may have set
-/// it: a kubelet sets hairpin mode.
+/// Finds what is not as ADD made the port. More than ADD set is no fault, because another program may have
+/// set it: a kubelet sets hairpin mode.
 pub(crate) fn compare(
     config: &Config,
     node: &Rtnl,

@@ -8,8 +8,8 @@ use crate::device::is_ours;
 
 /// Removes the veth pairs of pods, rules, the interfaces of VLANs, and bridges.
 ///
-/// A bridge stays if its alias does not say that this plugin made it, or if a link of another program is a port
-/// of it.
+/// A bridge stays if its alias does not say that this plugin made it, or if a link of another program is a
+/// port of it.
 pub(crate) fn purge(purge: &mut Purge) {
     let Some((node, links)) = attach::purge(purge) else { return };
     for link in links.iter().filter(|link| is_vlan_port(link, &links)) {
@@ -30,8 +30,8 @@ pub(crate) fn purge(purge: &mut Purge) {
             purge.remove(format!("bridge {name}"), || link::delete(&node, bridge));
         } else if has_ports {
             purge.leave(format!(
-                "bridge {name}, which does not say who made it; delete it by hand if no program uses it: ip link \
-                 delete {name}"
+                "bridge {name}, which does not say who made it; delete it by hand if no program uses \
+                 it: ip link delete {name}"
             ));
         }
     }

@@ -1,5 +1,5 @@
-//! What a pod and the bridge must have once the IPAM plugin has answered: ADD makes it, CHECK compares it. ADD
-//! makes the bridge and the veth pair before that ([`Connection`]).
+//! What a pod and the bridge must have once the IPAM plugin has answered: ADD makes it, CHECK compares it.
+//! ADD makes the bridge and the veth pair before that ([`Connection`]).
 
 use attach::{Dad, Pod, PodInterface, Rules, VethPair, link};
 use cni::{Call, Success, Undo};
@@ -44,8 +44,8 @@ impl<'a> Wanted<'a> {
         Self { call, result: Success { ips, ..result.clone() }, gateway }
     }
 
-    /// Makes what is wanted. First come the steps that can fail for reasons of this pod; last those that other
-    /// pods notice.
+    /// Makes what is wanted. First come the steps that can fail for reasons of this pod; last those that
+    /// other pods notice.
     pub(crate) fn make(
         self,
         node: &'a Rtnl,

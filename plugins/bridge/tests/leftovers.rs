@@ -10,8 +10,8 @@ use common::{bridge, bridge_command, in_namespaces, network, network_with, node,
 use serde_json::json;
 use testbed::sh;
 
-/// The gateway's last address is refused after the first one was added, and after an address of an administrator
-/// was deleted. Both changes are undone.
+/// The gateway's last address is refused after the first one was added, and after an address of an
+/// administrator was deleted. Both changes are undone.
 #[test]
 fn a_refused_gateway_address_undoes_the_others() {
     in_namespaces(|pod| {

@@ -56,8 +56,8 @@ fn a_bridge_of_another_program_keeps_its_hardware_address() {
     }
 }
 
-/// The kernel forgets neighbours whenever a hardware address is set, even to the same value. With the reference
-/// plugin 1.10.0 and a gateway, they are lost.
+/// The kernel forgets neighbours whenever a hardware address is set, even to the same value. With the
+/// reference plugin 1.10.0 and a gateway, they are lost.
 #[test]
 fn a_bridge_of_another_program_keeps_its_neighbours() {
     for network in networks() {
@@ -135,8 +135,9 @@ fn the_node_keeps_the_default_route_of_its_router() {
     });
 }
 
-/// A second pod gets the addresses of the first one. The node and a neighbour remember the hardware address of the
-/// first pod. With the reference plugin 1.10.0, the neighbour cannot reach the second pod for some seconds.
+/// A second pod gets the addresses of the first one. The node and a neighbour remember the hardware address
+/// of the first pod. With the reference plugin 1.10.0, the neighbour cannot reach the second pod for some
+/// seconds.
 #[test]
 fn an_address_that_is_given_out_again_answers_at_once() {
     for (key, value) in [

@@ -10,8 +10,8 @@ pub enum Error {
     Attach(#[from] attach::Error),
     /// An address of the pod has no gateway.
     #[error(
-        "the IPAM plugin gave {address} without a gateway of its family; ptp needs one, because the gateway is \
-         the address of the node's end"
+        "the IPAM plugin gave {address} without a gateway of its family; ptp needs one, because the \
+         gateway is the address of the node's end"
     )]
     NoGateway {
         /// The pod's address.

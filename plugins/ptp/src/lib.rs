@@ -1,9 +1,9 @@
 //! Connects each pod to the node by a veth pair, without a bridge: the node routes packets to each pod.
 //!
-//! ADD makes the pair while the IPAM plugin runs. Then it makes what is [`Wanted`] for the addresses: those of
-//! the pod with their routes, and the node's side, which is the gateway's addresses and a route to each address
-//! of the pod. If a step fails, the steps before are undone. CHECK compares the same with the kernel. DEL and
-//! GC find everything by the names of the attachment.
+//! ADD makes the pair while the IPAM plugin runs. Then it makes what the addresses need (`wanted`): those
+//! of the pod with their routes, and the node's side, which is the gateway's addresses and a route to each
+//! address of the pod. If a step fails, the steps before are undone. CHECK compares the same with the kernel.
+//! DEL and GC find everything by the names of the attachment.
 
 mod config;
 mod error;

@@ -1,5 +1,5 @@
-//! What the pod and the node must have once the IPAM plugin has answered: ADD makes it, CHECK compares it. ADD
-//! makes the veth pair before that.
+//! What the pod and the node must have once the IPAM plugin has answered: ADD makes it, CHECK compares it.
+//! ADD makes the veth pair before that.
 
 use attach::{Neighbours, Pod, PodInterface, Rules, VethPair, forwarding, link};
 use cni::{Call, Success, Undo};

@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use crate::{Ended, Namespace, on_a_node, run_injected};
 
-/// Runs the command that `add` gives for a new pod, on a new node for each answer of the kernel, and loses that
-/// answer, as when the socket's buffer is full: the kernel has done what it was asked to do. If the command
-/// fails, `check` must find that nothing is left; it gets a text that says which answer was lost.
+/// Runs the command that `add` gives for a new pod, on a new node for each answer of the kernel, and loses
+/// that answer, as when the socket's buffer is full: the kernel has done what it was asked to do. If the
+/// command fails, `check` must find that nothing is left; it gets a text that says which answer was lost.
 pub fn at_each_lost_answer(
     add: impl Fn(&Namespace) -> (Command, Value) + Sync,
     check: impl Fn(&Namespace, &str) + Sync,
@@ -35,8 +35,8 @@ pub fn at_each_kill(
     });
 }
 
-/// Injects a fault at the first system call of a kind, at the second one and so on. `check` returns whether the
-/// command was interrupted.
+/// Injects a fault at the first system call of a kind, at the second one and so on. `check` returns whether
+/// the command was interrupted.
 fn at_each_call(
     fault: (&str, &str),
     add: impl Fn(&Namespace) -> (Command, Value) + Sync,

@@ -23,7 +23,8 @@ const CHAIN_NAME_MAX: usize = 255;
 const HASH_DIGITS: usize = 32;
 
 impl Names {
-    /// The names of the reference plugins, or a hash in their place if the kernel does not have room for them.
+    /// The names of the reference plugins, or a hash in their place if the kernel does not have room for
+    /// them.
     pub(super) fn of(attachment: &Attachment) -> Self {
         let id = format!("{}-{}", attachment.container_id, attachment.ifname);
         if CHAIN_PREFIX.len() + id.len() + MAC_SUFFIX.len() > CHAIN_NAME_MAX {

@@ -70,12 +70,13 @@ impl<'a> PodInterface<'a> {
         Ok(())
     }
 
-    /// Announces the addresses to all neighbours, when the link can carry packets: a neighbour may remember the
-    /// hardware address of a pod that had them before, and would send there for up to a minute.
+    /// Announces the addresses to all neighbours, when the link can carry packets: a neighbour may remember
+    /// the hardware address of a pod that had them before, and would send there for up to a minute.
     ///
     /// The kernel sends an ARP request and a neighbour advertisement for each address when the hardware
-    /// address is set, even to the same value (`arp_notify`, `ndisc_notify`). This does not wait for anything.
-    /// A packet socket would do the same, but the kernel waits some milliseconds when such a socket is closed.
+    /// address is set, even to the same value (`arp_notify`, `ndisc_notify`). This does not wait for
+    /// anything. A packet socket would do the same, but the kernel waits some milliseconds when such a socket
+    /// is closed.
     pub fn announce(&self, pod: &Pod, link: &Link) -> Result<(), Error> {
         if self.ips.is_empty() || link.mac.is_none() {
             return Ok(());

@@ -104,8 +104,8 @@ fn port(link: &Link, node: &Rtnl, bridge: &Link) -> Result<Option<Link>, Error> 
     Ok(other_end(node, link)?.filter(|it| it.master == Some(bridge.index)))
 }
 
-/// Writes the sysctls of a pair that this plugin made, also in an earlier ADD, which may have been killed before
-/// this.
+/// Writes the sysctls of a pair that this plugin made, also in an earlier ADD, which may have been killed
+/// before this.
 fn prepare(link: &Link, port: &Link) -> Result<(), Error> {
     if port.name == veth_name(&link.name) {
         skip_dad(&link.name)?;

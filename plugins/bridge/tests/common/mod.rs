@@ -30,8 +30,8 @@ pub(crate) fn in_namespaces(test: impl FnOnce(&Namespace) + Send) {
     in_new_netns(|| test(&Namespace::create()));
 }
 
-/// The names of the node's links, and its addresses, as `ip` shows them. Without the states of the links, which
-/// change some time after their carrier.
+/// The names of the node's links, and its addresses, as `ip` shows them. Without the states of the links,
+/// which change some time after their carrier.
 pub(crate) fn node() -> String {
     let links = sh("ip -o link show");
     let names: Vec<_> = links.lines().filter_map(|line| line.split(' ').nth(1)).collect();

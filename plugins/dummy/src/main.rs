@@ -1,0 +1,7 @@
+//! The program `dummy`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cni::run(&dummy::Dummy::default())
+}
