@@ -42,7 +42,7 @@ pub fn collect_garbage(
 /// Removes the table if it contains nothing but an empty `PREROUTING`, after an ADD that made the table has
 /// failed. A DEL leaves it, because the next pod would have to make it again.
 pub fn remove_empty_table(netlink: &Nfnetlink) -> Result<(), Error> {
-    netlink.transaction(|netlink| Ok(clear(netlink, &[])?.batch))
+    netlink.transaction(|netlink| Ok(clear(netlink, &[])?.0))
 }
 
 /// Removes the rules of all attachments, and the table if nothing else is in it. A dry run changes nothing.
@@ -56,7 +56,7 @@ pub(crate) fn purge(netlink: &Nfnetlink, is_dry_run: bool) -> Result<Vec<String>
         if ours.is_empty() {
             return Ok(Batch::new());
         }
-        let Cleared { batch, deletes_table } = clear(netlink, &ours)?;
+        let (batch, deletes_table) = clear(netlink, &ours)?;
         found.extend(deletes_table.then(|| format!("nft table bridge {TABLE}")));
         Ok(batch)
     };
@@ -68,14 +68,8 @@ pub(crate) fn purge(netlink: &Nfnetlink, is_dry_run: bool) -> Result<Vec<String>
     Ok(found)
 }
 
-/// What [`clear`] deletes.
-struct Cleared {
-    batch: Batch,
-    deletes_table: bool,
-}
-
-/// Deletes chains, and the table if nothing else is in it.
-fn clear(netlink: &Nfnetlink, chains: &[String]) -> kernel::Result<Cleared> {
+/// What deletes chains, and the table if nothing else is in it. Also returns whether it deletes the table.
+fn clear(netlink: &Nfnetlink, chains: &[String]) -> kernel::Result<(Batch, bool)> {
     let mut batch = Batch::new();
     let mut names = netlink.chain_names(Family::Bridge, TABLE)?;
     names.retain(|name| !chains.contains(name));
@@ -86,7 +80,7 @@ fn clear(netlink: &Nfnetlink, chains: &[String]) -> kernel::Result<Cleared> {
     if deletes_table {
         batch.delete_table(Family::Bridge, TABLE);
     }
-    Ok(Cleared { batch, deletes_table })
+    Ok((batch, deletes_table))
 }
 
 /// Deletes what an attachment has: its chains and the rule that jumps to them.
