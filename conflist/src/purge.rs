@@ -22,8 +22,8 @@ const RUN_DIR: &str = "/run/podwire";
 
 impl Runtime {
     /// Finds everything that the plugins made on this node for all networks, and the kept results, and
-    /// removes it unless this is a dry run. Rules and links of other programs stay, and so do results and leases of
-    /// networks with other plugins.
+    /// removes it unless this is a dry run. Rules and links of other programs stay, and so do results and
+    /// leases of networks with other plugins.
     ///
     /// No plugin is run, so that this works after they were uninstalled. Running pods lose their network.
     ///

@@ -91,9 +91,9 @@ impl Runtime {
         })
     }
 
-    /// Checks whether an attachment is still as its ADD made it. Result, arguments and configuration are those
-    /// that the ADD kept, because the network's file may have changed since; `network` is used only if no
-    /// configuration was kept. Does nothing if `network` disables CHECK.
+    /// Checks whether an attachment is still as its ADD made it. Result, arguments and configuration are
+    /// those that the ADD kept, because the network's file may have changed since; `network` is used only if
+    /// no configuration was kept. Does nothing if `network` disables CHECK.
     ///
     /// Arguments of `attachment` replace those of the ADD.
     pub fn check(&self, network: &Network, attachment: &Attachment) -> Result<(), Error> {

@@ -103,7 +103,7 @@ impl Nfnetlink {
         Ok(flows.len())
     }
 
-    /// Makes the kernel forget a connection; one that has ended meanwhile is as good as forgotten.
+    /// Makes the kernel forget a connection; one that has ended meanwhile is not an error.
     pub fn delete_flow(&self, family: Family, flow: &Flow) -> Result<()> {
         let attributes = vec![
             DefaultNla::new(CTA_TUPLE_ORIG | NLA_F_NESTED, flow.tuple.clone()),

@@ -50,7 +50,7 @@ pub enum Cause {
     /// A program failed: how it ended, and what it said.
     #[error("{0}")]
     Program(String),
-    /// Somebody else had the lock that was needed, all the time that was waited for it.
+    /// Another program held the lock until the time limit.
     #[error("{0}")]
     Locked(String),
     /// There are legacy iptables rules, and no program that could change them.
@@ -104,7 +104,7 @@ impl Error {
         self.errno() == Some(Errno::EOPNOTSUPP)
     }
 
-    /// Whether it may work when somebody else has given up a lock.
+    /// Whether it may work after another program has released a lock.
     #[must_use]
     pub fn is_locked(&self) -> bool {
         matches!(self.cause, Cause::Locked(_))
@@ -145,7 +145,7 @@ impl Error {
         }
     }
 
-    /// Tells of a second failure beside the first, in its operation's text.
+    /// Adds a second failure to the operation's text.
     pub(crate) fn also(&mut self, text: &str) {
         self.operation = format!("{}, {text}", self.operation);
     }

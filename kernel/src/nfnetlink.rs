@@ -56,7 +56,7 @@ const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NLMSG_HEADER: usize = 16;
 const NFGENMSG: usize = 4;
 
-/// How often a transaction or a list starts again because somebody else changes the tables meanwhile.
+/// How often a transaction or a list starts again because another program changes the tables meanwhile.
 const ATTEMPTS: u32 = 200;
 
 /// Longest message that a netlink socket takes as it is (`net.core.wmem_default`, less its overhead).

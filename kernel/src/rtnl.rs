@@ -6,6 +6,7 @@ mod address;
 mod clock;
 mod filter;
 mod link;
+mod message;
 mod new_link;
 mod qdisc;
 mod route;

@@ -310,8 +310,8 @@ fn an_owner_is_nothing_that_iptables_sees() {
     });
 }
 
-/// Each message is refused with an answer of its own, more than the socket's buffer holds. Before, the
-/// answer to the last one was waited for, for ever.
+/// Each message is refused with an answer of its own, more than the socket's buffer holds. Before, this
+/// waited forever for the answer to the last one.
 #[test]
 fn hundreds_of_refused_messages() {
     in_new_netns(|| {

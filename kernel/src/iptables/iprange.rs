@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::xt::{Info, View};
+use super::info::{Info, View};
 use super::{Is, Match, Rule};
 use crate::nft::{Expr, Family, octets};
 

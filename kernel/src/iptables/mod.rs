@@ -10,6 +10,7 @@ mod arguments;
 mod changes;
 mod decode;
 mod encode;
+mod info;
 mod iprange;
 mod legacy;
 mod lists;

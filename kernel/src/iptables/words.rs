@@ -13,7 +13,7 @@ const PROTOCOLS: [(&str, u8); 5] =
 impl Rule {
     /// Reads a rule from what follows `-A CHAIN`; never fails, see [`Match::Other`] and [`Target::Other`].
     ///
-    /// A target without options that is none of iptables' verdicts is taken for a chain.
+    /// A target without options that is none of iptables' verdicts is treated as a chain.
     pub(crate) fn parse(family: Family, text: &str) -> Rule {
         let words = split(text);
         let starts = |word: &String| matches!(word.as_str(), "-m" | "-j" | "-g");

@@ -74,7 +74,7 @@ fn is_up(socket: &Socket) -> bool {
     link.header.flags.contains(LinkFlags::Up)
 }
 
-/// Before, this waited for ever.
+/// Before, this waited forever.
 #[test]
 fn an_acknowledgement_that_is_lost() {
     testbed::in_new_netns(|| {

@@ -12,13 +12,15 @@ mod set;
 #[cfg(test)]
 mod tests;
 
+mod verdict;
 mod write;
 
 use std::net::IpAddr;
 
-pub use expr::{Base, Expr, Found, Verdict, Xt, ct_status, meta};
+pub use expr::{Base, Expr, Found, Xt, ct_status, meta};
 pub use read::{FilterChain, Listed};
 pub use set::{Data, Element, Set, SetType, Type};
+pub use verdict::Verdict;
 
 /// The packets a table sees (`NFPROTO_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -33,7 +35,7 @@ pub enum Family {
     Bridge,
 }
 
-/// An address as it stands in a packet.
+/// The bytes of an address in a packet.
 #[must_use]
 pub fn octets(address: IpAddr) -> Vec<u8> {
     match address {

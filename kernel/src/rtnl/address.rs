@@ -79,9 +79,9 @@ impl Rtnl {
     }
 }
 
-/// Waits until no IPv6 address of a link is tentative any more: the kernel tells of each.
+/// Waits until no IPv6 address of a link is tentative any more. The kernel reports each change.
 ///
-/// Errors: EADDRINUSE if somebody else has one of them, ETIMEDOUT after `limit`.
+/// Errors: EADDRINUSE if another machine has one of them, ETIMEDOUT after `limit`.
 pub fn wait_for_dad(netns: &Netns, index: u32, limit: Duration) -> Result<()> {
     let operation = || format!("wait for duplicate address detection on link {index}");
     let deadline = Instant::now() + limit;

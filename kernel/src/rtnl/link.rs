@@ -15,7 +15,8 @@ use netlink_packet_route::link::{
 use nix::errno::Errno;
 
 use super::Rtnl;
-use super::vlan::{BridgeVlans, bridge_info};
+use super::message::{bridge_info, set_flag, with_index, with_name};
+use super::vlan::BridgeVlans;
 use crate::error::{Cause, Error, Result};
 use crate::netlink::{Protocol, Socket};
 use crate::netns::Netns;
@@ -53,7 +54,7 @@ pub struct Link {
     pub port: Option<BridgePort>,
     /// How it treats VLANs, if it is a bridge.
     pub vlans: Option<BridgeVlans>,
-    /// What somebody noted about it (`IFLA_IFALIAS`); empty if nothing.
+    /// Its alias (`IFLA_IFALIAS`); empty if it has none.
     pub alias: String,
 }
 
@@ -390,23 +391,6 @@ fn change_message(index: u32, change: LinkChange<'_>) -> LinkMessage {
         ]));
     }
     message
-}
-
-pub(super) fn with_index(index: u32) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.header.index = index;
-    message
-}
-
-fn with_name(name: &str) -> LinkMessage {
-    let mut message = LinkMessage::default();
-    message.attributes.push(LinkAttribute::IfName(name.to_owned()));
-    message
-}
-
-fn set_flag(message: &mut LinkMessage, flag: LinkFlags, on: bool) {
-    message.header.change_mask |= flag;
-    message.header.flags.set(flag, on);
 }
 
 /// The statistics are most of a link's description, and nobody here reads them.

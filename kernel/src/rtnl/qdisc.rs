@@ -55,7 +55,7 @@ const TC_LINKLAYER_ETHERNET: u8 = 1;
 impl Rtnl {
     /// Gives a link a token bucket filter for what leaves it.
     ///
-    /// Errors: EEXIST if it has a queueing discipline that somebody gave it.
+    /// Errors: EEXIST if it has a queueing discipline other than the kernel's default.
     pub fn add_token_bucket(&self, link: u32, bucket: &TokenBucket) -> Result<()> {
         let message = RouteNetlinkMessage::NewQueueDiscipline(token_bucket_message(link, bucket));
         let operation = || format!("add queueing discipline {TBF} to link {link}");

@@ -5,15 +5,15 @@ use netlink_packet_core::{
     NlasIterator,
 };
 use netlink_packet_route::link::{
-    AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, InfoBridge, InfoData, InfoKind,
-    LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage,
+    AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, InfoBridge, LinkAttribute, LinkExtentMask,
+    LinkMessage,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
 use super::Rtnl;
 use super::link::read::{IFINFOMSG, number};
-use super::link::with_index;
+use super::message::{bridge_info, with_index};
 use crate::error::Result;
 
 /// VLANs that follow each other and that a port treats alike.
@@ -118,15 +118,6 @@ pub(super) fn filter_vlans_message(bridge: u32) -> LinkMessage {
     let mut message = with_index(bridge);
     message.attributes.push(bridge_info(vec![InfoBridge::VlanFiltering(true)]));
     message
-}
-
-/// What kind of link a bridge is, with these settings.
-pub(super) fn bridge_info(settings: Vec<InfoBridge>) -> LinkAttribute {
-    let mut info = vec![LinkInfo::Kind(InfoKind::Bridge)];
-    if !settings.is_empty() {
-        info.push(LinkInfo::Data(InfoData::Bridge(settings)));
-    }
-    LinkAttribute::LinkInfo(info)
 }
 
 fn impossible_bridge_message() -> LinkMessage {

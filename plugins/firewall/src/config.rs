@@ -168,7 +168,7 @@ fn wrong_admin_chain(name: &str) -> Option<String> {
     }
 }
 
-/// What `-j` takes for something else than a chain, in the table `filter` (iptables-extensions(8)).
+/// Names that `-j` does not treat as chains, in the table `filter` (iptables-extensions(8)).
 const TARGETS: [&str; 27] = [
     "ACCEPT",
     "AUDIT",

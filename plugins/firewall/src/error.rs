@@ -4,7 +4,7 @@ use attach::code_of;
 use cni::Code;
 use ipnetwork::IpNetwork;
 
-use crate::firewalld::BusError;
+use crate::firewalld::bus::BusError;
 
 /// Why packets could not be let through, or why not all is there that does that.
 #[derive(Debug, thiserror::Error)]

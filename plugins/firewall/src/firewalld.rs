@@ -4,7 +4,7 @@
 //! without a result. Bridges are kept apart there too, for what our table drops, firewalld cannot let
 //! through.
 
-mod bus;
+pub(crate) mod bus;
 mod message;
 
 use std::cell::RefCell;
@@ -22,7 +22,7 @@ use crate::nftables;
 use crate::owner::{Garbage, Owner};
 use crate::pod::Pod;
 
-pub use self::bus::BusError;
+use self::bus::BusError;
 
 /// What decides about forwarded packets where firewalld runs, and rejects what iptables or we accept.
 const VERDICTS: Chain<'_> =

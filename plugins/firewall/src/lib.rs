@@ -16,7 +16,7 @@ mod purge;
 
 pub use config::{Config, Settings};
 pub use error::Error;
-pub use firewalld::BusError;
+pub use firewalld::bus::BusError;
 pub use purge::purge;
 
 use cni::{Call, Code, Environment, Failures, Network, Plugin, Purge, Success, ValidAttachments};
@@ -133,7 +133,7 @@ impl Plugin for Firewall {
     }
 }
 
-/// The backend that the configuration names, or else what the node uses: firewalld has the last word where it
+/// The backend that the configuration names, or else what the node uses: firewalld decides where it
 /// runs, and iptables' own chain may drop what a table of ours accepts.
 fn chosen(netlink: &Nfnetlink, named: Option<Backend>) -> Result<Backend, Error> {
     Ok(match named {

@@ -69,7 +69,7 @@ mod tests {
         let valid = ValidAttachments::read(&network, &list).unwrap();
         let garbage = Garbage::new(&network, &valid);
         assert!(garbage.contains("net abc eth1") && garbage.contains("net abcd eth0"));
-        for other in ["net abc eth0", "net1 abcd eth0", "somebody's", ""] {
+        for other in ["net abc eth0", "net1 abcd eth0", "another's", ""] {
             assert!(!garbage.contains(other), "{other}");
         }
     }

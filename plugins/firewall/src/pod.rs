@@ -1,4 +1,4 @@
-//! What the result tells of the pod.
+//! The pod, as the result of the earlier plugins describes it.
 
 use std::net::IpAddr;
 

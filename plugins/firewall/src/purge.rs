@@ -9,7 +9,7 @@ use crate::{firewalld, iptables, nftables};
 /// only says what that would be. Rules and chains of others stay, and so do sources of firewalld whose
 /// owner is not noted. Gives a line for everything that was removed.
 ///
-/// Errors: one that tells of all steps that failed; the others were done.
+/// Errors: one that names all steps that failed; the other steps were done.
 pub fn purge(dry_run: bool) -> Result<Vec<String>, Error> {
     let netlink = Nfnetlink::open().map_err(crate::Error::from)?;
     let (mut failures, mut removed) = (Failures::new(), Vec::new());

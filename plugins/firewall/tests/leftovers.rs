@@ -118,7 +118,7 @@ fn pod_at(address: &str, link: &str) -> Namespace {
     pod
 }
 
-/// The reference plugin (1.10.0) has no GC: its rules stay for ever if their DEL does not come.
+/// The reference plugin (1.10.0) has no GC: its rules stay forever if their DEL does not come.
 fn collects_what_nobody_has(variant: &'static str) {
     on_a_node(move || {
         sh("ip link add cni0 type bridge; ip addr add 10.88.0.1/24 dev cni0; ip link set cni0 up

@@ -96,7 +96,7 @@ fn what_keeps_bridges_apart_comes_first() {
         sh("iptables -D FORWARD 2");
         firewall("ADD", "pod-a", "/x", &config).unwrap();
         assert_eq!(sh("iptables -S FORWARD"), before);
-        // Somebody has turned them around.
+        // Another program has changed their order.
         sh("iptables -I FORWARD -j CNI-FORWARD");
         firewall("CHECK", "pod-a", "/x", &config).unwrap_err();
     });

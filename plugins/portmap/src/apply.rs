@@ -4,12 +4,14 @@ use kernel::Nfnetlink;
 use kernel::iptables::{Changes, Iptables, Match, Nat, Rule, Target};
 use kernel::nft::Place;
 
+use crate::chains::DNAT_CHAIN;
+use crate::ends::End;
 use crate::error::Error;
 use crate::guard::{self, GUARD_TABLE};
 use crate::loopback::SwitchedOff;
 use crate::mapping::protocol_name;
-use crate::plan::{DNAT_CHAIN, External, FamilyPlan, Plan, Shared, is_foreign};
-use crate::remove::{self, End};
+use crate::plan::{External, FamilyPlan, Plan, Shared, is_foreign, same_port};
+use crate::remove;
 
 /// Makes the rules of a plan, all or none, and removes what the container has from an ADD before in a family
 /// that the plan has nothing for; gives the ends that this led to. If there is nothing of before, nothing is
@@ -231,20 +233,6 @@ fn find_holder(
         }
     }
     Ok(())
-}
-
-/// Whether two entries have a port in common.
-pub(crate) fn same_port(one: &Rule, other: &Rule) -> bool {
-    let ports = |rule: &Rule| {
-        rule.matches.iter().find_map(|one| match one {
-            Match::DestinationPorts(is) if !is.negated => Some(is.value.clone()),
-            Match::DestinationPort(is) if !is.negated => Some(vec![is.value]),
-            _ => None,
-        })
-    };
-    let (Some(ours), Some(theirs)) = (ports(one), ports(other)) else { return false };
-    one.protocol == other.protocol
-        && ours.iter().any(|a| theirs.iter().any(|b| a.first <= b.last && b.first <= a.last))
 }
 
 /// Whether two DNAT rules can be meant by the same packet.

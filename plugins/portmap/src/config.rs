@@ -4,9 +4,9 @@ use cni::Error;
 use kernel::iptables::{ArgumentError, Bits, Nat, NatChain, Rule, parse_rules};
 use serde::Deserialize;
 
+use crate::chains::{CHAIN_PREFIX, SHARED_CHAINS};
 use crate::mapping::{Entry, Mapping};
 use crate::nftables::{self, Conditions};
-use crate::plan::{CHAIN_PREFIX, SHARED_CHAINS};
 
 /// The plugin's own keys.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -100,7 +100,7 @@ pub(crate) enum Backend {
 pub(crate) enum Mark {
     /// With a bit of our own.
     Bit(Bits),
-    /// By a chain of somebody else's.
+    /// By a chain of another program.
     External(String),
 }
 
@@ -179,7 +179,7 @@ impl Config {
     }
 }
 
-/// Why a chain cannot be one of somebody else's that sets a mark.
+/// Why a chain cannot be one of another program that sets a mark.
 fn wrong_mark_chain(name: &str) -> Option<String> {
     let chains = [NatChain::Prerouting, NatChain::Output, NatChain::Postrouting];
     let is_base = name == "INPUT" || chains.iter().any(|base| base.name() == name);

@@ -9,9 +9,9 @@ use kernel::conntrack::Filter;
 use kernel::iptables::{Nat, UDP};
 use kernel::{Nfnetlink, Rtnl};
 
+use crate::ends::End;
 use crate::error::Error;
 use crate::mapping::Mapping;
-use crate::remove::End;
 
 /// So many ports are asked for one by one: each time, the kernel goes through all connections, but tells few.
 const FEW: usize = 4;

@@ -11,11 +11,11 @@ use kernel::Nfnetlink;
 use kernel::iptables::{BaseChain, Changes, Iptables, Is, Nat, Rule, Table, Target};
 use kernel::nft::Place;
 
+use crate::chains::DNAT_CHAIN;
+use crate::ends::end;
 use crate::error::Error;
 use crate::loopback::{self, SWITCHED_ON, SwitchedOff};
 use crate::nftables;
-use crate::plan::DNAT_CHAIN;
-use crate::remove::end;
 
 /// The chain of the guard.
 pub(crate) const GUARD_CHAIN: &str = "CNI-HOSTPORT-GUARD";

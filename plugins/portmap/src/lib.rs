@@ -6,7 +6,9 @@
 //! leaves, because a node may change over.
 
 mod apply;
+mod chains;
 mod config;
+mod ends;
 mod error;
 mod flows;
 mod guard;
@@ -31,8 +33,8 @@ use kernel::Nfnetlink;
 use kernel::iptables::Nat;
 
 use crate::config::Backend;
+use crate::ends::End;
 use crate::plan::Plan;
-use crate::remove::End;
 
 /// The plugin.
 #[derive(Clone, Copy, Debug, Default)]

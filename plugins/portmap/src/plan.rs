@@ -13,17 +13,9 @@ use ipnetwork::IpNetwork;
 use kernel::iptables::{COMMENT_MAX, Is, Match, Nat, NatChain, Ports, Rule, Target, address_type};
 use kernel::nft::Place;
 
+use crate::chains::{DNAT_CHAIN, MASQUERADE_CHAIN, SET_MARK_CHAIN};
 use crate::config::{Mark, Settings};
 use crate::mapping::{Mapping, protocols};
-
-/// The chain of all entries.
-pub(crate) const DNAT_CHAIN: &str = "CNI-HOSTPORT-DNAT";
-/// What the names of containers' chains begin with.
-pub(crate) const CHAIN_PREFIX: &str = "CNI-DN-";
-const SET_MARK_CHAIN: &str = "CNI-HOSTPORT-SETMARK";
-const MASQUERADE_CHAIN: &str = "CNI-HOSTPORT-MASQ";
-/// The chains that all containers share.
-pub(crate) const SHARED_CHAINS: [&str; 3] = [DNAT_CHAIN, SET_MARK_CHAIN, MASQUERADE_CHAIN];
 
 /// `XT_MULTI_PORTS`.
 const PORTS_OF_AN_ENTRY: usize = 15;
@@ -46,7 +38,7 @@ pub(crate) struct FamilyPlan {
     pub(crate) nat: Nat,
     /// Rules that all containers share, in the order in which their chains need each other.
     pub(crate) shared: Vec<Shared>,
-    /// The chain of somebody else's that marks.
+    /// The chain of another program that marks packets.
     pub(crate) external: Option<External>,
     /// The container's entries in [`DNAT_CHAIN`].
     pub(crate) entries: Vec<Rule>,
@@ -56,7 +48,7 @@ pub(crate) struct FamilyPlan {
     pub(crate) rules: Vec<Rule>,
 }
 
-/// A chain of somebody else's that marks packets.
+/// A chain of another program that marks packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct External {
     /// Its name.
@@ -265,6 +257,20 @@ fn mapping_rules(mapping: &Mapping, settings: &Settings, pod: Cidr) -> Vec<Rule>
     let (address, port) = (pod.ip(), Some(mapping.container_port));
     rules.push(to_port(Target::Dnat { address, port }));
     rules
+}
+
+/// Whether two entries have a port in common.
+pub(crate) fn same_port(one: &Rule, other: &Rule) -> bool {
+    let ports = |rule: &Rule| {
+        rule.matches.iter().find_map(|one| match one {
+            Match::DestinationPorts(is) if !is.negated => Some(is.value.clone()),
+            Match::DestinationPort(is) if !is.negated => Some(vec![is.value]),
+            _ => None,
+        })
+    };
+    let (Some(ours), Some(theirs)) = (ports(one), ports(other)) else { return false };
+    one.protocol == other.protocol
+        && ours.iter().any(|a| theirs.iter().any(|b| a.first <= b.last && b.first <= a.last))
 }
 
 #[cfg(test)]

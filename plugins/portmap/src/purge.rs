@@ -3,13 +3,14 @@
 use kernel::Nfnetlink;
 use kernel::iptables::{Changes, Iptables, Nat, NatChain, Rule, Table};
 
+use crate::chains::{CHAIN_PREFIX, SHARED_CHAINS};
+use crate::ends::{self, End};
 use crate::error::Error;
 use crate::flows;
 use crate::guard::{self, GUARD_CHAIN, GUARD_TABLE};
 use crate::loopback::SwitchedOff;
 use crate::nftables;
-use crate::plan::{CHAIN_PREFIX, SHARED_CHAINS};
-use crate::remove::{self, End, OLD_CHAINS};
+use crate::remove::OLD_CHAINS;
 
 /// Removes the chains, rules, tables and settings of all networks, of both backends and of both variants of
 /// iptables, and the connections that they led to pods; with `dry_run` it only looks. Gives what it removed,
@@ -55,7 +56,7 @@ fn purge_iptables(
             let bases = chains.map(NatChain::name);
             for chain in purge_table(iptables, &mut changes, nat.into(), &bases, done)? {
                 for (_, rule) in iptables.rules(nat, &chain)? {
-                    ends.extend(remove::end(nat, &rule));
+                    ends.extend(ends::end(nat, &rule));
                 }
             }
         }

@@ -5,22 +5,14 @@ use std::net::IpAddr;
 use attach::chain_name;
 use cni::{ContainerId, NetworkName, ValidAttachments};
 use kernel::Nfnetlink;
-use kernel::iptables::{Changes, Iptables, Nat, Rule, Target};
+use kernel::iptables::{Changes, Iptables, Nat, Rule};
 
-use crate::apply::same_port;
+use crate::chains::{CHAIN_PREFIX, DNAT_CHAIN};
+use crate::ends::{End, end};
 use crate::error::Error;
 use crate::guard;
 use crate::loopback::SwitchedOff;
-use crate::plan::{CHAIN_PREFIX, DNAT_CHAIN, comment, cut_owner, is_foreign, own_chain, owner_id};
-
-/// Where a removed rule led to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct End {
-    pub(crate) nat: Nat,
-    pub(crate) protocol: u8,
-    pub(crate) address: IpAddr,
-    pub(crate) port: Option<u16>,
-}
+use crate::plan::{comment, cut_owner, is_foreign, own_chain, owner_id, same_port};
 
 /// A container's chain that is to go, with the entries that lead to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -241,7 +233,7 @@ fn remove_chain(
         }
     }
     let led_to = iptables.rules(*nat, chain)?.filter_map(|(_, rule)| end(*nat, &rule));
-    // Without an owner's name, somebody else has the address by now.
+    // Without an owner's name, another container may have the address by now.
     ends.extend(led_to.filter(|end| !comment.is_empty() && !shared.contains(end)));
     changes.flush_chain(*nat, chain);
     if delete_chain {
@@ -338,13 +330,4 @@ fn is_garbage(comment: &str, chain: &str, network: &str, valid: &ValidAttachment
     cut_owner(comment, network)
         && chain.starts_with(CHAIN_PREFIX)
         && !valid.iter().any(|(id, _)| own_chain(network, id) == chain)
-}
-
-pub(crate) fn end(nat: Nat, rule: &Rule) -> Option<End> {
-    match rule.target {
-        Some(Target::Dnat { address, port }) => {
-            Some(End { nat, protocol: rule.protocol?.value, address, port })
-        }
-        _ => None,
-    }
 }

@@ -200,7 +200,7 @@ fn parallel_adds_share_the_common_rules() {
                 });
             }
             scope.spawn(|| {
-                // Somebody who has never heard of our lock.
+                // A program that does not use our lock.
                 let change = "for i in $(seq 40); do iptables-legacy -w -t nat -A KUBE-SERVICES -j RETURN; \
                     done";
                 sh(change);
@@ -366,7 +366,7 @@ fn what_others_change_meanwhile_is_read_anew() {
                 .fold(Programs::new("meanwhile"), |programs, program| {
                     programs.link(program, program)
                 });
-        // Between reading and writing, once: somebody makes a chain that is to be made, with a rule in it.
+        // Between reading and writing, once: another program makes the same chain, with a rule.
         let (once, programs_path) =
             (format!("{}/once", programs.path()), "/usr/sbin:/usr/bin:/sbin:/bin");
         let programs = programs.script(

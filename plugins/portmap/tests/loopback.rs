@@ -88,7 +88,7 @@ fn the_last_mapping_takes_the_setting_along() {
         portmap("GC", "", "", &gc).unwrap();
         assert_eq!(setting(), "0");
 
-        // An ADD that needs it no more is as good as a DEL.
+        // An ADD that no longer needs it has the effect of a DEL.
         add("pod-a", "10.88.0.3/24");
         let mut without = at("10.88.0.3/24", backend);
         without["snat"] = false.into();

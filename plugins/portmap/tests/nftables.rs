@@ -36,7 +36,7 @@ fn ruleset() -> Value {
     all
 }
 
-/// What a container has, as it stands in the listing.
+/// Whether the listing names the container.
 fn has(id: &str) -> bool {
     ruleset().to_string().contains(&format!("id: {id}\""))
 }
@@ -331,14 +331,14 @@ fn rules_of_the_reference_plugins_are_removed() {
                     type nat hook postrouting priority srcnat; policy accept;
                     ip saddr 10.88.0.2 ip daddr 10.88.0.2 masquerade comment \"pod-a\"
                 }
-                chain somebodys { counter comment \"pod-a\"; }
+                chain others { counter comment \"pod-a\"; }
             }\nE
             conntrack -I -t 600 -p tcp -s 192.0.2.1 -d 192.0.2.10 --sport 4242 --dport 8080 --dst-nat \
             10.88.0.2:80 --state ESTABLISHED");
         portmap("DEL", "pod-a", "", &names()).unwrap();
         let listed = sh("nft list table ip cni_hostport");
         assert!(!listed.contains("10.88.0.2"), "{listed}");
-        assert!(listed.contains("pod-b") && listed.contains("somebodys"), "{listed}");
+        assert!(listed.contains("pod-b") && listed.contains("others"), "{listed}");
         assert!(!sh("conntrack -L").contains("4242"));
     });
 }

@@ -45,7 +45,7 @@ pub(super) const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
 const ATTEMPTS: u32 = 20;
 
 impl Legacy {
-    /// Whether there are legacy tables here, were it only because somebody has looked for some.
+    /// Whether there are legacy tables here. Listing them is enough to make them.
     ///
     /// Those of IPv4 tell for both: whatever uses legacy iptables (kubelet, kube-proxy, container engines)
     /// uses or probes IPv4's, also on nodes whose pods have IPv6 alone.

@@ -13,7 +13,7 @@ use crate::nft::Family;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Programs {
     directory: PathBuf,
-    /// What stands between `iptables` and `-restore`.
+    /// The part of the name between `iptables` and `-restore`.
     infix: &'static str,
 }
 
@@ -23,7 +23,7 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// Seconds to wait for others who change the tables.
 const WAIT: &str = "10";
 
-/// `RESOURCE_PROBLEM` of `xtables.h`: somebody else had the lock all that time.
+/// `RESOURCE_PROBLEM` of `xtables.h`: another program held the lock all that time.
 const RESOURCE_PROBLEM: i32 = 4;
 
 impl Programs {
@@ -112,7 +112,7 @@ fn failed_line<'a>(stderr: &str, input: &'a str) -> Option<&'a str> {
     input.lines().nth(number.parse::<usize>().ok()?.checked_sub(1)?)
 }
 
-/// The names of the legacy tables that this network namespace has, one a line: of those that somebody has
+/// The names of the legacy tables that this network namespace has, one a line: of those that a program has
 /// looked at or, on older kernels, whose module is loaded. That costs no more than reading a file.
 ///
 /// Only root of the first user namespace can read it; to others, no tables are known.

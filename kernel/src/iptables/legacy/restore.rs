@@ -1,6 +1,6 @@
-//! What `iptables-legacy-restore --noflush` is told.
+//! The input of `iptables-legacy-restore --noflush`.
 //!
-//! Chains are made with `-N`, because `:CHAIN` would empty one that somebody else has made meanwhile, and
+//! Chains are made with `-N`, because `:CHAIN` would empty one that another program has made meanwhile, and
 //! rules are deleted by what they say: what has changed since it was read makes the whole text fail.
 
 use nix::errno::Errno;

@@ -140,7 +140,7 @@ impl SavedTable {
         self.chains.iter().find(|chain| chain.name == name)
     }
 
-    /// Takes note of a chain and its policy.
+    /// Records a chain and its policy.
     fn declare(&mut self, name: &str, drops: bool) {
         if let Some(chain) = self.chains.iter_mut().find(|chain| chain.name == name) {
             chain.drops = drops;

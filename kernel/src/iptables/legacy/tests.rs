@@ -1,4 +1,4 @@
-//! Texts as `iptables-legacy-save` 1.8.9 prints them, and what the program is told.
+//! Texts as `iptables-legacy-save` 1.8.9 prints them, and the input of the restore program.
 
 use super::save::SavedTable;
 use super::*;

@@ -241,7 +241,7 @@ pub(super) fn remove_all(
             else {
                 continue;
             };
-            if is_chain_of_somebody(&chain, &text) {
+            if is_chain_of_an_owner(&chain, &text) {
                 remove_chain(iptables, nat, &mut changes, (&chain, &text), &none)?;
                 found.push(format!("{}{variant} -t nat chain {chain}, {text}", nat.program()));
             }
@@ -251,7 +251,7 @@ pub(super) fn remove_all(
 }
 
 /// Whether a chain is that of the container which the comment on its rules names.
-fn is_chain_of_somebody(chain: &str, comment: &str) -> bool {
+fn is_chain_of_an_owner(chain: &str, comment: &str) -> bool {
     let Some(text) = comment.strip_prefix("name: \"").filter(|_| chain.starts_with("CNI-")) else {
         return false;
     };
@@ -336,7 +336,7 @@ fn garbage(
     Ok(is_garbage.then_some(text))
 }
 
-/// As the reference plugins have it, as far as it fits.
+/// The reference plugins' comment, cut at iptables' limit.
 fn comment(network: &str, container_id: &str) -> String {
     let mut text = format!("name: \"{network}\"{ID}{container_id}\"");
     while text.len() > COMMENT_MAX {

@@ -115,8 +115,8 @@ pub(super) fn collect_garbage(
     })
 }
 
-/// What removes the rules of all attachments, and the table with them unless somebody else has written in it,
-/// which is then left. The table is added to `found`.
+/// What removes the rules of all attachments, and the table with them unless it has rules or chains of
+/// another program. The table is added to `found`.
 pub(super) fn remove_all(
     netlink: &Nfnetlink,
     found: &mut Vec<String>,
@@ -281,7 +281,7 @@ impl Display for Destination {
     }
 }
 
-/// As the reference plugins have it, as far as it fits.
+/// The reference plugins' comment, cut at `nft`'s limit.
 fn comment(owner: &Owner<'_>) -> String {
     let Owner { network, container_id, ifname } = owner;
     let (hashes, ifname) = (hashes(owner), ifname.replace('"', ""));
@@ -319,6 +319,6 @@ mod tests {
         assert_eq!(cut.len(), 128);
         assert!(cut.ends_with("aaa"), "{cut}");
         assert!(is_comment(&cut) && is_comment(&comment(&owner)));
-        assert!(!is_comment("the uplink, net: of somebody"));
+        assert!(!is_comment("the uplink, net: of another"));
     }
 }

@@ -35,7 +35,7 @@ pub(super) enum Value {
     Other,
 }
 
-/// What comes first of every message: how long the others are stands in it.
+/// The length of the fixed part of a message, which contains the lengths of the other parts.
 pub(super) const FIXED: usize = 16;
 
 /// Longer messages are none that anybody would send here; the specification ends at 128 MiB.

@@ -100,7 +100,7 @@ impl Held {
         !self.sets.is_empty() || !self.chains.is_empty()
     }
 
-    /// Whether somebody else has rules in the table, or chains and sets with rules.
+    /// Whether the table has rules of another program.
     pub(super) fn has_rules_of_others(&self) -> bool {
         let ours = rules(true);
         let is_ours = |(chain, rule): &(String, Listed)| {

@@ -12,12 +12,13 @@ use super::held::{FAMILIES, Held, Holding, Place, Way};
 use super::plan::{Claim, ConditionalRule, FamilyPlan, Plan};
 use super::reference;
 use super::table::{CONDITIONAL_PORTS, ENTRY_CHAIN, Shared, TABLE, chain, rules, set, sets};
-use crate::apply::{destination_port, same_port};
+use crate::apply::destination_port;
+use crate::chains::DNAT_CHAIN;
+use crate::ends::End;
 use crate::error::Error;
 use crate::loopback::SwitchedOff;
 use crate::mapping::protocol_name;
-use crate::plan::DNAT_CHAIN;
-use crate::remove::End;
+use crate::plan::same_port;
 
 /// ADD starts over this often if elements vanish meanwhile: that is no change which the kernel would count.
 const ATTEMPTS: u32 = 50;

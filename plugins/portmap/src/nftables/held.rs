@@ -8,7 +8,7 @@ use kernel::{Batch, Nfnetlink};
 
 use super::plan::Claim;
 use super::table::{CONDITIONAL_PORTS, HOST_IP_PORTS, HOST_PORTS, TABLE, chain, destination, set};
-use crate::remove::End;
+use crate::ends::End;
 
 pub(super) const FAMILIES: [Nat; 2] = [Nat::V4, Nat::V6];
 

@@ -5,8 +5,8 @@ use kernel::{Batch, Nfnetlink};
 use super::guard::switched_on_links;
 use super::held::{FAMILIES, Held, Holding};
 use super::table::TABLE;
+use crate::ends::End;
 use crate::error::Error;
-use crate::remove::End;
 
 /// Deletes the tables; adds to `ends` what they led to, to `links` those whose setting was switched on,
 /// and to

@@ -10,9 +10,9 @@ use kernel::{Batch, Nfnetlink};
 use super::held::{FAMILIES, split_address, written_out};
 use super::plan::{Claim, Plan};
 use super::table::{destination, destination_port, protocol};
+use crate::ends::End;
 use crate::error::Error;
 use crate::loopback;
-use crate::remove::End;
 
 const TABLE: &str = "cni_hostport";
 const CHAINS: [&str; 3] = ["hostports", "hostip_hostports", "masquerading"];

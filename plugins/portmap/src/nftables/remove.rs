@@ -11,9 +11,9 @@ use kernel::{Batch, Nfnetlink};
 use super::held::{FAMILIES, Held, Holding, Place, Way};
 use super::plan::{owner, owner_prefix};
 use super::{guard, reference, table};
+use crate::ends::End;
 use crate::error::Error;
 use crate::loopback::SwitchedOff;
-use crate::remove::End;
 
 /// An element that was made to expire.
 struct Dying {

@@ -60,7 +60,7 @@ fn mappings_with_conditions_have_rules() {
         "runtimeConfig": {"portMappings": mappings},
     });
     let plan = plan(&config, &["10.88.0.2/24"]);
-    // Each goes before those that are there, so the one with an address comes last.
+    // Each is added before those that are there, so the one with an address comes last.
     assert_eq!(
         shown(&plan.families[0]),
         [

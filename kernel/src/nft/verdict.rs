@@ -1,0 +1,62 @@
+//! Verdicts: what a rule does with a packet.
+
+use netlink_packet_netfilter::nftables as wire;
+
+use super::attribute::{attributes, be_u32, string};
+
+/// What becomes of a packet (`enum nft_verdicts` and `NF_ACCEPT`, `NF_DROP`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// Let it through this hook.
+    Accept,
+    /// Throw it away.
+    Drop,
+    /// Go back to the calling chain.
+    Return,
+    /// Go to a chain and come back at its end.
+    Jump(String),
+    /// Go to a chain for good.
+    Goto(String),
+}
+
+const NF_DROP: u32 = 0;
+const NF_ACCEPT: u32 = 1;
+const NFT_JUMP: u32 = u32::MAX - 2;
+const NFT_GOTO: u32 = u32::MAX - 3;
+const NFT_RETURN: u32 = u32::MAX - 4;
+
+impl Verdict {
+    pub(super) fn to_wire(&self) -> wire::DataAttribute {
+        let code = |code: u32| wire::VerdictAttribute::Code(code.into());
+        let chain = |name: &str| wire::VerdictAttribute::Chain(name.into());
+        wire::DataAttribute::Verdict(match self {
+            Verdict::Accept => vec![code(NF_ACCEPT)],
+            Verdict::Drop => vec![code(NF_DROP)],
+            Verdict::Return => vec![code(NFT_RETURN)],
+            Verdict::Jump(name) => vec![code(NFT_JUMP), chain(name)],
+            Verdict::Goto(name) => vec![code(NFT_GOTO), chain(name)],
+        })
+    }
+
+    /// Reads an `NFTA_IMMEDIATE_DATA` or `NFTA_SET_ELEM_DATA`.
+    pub(super) fn parse(data: &[u8]) -> Option<Self> {
+        let (_, verdict) = attributes(data).find(|(kind, _)| *kind == 2)?;
+        let (mut code, mut chain) = (None, "");
+        for (kind, value) in attributes(verdict) {
+            match kind {
+                1 => code = be_u32(value),
+                2 => chain = string(value),
+                _ => {}
+            }
+        }
+        Some(match code? {
+            NF_ACCEPT => Verdict::Accept,
+            NF_DROP => Verdict::Drop,
+            NFT_RETURN => Verdict::Return,
+            NFT_JUMP => Verdict::Jump(chain.into()),
+            NFT_GOTO => Verdict::Goto(chain.into()),
+            _ => return None,
+        })
+    }
+}
