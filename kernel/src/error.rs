@@ -189,8 +189,8 @@ impl From<Errno> for Cause {
     }
 }
 
-/// Why a file could not be opened. Without a `/proc`, all files below it are missing, which must not be taken
-/// for a namespace or a setting that has gone.
+/// Why a file could not be opened. Without a `/proc`, all files below it are missing, which does not
+/// mean that a namespace or a setting has gone.
 pub(crate) fn file_error(path: &Path, error: io::Error) -> io::Error {
     let is_below = error.kind() == io::ErrorKind::NotFound && path.starts_with("/proc");
     if is_below && !Path::new("/proc/self").exists() {
