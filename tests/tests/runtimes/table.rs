@@ -63,7 +63,9 @@ fn table() -> String {
     table += &row("---", &|_, _| "---".to_owned());
     let mut plugins = Plugins::ALL;
     plugins.sort_unstable();
-    for plugin in plugins {
+    // A plugin that no runtime ran here has no row.
+    let was_run = |plugin: &&str| seen.keys().any(|(_, name)| name == plugin);
+    for plugin in plugins.into_iter().filter(was_run) {
         table += &row(&format!("`{plugin}`"), &|runtime, _| {
             let commands = seen.get(&(runtime, plugin.to_owned()));
             let was_given = |name: &&str| commands.is_some_and(|seen| seen.contains(*name));
