@@ -11,8 +11,8 @@ use netlink_packet_netfilter::conntrack::{
 use nix::errno::Errno;
 
 use crate::error::Result;
+use crate::family::Family;
 use crate::nfnetlink::{Nfnetlink, is_unknown_subsystem};
-use crate::nft::Family;
 use crate::nft::attribute::{attributes, be_u16};
 
 /// A tracked connection.
@@ -80,7 +80,7 @@ const PROTO_DST_PORT: u32 = 1 << 5;
 impl Nfnetlink {
     /// The connections of a family that a filter stands for; none if this kernel tracks none, or shows none.
     pub fn flows(&self, family: Family, filter: &Filter) -> Result<Vec<Flow>> {
-        let what = || format!("list the {} connections of {filter:?}", family.name());
+        let what = || format!("list the {family} connections of {filter:?}");
         let list = |attributes| self.dump(family, message(IPCTNL_MSG_CT_GET, attributes), what);
         // Linux before 5.8 ignores the filter; what it does not know of it, a later kernel refuses.
         let bodies = match list(filter.to_wire()) {
@@ -117,7 +117,7 @@ impl Nfnetlink {
     /// kernel could load.
     fn has_conntrack(&self) -> Result<bool> {
         let question = message(IPCTNL_MSG_CT_GET_STATS, Vec::new());
-        match self.execute(Family::Ipv4, question, || "look for connection tracking".to_owned()) {
+        match self.execute(Family::V4, question, || "look for connection tracking".to_owned()) {
             Err(error) if is_unknown_subsystem(&error) => Ok(false),
             asked => asked.map(|_| true),
         }

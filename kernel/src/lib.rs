@@ -4,6 +4,7 @@
 mod captures;
 pub mod conntrack;
 pub mod error;
+mod family;
 pub mod iptables;
 pub mod netlink;
 pub mod netns;
@@ -14,6 +15,7 @@ pub mod rtnl;
 pub mod sysctl;
 
 pub use error::{Cause, Error, Result};
+pub use family::Family;
 pub use netns::Netns;
 pub use nfnetlink::{Batch, Nfnetlink};
 pub use rtnl::Rtnl;

@@ -14,8 +14,9 @@ use nix::sys::socket::{
 };
 
 use crate::error::{Cause, Error, Result};
+use crate::family::Family;
 use crate::netlink::{LONGEST, Protocol, Reply, Socket};
-use crate::nft::Family;
+use crate::nft::TableFamily;
 use crate::nft::attribute::{attributes, be_u32};
 
 /// A socket to netfilter in the network namespace that it was opened in.
@@ -260,7 +261,7 @@ impl Batch {
 
     pub(crate) fn push(
         &mut self,
-        family: Family,
+        family: TableFamily,
         flags: u16,
         message: NfTablesMessage,
         what: impl FnOnce() -> String,
@@ -324,6 +325,12 @@ impl Request {
 
 impl From<Family> for NetfilterProtoFamily {
     fn from(family: Family) -> Self {
+        family.number().into()
+    }
+}
+
+impl From<TableFamily> for NetfilterProtoFamily {
+    fn from(family: TableFamily) -> Self {
         family.number().into()
     }
 }

@@ -26,6 +26,7 @@ use netlink_packet_core::NetlinkDeserializable;
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use crate::error::{Cause, Error, Result};
+use crate::family::Family;
 use crate::netlink::{Protocol, Socket};
 use crate::netns::Netns;
 
@@ -33,15 +34,6 @@ use crate::netns::Netns;
 #[derive(Debug)]
 pub struct Rtnl {
     socket: Socket,
-}
-
-/// IPv4 or IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
 }
 
 impl Rtnl {
@@ -86,16 +78,9 @@ impl Rtnl {
     }
 }
 
-impl Family {
-    fn number(self) -> AddressFamily {
-        match self {
-            Self::V4 => AddressFamily::Inet,
-            Self::V6 => AddressFamily::Inet6,
-        }
-    }
-
-    fn of(address: std::net::IpAddr) -> Self {
-        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+impl From<Family> for AddressFamily {
+    fn from(family: Family) -> Self {
+        family.number().into()
     }
 }
 

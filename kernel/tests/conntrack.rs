@@ -4,10 +4,10 @@
 
 use std::net::IpAddr;
 
+use kernel::Family;
 use kernel::Nfnetlink;
 use kernel::conntrack::Filter;
 use kernel::iptables::{TCP, UDP};
-use kernel::nft::Family;
 use testbed::{in_new_netns, sh};
 
 #[track_caller]
@@ -50,17 +50,17 @@ fn flows_to_a_host_port() {
             original_destination: ip("192.0.2.10"),
             ..Filter::default()
         };
-        assert_eq!(netlink.delete_flows(Family::Ipv4, &filter).unwrap(), 1);
+        assert_eq!(netlink.delete_flows(Family::V4, &filter).unwrap(), 1);
         assert_eq!(remaining("ipv4"), 3);
         let filter = Filter { original_destination: None, ..filter };
-        let flows = netlink.flows(Family::Ipv4, &filter).unwrap();
+        let flows = netlink.flows(Family::V4, &filter).unwrap();
         assert_eq!(flows.len(), 1);
         assert_eq!(Some(flows[0].original.source), ip("192.0.2.2"));
         assert_eq!((flows[0].reply.source_port, flows[0].original.source_port), (53, 4242));
-        assert_eq!(netlink.delete_flows(Family::Ipv4, &filter).unwrap(), 1);
-        assert_eq!(netlink.delete_flows(Family::Ipv4, &filter).unwrap(), 0);
+        assert_eq!(netlink.delete_flows(Family::V4, &filter).unwrap(), 1);
+        assert_eq!(netlink.delete_flows(Family::V4, &filter).unwrap(), 0);
         assert_eq!((remaining("ipv4"), remaining("ipv6")), (2, 1));
-        assert_eq!(netlink.delete_flows(Family::Ipv6, &filter).unwrap(), 1);
+        assert_eq!(netlink.delete_flows(Family::V6, &filter).unwrap(), 1);
         assert_eq!((remaining("ipv4"), remaining("ipv6")), (2, 0));
     });
 }
@@ -80,17 +80,17 @@ fn flows_to_and_from_a_pod() {
             reply_source_port: Some(80),
             ..Filter::default()
         };
-        assert_eq!(netlink.delete_flows(Family::Ipv4, &to_port).unwrap(), 1);
+        assert_eq!(netlink.delete_flows(Family::V4, &to_port).unwrap(), 1);
         let to_pod = Filter { reply_source: ip("10.88.0.2"), ..Filter::default() };
-        assert_eq!(netlink.delete_flows(Family::Ipv4, &to_pod).unwrap(), 1);
+        assert_eq!(netlink.delete_flows(Family::V4, &to_pod).unwrap(), 1);
         conntrack(
             "-I -t 60 -p icmp -s 10.88.0.2 -d 192.0.2.1 --icmp-type 8 --icmp-code 0 --icmp-id 7",
         );
         let from_pod = Filter { original_source: ip("10.88.0.2"), ..Filter::default() };
-        assert_eq!(netlink.delete_flows(Family::Ipv4, &from_pod).unwrap(), 2);
+        assert_eq!(netlink.delete_flows(Family::V4, &from_pod).unwrap(), 2);
         assert_eq!((remaining("ipv4"), remaining("ipv6")), (1, 1));
         let to_pod = Filter { reply_source: ip("fd00:88::2"), ..Filter::default() };
-        assert_eq!(netlink.delete_flows(Family::Ipv6, &to_pod).unwrap(), 1);
+        assert_eq!(netlink.delete_flows(Family::V6, &to_pod).unwrap(), 1);
         assert_eq!((remaining("ipv4"), remaining("ipv6")), (1, 0));
     });
 }

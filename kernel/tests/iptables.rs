@@ -6,20 +6,20 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use kernel::iptables::{
-    self, BaseChain, Bits, Changes, Iptables, Is, Match, Nat, NatChain, Ports, Rule, SCTP, TCP,
-    Table, Target, UDP, address_type,
+    self, BaseChain, Bits, Changes, Iptables, Is, Match, NatChain, Ports, Rule, SCTP, TCP, Table,
+    Target, UDP, address_type,
 };
-use kernel::nft::Place;
-use kernel::{Batch, Nfnetlink};
+use kernel::nft::{Place, TableFamily};
+use kernel::{Family, Nfnetlink};
 use testbed::{in_new_netns, sh};
 
-fn program(nat: Nat) -> &'static str {
-    if nat == Nat::V6 { "ip6tables" } else { "iptables" }
+fn program(family: Family) -> &'static str {
+    if family == Family::V6 { "ip6tables" } else { "iptables" }
 }
 
 /// Every shape of rule that the plugins write, and how `iptables -S` shows it.
-fn shapes(nat: Nat) -> Vec<(Rule, String)> {
-    let v6 = nat == Nat::V6;
+fn shapes(family: Family) -> Vec<(Rule, String)> {
+    let v6 = family == Family::V6;
     let pick = |v4: &str, six: &str| if v6 { six.to_owned() } else { v4.to_owned() };
     let (pod, subnet) = (pick("10.88.0.2", "fd00:88::2"), pick("10.88.0.0/24", "fd00:88::/64"));
     let (odd, multicast) = (pick("10.96.0.0/13", "fd00:80::/29"), pick("224.0.0.0/4", "ff00::/8"));
@@ -98,28 +98,28 @@ fn shapes(nat: Nat) -> Vec<(Rule, String)> {
     ]
 }
 
-fn write_shapes(nat: Nat, chain: &str) {
-    let mut batch = Batch::new();
-    nat.add_table(&mut batch);
-    batch.add_chain(nat.chain(chain));
-    batch.add_chain(nat.chain("NEXT"));
-    for (rule, _) in shapes(nat) {
-        nat.add_rule(&mut batch, chain, Place::Last, &rule);
+fn write_shapes(family: Family, chain: &str) {
+    let mut changes = Changes::new();
+    changes.add_table(Table::nat(family));
+    changes.add_chain(Table::nat(family), chain);
+    changes.add_chain(Table::nat(family), "NEXT");
+    for (rule, _) in shapes(family) {
+        changes.add_rule(Table::nat(family), chain, Place::Last, &rule);
     }
-    Nfnetlink::open().unwrap().commit(&batch).unwrap();
+    Nfnetlink::open().unwrap().commit(&changes.batch()).unwrap();
 }
 
-fn iptables_lists_checks_and_deletes_our_rules(nat: Nat) {
-    write_shapes(nat, "OURS");
-    let program = program(nat);
+fn iptables_lists_checks_and_deletes_our_rules(family: Family) {
+    write_shapes(family, "OURS");
+    let program = program(family);
     let listed = sh(&format!("{program} -t nat -S OURS"));
     let mut lines = listed.lines();
     assert_eq!(lines.next(), Some("-N OURS"));
-    for (_, text) in shapes(nat) {
+    for (_, text) in shapes(family) {
         assert_eq!(lines.next(), Some(format!("-A OURS {text}").as_str()));
     }
     assert_eq!(lines.next(), None);
-    for (_, text) in shapes(nat) {
+    for (_, text) in shapes(family) {
         sh(&format!("{program} -t nat -C OURS {text}"));
         sh(&format!("{program} -t nat -D OURS {text}"));
     }
@@ -129,45 +129,46 @@ fn iptables_lists_checks_and_deletes_our_rules(nat: Nat) {
 
 #[test]
 fn iptables_lists_checks_and_deletes_our_v4_rules() {
-    in_new_netns(|| iptables_lists_checks_and_deletes_our_rules(Nat::V4));
+    in_new_netns(|| iptables_lists_checks_and_deletes_our_rules(Family::V4));
 }
 
 #[test]
 fn ip6tables_lists_checks_and_deletes_our_v6_rules() {
-    in_new_netns(|| iptables_lists_checks_and_deletes_our_rules(Nat::V6));
+    in_new_netns(|| iptables_lists_checks_and_deletes_our_rules(Family::V6));
 }
 
 /// What the kernel lists of a chain, without its name and handles.
-fn listed(nat: Nat, chain: &str) -> Vec<Vec<kernel::nft::Expr>> {
+fn listed(family: Family, chain: &str) -> Vec<Vec<kernel::nft::Expr>> {
     let netlink = Nfnetlink::open().unwrap();
-    netlink.rules(nat.chain(chain)).unwrap().map(|rule| rule.expressions).collect()
+    netlink.rules(Table::nat(family).chain(chain)).unwrap().map(|rule| rule.expressions).collect()
 }
 
-fn the_kernel_holds_the_same(nat: Nat) {
-    write_shapes(nat, "OURS");
-    let program = program(nat);
+fn the_kernel_holds_the_same(family: Family) {
+    write_shapes(family, "OURS");
+    let program = program(family);
     sh(&format!("{program} -t nat -N THEIRS"));
-    for (_, text) in shapes(nat) {
+    for (_, text) in shapes(family) {
         sh(&format!("{program} -t nat -A THEIRS {text}"));
     }
-    assert_eq!(listed(nat, "OURS"), listed(nat, "THEIRS"));
+    assert_eq!(listed(family, "OURS"), listed(family, "THEIRS"));
     let read: Vec<Rule> = {
         let netlink = Nfnetlink::open().unwrap();
-        nat.rules(&netlink, "THEIRS").unwrap().map(|(_, rule)| rule).collect()
+        let listed = Iptables::of_node(&netlink).unwrap();
+        listed.rules(Table::nat(family), "THEIRS").unwrap().map(|(_, rule)| rule).collect()
     };
-    let meant: Vec<Rule> = shapes(nat).into_iter().map(|(rule, _)| rule).collect();
+    let meant: Vec<Rule> = shapes(family).into_iter().map(|(rule, _)| rule).collect();
     assert_eq!(read, meant);
-    for (rule, text) in shapes(nat) {
+    for (rule, text) in shapes(family) {
         assert_eq!(rule.to_string(), text);
     }
 }
 
 /// What goes to `iptables-legacy-restore` comes back from the program as it was.
-fn the_legacy_program_prints_the_same(nat: Nat) {
-    let program = format!("{}-legacy -t nat", program(nat));
+fn the_legacy_program_prints_the_same(family: Family) {
+    let program = format!("{}-legacy -t nat", program(family));
     sh(&format!("{program} -N NEXT; {program} -N OURS"));
     let shown: Vec<String> =
-        shapes(nat).iter().map(|(rule, _)| format!("-A OURS {rule}")).collect();
+        shapes(family).iter().map(|(rule, _)| format!("-A OURS {rule}")).collect();
     for line in &shown {
         sh(&format!("{program} {line}"));
     }
@@ -178,33 +179,33 @@ fn the_legacy_program_prints_the_same(nat: Nat) {
 #[test]
 fn the_legacy_programs_print_the_same() {
     in_new_netns(|| {
-        the_legacy_program_prints_the_same(Nat::V4);
-        the_legacy_program_prints_the_same(Nat::V6);
+        the_legacy_program_prints_the_same(Family::V4);
+        the_legacy_program_prints_the_same(Family::V6);
     });
 }
 
 #[test]
 fn the_kernel_holds_the_same_of_us_and_of_iptables() {
-    in_new_netns(|| the_kernel_holds_the_same(Nat::V4));
+    in_new_netns(|| the_kernel_holds_the_same(Family::V4));
 }
 
 #[test]
 fn the_kernel_holds_the_same_of_us_and_of_ip6tables() {
-    in_new_netns(|| the_kernel_holds_the_same(Nat::V6));
+    in_new_netns(|| the_kernel_holds_the_same(Family::V6));
 }
 
 #[test]
 fn base_chains_are_those_of_iptables() {
     in_new_netns(|| {
-        let mut batch = Batch::new();
-        Nat::V4.add_table(&mut batch);
+        let mut changes = Changes::new();
+        changes.add_table(Table::nat(Family::V4));
         for base in [NatChain::Prerouting, NatChain::Output, NatChain::Postrouting] {
-            Nat::V4.add_base_chain(&mut batch, base);
+            changes.add_base_chain(Table::nat(Family::V4), base);
         }
         let netlink = Nfnetlink::open().unwrap();
-        netlink.commit(&batch).unwrap();
+        netlink.commit(&changes.batch()).unwrap();
         let ours = sh("nft list table ip nat");
-        netlink.commit(&batch).expect("it may all be there already");
+        netlink.commit(&changes.batch()).expect("it may all be there already");
         // Listing would make iptables add what it misses, so this compares with a table of its own making.
         sh("nft delete table ip nat; iptables -t nat -N X; iptables -t nat -X X
             for c in PREROUTING OUTPUT POSTROUTING; do iptables -t nat -A $c -j ACCEPT; iptables -t nat -F \
@@ -217,13 +218,13 @@ fn base_chains_are_those_of_iptables() {
 fn an_error_names_the_message_and_nothing_is_changed() {
     in_new_netns(|| {
         let netlink = Nfnetlink::open().unwrap();
-        let mut batch = Batch::new();
-        Nat::V4.add_table(&mut batch);
-        batch.add_chain(Nat::V4.chain("A"));
-        Nat::V4.add_rule(&mut batch, "A", Place::Last, &Rule::to(Target::Accept));
-        Nat::V4.add_rule(&mut batch, "MISSING", Place::Last, &Rule::to(Target::Accept));
-        Nat::V4.add_rule(&mut batch, "A", Place::Last, &Rule::jump("MISSING"));
-        let error = netlink.commit(&batch).unwrap_err();
+        let mut changes = Changes::new();
+        changes.add_table(Table::nat(Family::V4));
+        changes.add_chain(Table::nat(Family::V4), "A");
+        changes.add_rule(Table::nat(Family::V4), "A", Place::Last, &Rule::to(Target::Accept));
+        changes.add_rule(Table::nat(Family::V4), "MISSING", Place::Last, &Rule::to(Target::Accept));
+        changes.add_rule(Table::nat(Family::V4), "A", Place::Last, &Rule::jump("MISSING"));
+        let error = netlink.commit(&changes.batch()).unwrap_err();
         assert_eq!(error.to_string(), "add rule to ip nat MISSING");
         assert!(error.is_not_found(), "{error:?}");
         assert_eq!(sh("nft list ruleset"), "");
@@ -240,10 +241,10 @@ fn a_transaction_is_built_anew_when_the_tables_change_meanwhile() {
             if rounds == 1 {
                 sh("iptables -t nat -N SOMEONE-ELSES");
             }
-            let mut batch = Batch::new();
-            Nat::V4.add_table(&mut batch);
-            batch.add_chain(Nat::V4.chain(&format!("ROUND-{rounds}")));
-            Ok::<_, kernel::Error>(batch)
+            let mut changes = Changes::new();
+            changes.add_table(Table::nat(Family::V4));
+            changes.add_chain(Table::nat(Family::V4), &format!("ROUND-{rounds}"));
+            Ok::<_, kernel::Error>(changes.batch())
         });
         result.unwrap();
         let chains = sh("iptables -t nat -S");
@@ -254,33 +255,47 @@ fn a_transaction_is_built_anew_when_the_tables_change_meanwhile() {
 #[test]
 fn a_batch_larger_than_the_sockets_buffer() {
     in_new_netns(|| {
-        let mut batch = Batch::new();
-        Nat::V4.add_table(&mut batch);
-        batch.add_chain(Nat::V4.chain("BIG"));
+        let mut changes = Changes::new();
+        changes.add_table(Table::nat(Family::V4));
+        changes.add_chain(Table::nat(Family::V4), "BIG");
         for port in 1..=1000 {
             let rule = Rule::to(Target::Accept).protocol(TCP).comment("big").destination_port(port);
-            Nat::V4.add_rule(&mut batch, "BIG", Place::Last, &rule);
+            changes.add_rule(Table::nat(Family::V4), "BIG", Place::Last, &rule);
         }
         let netlink = Nfnetlink::open().unwrap();
-        netlink.commit(&batch).unwrap();
-        let rules: Vec<_> = Nat::V4.rules(&netlink, "BIG").unwrap().collect();
+        netlink.commit(&changes.batch()).unwrap();
+        let rules: Vec<_> = Iptables::of_node(&netlink)
+            .unwrap()
+            .rules(Table::nat(Family::V4), "BIG")
+            .unwrap()
+            .collect();
         assert_eq!(rules.len(), 1000);
         assert_eq!(rules[999].1.comment_text(), Some("big"));
-        assert!(netlink.has_chain(Nat::V4.chain("BIG")).unwrap());
-        assert!(!netlink.has_chain(Nat::V4.chain("SMALL")).unwrap());
-        assert_eq!(netlink.chain_names(Nat::V4.family(), "nat").unwrap(), ["BIG"]);
-        assert!(netlink.chain_names(Nat::V4.family(), "filter").unwrap().is_empty());
-        let mut batch = Batch::new();
-        Nat::V4.add_rule(&mut batch, "BIG", Place::Before(rules[999].0), &Rule::to(Target::Drop));
-        batch.delete_rule(Nat::V4.chain("BIG"), rules[0].0);
-        netlink.commit(&batch).unwrap();
-        let after: Vec<_> = Nat::V4.rules(&netlink, "BIG").unwrap().map(|(_, rule)| rule).collect();
+        assert!(netlink.has_chain(Table::nat(Family::V4).chain("BIG")).unwrap());
+        assert!(!netlink.has_chain(Table::nat(Family::V4).chain("SMALL")).unwrap());
+        assert_eq!(netlink.chain_names(TableFamily::Ip, "nat").unwrap(), ["BIG"]);
+        assert!(netlink.chain_names(TableFamily::Ip, "filter").unwrap().is_empty());
+        let mut changes = Changes::new();
+        changes.add_rule(
+            Table::nat(Family::V4),
+            "BIG",
+            Place::Before(rules[999].0),
+            &Rule::to(Target::Drop),
+        );
+        changes.delete_rule(Table::nat(Family::V4), "BIG", rules[0].0);
+        netlink.commit(&changes.batch()).unwrap();
+        let after: Vec<_> = Iptables::of_node(&netlink)
+            .unwrap()
+            .rules(Table::nat(Family::V4), "BIG")
+            .unwrap()
+            .map(|(_, rule)| rule)
+            .collect();
         assert_eq!((after.len(), &after[998]), (1000, &Rule::to(Target::Drop)));
-        let mut batch = Batch::new();
-        batch.flush_chain(Nat::V4.chain("BIG"));
-        batch.delete_chain(Nat::V4.chain("BIG"));
-        netlink.commit(&batch).unwrap();
-        assert!(netlink.chain_names(Nat::V4.family(), "nat").unwrap().is_empty());
+        let mut changes = Changes::new();
+        changes.flush_chain(Table::nat(Family::V4), "BIG");
+        changes.delete_chain(Table::nat(Family::V4), "BIG");
+        netlink.commit(&changes.batch()).unwrap();
+        assert!(netlink.chain_names(TableFamily::Ip, "nat").unwrap().is_empty());
     });
 }
 
@@ -289,7 +304,7 @@ fn an_owner_is_nothing_that_iptables_sees() {
     in_new_netns(|| {
         let netlink = Nfnetlink::open().unwrap();
         let iptables = Iptables::of_node(&netlink).unwrap();
-        let table = Table::FILTER_V4;
+        let table = Table::filter(Family::V4);
         let rule = Rule::to(Target::Accept).source(Is::equal("10.88.0.2/32".parse().unwrap()));
         let mut changes = Changes::new();
         changes.add_table(table);
@@ -318,14 +333,19 @@ fn hundreds_of_refused_messages() {
         let netlink = Nfnetlink::open().unwrap();
         let mut changes = Changes::new();
         for _ in 0..1000 {
-            changes.add_rule(Nat::V4, "POSTROUTING", Place::Last, &Rule::to(Target::Accept));
+            changes.add_rule(
+                Table::nat(Family::V4),
+                "POSTROUTING",
+                Place::Last,
+                &Rule::to(Target::Accept),
+            );
         }
         let error = netlink.commit(&changes.batch()).unwrap_err();
         assert!(error.is_not_found() && error.is_refusal(), "{error:?}");
         assert!(error.operation.contains("POSTROUTING"), "{error:?}");
         // The socket is in order.
         assert!(netlink.has_nf_tables().unwrap());
-        assert!(!netlink.has_chain(Table::FILTER_V4.chain("FORWARD")).unwrap());
+        assert!(!netlink.has_chain(Table::filter(Family::V4).chain("FORWARD")).unwrap());
     });
 }
 
@@ -354,10 +374,10 @@ fn rules_of_this_namespace() {
     let netlink = Nfnetlink::open().unwrap();
     let iptables = Iptables::of_node(&netlink).unwrap();
     let mut changes = Changes::new();
-    changes.add_table(Nat::V4);
-    changes.add_base_chain(Nat::V4, NatChain::Postrouting);
+    changes.add_table(Table::nat(Family::V4));
+    changes.add_base_chain(Table::nat(Family::V4), NatChain::Postrouting);
     iptables.commit(&changes).unwrap();
-    assert!(iptables.has_chain(Nat::V4, "POSTROUTING").unwrap());
+    assert!(iptables.has_chain(Table::nat(Family::V4), "POSTROUTING").unwrap());
     assert_eq!(Iptables::all(&netlink).unwrap().len(), 1);
 }
 
@@ -373,8 +393,8 @@ fn a_variant_that_was_chosen_stays_chosen() {
 
         let pod = "CNI-0123456789abcdef01234567";
         let mut add = Changes::new();
-        add.create_chain(Nat::V4, pod);
-        add.add_rule(Nat::V4, "POSTROUTING", Place::Last, &Rule::jump(pod));
+        add.create_chain(Table::nat(Family::V4), pod);
+        add.add_rule(Table::nat(Family::V4), "POSTROUTING", Place::Last, &Rule::jump(pod));
         Iptables::of_node(&netlink).unwrap().commit(&add).unwrap();
         let others =
             "for i in 1 2 3 4 5 6 7 8; do iptables-nft -A INPUT -s 198.51.100.$i -j DROP; done";

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use kernel::rtnl::{
-    AddressOptions, Bridge, BridgePort, Family, Ifb, LinkChange, Place, Route, TokenBucket, Veth,
-    VethPeer, wait_for_dad,
+    AddressOptions, Bridge, BridgePort, Ifb, LinkChange, Place, Route, TokenBucket, Veth, VethPeer,
+    wait_for_dad,
 };
-use kernel::{Netns, Rtnl};
+use kernel::{Family, Netns, Rtnl};
 use nix::errno::Errno;
 use testbed::{Namespace, in_new_netns, sh};
 

@@ -7,7 +7,7 @@ use ipnetwork::IpNetwork;
 
 use super::show::{ADDRESS_TYPES, CONNTRACK_STATES};
 use super::{AddressRange, Bits, COMMENT_MAX, Is, Match, Rule, iprange};
-use crate::nft::Family;
+use crate::family::Family;
 
 /// An argument list that is not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -204,7 +204,7 @@ fn network(family: Family, value: &str) -> Option<IpNetwork> {
             IpNetwork::new(address.parse().ok()?, prefix).ok()?
         }
     };
-    (network.is_ipv6() == (family == Family::Ipv6)).then_some(network)
+    (network.is_ipv6() == (family == Family::V6)).then_some(network)
 }
 
 fn interface(value: &str) -> Option<String> {
@@ -269,12 +269,12 @@ mod tests {
 
     #[track_caller]
     fn check(arguments: &str, expected: &str) {
-        assert_eq!(parse(Family::Ipv4, arguments).as_deref(), Ok(expected));
+        assert_eq!(parse(Family::V4, arguments).as_deref(), Ok(expected));
     }
 
     #[track_caller]
     fn refused(arguments: &str, expected: &str) {
-        let error = parse(Family::Ipv4, arguments).unwrap_err();
+        let error = parse(Family::V4, arguments).unwrap_err();
         assert!(error.starts_with(expected), "{error}");
     }
 
@@ -300,7 +300,7 @@ mod tests {
             "-m iprange --src-range 192.0.2.1-192.0.2.9 ! --dst-range 198.51.100.1-198.51.100.1",
         );
         check("-m comment --comment web", "-m comment --comment web");
-        assert_eq!(parse(Family::Ipv6, "-s 2001:db8::/32").as_deref(), Ok("-s 2001:db8::/32"));
+        assert_eq!(parse(Family::V6, "-s 2001:db8::/32").as_deref(), Ok("-s 2001:db8::/32"));
     }
 
     #[test]

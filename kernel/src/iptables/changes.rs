@@ -34,38 +34,38 @@ impl Changes {
     }
 
     /// Makes the table unless it is there.
-    pub fn add_table(&mut self, table: impl Into<Table>) {
-        self.all.push(Change::AddTable { table: table.into() });
+    pub fn add_table(&mut self, table: Table) {
+        self.all.push(Change::AddTable { table });
     }
 
     /// Makes a base chain unless it is there, as iptables has it.
-    pub fn add_base_chain(&mut self, table: impl Into<Table>, base: impl Into<BaseChain>) {
-        self.all.push(Change::AddBaseChain { table: table.into(), base: base.into() });
+    pub fn add_base_chain(&mut self, table: Table, base: impl Into<BaseChain>) {
+        self.all.push(Change::AddBaseChain { table, base: base.into() });
     }
 
     /// Makes a chain unless it is there.
-    pub fn add_chain(&mut self, table: impl Into<Table>, chain: &str) {
-        self.all.push(Change::AddChain { table: table.into(), chain: chain.to_owned() });
+    pub fn add_chain(&mut self, table: Table, chain: &str) {
+        self.all.push(Change::AddChain { table, chain: chain.to_owned() });
     }
 
     /// Makes a chain; all changes fail with EEXIST if it is there.
-    pub fn create_chain(&mut self, table: impl Into<Table>, chain: &str) {
-        self.all.push(Change::CreateChain { table: table.into(), chain: chain.to_owned() });
+    pub fn create_chain(&mut self, table: Table, chain: &str) {
+        self.all.push(Change::CreateChain { table, chain: chain.to_owned() });
     }
 
     /// Deletes all rules of a chain; fails with ENOENT if there is no such chain.
-    pub fn flush_chain(&mut self, table: impl Into<Table>, chain: &str) {
-        self.all.push(Change::FlushChain { table: table.into(), chain: chain.to_owned() });
+    pub fn flush_chain(&mut self, table: Table, chain: &str) {
+        self.all.push(Change::FlushChain { table, chain: chain.to_owned() });
     }
 
     /// Deletes a chain; fails with EBUSY if it is not empty or used by then, with ENOENT if it is not there.
-    pub fn delete_chain(&mut self, table: impl Into<Table>, chain: &str) {
-        self.all.push(Change::DeleteChain { table: table.into(), chain: chain.to_owned() });
+    pub fn delete_chain(&mut self, table: Table, chain: &str) {
+        self.all.push(Change::DeleteChain { table, chain: chain.to_owned() });
     }
 
     /// Adds a rule.
-    pub fn add_rule(&mut self, table: impl Into<Table>, chain: &str, place: Place, rule: &Rule) {
-        let (table, chain, rule) = (table.into(), chain.to_owned(), rule.clone());
+    pub fn add_rule(&mut self, table: Table, chain: &str, place: Place, rule: &Rule) {
+        let (table, chain, rule) = (table, chain.to_owned(), rule.clone());
         self.all.push(Change::AddRule { table, chain, place, rule, owner: None });
     }
 
@@ -74,20 +74,20 @@ impl Changes {
     /// it.
     pub fn add_owned_rule(
         &mut self,
-        table: impl Into<Table>,
+        table: Table,
         chain: &str,
         place: Place,
         rule: &Rule,
         owner: &str,
     ) {
-        let (table, chain, rule) = (table.into(), chain.to_owned(), rule.clone());
+        let (table, chain, rule) = (table, chain.to_owned(), rule.clone());
         let owner = Some(owner.to_owned());
         self.all.push(Change::AddRule { table, chain, place, rule, owner });
     }
 
     /// Deletes one rule; fails with ENOENT if it is not there.
-    pub fn delete_rule(&mut self, table: impl Into<Table>, chain: &str, handle: u64) {
-        self.all.push(Change::DeleteRule { table: table.into(), chain: chain.to_owned(), handle });
+    pub fn delete_rule(&mut self, table: Table, chain: &str, handle: u64) {
+        self.all.push(Change::DeleteRule { table, chain: chain.to_owned(), handle });
     }
 
     /// The changes as messages to nf_tables.
@@ -96,7 +96,7 @@ impl Changes {
         let mut batch = Batch::new();
         for change in &self.all {
             match change {
-                Change::AddTable { table } => batch.add_table(table.family, table.name),
+                Change::AddTable { table } => batch.add_table(table.family.into(), table.name),
                 Change::AddBaseChain { table, base } => base.add_to(&mut batch, *table),
                 Change::AddChain { table, chain } => batch.add_chain(table.chain(chain)),
                 Change::CreateChain { table, chain } => batch.create_chain(table.chain(chain)),

@@ -9,7 +9,8 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 
 use super::{Bits, Is, Match, Ports, Rule, Target, encode::address_offsets, xt};
-use crate::nft::{Base, Expr, Family, Verdict, meta};
+use crate::family::Family;
+use crate::nft::{Base, Expr, Verdict, meta};
 
 impl Rule {
     /// Reads a rule; never fails, see [`Match::Other`] and [`Target::Other`].
@@ -68,7 +69,7 @@ impl Rule {
         test: &Expr,
     ) -> Option<()> {
         let (source, destination) = address_offsets(family);
-        let next_header = if family == Family::Ipv6 { 6 } else { 9 };
+        let next_header = if family == Family::V6 { 6 } else { 9 };
         match (load, test) {
             (Expr::Meta(meta::IIFNAME), Expr::Cmp { negated, value }) if mask.is_none() => {
                 fill(&mut self.in_interface, *negated, interface(value)?)
@@ -136,7 +137,7 @@ fn network(family: Family, value: &[u8], mask: Option<&[u8]>) -> Option<IpNetwor
         None => u8::try_from(value.len() * 8).ok()?,
         Some(mask) => prefix_length(mask)?,
     };
-    let address = if family == Family::Ipv6 {
+    let address = if family == Family::V6 {
         IpAddr::from(padded::<16>(value)?)
     } else {
         IpAddr::from(padded::<4>(value)?)

@@ -3,7 +3,8 @@
 use ipnetwork::IpNetwork;
 
 use super::{Bits, Is, Match, Ports, Rule, SCTP, Target, iprange, xt};
-use crate::nft::{Base, Expr, Family, Verdict, meta};
+use crate::family::Family;
+use crate::nft::{Base, Expr, Verdict, meta};
 
 impl Rule {
     /// The rule's expressions, in the order of `iptables`.
@@ -48,7 +49,7 @@ impl Rule {
 
 /// Where source and destination address lie in the network header.
 pub(super) fn address_offsets(family: Family) -> (u32, u32) {
-    if family == Family::Ipv6 { (8, 24) } else { (12, 16) }
+    if family == Family::V6 { (8, 24) } else { (12, 16) }
 }
 
 /// Without the final zero the comparison is one of beginnings, which is what `eth+` means.

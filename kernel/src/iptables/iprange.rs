@@ -4,7 +4,8 @@ use std::net::IpAddr;
 
 use super::info::{Info, View};
 use super::{Is, Match, Rule};
-use crate::nft::{Expr, Family, octets};
+use crate::family::Family;
+use crate::nft::{Expr, octets};
 
 /// Addresses from the first to the last, both included, of one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -26,7 +27,7 @@ impl AddressRange {
     pub fn parse(family: Family, text: &str) -> Option<Self> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         let range = Self { first: first.parse().ok()?, last: last.parse().ok()? };
-        let is_of_family = |ip: IpAddr| ip.is_ipv6() == (family == Family::Ipv6);
+        let is_of_family = |ip: IpAddr| ip.is_ipv6() == (family == Family::V6);
         let fits = is_of_family(range.first) && is_of_family(range.last);
         (fits && range.first <= range.last).then_some(range)
     }
@@ -57,7 +58,7 @@ pub(super) fn encode(
 /// What the structure means in a rule of this family.
 pub(super) fn read(family: Family, info: View<'_>) -> Option<Match> {
     let flags = info.u8(FLAGS)?;
-    let address = |at| if family == Family::Ipv6 { info.v6(at) } else { info.v4(at) };
+    let address = |at| if family == Family::V6 { info.v6(at) } else { info.v4(at) };
     let side = |(at, bit, inverted): (usize, u8, u8)| {
         if flags & bit == 0 {
             return Some(None);
@@ -108,11 +109,11 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_back() {
-        check(Family::Ipv4, "-m iprange --src-range 192.0.2.1-192.0.2.9");
+        check(Family::V4, "-m iprange --src-range 192.0.2.1-192.0.2.9");
         check(
-            Family::Ipv4,
+            Family::V4,
             "-m iprange ! --src-range 192.0.2.1-192.0.2.9 --dst-range 198.51.100.7-203.0.113.1",
         );
-        check(Family::Ipv6, "-m iprange ! --dst-range 2001:db8::1-2001:db8::ffff");
+        check(Family::V6, "-m iprange ! --dst-range 2001:db8::1-2001:db8::ffff");
     }
 }

@@ -1,7 +1,7 @@
 //! Lists of addresses (`-s 192.0.2.1,198.51.100.0/24`), for which iptables makes one rule for each address.
 
 use super::{ArgumentError, Rule, parse_matches};
-use crate::nft::Family;
+use crate::family::Family;
 
 /// As [`parse_matches`], for arguments with lists: gives a rule for each of their addresses, in the order of
 /// iptables.
@@ -50,7 +50,7 @@ mod tests {
 
     fn parse(arguments: &str) -> Result<Vec<String>, String> {
         let arguments: Vec<String> = arguments.split_whitespace().map(Into::into).collect();
-        let rules = parse_rules(&Rule::default(), Family::Ipv4, &arguments);
+        let rules = parse_rules(&Rule::default(), Family::V4, &arguments);
         rules
             .map(|rules| rules.iter().map(ToString::to_string).collect())
             .map_err(|error| error.to_string())

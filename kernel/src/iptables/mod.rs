@@ -33,7 +33,7 @@ pub use changes::Changes;
 pub use iprange::AddressRange;
 pub(crate) use legacy::{Legacy, SavedTable};
 pub use lists::parse_rules;
-pub use table::{BaseChain, Nat, NatChain, OwnedRule, Table};
+pub use table::{BaseChain, NatChain, OwnedRule, Table};
 pub use variant::Iptables;
 pub(crate) use xt::states_of;
 

@@ -2,8 +2,9 @@
 
 use super::Rule;
 use crate::error::Result;
+use crate::family::Family;
 use crate::nfnetlink::{Batch, Nfnetlink};
-use crate::nft::{self, Chain, Family, Hook, Listed, NewRule, Place};
+use crate::nft::{self, Chain, Hook, Listed, NewRule, Place};
 
 /// A table of one family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,10 +12,6 @@ pub struct Table {
     pub(super) family: Family,
     pub(super) name: &'static str,
 }
-
-/// The table `nat` of one family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Nat(pub(super) Family);
 
 /// A base chain of the table `nat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,18 +32,22 @@ pub struct BaseChain {
 }
 
 impl Table {
-    /// The table of `iptables -t filter`.
-    pub const FILTER_V4: Table = Table { family: Family::Ipv4, name: "filter" };
-    /// The table of `ip6tables -t filter`.
-    pub const FILTER_V6: Table = Table { family: Family::Ipv6, name: "filter" };
-
-    /// The table of `iptables -t mangle`.
-    pub const MANGLE_V4: Table = Table { family: Family::Ipv4, name: "mangle" };
-
-    /// The table `filter` that addresses of this kind need.
+    /// The table of `iptables -t filter`, or of `ip6tables`.
     #[must_use]
-    pub fn filter_of(address: std::net::IpAddr) -> Self {
-        if address.is_ipv6() { Self::FILTER_V6 } else { Self::FILTER_V4 }
+    pub const fn filter(family: Family) -> Self {
+        Self { family, name: "filter" }
+    }
+
+    /// The table of `iptables -t mangle`, or of `ip6tables`.
+    #[must_use]
+    pub const fn mangle(family: Family) -> Self {
+        Self { family, name: "mangle" }
+    }
+
+    /// The table of `iptables -t nat`, or of `ip6tables`.
+    #[must_use]
+    pub const fn nat(family: Family) -> Self {
+        Self { family, name: "nat" }
     }
 
     /// IPv4 or IPv6.
@@ -64,13 +65,16 @@ impl Table {
     /// The program that people know the table by.
     #[must_use]
     pub fn program(self) -> &'static str {
-        if self.family == Family::Ipv6 { "ip6tables" } else { "iptables" }
+        match self.family {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
+        }
     }
 
     /// The chain of this name in this table.
     #[must_use]
     pub fn chain(self, name: &str) -> Chain<'_> {
-        Chain { family: self.family, table: self.name, name }
+        Chain { family: self.family.into(), table: self.name, name }
     }
 
     pub(super) fn add_rule(
@@ -115,68 +119,6 @@ pub struct OwnedRule {
     /// What [`Changes::add_owned_rule`](super::Changes::add_owned_rule) put on it, which no version of
     /// iptables shows or compares; always none in the legacy variant, whose rules have no room for it.
     pub owner: Option<String>,
-}
-
-impl From<Nat> for Table {
-    fn from(nat: Nat) -> Self {
-        Self { family: nat.0, name: "nat" }
-    }
-}
-
-impl Nat {
-    /// The table of `iptables -t nat`.
-    pub const V4: Nat = Nat(Family::Ipv4);
-    /// The table of `ip6tables -t nat`.
-    pub const V6: Nat = Nat(Family::Ipv6);
-
-    /// The table that addresses of this kind need.
-    #[must_use]
-    pub fn of(address: std::net::IpAddr) -> Self {
-        if address.is_ipv6() { Self::V6 } else { Self::V4 }
-    }
-
-    /// IPv4 or IPv6.
-    #[must_use]
-    pub fn family(self) -> Family {
-        self.0
-    }
-
-    /// The program that people know the table by.
-    #[must_use]
-    pub fn program(self) -> &'static str {
-        Table::from(self).program()
-    }
-
-    /// The chain of this name in this table.
-    #[must_use]
-    pub fn chain(self, name: &str) -> Chain<'_> {
-        Chain { family: self.0, table: "nat", name }
-    }
-
-    /// Makes the table unless it is there.
-    pub fn add_table(self, batch: &mut Batch) {
-        batch.add_table(self.0, "nat");
-    }
-
-    /// Makes a base chain unless it is there, with iptables' hook and priority.
-    pub fn add_base_chain(self, batch: &mut Batch, base: NatChain) {
-        BaseChain::from(base).add_to(batch, self.into());
-    }
-
-    /// Adds a rule.
-    pub fn add_rule(self, batch: &mut Batch, chain: &str, place: Place, rule: &Rule) {
-        Table::from(self).add_rule(batch, chain, place, rule, None);
-    }
-
-    /// The rules of a chain with their handles, in their order; none if there is no such chain.
-    pub fn rules(
-        self,
-        netlink: &Nfnetlink,
-        chain: &str,
-    ) -> Result<impl Iterator<Item = (u64, Rule)>> {
-        let listed = Table::from(self).listed(netlink, chain)?;
-        Ok(listed.map(|one| (one.handle, one.rule)))
-    }
 }
 
 impl NatChain {

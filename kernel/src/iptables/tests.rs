@@ -7,14 +7,15 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::captures::{Capture, captures};
+use crate::family::Family;
 use crate::nfnetlink::Batch;
-use crate::nft::{Base, Chain, Expr, Family, Listed, NewRule, Place, Xt};
+use crate::nft::{Base, Chain, Expr, Listed, NewRule, Place, TableFamily, Xt};
 
 const RULES_V4: &str = include_str!("../../tests/data/iptables-rules-v4.txt");
 const RULES_V6: &str = include_str!("../../tests/data/iptables-rules-v6.txt");
 
 fn family_of(capture: &Capture) -> Family {
-    if capture.command.starts_with("ip6tables") { Family::Ipv6 } else { Family::Ipv4 }
+    if capture.command.starts_with("ip6tables") { Family::V6 } else { Family::V4 }
 }
 
 /// The chain of the capture, read from its own attributes.
@@ -22,7 +23,7 @@ fn chain_of(capture: &Capture) -> Chain<'_> {
     let mut words = capture.command.split(' ').skip(2);
     let table = words.next().unwrap();
     let name = words.nth(1).unwrap();
-    Chain { family: family_of(capture), table, name }
+    Chain { family: family_of(capture).into(), table, name }
 }
 
 fn decoded(capture: &Capture) -> Rule {
@@ -226,16 +227,20 @@ fn check_batch(command: &str, build: impl FnOnce(&mut Batch)) {
     assert_eq!(ours.collect::<Vec<_>>(), theirs.collect::<Vec<_>>());
 }
 
+const NAT: Table = Table::nat(Family::V4);
+
 #[test]
 fn tables_and_chains_are_written_as_iptables_writes_them() {
     check_batch("iptables -t nat -N CHAIN", |batch| {
-        Nat::V4.add_table(batch);
-        batch.create_chain(Nat::V4.chain("CHAIN"));
+        batch.add_table(TableFamily::Ip, "nat");
+        batch.create_chain(NAT.chain("CHAIN"));
     });
     let with_jump = |base: NatChain| {
         move |batch: &mut Batch| {
-            Nat::V4.add_base_chain(batch, base);
-            Nat::V4.add_rule(batch, base.name(), Place::Last, &Rule::jump("CHAIN"));
+            let mut changes = Changes::new();
+            changes.add_base_chain(NAT, base);
+            changes.add_rule(NAT, base.name(), Place::Last, &Rule::jump("CHAIN"));
+            *batch = changes.batch();
         }
     };
     check_batch("iptables -t nat -A PREROUTING -j CHAIN", with_jump(NatChain::Prerouting));
@@ -243,11 +248,11 @@ fn tables_and_chains_are_written_as_iptables_writes_them() {
     check_batch("iptables -t nat -A POSTROUTING -j CHAIN", with_jump(NatChain::Postrouting));
     check_batch("iptables -t filter -A FORWARD -j CHAIN", |batch| {
         let mut changes = Changes::new();
-        changes.add_base_chain(Table::FILTER_V4, BaseChain::FORWARD);
-        changes.add_rule(Table::FILTER_V4, "FORWARD", Place::Last, &Rule::jump("CHAIN"));
+        changes.add_base_chain(Table::filter(Family::V4), BaseChain::FORWARD);
+        changes.add_rule(Table::filter(Family::V4), "FORWARD", Place::Last, &Rule::jump("CHAIN"));
         *batch = changes.batch();
     });
-    check_batch("iptables -t nat -F CHAIN", |batch| batch.flush_chain(Nat::V4.chain("CHAIN")));
+    check_batch("iptables -t nat -F CHAIN", |batch| batch.flush_chain(NAT.chain("CHAIN")));
 }
 
 /// Structures of older revisions, after `xt_tcpudp.h`, `xt_mark.h`, `xt_addrtype.h`, `xt_multiport.h` and
@@ -282,13 +287,13 @@ fn older_versions_of_iptables_are_understood() {
     ];
     let all = [&protocol[..], &masked, &matches].concat();
     assert_eq!(
-        Rule::decode(Family::Ipv4, &all).to_string(),
+        Rule::decode(Family::V4, &all).to_string(),
         "-s 10.88.0.0/24 -p tcp -m tcp --dport 8080 -m mark ! --mark 0x2000/0x2000 -m addrtype ! --dst-type \
          LOCAL -m multiport --dports 80,443 -j DNAT --to-destination 10.88.0.2:80"
     );
     // What is cut short or asks for more than is known here stays what it is.
     for odd in [xt("tcp", 0, &ports), xt("multiport", 7, &multiport), xt("set", 4, &[0; 64])] {
-        let rule = Rule::decode(Family::Ipv4, &[Expr::Match(odd.clone())]);
+        let rule = Rule::decode(Family::V4, &[Expr::Match(odd.clone())]);
         assert_eq!(rule.matches, [Match::Other(vec![Expr::Match(odd)])]);
     }
 }
@@ -296,14 +301,14 @@ fn older_versions_of_iptables_are_understood() {
 proptest! {
     #[test]
     fn no_bytes_panic(bytes: Vec<u8>, name in 0..8_usize, revision in 0..4_u32) {
-        let chain = Chain { family: Family::Ipv6, table: "", name: "" };
+        let chain = Chain { family: TableFamily::Ip6, table: "", name: "" };
         if let Some(listed) = Listed::parse(&bytes, chain) {
-            let _ = Rule::decode(Family::Ipv6, &listed.expressions).to_string();
+            let _ = Rule::decode(Family::V6, &listed.expressions).to_string();
         }
         let names =
             ["tcp", "udp", "sctp", "multiport", "conntrack", "addrtype", "comment", "DNAT"];
         let xt = Xt { name: names[name].into(), revision, info: bytes };
-        for family in [Family::Ipv4, Family::Ipv6] {
+        for family in Family::ALL {
             let both = [Expr::Match(xt.clone()), Expr::Target(xt.clone())];
             let rule = Rule::decode(family, &both);
             let _ = (rule.to_string(), rule.encode(family));
@@ -315,7 +320,7 @@ proptest! {
         words in prop::collection::vec(prop::sample::select(&ARGUMENTS[..]), 0..8)
     ) {
         let words: Vec<String> = words.iter().flat_map(|some| some.split(' ')).map(Into::into).collect();
-        for family in [Family::Ipv4, Family::Ipv6] {
+        for family in Family::ALL {
             if let Ok(rule) = parse_matches(Rule::jump("NEXT"), family, &words) {
                 prop_assert_eq!(Rule::decode(family, &rule.encode(family)), rule);
             }

@@ -4,11 +4,11 @@
 //! kube-proxy and others do is seen, and kept in its order, only in the variant that they use.
 
 use super::changes::Changes;
-use super::legacy::{FAMILIES, HINT_TABLE, HINTS, Legacy, has_iptables};
+use super::legacy::{HINT_TABLE, HINTS, Legacy, has_iptables};
 use super::{OwnedRule, Rule, Table};
 use crate::error::{Cause, Error, Result};
+use crate::family::Family;
 use crate::nfnetlink::Nfnetlink;
-use crate::nft::Chain;
 
 /// The tables of iptables and ip6tables, in one of the variants.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl<'n> Iptables<'n> {
         if !netlink.has_nf_tables()? {
             return Ok(false);
         }
-        for table in [Table::FILTER_V4, Table::FILTER_V6] {
+        for table in Family::ALL.map(Table::filter) {
             if netlink.has_chain(table.chain("FORWARD"))? {
                 return Ok(true);
             }
@@ -125,38 +125,32 @@ impl<'n> Iptables<'n> {
     }
 
     /// Whether there is such a chain.
-    pub fn has_chain(&self, table: impl Into<Table>, chain: &str) -> Result<bool> {
+    pub fn has_chain(&self, table: Table, chain: &str) -> Result<bool> {
         match &self.legacy {
-            None => self.netlink.has_chain(table.into().chain(chain)),
-            Some(legacy) => legacy.has_chain(table.into(), chain),
+            None => self.netlink.has_chain(table.chain(chain)),
+            Some(legacy) => legacy.has_chain(table, chain),
         }
     }
 
     /// The names of all chains; for GC, not for ADD.
-    pub fn chain_names(&self, table: impl Into<Table>) -> Result<Vec<String>> {
-        let table = table.into();
+    pub fn chain_names(&self, table: Table) -> Result<Vec<String>> {
         match &self.legacy {
-            None => self.netlink.chain_names(table.family, table.name),
+            None => self.netlink.chain_names(table.family.into(), table.name),
             Some(legacy) => legacy.chain_names(table),
         }
     }
 
     /// The rules of a chain with their handles, in their order; none if there is no such chain.
-    pub fn rules(
-        &self,
-        table: impl Into<Table>,
-        chain: &str,
-    ) -> Result<impl Iterator<Item = (u64, Rule)>> {
+    pub fn rules(&self, table: Table, chain: &str) -> Result<impl Iterator<Item = (u64, Rule)>> {
         Ok(self.owned_rules(table, chain)?.map(|one| (one.handle, one.rule)))
     }
 
     /// As [`Iptables::rules`], with whose they are.
     pub fn owned_rules(
         &self,
-        table: impl Into<Table>,
+        table: Table,
         chain: &str,
     ) -> Result<impl Iterator<Item = OwnedRule>> {
-        let table = table.into();
         let (nf_tables, legacy) = match &self.legacy {
             None => (Some(table.listed(self.netlink, chain)?), Vec::new()),
             Some(legacy) => (None, legacy.rules(table, chain)?),
@@ -186,9 +180,9 @@ impl<'n> Iptables<'n> {
 
     /// Of `nf_tables`.
     fn has_hint(&self) -> Result<bool> {
-        for family in FAMILIES {
+        for family in Family::ALL {
             for name in HINTS {
-                if self.netlink.has_chain(Chain { family, table: HINT_TABLE, name })? {
+                if self.netlink.has_chain(Table { family, name: HINT_TABLE }.chain(name))? {
                     return Ok(true);
                 }
             }
@@ -199,8 +193,8 @@ impl<'n> Iptables<'n> {
     /// Of `nf_tables`.
     fn count_rules(&self) -> Result<Count> {
         let mut count = Count::default();
-        for family in FAMILIES {
-            self.netlink.each_rule(family, &TABLES, |chain, next| count.add(chain, next))?;
+        for family in Family::ALL {
+            self.netlink.each_rule(family.into(), &TABLES, |chain, next| count.add(chain, next))?;
         }
         Ok(count)
     }

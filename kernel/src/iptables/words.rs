@@ -4,7 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::arguments::{digits, mark, parse_matches};
 use super::{Bits, Is, Match, Ports, Rule, SCTP, TCP, Target, UDP};
-use crate::nft::{Expr, Family};
+use crate::family::Family;
+use crate::nft::Expr;
 
 /// As far as they have names here; others are printed by number, or stay as they are.
 const PROTOCOLS: [(&str, u8); 5] =
@@ -172,7 +173,7 @@ mod tests {
     fn what_is_not_known_stays_in_its_place() {
         let text =
             "-p gre -m statistic --mode random -m mark --mark 0x1 -j LOG --log-prefix \"a b\"";
-        let rule = Rule::parse(Family::Ipv4, text);
+        let rule = Rule::parse(Family::V4, text);
         let [Match::Other(header), Match::Other(statistic), Match::Mark(_)] = &rule.matches[..]
         else {
             panic!("{rule:?}");
@@ -181,14 +182,14 @@ mod tests {
         let name = "-m statistic --mode random".into();
         assert_eq!(statistic[0], Expr::Other { name, data: Vec::new() });
         assert!(matches!(rule.target, Some(Target::Other(_))), "{rule:?}");
-        let of_flags = Rule::parse(Family::Ipv4, "-p tcp -m tcp --dport 80 --tcp-flags SYN SYN");
+        let of_flags = Rule::parse(Family::V4, "-p tcp -m tcp --dport 80 --tcp-flags SYN SYN");
         assert!(matches!(of_flags.matches[..], [Match::Other(_)]), "{of_flags:?}");
     }
 
     fn network(family: Family) -> BoxedStrategy<Is<IpNetwork>> {
         let v4 = (any::<[u8; 4]>(), 0..=32_u8).prop_map(|(a, p)| (IpAddr::from(a), p));
         let v6 = (any::<[u8; 16]>(), 0..=128_u8).prop_map(|(a, p)| (IpAddr::from(a), p));
-        let some = if family == Family::Ipv6 { v6.boxed() } else { v4.boxed() };
+        let some = if family == Family::V6 { v6.boxed() } else { v4.boxed() };
         (some, any::<bool>())
             .prop_map(|((address, prefix), negated)| Is {
                 value: IpNetwork::new(address, prefix).unwrap(),
@@ -230,7 +231,7 @@ mod tests {
     fn target(family: Family) -> impl Strategy<Value = Target> {
         let v4 = any::<[u8; 4]>().prop_map(IpAddr::from);
         let v6 = any::<[u8; 16]>().prop_map(IpAddr::from);
-        let address = if family == Family::Ipv6 { v6.boxed() } else { v4.boxed() };
+        let address = if family == Family::V6 { v6.boxed() } else { v4.boxed() };
         prop_oneof![
             "[A-Z][A-Z0-9-]{0,20}-[a-f0-9]{3}".prop_map(Target::Jump),
             "[A-Z][A-Z0-9-]{0,20}-[a-f0-9]{3}".prop_map(Target::Goto),
@@ -280,14 +281,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_is_read_back(v4 in rule(Family::Ipv4), v6 in rule(Family::Ipv6)) {
-            prop_assert_eq!(Rule::parse(Family::Ipv4, &v4.to_string()), v4);
-            prop_assert_eq!(Rule::parse(Family::Ipv6, &v6.to_string()), v6);
+        fn what_is_shown_is_read_back(v4 in rule(Family::V4), v6 in rule(Family::V6)) {
+            prop_assert_eq!(Rule::parse(Family::V4, &v4.to_string()), v4);
+            prop_assert_eq!(Rule::parse(Family::V6, &v6.to_string()), v6);
         }
         #[test]
         fn no_text_panics(text in "(-[psdiomjg]|!|-m tcp|--[sd]ports?|[0-9:,./]{0,4}|\"|\\\\| \
             |DNAT|.){0,20}") {
-            let _ = Rule::parse(Family::Ipv6, &text).to_string();
+            let _ = Rule::parse(Family::V6, &text).to_string();
         }
     }
 }

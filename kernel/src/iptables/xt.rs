@@ -6,7 +6,8 @@ use std::net::IpAddr;
 
 use super::info::{Info, View};
 use super::{Bits, COMMENT_MAX, Is, Match, Ports, Target, iprange};
-use crate::nft::{Expr, Family, Xt, octets};
+use crate::family::Family;
+use crate::nft::{Expr, Xt, octets};
 
 /// `XT_MULTI_PORTS`.
 pub(super) const MULTIPORT_MAX: usize = 15;
@@ -122,7 +123,7 @@ pub(super) fn dnat(address: IpAddr, port: Option<u16>) -> Expr {
 pub(super) fn masquerade(family: Family, random_fully: bool) -> Expr {
     let flags = if random_fully { NF_NAT_RANGE_PROTO_RANDOM_FULLY } else { 0 };
     let mut info;
-    if family == Family::Ipv6 {
+    if family == Family::V6 {
         info = Info::new(40);
         info.u32(0, flags);
     } else {
@@ -175,20 +176,20 @@ pub(super) fn read_target(family: Family, xt: &Xt) -> Option<Target> {
     match (xt.name.as_str(), xt.revision) {
         ("MARK", 2) => Some(Target::Mark(Bits { value: info.u32(0)?, mask: info.u32(4)? })),
         ("MASQUERADE", 0) => {
-            let at = if family == Family::Ipv6 { 0 } else { 4 };
+            let at = if family == Family::V6 { 0 } else { 4 };
             match info.u32(at)? {
                 0 => Some(Target::Masquerade { random_fully: false }),
                 NF_NAT_RANGE_PROTO_RANDOM_FULLY => Some(Target::Masquerade { random_fully: true }),
                 _ => None,
             }
         }
-        ("DNAT", 0) if family == Family::Ipv4 && info.u32(0)? == 1 => {
+        ("DNAT", 0) if family == Family::V4 && info.u32(0)? == 1 => {
             read_dnat(info.u32(4)?, (info.v4(8)?, info.v4(12)?), (info.be16(16)?, info.be16(18)?))
         }
         ("DNAT", 1 | 2) => {
             let address = |at| match family {
-                Family::Ipv6 => info.v6(at),
-                _ => info.v4(at),
+                Family::V6 => info.v6(at),
+                Family::V4 => info.v4(at),
             };
             read_dnat(info.u32(0)?, (address(4)?, address(20)?), (info.be16(36)?, info.be16(38)?))
         }
@@ -238,7 +239,7 @@ pub(crate) fn states_of(xt: &Xt) -> Option<Is<u16>> {
     let flags = View(&xt.info).u16(146)? & !XT_CONNTRACK_STATE_ALIAS;
     plain.info.get_mut(146..148)?.copy_from_slice(&flags.to_ne_bytes());
     // These matches are the same in both families.
-    match read_match(Family::Ipv4, &plain)?.as_slice() {
+    match read_match(Family::V4, &plain)?.as_slice() {
         [Match::ConntrackState(states)] => Some(*states),
         _ => None,
     }

@@ -6,7 +6,7 @@ use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
 
 use super::*;
 use crate::error::Error;
-use crate::nft::{Chain, Family};
+use crate::nft::{Chain, TableFamily};
 use crate::rtnl::Ifb;
 use crate::{Batch, Nfnetlink, Rtnl};
 
@@ -109,8 +109,8 @@ fn names_that_no_message_can_hold() {
             let name = &"a".repeat(length);
             let ifb = Ifb { name, mtu: 1400, alias: Some(name) };
             let mut batch = Batch::new();
-            batch.add_table(Family::Inet, name);
-            let chain = Chain { family: Family::Inet, table: "t", name };
+            batch.add_table(TableFamily::Inet, name);
+            let chain = Chain { family: TableFamily::Inet, table: "t", name };
             for error in [
                 rtnl.link_by_name(name).unwrap_err(),
                 rtnl.create_ifb(&ifb).unwrap_err(),

@@ -9,9 +9,9 @@
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables as wire;
 
-use super::Family;
 use super::attribute::{attributes, be_u32, be_u64, string};
 use super::verdict::Verdict;
+use crate::family::Family;
 
 /// One step of a rule. Steps hand a value on in register 1, save for those [`At`](Expr::At) another one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

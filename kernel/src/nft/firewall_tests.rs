@@ -2,7 +2,7 @@
 
 use super::map_tests::{comparable, element_message};
 use super::{
-    Base, Chain, Data, Element, Expr, Family, Found, Listed, NewRule, Place, Set, SetType,
+    Base, Chain, Data, Element, Expr, Found, Listed, NewRule, Place, Set, SetType, TableFamily,
 };
 use super::{Type, Verdict, meta};
 use crate::captures::{Capture, captures};
@@ -18,14 +18,14 @@ fn capture(text: &str) -> Capture {
 }
 
 fn set(name: &str) -> Set<'_> {
-    Set { family: Family::Inet, table: TABLE, name }
+    Set { family: TableFamily::Inet, table: TABLE, name }
 }
 
 #[track_caller]
 fn rule(text: &str, expressions: Vec<Expr>) {
     let capture = capture(text);
     let name = capture.command.split(' ').nth(5).unwrap();
-    let chain = Chain { family: Family::Inet, table: TABLE, name };
+    let chain = Chain { family: TableFamily::Inet, table: TABLE, name };
     let listed = Listed::parse(&capture.kernel[4..], chain).unwrap();
     assert_eq!(listed.expressions, expressions, "{text}");
     let mut batch = Batch::new();

@@ -2,10 +2,11 @@
 
 use super::attribute::attributes;
 use super::{
-    Base, Chain, Data, Element, Expr, Family, Found, Listed, NewRule, Place, Set, SetType,
+    Base, Chain, Data, Element, Expr, Found, Listed, NewRule, Place, Set, SetType, TableFamily,
 };
 use super::{Type, Verdict, meta};
 use crate::captures::{Capture, captures};
+use crate::family::Family;
 use crate::nfnetlink::Batch;
 
 /// Types and values.
@@ -17,13 +18,13 @@ const SET_ID: (&str, u16) = ("lookup", 4);
 const OPERATION: (&str, u16) = ("bitwise", 6);
 const FLAGS: (&str, u16) = ("nat", 7);
 
-fn of(family: Family) -> impl Iterator<Item = Capture> {
+fn of(family: TableFamily) -> impl Iterator<Item = Capture> {
     let of_family = format!(" {} ", family.name());
     captures(MAPS).into_iter().filter(move |capture| capture.command.contains(&of_family))
 }
 
 #[track_caller]
-fn capture(family: Family, text: &str) -> Capture {
+fn capture(family: TableFamily, text: &str) -> Capture {
     of(family).find(|capture| capture.command.contains(text)).unwrap()
 }
 
@@ -42,7 +43,7 @@ pub(super) fn comparable(new_rule: &[u8]) -> Vec<(String, Attributes)> {
 }
 
 #[track_caller]
-fn rule(family: Family, text: &str, expressions: Vec<Expr>) {
+fn rule(family: TableFamily, text: &str, expressions: Vec<Expr>) {
     let capture = capture(family, text);
     let name = capture.command.split(' ').nth(5).unwrap();
     let chain = Chain { family, table: TABLE, name };
@@ -58,8 +59,8 @@ fn at(word: u8, load: Expr) -> Expr {
     Expr::At(word, Box::new(load))
 }
 
-fn address(family: Family, offset: [u32; 2]) -> Expr {
-    let (at, len) = if family == Family::Ipv6 { (1, 16) } else { (0, 4) };
+fn address(family: TableFamily, offset: [u32; 2]) -> Expr {
+    let (at, len) = if family == TableFamily::Ip6 { (1, 16) } else { (0, 4) };
     Expr::Payload { base: Base::Network, offset: offset[at], len }
 }
 
@@ -72,9 +73,9 @@ fn mark(mask: u32, xor: u32) -> Expr {
 fn rules_of_hostports() {
     let port = || Expr::Payload { base: Base::Transport, offset: 2, len: 2 };
     let lookup = |set: &str, found| Expr::Lookup { set: set.into(), found };
-    for (family, words, set, mask) in [
-        (Family::Ipv4, 1, "masquerade_16", vec![255, 255, 0, 0]),
-        (Family::Ipv6, 4, "masquerade_64", [[255; 8], [0; 8]].concat()),
+    for (addresses, family, words, set, mask) in [
+        (Family::V4, TableFamily::Ip, 1, "masquerade_16", vec![255, 255, 0, 0]),
+        (Family::V6, TableFamily::Ip6, 4, "masquerade_64", [[255; 8], [0; 8]].concat()),
     ] {
         let local = Expr::Cmp { negated: false, value: 2_u32.to_ne_bytes().to_vec() };
         let jump = Expr::Verdict(Verdict::Jump("host_ports".into()));
@@ -85,7 +86,7 @@ fn rules_of_hostports() {
         let verdict = lookup("conditional_ports", Found::Verdict);
         let key = [Expr::Meta(meta::L4PROTO), at(1, port()), verdict];
         rule(family, "vmap @conditional_ports", key.into());
-        let dnat = Expr::Dnat { family, port: words };
+        let dnat = Expr::Dnat { family: addresses, port: words };
         let found = lookup("host_ports", Found::Load);
         let key = [Expr::Meta(meta::L4PROTO), at(1, port()), found, dnat.clone()];
         rule(family, "map @host_ports", key.into());
@@ -114,24 +115,24 @@ fn rules_of_hostports() {
 
 #[test]
 fn a_destination_that_is_written_out() {
-    let capture = capture(Family::Ipv6, "dnat to [");
-    let chain = Chain { family: Family::Ipv6, table: TABLE, name: "tcp_8080" };
+    let capture = capture(TableFamily::Ip6, "dnat to [");
+    let chain = Chain { family: TableFamily::Ip6, table: TABLE, name: "tcp_8080" };
     let listed = Listed::parse(&capture.kernel[4..], chain).unwrap();
     let pod = "fd00:88::2".parse::<std::net::Ipv6Addr>().unwrap();
     let end = [
         Expr::Immediate(pod.octets().into()),
         at(4, Expr::Immediate(vec![0, 80])),
-        Expr::Dnat { family: Family::Ipv6, port: 4 },
+        Expr::Dnat { family: Family::V6, port: 4 },
     ];
     assert_eq!(listed.expressions[listed.expressions.len() - 3..], end);
     let expressions = listed.expressions;
-    rule(Family::Ipv6, "dnat to [", expressions);
+    rule(TableFamily::Ip6, "dnat to [", expressions);
 }
 
 #[test]
 fn sets_and_maps() {
-    for (family, address) in [(Family::Ipv4, Type::Ipv4), (Family::Ipv6, Type::Ipv6)] {
-        let hairpin = if family == Family::Ipv4 { "masquerade_16" } else { "masquerade_64" };
+    for (family, address) in [(TableFamily::Ip, Type::Ipv4), (TableFamily::Ip6, Type::Ipv6)] {
+        let hairpin = if family == TableFamily::Ip { "masquerade_16" } else { "masquerade_64" };
         let to_pod = vec![address, Type::Port];
         for (name, key, data, expires) in [
             ("host_ports", vec![Type::Protocol, Type::Port], to_pod.clone(), true),
@@ -160,7 +161,7 @@ pub(super) fn element_message(payload: &[u8]) -> Attributes {
 #[test]
 fn elements() {
     const PORT: [u8; 8] = [6, 0, 0, 0, 0x1f, 0x90, 0, 0];
-    let family = Family::Ipv4;
+    let family = TableFamily::Ip;
     let pod = || Some(Data::Value(vec![10, 88, 0, 2, 0, 80, 0, 0]));
     let set = |name| Set { family, table: TABLE, name };
     let element = |key: &[u8], data, comment: Option<&str>| {

@@ -17,18 +17,20 @@ mod write;
 
 use std::net::IpAddr;
 
+use crate::family::Family;
+
 pub use expr::{Base, Expr, Found, Xt, ct_status, meta};
 pub use read::{FilterChain, Listed};
 pub use set::{Data, Element, Set, SetType, Type};
 pub use verdict::Verdict;
 
-/// The packets a table sees (`NFPROTO_*`).
+/// The packets that a table sees (`NFPROTO_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Family {
+pub enum TableFamily {
     /// IPv4; the tables of `iptables`.
-    Ipv4,
+    Ip,
     /// IPv6; the tables of `ip6tables`.
-    Ipv6,
+    Ip6,
     /// IPv4 and IPv6 in one table.
     Inet,
     /// Frames on a bridge.
@@ -47,8 +49,8 @@ pub fn octets(address: IpAddr) -> Vec<u8> {
 /// A chain by its full name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Chain<'a> {
-    /// Family of its table.
-    pub family: Family,
+    /// The family of its table.
+    pub family: TableFamily,
     /// Name of its table.
     pub table: &'a str,
     /// Its own name.
@@ -105,30 +107,34 @@ pub enum Place {
     Before(u64),
 }
 
-impl Family {
+impl TableFamily {
     /// `NFPROTO_*`.
     pub(crate) fn number(self) -> u8 {
         match self {
-            Family::Inet => 1,
-            Family::Ipv4 => 2,
-            Family::Bridge => 7,
-            Family::Ipv6 => 10,
+            TableFamily::Inet => 1,
+            TableFamily::Ip => Family::V4.number(),
+            TableFamily::Bridge => 7,
+            TableFamily::Ip6 => Family::V6.number(),
         }
-    }
-
-    pub(crate) fn from_number(number: u32) -> Option<Self> {
-        let all = [Family::Inet, Family::Ipv4, Family::Bridge, Family::Ipv6];
-        all.into_iter().find(|family| u32::from(family.number()) == number)
     }
 
     /// The name that the program `nft` has for it.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
-            Family::Ipv4 => "ip",
-            Family::Ipv6 => "ip6",
-            Family::Inet => "inet",
-            Family::Bridge => "bridge",
+            TableFamily::Ip => "ip",
+            TableFamily::Ip6 => "ip6",
+            TableFamily::Inet => "inet",
+            TableFamily::Bridge => "bridge",
+        }
+    }
+}
+
+impl From<Family> for TableFamily {
+    fn from(family: Family) -> Self {
+        match family {
+            Family::V4 => Self::Ip,
+            Family::V6 => Self::Ip6,
         }
     }
 }

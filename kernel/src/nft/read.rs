@@ -7,7 +7,7 @@ use netlink_packet_netfilter::nftables::{
 
 use super::attribute::{attributes, be_u32, be_u64, string};
 use super::write::{COMMENT, OWNER};
-use super::{Chain, Expr, Family, Hook, Verdict};
+use super::{Chain, Expr, Hook, TableFamily, Verdict};
 use crate::error::Result;
 use crate::nfnetlink::Nfnetlink;
 
@@ -43,7 +43,7 @@ pub struct Listed {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FilterChain {
     /// The family of its table.
-    pub family: Family,
+    pub family: TableFamily,
     /// The name of its table.
     pub table: String,
     /// Its own name.
@@ -56,7 +56,7 @@ pub struct FilterChain {
 
 impl FilterChain {
     /// Reads an `NFT_MSG_NEWCHAIN` behind its nfgenmsg; none if it is no base chain, or of another kind.
-    fn parse(family: Family, body: &[u8]) -> Option<Self> {
+    fn parse(family: TableFamily, body: &[u8]) -> Option<Self> {
         let attribute = |wanted| Some(attributes(body).find(|(kind, _)| *kind == wanted)?.1);
         let text = |wanted| attribute(wanted).map(|value| string(value).to_owned());
         let (_, number) =
@@ -88,7 +88,7 @@ impl Nfnetlink {
     /// The names of a table's chains; none if there is no such table.
     ///
     /// The kernel goes through the chains of all tables of the family, so this is for GC, not for ADD.
-    pub fn chain_names(&self, family: Family, table: &str) -> Result<Vec<String>> {
+    pub fn chain_names(&self, family: TableFamily, table: &str) -> Result<Vec<String>> {
         let message = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
         let what = || format!("list the chains of table {} {table}", family.name());
         let bodies = self.dump(family, message, what)?;
@@ -104,7 +104,7 @@ impl Nfnetlink {
     /// The base chains of a family whose kind is `filter`.
     ///
     /// The kernel goes through all chains of the family, so this is nothing for every ADD.
-    pub fn filter_chains(&self, family: Family) -> Result<Vec<FilterChain>> {
+    pub fn filter_chains(&self, family: TableFamily) -> Result<Vec<FilterChain>> {
         let message = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
         let what = || format!("list the chains of family {}", family.name());
         let bodies = self.dump(family, message, what)?;
@@ -113,7 +113,7 @@ impl Nfnetlink {
 
     /// Whether a table was switched off (`dormant`), so that no packet sees its chains; false if it is not
     /// there.
-    pub fn is_dormant(&self, family: Family, table: &str) -> Result<bool> {
+    pub fn is_dormant(&self, family: TableFamily, table: &str) -> Result<bool> {
         let attributes = vec![TableAttribute::Name(table.into())];
         let message = NfTablesMessage::GetTable(TableMessage { attributes });
         let what = || format!("look for table {} {table}", family.name());
@@ -127,7 +127,7 @@ impl Nfnetlink {
     /// leads to.
     pub fn each_rule(
         &self,
-        family: Family,
+        family: TableFamily,
         tables: &[&str],
         mut each: impl FnMut(&str, Option<&str>),
     ) -> Result<()> {
@@ -155,7 +155,7 @@ impl Nfnetlink {
     }
 
     /// The rules of a table, each with the name of its chain; none if there is no such table.
-    pub fn table_rules(&self, family: Family, table: &str) -> Result<Vec<(String, Listed)>> {
+    pub fn table_rules(&self, family: TableFamily, table: &str) -> Result<Vec<(String, Listed)>> {
         let of = vec![RuleAttribute::Table(table.into())];
         let message = NfTablesMessage::GetRule(RuleMessage { attributes: of });
         let what = || format!("list the rules of table {} {table}", family.name());

@@ -10,15 +10,15 @@ use netlink_packet_netfilter::nftables::{
 use super::attribute::{attributes, be_u32, string};
 use super::read::comment;
 use super::write::{NLM_F_CREATE, NLM_F_EXCL, comment_udata};
-use super::{Family, Verdict};
+use super::{TableFamily, Verdict};
 use crate::error::Result;
 use crate::nfnetlink::{Batch, Nfnetlink};
 
 /// A set or map by its full name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Set<'a> {
-    /// Family of its table.
-    pub family: Family,
+    /// The family of its table.
+    pub family: TableFamily,
     /// Name of its table.
     pub table: &'a str,
     /// Its own name.
@@ -165,7 +165,7 @@ impl Batch {
 
 impl Nfnetlink {
     /// The names of a table's sets and maps; none if there is no such table.
-    pub fn set_names(&self, family: Family, table: &str) -> Result<Vec<String>> {
+    pub fn set_names(&self, family: TableFamily, table: &str) -> Result<Vec<String>> {
         let of = vec![SetAttribute::Table(table.into())];
         let message = NfTablesMessage::GetSet(SetMessage { attributes: of });
         let what = || format!("list the sets of table {} {table}", family.name());

@@ -1,6 +1,6 @@
 //! Tables, chains and rules against captures of the program `nft`.
 
-use super::{BaseChain, Chain, Expr, Family, Hook, Listed, NewRule, Place};
+use super::{BaseChain, Chain, Expr, Hook, Listed, NewRule, Place, TableFamily};
 use crate::captures::captures;
 use crate::nfnetlink::Batch;
 
@@ -8,7 +8,7 @@ const BRIDGE: &str = include_str!("../../tests/data/nft-bridge.txt");
 const MASQUERADE: &str = include_str!("../../tests/data/nft-masquerade.txt");
 
 const MASQ_CHECKS: Chain<'_> =
-    Chain { family: Family::Inet, table: "cni_plugins_masquerade", name: "masq_checks" };
+    Chain { family: TableFamily::Inet, table: "cni_plugins_masquerade", name: "masq_checks" };
 
 /// What the kernel lists of a rule is written as `nft` wrote it.
 #[track_caller]
@@ -31,7 +31,7 @@ fn check(text: &'static str, chain: Chain<'_>, comments: &[Option<&str>]) {
 
 #[test]
 fn rules_with_comments_are_written_as_nft_writes_them() {
-    let chain = Chain { family: Family::Bridge, table: "nat", name: "" };
+    let chain = Chain { family: TableFamily::Bridge, table: "nat", name: "" };
     check(BRIDGE, chain, &[Some("macspoofchk-pod-a-eth0"); 4]);
 }
 
@@ -44,7 +44,8 @@ fn rules_that_masquerade() {
 
 #[test]
 fn chains_of_a_bridge() {
-    let chain = Chain { family: Family::Bridge, table: "nat", name: "cni-br-iface-pod-a-eth0" };
+    let chain =
+        Chain { family: TableFamily::Bridge, table: "nat", name: "cni-br-iface-pod-a-eth0" };
     let mut batch = Batch::new();
     batch.add_chain(chain);
     let all = captures(BRIDGE);
@@ -64,7 +65,7 @@ fn comments_of_tables_and_chains() {
     let all = captures(MASQUERADE);
     let comment = |at: usize| all[at].command.split('"').nth(1).unwrap();
     let mut batch = Batch::new();
-    batch.add_table_with_comment(Family::Inet, MASQ_CHECKS.table, comment(0));
+    batch.add_table_with_comment(TableFamily::Inet, MASQ_CHECKS.table, comment(0));
     batch.add_chain_with_comment(MASQ_CHECKS, comment(1));
     // nft gives a table's flags too, which are none.
     let flags: &[u8] = &[8, 0, 2, 0, 0, 0, 0, 0];

@@ -6,7 +6,7 @@ use netlink_packet_netfilter::nftables::{
     RuleAttribute, RuleMessage, TableAttribute, TableMessage,
 };
 
-use super::{BaseChain, Chain, Family, NewRule, Place};
+use super::{BaseChain, Chain, NewRule, Place, TableFamily};
 use crate::nfnetlink::Batch;
 
 pub(super) const NLM_F_EXCL: u16 = 0x200;
@@ -24,21 +24,21 @@ pub(super) const OWNER: u8 = 0x70;
 
 impl Batch {
     /// Makes a table unless it is there.
-    pub fn add_table(&mut self, family: Family, table: &str) {
+    pub fn add_table(&mut self, family: TableFamily, table: &str) {
         let attributes = vec![TableAttribute::Name(table.into())];
         let message = NfTablesMessage::NewTable(TableMessage { attributes });
         self.push(family, NLM_F_CREATE, message, || format!("add table {} {table}", family.name()));
     }
 
     /// Deletes a table with all that is in it; fails with ENOENT if it is not there.
-    pub fn delete_table(&mut self, family: Family, table: &str) {
+    pub fn delete_table(&mut self, family: TableFamily, table: &str) {
         let attributes = vec![TableAttribute::Name(table.into())];
         let message = NfTablesMessage::DeleteTable(TableMessage { attributes });
         self.push(family, 0, message, || format!("delete table {} {table}", family.name()));
     }
 
     /// As [`Batch::add_table`], with a comment as the program `nft` keeps it.
-    pub fn add_table_with_comment(&mut self, family: Family, table: &str, comment: &str) {
+    pub fn add_table_with_comment(&mut self, family: TableFamily, table: &str, comment: &str) {
         let attributes = vec![
             TableAttribute::Name(table.into()),
             TableAttribute::UserData(comment_udata(comment)),

@@ -15,9 +15,10 @@ use std::net::IpAddr;
 
 use self::walk::{Chains, Walk};
 use crate::error::Result;
+use crate::family::Family;
 use crate::iptables::{Legacy, SavedTable};
 use crate::nfnetlink::Nfnetlink;
-use crate::nft::{Chain, Element, Expr, Family, FilterChain, Hook, Set};
+use crate::nft::{Chain, Element, Expr, FilterChain, Hook, Set, TableFamily};
 
 /// The first packet of a forwarded connection, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,7 +37,7 @@ pub struct Place {
     /// Whether it is one of the legacy variant of iptables; else it is in `nf_tables`.
     pub is_legacy: bool,
     /// The family of its table.
-    pub family: Family,
+    pub family: TableFamily,
     /// The name of its table.
     pub table: String,
     /// Its own name.
@@ -69,7 +70,7 @@ pub fn find(
     is_answered: impl Fn(&Place) -> bool,
 ) -> Result<Option<Obstacle>> {
     if netlink.has_nf_tables()? {
-        for family in [Family::Inet, packet.family] {
+        for family in [TableFamily::Inet, packet.family.into()] {
             let chains = netlink.filter_chains(family)?;
             for chain in chains.iter().filter(|chain| HOOKS.contains(&chain.hook)) {
                 let place = Place::of(chain);
@@ -104,7 +105,7 @@ fn find_in_legacy(
         for (chain, policy) in table.policies().filter(|(name, _)| LEGACY_CHAINS.contains(name)) {
             let place = Place {
                 is_legacy: true,
-                family: packet.family,
+                family: packet.family.into(),
                 table: table.name().to_owned(),
                 chain: chain.to_owned(),
             };
@@ -123,7 +124,7 @@ fn find_in_legacy(
 /// The tables of `nf_tables`.
 struct NfTable<'a> {
     netlink: &'a Nfnetlink,
-    family: Family,
+    family: TableFamily,
     name: &'a str,
 }
 
@@ -172,7 +173,7 @@ impl Place {
     pub fn insert_command(&self) -> (String, bool) {
         let Self { is_legacy, family, table, chain } = self;
         if *is_legacy {
-            let program = if *family == Family::Ipv6 { "ip6tables" } else { "iptables" };
+            let program = if *family == TableFamily::Ip6 { "ip6tables" } else { "iptables" };
             return (format!("{program}-legacy -t {table} -I {chain}"), true);
         }
         (format!("nft insert rule {} {table} {chain}", family.name()), false)
@@ -183,7 +184,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { is_legacy, family, table, chain } = self;
         if *is_legacy {
-            let program = if *family == Family::Ipv6 { "ip6tables" } else { "iptables" };
+            let program = if *family == TableFamily::Ip6 { "ip6tables" } else { "iptables" };
             return write!(f, "{chain} of {program}-legacy -t {table}");
         }
         write!(f, "{} {table} {chain}", family.name())

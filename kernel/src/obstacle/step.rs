@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use super::Packet;
 use crate::error::Result;
+use crate::family::Family;
 use crate::iptables::{ct_state, states_of};
-use crate::nft::{Base, Data, Element, Expr, Family, Found, Verdict, meta, octets};
+use crate::nft::{Base, Data, Element, Expr, Found, Verdict, meta, octets};
 
 /// What a rule does with a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,12 +46,9 @@ enum Loaded {
     Bytes(Vec<u8>),
 }
 
-const NFPROTO_IPV4: u8 = 2;
-const NFPROTO_IPV6: u8 = 10;
-
 impl Known {
     pub(super) fn of(packet: Packet<'_>) -> Self {
-        let is_v6 = packet.family == Family::Ipv6;
+        let is_v6 = packet.family == Family::V6;
         let name = |name: &str| {
             let mut padded = [0; 16];
             padded.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from);
@@ -58,7 +56,7 @@ impl Known {
         };
         let is_of_family = |source: &IpAddr| source.is_ipv6() == is_v6;
         Self {
-            protocol: if is_v6 { NFPROTO_IPV6 } else { NFPROTO_IPV4 },
+            protocol: packet.family.number(),
             in_interface: packet.in_interface.map(name),
             source: packet.source.filter(is_of_family).map(octets),
             source_offset: if is_v6 { 8 } else { 12 },

@@ -20,7 +20,7 @@ impl Chains for Table {
     }
 }
 
-const ANY: Packet<'_> = Packet { family: Family::Ipv4, source: None, in_interface: None };
+const ANY: Packet<'_> = Packet { family: Family::V4, source: None, in_interface: None };
 
 fn accept() -> Expr {
     Expr::Verdict(Verdict::Accept)
@@ -49,7 +49,7 @@ fn from_link(name: &str) -> Vec<Expr> {
 }
 
 fn legacy(lines: &[&str]) -> Vec<Vec<Expr>> {
-    let parse = |line: &&str| crate::iptables::Rule::parse(Family::Ipv4, line).encode(Family::Ipv4);
+    let parse = |line: &&str| crate::iptables::Rule::parse(Family::V4, line).encode(Family::V4);
     lines.iter().map(parse).collect()
 }
 
@@ -105,7 +105,7 @@ fn other_chains_are_followed() {
 #[test]
 fn what_is_known_of_a_packet_decides() {
     let pod = Packet {
-        family: Family::Ipv4,
+        family: Family::V4,
         source: Some(IpAddr::from([10, 88, 0, 2])),
         in_interface: Some("cni0"),
     };

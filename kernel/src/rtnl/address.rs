@@ -11,8 +11,9 @@ use netlink_packet_route::address::{
 };
 use nix::errno::Errno;
 
-use super::{Family, Rtnl};
+use super::Rtnl;
 use crate::error::{Error, Result};
+use crate::family::Family;
 use crate::netlink::{Protocol, Socket};
 use crate::netns::Netns;
 
@@ -47,7 +48,7 @@ impl Rtnl {
         let mut message = AddressMessage::default();
         message.header.index = index;
         if let Some(family) = family {
-            message.header.family = family.number();
+            message.header.family = family.into();
         }
         let operation = || format!("list the addresses of link {index}");
         let replies = self.dump(RouteNetlinkMessage::GetAddress(message), operation)?;
@@ -126,7 +127,7 @@ pub(super) fn new_address_message(
 
 fn address_message(index: u32, network: IpNetwork) -> AddressMessage {
     let mut message = AddressMessage::default();
-    message.header.family = Family::of(network.ip()).number();
+    message.header.family = Family::of(network.ip()).into();
     message.header.prefix_len = network.prefix();
     message.header.index = index;
     message.attributes.push(AddressAttribute::Local(network.ip()));

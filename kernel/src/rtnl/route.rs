@@ -12,8 +12,9 @@ use netlink_packet_route::route::{
 
 use nix::errno::Errno;
 
-use super::{Family, Rtnl};
+use super::Rtnl;
 use crate::error::Result;
+use crate::family::Family;
 
 /// Numbers of routing tables (`enum rt_class_t` in `include/uapi/linux/rtnetlink.h`).
 pub mod table {
@@ -111,7 +112,7 @@ impl Rtnl {
     /// The link that packets to an address leave by, and whether the address is reached there directly.
     fn way_to(&self, address: IpAddr) -> Result<Option<(u32, bool)>> {
         let mut message = RouteMessage::default();
-        message.header.address_family = Family::of(address).number();
+        message.header.address_family = Family::of(address).into();
         message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
         message.attributes.push(RouteAttribute::Destination(address.into()));
         let get = RouteNetlinkMessage::GetRoute(message);
@@ -139,7 +140,7 @@ impl Rtnl {
     /// The unicast routes of a family, of all tables but the local one.
     pub fn routes(&self, family: Family) -> Result<Vec<Route>> {
         let mut message = RouteMessage::default();
-        message.header.address_family = family.number();
+        message.header.address_family = family.into();
         let operation = || "list routes".to_owned();
         let replies = self.dump(RouteNetlinkMessage::GetRoute(message), operation)?;
         let routes =
@@ -150,7 +151,7 @@ impl Rtnl {
 
 pub(super) fn route_message(route: &Route) -> RouteMessage {
     let mut message = RouteMessage::default();
-    message.header.address_family = Family::of(route.destination.ip()).number();
+    message.header.address_family = Family::of(route.destination.ip()).into();
     message.header.destination_prefix_length = route.destination.prefix();
     message.header.protocol = RouteProtocol::Boot;
     message.header.scope = RouteScope::from(route.scope);

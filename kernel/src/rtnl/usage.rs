@@ -7,8 +7,9 @@ use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressMessage};
 use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 
-use super::{Family, Link, Rtnl};
+use super::{Link, Rtnl};
 use crate::error::Result;
+use crate::family::Family;
 
 /// What the namespaces that this one knows hold, as it was when it was read.
 #[derive(Debug)]
@@ -73,9 +74,9 @@ impl Rtnl {
     /// The addresses of all links of another namespace.
     fn addresses_in_namespace(&self, number: i32) -> Result<Vec<IpAddr>> {
         let mut all = Vec::new();
-        for family in [Family::V4, Family::V6] {
+        for family in Family::ALL {
             let mut message = AddressMessage::default();
-            message.header.family = family.number();
+            message.header.family = family.into();
             message.attributes.push(AddressAttribute::TargetNetNsId(number));
             let operation = || format!("list the addresses of network namespace {number}");
             let replies = self.dump(RouteNetlinkMessage::GetAddress(message), operation)?;

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use kernel::Rtnl;
-use kernel::rtnl::{Family, Link, Route};
+use kernel::rtnl::{Link, Route};
 use kernel::sysctl;
+use kernel::{Family, Rtnl};
 
 use crate::error::Error;
 use crate::families::Families;

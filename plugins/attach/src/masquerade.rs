@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use cni::{Call, Cidr, NetworkName, Success, ValidAttachments};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use kernel::iptables::{Changes, Iptables};
-use kernel::{Batch, Nfnetlink, Rtnl};
+use kernel::{Batch, Family, Nfnetlink, Rtnl};
 use serde::Deserialize;
 
 use crate::error::Error;
@@ -259,11 +259,14 @@ fn lacking<T: PartialEq>(there: &[T], wanted: &[T]) -> Option<(usize, &'static s
 }
 
 /// Groups that pods on the same network may talk to among themselves.
-fn multicast(ipv6: bool) -> IpNetwork {
+fn multicast(family: Family) -> IpNetwork {
     const V4: Ipv4Network = Ipv4Network::new_checked(Ipv4Addr::new(224, 0, 0, 0), 4).unwrap();
     const V6: Ipv6Network =
         Ipv6Network::new_checked(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8).unwrap();
-    if ipv6 { V6.into() } else { V4.into() }
+    match family {
+        Family::V4 => V4.into(),
+        Family::V6 => V6.into(),
+    }
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use cni::{Failures, Undo};
 use ipnetwork::IpNetwork;
 use kernel::Nfnetlink;
-use kernel::nft::{Chain, Family};
+use kernel::nft::{Chain, TableFamily};
 
 use self::bus::Bus;
 use self::message::{Method, Value};
@@ -26,7 +26,7 @@ use self::bus::BusError;
 
 /// What decides about forwarded packets where firewalld runs, and rejects what iptables or we accept.
 const VERDICTS: Chain<'_> =
-    Chain { family: Family::Inet, table: "firewalld", name: "filter_FORWARD" };
+    Chain { family: TableFamily::Inet, table: "firewalld", name: "filter_FORWARD" };
 
 const NAME: &str = "org.fedoraproject.FirewallD1";
 const OBJECT: &str = "/org/fedoraproject/FirewallD1";

@@ -10,10 +10,10 @@ mod remove;
 use std::net::IpAddr;
 
 use cni::Undo;
-use kernel::Nfnetlink;
 use kernel::iptables::{BaseChain, Changes, Iptables, Match, OwnedRule, Rule, Table};
 use kernel::nft::Place as At;
 use kernel::obstacle::Place;
+use kernel::{Family, Nfnetlink};
 
 use crate::error::Error;
 use crate::obstacle;
@@ -25,7 +25,7 @@ pub(crate) use remove::{collect_garbage, remove};
 use plan::{FORWARD, FORWARD_CHAIN, FamilyPlan, POD_CHAINS, PUBLISHED, rank};
 use remove::remove_own;
 
-const FAMILIES: [Table; 2] = [Table::FILTER_V4, Table::FILTER_V6];
+const FAMILIES: [Table; 2] = [Table::filter(Family::V4), Table::filter(Family::V6)];
 
 /// Makes the rules of a plan, all or none, and deletes what the attachment has from an ADD before. For the
 /// first pod of the node, warns if chains of others drop everything.
@@ -55,7 +55,7 @@ fn make(iptables: &Iptables<'_>, plan: &Plan) -> Result<(), Error> {
         for family in &plan.families {
             add_shared(iptables, &mut changes, family)?;
         }
-        for table in FAMILIES {
+        for table in Family::ALL.map(Table::filter) {
             let wanted = plan.families.iter().find(|family| family.table == table);
             let rules = wanted.map(|family| family.rules.as_slice()).unwrap_or_default();
             add_own(iptables, &mut changes, (table, rules), plan.owner.as_str())?;
@@ -72,9 +72,10 @@ fn is_first(iptables: &Iptables<'_>, plan: &Plan) -> Result<bool, Error> {
 
 /// Whether a chain is `FORWARD` of the variant that has our rules, which come first there.
 fn is_answered(place: &Place, is_legacy: bool) -> bool {
-    let is_table =
-        |table: &Table| (table.family(), table.name()) == (place.family, place.table.as_str());
-    place.is_legacy == is_legacy && place.chain == FORWARD && FAMILIES.iter().any(is_table)
+    let is_table = |family: &Family| place.family == (*family).into();
+    place.is_legacy == is_legacy
+        && (place.table.as_str(), place.chain.as_str()) == ("filter", FORWARD)
+        && Family::ALL.iter().any(is_table)
 }
 
 /// Finds a rule that is missing, whoever made it.
@@ -111,7 +112,7 @@ pub(crate) fn check(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
 /// others drops everything.
 pub(crate) fn status(netlink: &Nfnetlink) -> Result<(), Error> {
     let iptables = Iptables::of_node(netlink)?;
-    iptables.has_chain(Table::FILTER_V4, FORWARD)?;
+    iptables.has_chain(Table::filter(Family::V4), FORWARD)?;
     let is_legacy = iptables.is_legacy();
     // It may hold the lock that is needed to look at the legacy tables.
     drop(iptables);

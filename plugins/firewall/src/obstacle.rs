@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use kernel::nft::Family;
+use kernel::nft::TableFamily;
 use kernel::obstacle::{self, Obstacle, Packet, Place};
-use kernel::{Nfnetlink, Rtnl, sysctl};
+use kernel::{Family, Nfnetlink, Rtnl, sysctl};
 
 use crate::error::Error;
 
@@ -42,7 +42,7 @@ fn find(
     let is_ipv6_node = addresses.is_empty() && forwards_ipv6_only();
     let is_ipv4_node = addresses.is_empty() && !is_ipv6_node;
     let families =
-        [(Family::Ipv4, has(false) || is_ipv4_node), (Family::Ipv6, has(true) || is_ipv6_node)];
+        [(Family::V4, has(false) || is_ipv4_node), (Family::V6, has(true) || is_ipv6_node)];
     let mut first = None;
     for (family, is_used) in families {
         if !is_used {
@@ -70,7 +70,7 @@ pub(crate) fn check(netlink: &Nfnetlink, addresses: &[IpAddr]) -> Result<(), Err
     for address in addresses {
         let link = link_of(&rtnl, *address)?;
         let packet = Packet {
-            family: if address.is_ipv6() { Family::Ipv6 } else { Family::Ipv4 },
+            family: Family::of(*address),
             source: Some(*address),
             in_interface: link.as_deref(),
         };
@@ -98,7 +98,7 @@ fn dropped(found: &Obstacle) -> Error {
             "-m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT".to_owned(),
         ]
     } else {
-        let ip = if found.place.family == Family::Ipv6 { "ip6" } else { "ip" };
+        let ip = if found.place.family == TableFamily::Ip6 { "ip6" } else { "ip" };
         [format!("{ip} saddr NETWORK accept"), "ct state established,related accept".to_owned()]
     };
     Error::Dropped {

@@ -1,8 +1,8 @@
 //! Making a plan's rules, and comparing them with those that are there.
 
-use kernel::Nfnetlink;
-use kernel::iptables::{Changes, Iptables, Match, Nat, Rule, Target};
+use kernel::iptables::{Changes, Iptables, Match, Rule, Table, Target};
 use kernel::nft::Place;
+use kernel::{Family, Nfnetlink};
 
 use crate::chains::DNAT_CHAIN;
 use crate::ends::End;
@@ -32,14 +32,15 @@ pub(crate) fn add(
     }
     let iptables = &Iptables::of_node(netlink)?;
     let mut switched_off = SwitchedOff::default();
-    let mut absent: Vec<(Nat, &str)> = Vec::new();
+    let mut absent: Vec<(Table, &str)> = Vec::new();
     let added = iptables.transaction(|| -> Result<Changes, Error> {
         let mut changes = Changes::new();
         ends.clear();
         guard::take_back(iptables, &mut switched_off)?;
         absent.clear();
-        for nat in [Nat::V4, Nat::V6] {
-            if let Some(mut family) = plan.families().iter().find(|family| family.nat == nat) {
+        for of in Family::ALL {
+            if let Some(mut family) = plan.families().iter().find(|it| it.family == of) {
+                let nat = Table::nat(of);
                 if let Some(External { chain, otherwise }) = &family.external
                     && !iptables.has_chain(nat, chain)?
                 {
@@ -49,15 +50,15 @@ pub(crate) fn add(
                 let is_new =
                     add_family(iptables, &mut changes, family, &comment, refuse_conflicts)?;
                 let own_chain = family.own_chain.as_str();
-                match link.filter(|_| nat == Nat::V4) {
+                match link.filter(|_| of == Family::V4) {
                     Some(link) => guard::add(iptables, &mut changes, own_chain, link)?,
-                    None if is_new || nat == Nat::V6 => {}
+                    None if is_new || of == Family::V6 => {}
                     None => {
                         guard::remove(iptables, &mut changes, &[own_chain], &mut switched_off)?;
                     }
                 }
             } else {
-                let stale = remove::find(iptables, nat, network, id)?;
+                let stale = remove::find(iptables, of, network, id)?;
                 let off = &mut switched_off;
                 remove::removal(iptables, &mut changes, &stale, true, &mut ends, off)?;
             }
@@ -98,7 +99,7 @@ fn check_in(iptables: &Iptables<'_>, plan: &Plan) -> Result<(), Error> {
 }
 
 fn check_family(iptables: &Iptables<'_>, family: &FamilyPlan) -> Result<(), Error> {
-    let nat = family.nat;
+    let nat = Table::nat(family.family);
     let missing = |chain: &str, rule: &Rule| Error::Missing {
         program: nat.program(),
         table: "nat",
@@ -117,7 +118,7 @@ fn check_family(iptables: &Iptables<'_>, family: &FamilyPlan) -> Result<(), Erro
         }
     }
     // A container that the reference plugin added has no rule in the guard.
-    if nat == Nat::V4 && guard::has_entry(iptables, &family.own_chain)? {
+    if family.family == Family::V4 && guard::has_entry(iptables, &family.own_chain)? {
         let (base, jump) = (guard::BASE.name(), guard::jump());
         if !iptables.rules(GUARD_TABLE, base)?.any(|(_, rule)| rule == jump) {
             let (chain, rule) = (base.to_owned(), jump.to_string());
@@ -132,7 +133,7 @@ fn check_family(iptables: &Iptables<'_>, family: &FamilyPlan) -> Result<(), Erro
 pub(crate) fn status() -> Result<(), Error> {
     let netlink = Nfnetlink::open()?;
     let iptables = Iptables::of_node(&netlink)?;
-    iptables.has_chain(Nat::V4, DNAT_CHAIN)?;
+    iptables.has_chain(Table::nat(Family::V4), DNAT_CHAIN)?;
     Ok(())
 }
 
@@ -144,7 +145,7 @@ fn add_family(
     comment: &str,
     refuse_conflicts: bool,
 ) -> Result<bool, Error> {
-    let nat = family.nat;
+    let nat = Table::nat(family.family);
     let existing: Vec<(u64, Rule)> = iptables.rules(nat, DNAT_CHAIN)?.collect();
     let (own, others): (Vec<_>, Vec<_>) =
         existing.into_iter().partition(|(_, rule)| rule.next_chain() == Some(&family.own_chain));
@@ -190,7 +191,7 @@ fn add_family(
     Ok(is_new)
 }
 
-fn add_shared(changes: &mut Changes, nat: Nat, missing: &[&Shared]) {
+fn add_shared(changes: &mut Changes, nat: Table, missing: &[&Shared]) {
     changes.add_table(nat);
     changes.add_chain(nat, DNAT_CHAIN);
     for Shared { chain, base, place, rule } in missing {
@@ -204,7 +205,7 @@ fn add_shared(changes: &mut Changes, nat: Nat, missing: &[&Shared]) {
 
 fn has_rule(
     iptables: &Iptables<'_>,
-    nat: Nat,
+    nat: Table,
     chain: &str,
     rule: &Rule,
 ) -> Result<bool, kernel::Error> {
@@ -221,7 +222,7 @@ fn find_holder(
         |(_, other): &&(u64, Rule)| family.entries.iter().any(|entry| same_port(entry, other));
     for (_, other) in others.iter().filter(same) {
         let Some(chain) = other.next_chain() else { continue };
-        for (_, theirs) in iptables.rules(family.nat, chain)? {
+        for (_, theirs) in iptables.rules(Table::nat(family.family), chain)? {
             let Some(ours) = family.rules.iter().find(|ours| same_place(ours, &theirs)) else {
                 continue;
             };

@@ -1,7 +1,8 @@
 //! The configuration's keys, and what they come to.
 
 use cni::Error;
-use kernel::iptables::{ArgumentError, Bits, Nat, NatChain, Rule, parse_rules};
+use kernel::Family;
+use kernel::iptables::{ArgumentError, Bits, NatChain, Rule, parse_rules};
 use serde::Deserialize;
 
 use crate::chains::{CHAIN_PREFIX, SHARED_CHAINS};
@@ -129,14 +130,14 @@ impl Config {
             conditions,
             nft_conditions: [Vec::new(), Vec::new()],
         };
-        for (nat, key) in [(Nat::V4, "conditionsV4"), (Nat::V6, "conditionsV6")] {
+        for (family, key) in [(Family::V4, "conditionsV4"), (Family::V6, "conditionsV6")] {
             if backend == Backend::Nftables {
-                let texts = &settings.conditions[usize::from(nat == Nat::V6)];
-                let parsed = nftables::read_conditions(nat, texts);
+                let texts = &settings.conditions[usize::from(family == Family::V6)];
+                let parsed = nftables::read_conditions(family, texts);
                 let parsed = parsed.map_err(|why| Error::invalid_key(key, why))?;
-                settings.nft_conditions[usize::from(nat == Nat::V6)] = parsed;
+                settings.nft_conditions[usize::from(family == Family::V6)] = parsed;
             } else {
-                let parsed = settings.with_conditions(nat, &Rule::default());
+                let parsed = settings.with_conditions(family, &Rule::default());
                 parsed.map_err(|error| Error::invalid_key(key, error))?;
             }
         }
@@ -210,22 +211,22 @@ impl Settings {
 
     /// Whether connections from 127.0.0.1 are to reach the pod.
     pub(crate) fn needs_loopback(&self) -> bool {
-        self.masquerades() && self.mappings.iter().any(|mapping| mapping.is_of(Nat::V4))
+        self.masquerades() && self.mappings.iter().any(|mapping| mapping.is_of(Family::V4))
     }
 
     /// The conditions of a family, for backend `nftables`.
-    pub(crate) fn nft_conditions(&self, nat: Nat) -> &Conditions {
-        &self.nft_conditions[usize::from(nat == Nat::V6)]
+    pub(crate) fn nft_conditions(&self, family: Family) -> &Conditions {
+        &self.nft_conditions[usize::from(family == Family::V6)]
     }
 
     /// Adds the conditions of a family to a rule: gives one for each address of their lists.
     pub(crate) fn with_conditions(
         &self,
-        nat: Nat,
+        family: Family,
         rule: &Rule,
     ) -> Result<Vec<Rule>, ArgumentError> {
         let [v4, v6] = &self.conditions;
-        parse_rules(rule, nat.family(), if nat == Nat::V6 { v6 } else { v4 })
+        parse_rules(rule, family, if family == Family::V6 { v6 } else { v4 })
     }
 }
 

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use cni::Cidr;
 use kernel::conntrack::Filter;
-use kernel::iptables::{Nat, UDP};
-use kernel::{Nfnetlink, Rtnl};
+use kernel::iptables::UDP;
+use kernel::{Family, Nfnetlink, Rtnl};
 
 use crate::ends::End;
 use crate::error::Error;
@@ -32,8 +32,8 @@ pub(crate) fn forget_udp(
     let addresses = Rtnl::open()?.addresses(0, None)?;
     let is_local =
         |ip: IpAddr| ip.is_loopback() || addresses.iter().any(|address| address.network.ip() == ip);
-    for nat in pod.iter().map(|cidr| Nat::of(cidr.ip())) {
-        let of_family = udp.iter().filter(|mapping| mapping.is_of(nat));
+    for family in pod.iter().map(|cidr| Family::of(cidr.ip())) {
+        let of_family = udp.iter().filter(|mapping| mapping.is_of(family));
         let places: HashSet<(Option<IpAddr>, u16)> = of_family
             .map(|mapping| (mapping.host_ip.filter(|ip| !ip.is_unspecified()), mapping.host_port))
             .collect();
@@ -46,11 +46,11 @@ pub(crate) fn forget_udp(
         let questions: Vec<Filter> =
             if places.len() > FEW { vec![all] } else { places.iter().map(to).collect() };
         for question in questions {
-            for flow in netlink.flows(nat.family(), &question)? {
+            for flow in netlink.flows(family, &question)? {
                 let (ip, port) = (flow.original.destination, flow.original.destination_port);
                 let is_mapped = [None, Some(ip)].iter().any(|at| places.contains(&(*at, port)));
                 if is_mapped && is_local(ip) {
-                    netlink.delete_flow(nat.family(), &flow)?;
+                    netlink.delete_flow(family, &flow)?;
                 }
             }
         }
@@ -60,20 +60,20 @@ pub(crate) fn forget_udp(
 
 /// Forgets the flows of every protocol that end where removed rules led to, at a pod that is gone.
 pub(crate) fn forget_ends(netlink: &Nfnetlink, ends: &[End]) -> Result<(), Error> {
-    for nat in [Nat::V4, Nat::V6] {
-        let of_family = ends.iter().filter(|end| end.nat == nat);
+    for family in Family::ALL {
+        let of_family = ends.iter().filter(|end| end.family == family);
         let addresses: HashSet<IpAddr> = of_family.map(|end| end.address).collect();
         let Some(address) = addresses.iter().next() else { continue };
         // Each question makes the kernel look at all that it tracks: one for a GC's many pods.
         let reply_source = (addresses.len() == 1).then_some(*address);
-        for flow in netlink.flows(nat.family(), &Filter { reply_source, ..Filter::default() })? {
+        for flow in netlink.flows(family, &Filter { reply_source, ..Filter::default() })? {
             let is_end = |end: &End| {
                 end.address == flow.reply.source
                     && end.protocol == flow.reply.protocol
                     && end.port.is_none_or(|port| port == flow.reply.source_port)
             };
             if addresses.contains(&flow.reply.source) && ends.iter().any(is_end) {
-                netlink.delete_flow(nat.family(), &flow)?;
+                netlink.delete_flow(family, &flow)?;
             }
         }
     }
@@ -86,7 +86,7 @@ pub(crate) fn forget_opened(netlink: &Nfnetlink, ends: &[End]) -> Result<(), Err
     let addresses: HashSet<IpAddr> = ends.iter().map(|end| end.address).collect();
     for address in addresses {
         let opened = Filter { original_source: Some(address), ..Filter::default() };
-        netlink.delete_flows(Nat::of(address).family(), &opened)?;
+        netlink.delete_flows(Family::of(address), &opened)?;
     }
     Ok(())
 }

@@ -7,9 +7,9 @@
 
 use std::collections::HashSet;
 
-use kernel::Nfnetlink;
-use kernel::iptables::{BaseChain, Changes, Iptables, Is, Nat, Rule, Table, Target};
+use kernel::iptables::{BaseChain, Changes, Iptables, Is, Rule, Table, Target};
 use kernel::nft::Place;
+use kernel::{Family, Nfnetlink};
 
 use crate::chains::DNAT_CHAIN;
 use crate::ends::end;
@@ -20,7 +20,7 @@ use crate::nftables;
 /// The chain of the guard.
 pub(crate) const GUARD_CHAIN: &str = "CNI-HOSTPORT-GUARD";
 /// Its table.
-pub(crate) const GUARD_TABLE: Table = Table::MANGLE_V4;
+pub(crate) const GUARD_TABLE: Table = Table::mangle(Family::V4);
 /// The base chain that leads to it.
 pub(crate) const BASE: BaseChain = BaseChain::MANGLE_PREROUTING;
 
@@ -96,7 +96,7 @@ pub(crate) fn remove(
     }
     for link in free {
         for entry in others.iter().filter(|entry| entry.link == link) {
-            if !iptables.has_chain(Nat::V4, &entry.chain)? {
+            if !iptables.has_chain(Table::nat(Family::V4), &entry.chain)? {
                 changes.delete_rule(GUARD_TABLE, GUARD_CHAIN, entry.handle);
             }
         }
@@ -129,7 +129,7 @@ pub(crate) fn collect_garbage(iptables: &Iptables<'_>) -> Result<(), kernel::Err
         chains.dedup();
         let mut gone = Vec::new();
         for chain in &chains {
-            if !iptables.has_chain(Nat::V4, chain)? {
+            if !iptables.has_chain(Table::nat(Family::V4), chain)? {
                 gone.push(chain.as_str());
             }
         }
@@ -153,13 +153,13 @@ fn needs(
 ) -> Result<bool, kernel::Error> {
     let counts = |chain: &str| !chains.contains(&chain);
     for entry in guarded.iter().filter(|entry| entry.link == link && counts(&entry.chain)) {
-        if iptables.has_chain(Nat::V4, &entry.chain)? {
+        if iptables.has_chain(Table::nat(Family::V4), &entry.chain)? {
             return Ok(true);
         }
     }
     // There may be thousands of rules; usually, all containers have one in the guard.
     let mut seen: HashSet<String> = guarded.iter().map(|one| one.chain.clone()).collect();
-    for (_, entry) in iptables.rules(Nat::V4, DNAT_CHAIN)? {
+    for (_, entry) in iptables.rules(Table::nat(Family::V4), DNAT_CHAIN)? {
         let Some(chain) = entry.next_chain().filter(|chain| counts(chain)) else { continue };
         if seen.insert(chain.to_owned()) && leads_from_loopback(iptables, chain, link)? {
             return Ok(true);
@@ -175,9 +175,11 @@ fn leads_from_loopback(
     chain: &str,
     link: &str,
 ) -> Result<bool, kernel::Error> {
-    let rules: Vec<Rule> = iptables.rules(Nat::V4, chain)?.map(|(_, rule)| rule).collect();
+    let rules: Vec<Rule> =
+        iptables.rules(Table::nat(Family::V4), chain)?.map(|(_, rule)| rule).collect();
     let is_loopback = |rule: &Rule| rule.source.is_some_and(|from| from.value.ip().is_loopback());
-    let pods: Vec<_> = rules.iter().filter_map(|rule| Some(end(Nat::V4, rule)?.address)).collect();
+    let pods: Vec<_> =
+        rules.iter().filter_map(|rule| Some(end(Family::V4, rule)?.address)).collect();
     Ok(rules.iter().any(is_loopback) && loopback::leads_to_any(link, &pods))
 }
 

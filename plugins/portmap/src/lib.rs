@@ -29,8 +29,8 @@ use cni::{
     Call, Cidr, Code, ContainerId, Environment, Failures, Network, NetworkName, Plugin, Purge,
     Success, Undo, ValidAttachments,
 };
+use kernel::Family;
 use kernel::Nfnetlink;
-use kernel::iptables::Nat;
 
 use crate::config::Backend;
 use crate::ends::End;
@@ -199,6 +199,7 @@ fn take_over(
 /// says where they are.
 fn addresses(call: &Call<Config>, result: &Success) -> Vec<Cidr> {
     let all: Vec<Cidr> = result.ips_of(call.ifname().as_str()).map(|ip| ip.address).collect();
-    let first = |nat: Nat| all.iter().find(move |cidr| Nat::of(cidr.ip()) == nat).copied();
-    [Nat::V4, Nat::V6].into_iter().filter_map(first).collect()
+    let first =
+        |family: Family| all.iter().find(move |cidr| Family::of(cidr.ip()) == family).copied();
+    Family::ALL.into_iter().filter_map(first).collect()
 }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use cni::{Code, Error};
-use kernel::iptables::{Nat, SCTP, TCP, UDP};
+use kernel::Family;
+use kernel::iptables::{SCTP, TCP, UDP};
 use serde::de::{self, Deserializer, Unexpected, Visitor};
 
 /// One of `portMappings`, as the runtime sends it.
@@ -103,14 +104,15 @@ impl Mapping {
     }
 
     /// Whether the port is open at addresses of this family.
-    pub(crate) fn is_of(&self, nat: Nat) -> bool {
-        self.host_ip.is_none_or(|ip| Nat::of(ip) == nat)
+    pub(crate) fn is_of(&self, family: Family) -> bool {
+        self.host_ip.is_none_or(|ip| Family::of(ip) == family)
     }
 
     /// Whether one of the two could never get a packet, in one of the families.
     fn is_same_place(&self, other: &Self) -> bool {
         let all = self.is_at_all_addresses() && other.is_at_all_addresses();
-        let one_family = [Nat::V4, Nat::V6].iter().any(|nat| self.is_of(*nat) && other.is_of(*nat));
+        let one_family =
+            Family::ALL.iter().any(|family| self.is_of(*family) && other.is_of(*family));
         (self.protocol, self.host_port) == (other.protocol, other.host_port)
             && (self.host_ip == other.host_ip || all && one_family)
     }

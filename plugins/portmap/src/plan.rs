@@ -10,7 +10,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use attach::chain_name;
 use cni::{Cidr, ContainerId, NetworkName};
 use ipnetwork::IpNetwork;
-use kernel::iptables::{COMMENT_MAX, Is, Match, Nat, NatChain, Ports, Rule, Target, address_type};
+use kernel::Family;
+use kernel::iptables::{COMMENT_MAX, Is, Match, NatChain, Ports, Rule, Target, address_type};
 use kernel::nft::Place;
 
 use crate::chains::{DNAT_CHAIN, MASQUERADE_CHAIN, SET_MARK_CHAIN};
@@ -35,7 +36,7 @@ pub(crate) struct Plan {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FamilyPlan {
     /// The table.
-    pub(crate) nat: Nat,
+    pub(crate) family: Family,
     /// Rules that all containers share, in the order in which their chains need each other.
     pub(crate) shared: Vec<Shared>,
     /// The chain of another program that marks packets.
@@ -108,7 +109,7 @@ impl Plan {
 
 impl FamilyPlan {
     fn new((network, container_id): (&str, &str), settings: &Settings, pod: Cidr) -> Self {
-        let nat = Nat::of(pod.ip());
+        let family = Family::of(pod.ip());
         let own_chain = own_chain(network, container_id);
         let (mut shared, mut external) = (Vec::new(), None);
         match &settings.mark {
@@ -122,15 +123,15 @@ impl FamilyPlan {
         }
         shared.extend([NatChain::Prerouting, NatChain::Output].map(packets_for_the_node));
         let mut mappings: Vec<&Mapping> =
-            settings.mappings.iter().filter(|mapping| mapping.is_of(nat)).collect();
+            settings.mappings.iter().filter(|mapping| mapping.is_of(family)).collect();
         // One at an address of its own would get nothing after one at all addresses.
         mappings.sort_by_key(|mapping| mapping.is_at_all_addresses());
         let rules = mappings.into_iter();
         Self {
-            nat,
+            family,
             shared,
             external,
-            entries: entries(&own_chain, &comment(network, container_id), settings, nat),
+            entries: entries(&own_chain, &comment(network, container_id), settings, family),
             rules: rules.flat_map(|mapping| mapping_rules(mapping, settings, pod)).collect(),
             own_chain,
         }
@@ -210,7 +211,7 @@ fn packets_for_the_node(base: NatChain) -> Shared {
 
 /// Entries for all ports, those of the other family's addresses too: the reference plugin's CHECK looks for
 /// them like this. Packets that find no rule in the container's chain come back and go on.
-fn entries(own_chain: &str, comment: &str, settings: &Settings, nat: Nat) -> Vec<Rule> {
+fn entries(own_chain: &str, comment: &str, settings: &Settings, family: Family) -> Vec<Rule> {
     let mut entries = Vec::new();
     for protocol in protocols() {
         let of_protocol = settings.mappings.iter().filter(|mapping| mapping.protocol == protocol);
@@ -221,7 +222,7 @@ fn entries(own_chain: &str, comment: &str, settings: &Settings, nat: Nat) -> Vec
                 .comment(comment)
                 .matching(Match::DestinationPorts(Is::equal(some.to_vec())));
             // Conditions that cannot be read were refused together with the configuration.
-            entries.extend(settings.with_conditions(nat, &rule).into_iter().flatten());
+            entries.extend(settings.with_conditions(family, &rule).into_iter().flatten());
         }
     }
     entries

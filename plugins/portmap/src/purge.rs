@@ -1,7 +1,7 @@
 //! Removing all that this plugin ever wrote on a node, whatever the network.
 
-use kernel::Nfnetlink;
-use kernel::iptables::{Changes, Iptables, Nat, NatChain, Rule, Table};
+use kernel::iptables::{Changes, Iptables, NatChain, Rule, Table};
+use kernel::{Family, Nfnetlink};
 
 use crate::chains::{CHAIN_PREFIX, SHARED_CHAINS};
 use crate::ends::{self, End};
@@ -51,12 +51,12 @@ fn purge_iptables(
         let mut changes = Changes::new();
         done.truncate(lines);
         ends.truncate(before);
-        for nat in [Nat::V4, Nat::V6] {
+        for family in Family::ALL {
             let chains = [NatChain::Prerouting, NatChain::Output, NatChain::Postrouting];
             let bases = chains.map(NatChain::name);
-            for chain in purge_table(iptables, &mut changes, nat.into(), &bases, done)? {
-                for (_, rule) in iptables.rules(nat, &chain)? {
-                    ends.extend(ends::end(nat, &rule));
+            for chain in purge_table(iptables, &mut changes, Table::nat(family), &bases, done)? {
+                for (_, rule) in iptables.rules(Table::nat(family), &chain)? {
+                    ends.extend(ends::end(family, &rule));
                 }
             }
         }

@@ -4,8 +4,8 @@ use std::net::IpAddr;
 
 use attach::chain_name;
 use cni::{ContainerId, NetworkName, ValidAttachments};
-use kernel::Nfnetlink;
-use kernel::iptables::{Changes, Iptables, Nat, Rule};
+use kernel::iptables::{Changes, Iptables, Rule, Table};
+use kernel::{Family, Nfnetlink};
 
 use crate::chains::{CHAIN_PREFIX, DNAT_CHAIN};
 use crate::ends::{End, end};
@@ -17,7 +17,7 @@ use crate::plan::{comment, cut_owner, is_foreign, own_chain, owner_id, same_port
 /// A container's chain that is to go, with the entries that lead to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Doomed {
-    pub(crate) nat: Nat,
+    pub(crate) family: Family,
     entry_chain: &'static str,
     pub(crate) chain: String,
     /// On the entries; those with another container's comment stay, and with them the chain.
@@ -26,7 +26,7 @@ pub(crate) struct Doomed {
 
 /// The rules of one family's chain of entries, with their handles.
 struct Entries {
-    of: (Nat, &'static str),
+    of: (Family, &'static str),
     rules: Vec<(u64, Rule)>,
 }
 
@@ -34,8 +34,6 @@ struct Entries {
 const OLD_SNAT_CHAIN: &str = "CNI-HOSTPORT-SNAT";
 /// Shared chains that only older reference plugins make.
 pub(crate) const OLD_CHAINS: [&str; 1] = [OLD_SNAT_CHAIN];
-
-const FAMILIES: [Nat; 2] = [Nat::V4, Nat::V6];
 
 /// GC removes so many chains at a time: a batch has to fit into the socket's buffer.
 const PIECE: usize = 64;
@@ -60,8 +58,8 @@ pub(crate) fn remove_of(
     everywhere(netlink, |iptables| {
         remove_all(iptables, ends, || {
             let mut all = Vec::new();
-            for nat in FAMILIES {
-                all.extend(find(iptables, nat, network, container_id)?);
+            for family in Family::ALL {
+                all.extend(find(iptables, family, network, container_id)?);
             }
             Ok(all)
         })
@@ -122,7 +120,7 @@ fn collect_from(
 /// The chains that a container has in one family.
 pub(crate) fn find(
     iptables: &Iptables<'_>,
-    nat: Nat,
+    family: Family,
     network: &str,
     id: &str,
 ) -> Result<Vec<Doomed>, kernel::Error> {
@@ -130,8 +128,8 @@ pub(crate) fn find(
         [(DNAT_CHAIN, own_chain(network, id)), (OLD_SNAT_CHAIN, chain_name("SN-", network, id))];
     let mut found = Vec::new();
     for (entry_chain, chain) in chains {
-        if iptables.has_chain(nat, &chain)? {
-            found.push(Doomed { nat, entry_chain, chain, comment: comment(network, id) });
+        if iptables.has_chain(Table::nat(family), &chain)? {
+            found.push(Doomed { family, entry_chain, chain, comment: comment(network, id) });
         }
     }
     Ok(found)
@@ -150,14 +148,14 @@ pub(crate) fn removal(
     let mut lists: Vec<Entries> = Vec::new();
     let mut gone: Vec<&str> = Vec::new();
     for one in doomed {
-        let of = (one.nat, one.entry_chain);
+        let of = (one.family, one.entry_chain);
         if !lists.iter().any(|list| list.of == of) {
-            let rules = iptables.rules(one.nat, one.entry_chain)?.collect();
+            let rules = iptables.rules(Table::nat(one.family), one.entry_chain)?.collect();
             lists.push(Entries { of, rules });
         }
         for list in lists.iter().filter(|list| list.of == of) {
             let is_gone = remove_chain(iptables, changes, &list.rules, one, delete_chains, ends)?;
-            if is_gone && one.nat == Nat::V4 {
+            if is_gone && one.family == Family::V4 {
                 gone.push(&one.chain);
             }
         }
@@ -193,9 +191,9 @@ fn remove_all(
         done => return Ok(done?),
     }
     let mut result = Ok(());
-    for Doomed { nat, chain, .. } in doomed {
+    for Doomed { family, chain, .. } in doomed {
         let mut changes = Changes::new();
-        changes.delete_chain(nat, &chain);
+        changes.delete_chain(Table::nat(family), &chain);
         match iptables.commit(&changes) {
             Err(error) if error.is_not_found() => {}
             Err(source) => result = Err(Error::StillUsed { chain, source }),
@@ -214,13 +212,13 @@ fn remove_chain(
     delete_chain: bool,
     ends: &mut Vec<End>,
 ) -> Result<bool, kernel::Error> {
-    let Doomed { nat, entry_chain, chain, comment } = doomed;
+    let Doomed { family, entry_chain, chain, comment } = doomed;
     let (to_chain, others): (Vec<_>, Vec<_>) =
         entries.iter().partition(|(_, entry)| entry.next_chain() == Some(chain));
     let (foreign, own): (Vec<_>, Vec<_>) =
         to_chain.into_iter().partition(|(_, entry)| is_foreign(entry, comment));
     for (handle, _) in &own {
-        changes.delete_rule(*nat, entry_chain, *handle);
+        changes.delete_rule(Table::nat(*family), entry_chain, *handle);
     }
     if !foreign.is_empty() {
         return Ok(false);
@@ -228,16 +226,20 @@ fn remove_chain(
     let mut shared = Vec::new();
     for (_, other) in &others {
         if own.iter().any(|(_, entry)| same_port(entry, other)) {
-            let rules = other.next_chain().map(|next| iptables.rules(*nat, next)).transpose()?;
-            shared.extend(rules.into_iter().flatten().filter_map(|(_, rule)| end(*nat, &rule)));
+            let rules = other
+                .next_chain()
+                .map(|next| iptables.rules(Table::nat(*family), next))
+                .transpose()?;
+            shared.extend(rules.into_iter().flatten().filter_map(|(_, rule)| end(*family, &rule)));
         }
     }
-    let led_to = iptables.rules(*nat, chain)?.filter_map(|(_, rule)| end(*nat, &rule));
+    let led_to =
+        iptables.rules(Table::nat(*family), chain)?.filter_map(|(_, rule)| end(*family, &rule));
     // Without an owner's name, another container may have the address by now.
     ends.extend(led_to.filter(|end| !comment.is_empty() && !shared.contains(end)));
-    changes.flush_chain(*nat, chain);
+    changes.flush_chain(Table::nat(*family), chain);
     if delete_chain {
-        changes.delete_chain(*nat, chain);
+        changes.delete_chain(Table::nat(*family), chain);
     }
     Ok(true)
 }
@@ -248,27 +250,29 @@ fn find_garbage(
     valid: &ValidAttachments,
 ) -> Result<Vec<Doomed>, kernel::Error> {
     let mut garbage: Vec<Doomed> = Vec::new();
-    for nat in FAMILIES {
-        let entries: Vec<Rule> = iptables.rules(nat, DNAT_CHAIN)?.map(|(_, entry)| entry).collect();
+    for family in Family::ALL {
+        let entries: Vec<Rule> =
+            iptables.rules(Table::nat(family), DNAT_CHAIN)?.map(|(_, entry)| entry).collect();
         let mut taken = None;
         for entry in &entries {
             let Some(chain) = entry.next_chain() else { continue };
-            let is_known = garbage.iter().any(|known| known.nat == nat && known.chain == chain);
+            let is_known =
+                garbage.iter().any(|known| known.family == family && known.chain == chain);
             if is_known {
                 continue;
             }
             let text = entry.comment_text().unwrap_or_default();
             let is_garbage = if text.is_empty() {
                 if taken.is_none() {
-                    taken = Some(valid_addresses(iptables, nat, &entries, network, valid)?);
+                    taken = Some(valid_addresses(iptables, family, &entries, network, valid)?);
                 }
-                is_unowned_garbage(iptables, nat, chain, (network, valid), taken.as_deref())?
+                is_unowned_garbage(iptables, family, chain, (network, valid), taken.as_deref())?
             } else {
                 is_garbage(text, chain, network, valid)
             };
             if is_garbage {
                 let (chain, comment) = (chain.to_owned(), text.to_owned());
-                garbage.push(Doomed { nat, entry_chain: DNAT_CHAIN, chain, comment });
+                garbage.push(Doomed { family, entry_chain: DNAT_CHAIN, chain, comment });
             }
         }
     }
@@ -278,7 +282,7 @@ fn find_garbage(
 /// The addresses of the network's valid attachments, as far as mappings lead to them.
 fn valid_addresses(
     iptables: &Iptables<'_>,
-    nat: Nat,
+    family: Family,
     entries: &[Rule],
     network: &str,
     valid: &ValidAttachments,
@@ -287,7 +291,7 @@ fn valid_addresses(
     for (id, _) in valid.iter() {
         let chain = own_chain(network, id);
         if entries.iter().any(|entry| entry.next_chain() == Some(&chain)) {
-            addresses.extend(destinations(iptables, nat, &chain)?);
+            addresses.extend(destinations(iptables, family, &chain)?);
         }
     }
     Ok(addresses)
@@ -297,7 +301,7 @@ fn valid_addresses(
 /// but one of these has its address by now.
 fn is_unowned_garbage(
     iptables: &Iptables<'_>,
-    nat: Nat,
+    family: Family,
     chain: &str,
     (network, valid): (&str, &ValidAttachments),
     taken: Option<&[IpAddr]>,
@@ -308,17 +312,18 @@ fn is_unowned_garbage(
         return Ok(false);
     }
     let taken = taken.unwrap_or_default();
-    let addresses = destinations(iptables, nat, chain)?;
+    let addresses = destinations(iptables, family, chain)?;
     Ok(!addresses.is_empty() && addresses.iter().all(|address| taken.contains(address)))
 }
 
 /// Where a container's chain leads to.
 fn destinations(
     iptables: &Iptables<'_>,
-    nat: Nat,
+    family: Family,
     chain: &str,
 ) -> Result<Vec<IpAddr>, kernel::Error> {
-    let ends = iptables.rules(nat, chain)?.filter_map(|(_, rule)| end(nat, &rule));
+    let ends =
+        iptables.rules(Table::nat(family), chain)?.filter_map(|(_, rule)| end(family, &rule));
     Ok(ends.map(|end| end.address).collect())
 }
 

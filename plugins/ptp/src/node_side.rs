@@ -6,8 +6,8 @@ use attach::Families;
 use attach::link::skip_dad;
 use cni::IpConfig;
 use ipnetwork::IpNetwork;
-use kernel::Rtnl;
-use kernel::rtnl::{AddressOptions, Family, Link, Route};
+use kernel::rtnl::{AddressOptions, Link, Route};
+use kernel::{Family, Rtnl};
 
 use crate::error::Error;
 

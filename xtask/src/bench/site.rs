@@ -8,8 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use ipnetwork::IpNetwork;
+use kernel::Family;
 use kernel::conntrack::Filter;
-use kernel::nft::Family;
 use kernel::rtnl::{AddressOptions, LinkChange, Route, Veth, VethPeer};
 use kernel::{Netns, Nfnetlink, Rtnl, sysctl};
 use nix::libc::linger;
@@ -97,7 +97,7 @@ impl Site {
     /// tracking table, and each connection is reset, so that its port can be used again at once.
     /// Otherwise the state that grows with each run would be measured.
     fn visit(&self, pods: Vec<u16>) -> Result<f64, BenchError> {
-        let forget = || Nfnetlink::open()?.delete_flows(Family::Ipv4, &Filter::default()).map(drop);
+        let forget = || Nfnetlink::open()?.delete_flows(Family::V4, &Filter::default()).map(drop);
         self.contender.node.run(forget)?;
         thread::sleep(PAUSE);
         let listener = self.pods.run(|| TcpListener::bind(("0.0.0.0", POD_PORT)));

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::IpAddr;
 
+use kernel::Family;
 use kernel::Rtnl;
 use kernel::conntrack::Filter;
-use kernel::iptables::{Nat, Rule, Target};
+use kernel::iptables::{Iptables, Rule, Table, Target};
 use kernel::nfnetlink::Nfnetlink;
 
 use super::error::DemoError;
@@ -83,10 +84,11 @@ pub(super) fn show_path(node: &Machine, host_port: u16, pod: &[IpAddr]) -> Resul
 /// The rules that a TCP packet to a port of the node passes.
 fn follow(host_port: u16) -> Result<Vec<(String, Rule)>, kernel::Error> {
     let netlink = Nfnetlink::open()?;
+    let iptables = Iptables::of_node(&netlink)?;
     let mut path = Vec::new();
     let mut chains = vec!["PREROUTING".to_owned()];
     while let Some(chain) = chains.pop() {
-        for (_, rule) in Nat::V4.rules(&netlink, &chain)? {
+        for (_, rule) in iptables.rules(Table::nat(Family::V4), &chain)? {
             let next = rule.next_chain().filter(|next| next.starts_with("CNI-"));
             chains.extend(next.map(str::to_owned));
             let of_the_way = next.is_some() || rule.to_string().contains(&host_port.to_string());
@@ -103,9 +105,10 @@ type Texts = BTreeSet<String>;
 /// The names of the CNI plugins' chains in the nat tables.
 fn chains() -> Result<Texts, kernel::Error> {
     let netlink = Nfnetlink::open()?;
+    let iptables = Iptables::of_node(&netlink)?;
     let mut chains = Texts::new();
-    for nat in [Nat::V4, Nat::V6] {
-        let all = netlink.chain_names(nat.family(), "nat")?.into_iter();
+    for nat in Family::ALL.map(Table::nat) {
+        let all = iptables.chain_names(nat)?.into_iter();
         chains.extend(all.filter(|chain| chain.starts_with("CNI-")));
     }
     Ok(chains)
@@ -114,10 +117,11 @@ fn chains() -> Result<Texts, kernel::Error> {
 /// The rules of the nat tables that contain one of these addresses.
 fn rules_naming(addresses: &[IpAddr]) -> Result<Texts, kernel::Error> {
     let netlink = Nfnetlink::open()?;
+    let iptables = Iptables::of_node(&netlink)?;
     let mut rules = Texts::new();
-    for nat in [Nat::V4, Nat::V6] {
-        for chain in netlink.chain_names(nat.family(), "nat")? {
-            let texts = nat.rules(&netlink, &chain)?.map(|(_, rule)| rule.to_string());
+    for nat in Family::ALL.map(Table::nat) {
+        for chain in iptables.chain_names(nat)? {
+            let texts = iptables.rules(nat, &chain)?.map(|(_, rule)| rule.to_string());
             let named =
                 texts.filter(|rule| addresses.iter().any(|ip| rule.contains(&ip.to_string())));
             rules.extend(named);
@@ -131,7 +135,7 @@ fn flows_of(addresses: &[IpAddr]) -> Result<Texts, kernel::Error> {
     let netlink = Nfnetlink::open()?;
     let mut flows = Texts::new();
     for &address in addresses {
-        let family = Nat::of(address).family();
+        let family = Family::of(address);
         let from = Filter { original_source: Some(address), ..Filter::default() };
         let to = Filter { reply_source: Some(address), ..Filter::default() };
         for filter in [from, to] {

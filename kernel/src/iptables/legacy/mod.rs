@@ -19,7 +19,7 @@ use super::changes::{Change, Changes};
 use super::variant::Count;
 use super::{Rule, Table};
 use crate::error::{Cause, Error, Result};
-use crate::nft::Family;
+use crate::family::Family;
 use lock::Lock;
 use programs::{Programs, table_names};
 use restore::Script;
@@ -39,8 +39,6 @@ pub(crate) struct Legacy {
     saved: RefCell<[Option<Rc<Saved>>; 2]>,
 }
 
-pub(super) const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
-
 /// How often changes are computed again because another process has changed the tables meanwhile.
 const ATTEMPTS: u32 = 20;
 
@@ -50,12 +48,12 @@ impl Legacy {
     /// Those of IPv4 tell for both: whatever uses legacy iptables (kubelet, kube-proxy, container engines)
     /// uses or probes IPv4's, also on nodes whose pods have IPv6 alone.
     pub(crate) fn is_possible() -> Result<bool> {
-        Ok(!table_names(Family::Ipv4)?.is_empty())
+        Ok(!table_names(Family::V4)?.is_empty())
     }
 
     /// Whether there is a legacy table of this name, so that there could be rules to remove.
     pub(super) fn has_table(table: &str) -> Result<bool> {
-        for family in FAMILIES {
+        for family in Family::ALL {
             if table_names(family)?.lines().any(|name| name == table) {
                 return Ok(true);
             }
@@ -74,7 +72,7 @@ impl Legacy {
 
     /// Whether the kubelet says that this is the variant in use.
     pub(super) fn has_hint(&self) -> Result<bool> {
-        for family in FAMILIES {
+        for family in Family::ALL {
             if self.saved(family)?.has_hint {
                 return Ok(true);
             }
@@ -84,7 +82,7 @@ impl Legacy {
 
     /// How many rules there are in the tables of both families.
     pub(super) fn count_rules(&self) -> Result<Count> {
-        FAMILIES
+        Family::ALL
             .iter()
             .try_fold(Count::default(), |sum, family| Ok(sum.plus(self.saved(*family)?.rules)))
     }
@@ -154,7 +152,7 @@ impl Legacy {
 
     /// What the tables of a family hold, read once.
     fn saved(&self, family: Family) -> Result<Rc<Saved>> {
-        let index = usize::from(family == Family::Ipv6);
+        let index = usize::from(family == Family::V6);
         if let Some(saved) = &self.saved.borrow()[index] {
             return Ok(Rc::clone(saved));
         }

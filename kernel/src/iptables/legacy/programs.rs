@@ -6,8 +6,8 @@ use std::process::{Command, Stdio};
 use std::{env, fs};
 
 use crate::error::{Cause, Error, Result};
+use crate::family::Family;
 use crate::netns::ensure_home;
-use crate::nft::Family;
 
 /// Where they are, and how they are called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Programs {
         let directories = directories();
         let first = |infix| {
             let has_both = |programs: &Self| {
-                let is_there = |action| programs.path(Family::Ipv4, action).is_file();
+                let is_there = |action| programs.path(Family::V4, action).is_file();
                 is_there("save") && is_there("restore")
             };
             let all =
@@ -43,7 +43,7 @@ impl Programs {
             return Ok(Some(named));
         }
         let Some(plain) = first("") else { return Ok(None) };
-        let version = run(&plain.path(Family::Ipv4, "restore"), &["--version"], "")?;
+        let version = run(&plain.path(Family::V4, "restore"), &["--version"], "")?;
         Ok(version.contains("(legacy)").then_some(plain))
     }
 
@@ -59,7 +59,7 @@ impl Programs {
     }
 
     fn path(&self, family: Family, action: &str) -> PathBuf {
-        let program = if family == Family::Ipv6 { "ip6tables" } else { "iptables" };
+        let program = if family == Family::V6 { "ip6tables" } else { "iptables" };
         self.directory.join(format!("{program}{}-{action}", self.infix))
     }
 }
@@ -118,7 +118,7 @@ fn failed_line<'a>(stderr: &str, input: &'a str) -> Option<&'a str> {
 /// Only root of the first user namespace can read it; to others, no tables are known.
 pub(super) fn table_names(family: Family) -> Result<String> {
     ensure_home()?;
-    let file = if family == Family::Ipv6 { "ip6_tables_names" } else { "ip_tables_names" };
+    let file = if family == Family::V6 { "ip6_tables_names" } else { "ip_tables_names" };
     let path = Path::new("/proc/thread-self/net").join(file);
     match fs::read_to_string(&path) {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::PermissionDenied) => {

@@ -1,8 +1,8 @@
 //! What `iptables-legacy-save` prints.
 
+use crate::family::Family;
 use crate::iptables::variant::Count;
 use crate::iptables::{NatChain, Rule, Table};
-use crate::nft::Family;
 
 /// The legacy tables of one family.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,19 +2,20 @@
 
 use super::save::SavedTable;
 use super::*;
-use crate::iptables::{Match, Nat, Target};
-use crate::nft::{Family, Place};
+use crate::family::Family;
+use crate::iptables::{Match, Table, Target};
+use crate::nft::Place;
 
 const SAVED: &str = include_str!("../../../tests/data/iptables-legacy-save.txt");
 
 fn saved() -> Saved {
-    Saved::parse(Family::Ipv4, SAVED)
+    Saved::parse(Family::V4, SAVED)
 }
 
 #[test]
 fn a_node_of_kubernetes_is_read() {
     let saved = saved();
-    let nat = saved.table(NAT.into());
+    let nat = saved.table(NAT);
     assert!(saved.has_hint);
     // Those of CNI plugins, and the jumps to them, are not counted.
     let is_counted = |line: &&str| line.starts_with("-A ") && !line.contains("CNI-");
@@ -45,7 +46,7 @@ fn a_node_of_kubernetes_is_read() {
 
 #[track_caller]
 fn check(build: impl FnOnce(&mut Changes, &SavedTable), lines: &str, undo: &str) {
-    let table = saved().table(NAT.into()).clone();
+    let table = saved().table(NAT).clone();
     let mut changes = Changes::new();
     build(&mut changes, &table);
     let script = Script::new(&table, &changes.all).unwrap();
@@ -57,7 +58,7 @@ fn check(build: impl FnOnce(&mut Changes, &SavedTable), lines: &str, undo: &str)
     assert_eq!(script.undo_text(), whole(undo));
 }
 
-const NAT: Nat = Nat::V4;
+const NAT: Table = Table::nat(Family::V4);
 const ENTRIES: &str = "CNI-HOSTPORT-DNAT";
 
 #[test]
@@ -72,7 +73,12 @@ fn additions() {
             changes.add_rule(NAT, "NEW", Place::Last, &Rule::to(Target::Accept).comment("it's\\"));
             changes.add_rule(NAT, ENTRIES, Place::Before(second), &Rule::jump("NEW"));
             changes.add_rule(NAT, "POSTROUTING", Place::First, &Rule::jump("NEW"));
-            changes.add_rule(Nat::V6, "POSTROUTING", Place::First, &Rule::jump("OTHER"));
+            changes.add_rule(
+                Table::nat(Family::V6),
+                "POSTROUTING",
+                Place::First,
+                &Rule::jump("OTHER"),
+            );
         },
         r#"-N NEW
            -A NEW -m comment --comment "it\'s\\" -j ACCEPT
@@ -94,7 +100,7 @@ fn removals_by_what_the_rules_say() {
     };
     let (sctp, tcp) = (entry("sctp", 9899), entry("tcp", 8080));
     let saved = saved();
-    let nat = saved.table(NAT.into());
+    let nat = saved.table(NAT);
     let own = nat.chain(chain).unwrap().lines.iter();
     let own: Vec<_> = own.map(|line| format!("-A {chain} {}", line.text)).collect();
     check(
@@ -114,7 +120,7 @@ fn removals_by_what_the_rules_say() {
 fn refused(build: impl FnOnce(&mut Changes), expected: nix::errno::Errno) {
     let mut changes = Changes::new();
     build(&mut changes);
-    let error = Script::new(saved().table(NAT.into()), &changes.all).unwrap_err();
+    let error = Script::new(saved().table(NAT), &changes.all).unwrap_err();
     assert_eq!(error.errno(), Some(expected), "{error}");
 }
 

@@ -2,7 +2,7 @@
 
 use cni::Attachment;
 use kernel::Nfnetlink;
-use kernel::nft::{Chain, Family};
+use kernel::nft::{Chain, TableFamily};
 
 use crate::names::hashed_name;
 
@@ -54,5 +54,5 @@ impl Names {
 
 /// A chain of the table.
 pub(super) const fn chain(name: &str) -> Chain<'_> {
-    Chain { family: Family::Bridge, table: TABLE, name }
+    Chain { family: TableFamily::Bridge, table: TABLE, name }
 }

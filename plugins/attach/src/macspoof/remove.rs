@@ -1,7 +1,7 @@
 //! Removing rules of `macspoofchk`: by DEL, by GC, after a failed ADD, and from the whole node.
 
 use cni::Attachment;
-use kernel::nft::{Expr, Family, Verdict, meta};
+use kernel::nft::{Expr, TableFamily, Verdict, meta};
 use kernel::{Batch, Nfnetlink};
 
 use super::names::{CHAIN_PREFIX, Names, PREROUTING, TABLE, chain};
@@ -50,7 +50,7 @@ pub fn remove_empty_table(netlink: &Nfnetlink) -> Result<(), Error> {
 pub(crate) fn purge(netlink: &Nfnetlink, is_dry_run: bool) -> Result<Vec<String>, Error> {
     let mut found = Vec::new();
     let mut build = |netlink: &Nfnetlink| -> Result<Batch, Error> {
-        let mut ours = netlink.chain_names(Family::Bridge, TABLE)?;
+        let mut ours = netlink.chain_names(TableFamily::Bridge, TABLE)?;
         ours.retain(|name| name.starts_with(CHAIN_PREFIX));
         found = ours.iter().map(|name| format!("nft chain {}", chain(name))).collect();
         if ours.is_empty() {
@@ -71,14 +71,14 @@ pub(crate) fn purge(netlink: &Nfnetlink, is_dry_run: bool) -> Result<Vec<String>
 /// What deletes chains, and the table if nothing else is in it. Also returns whether it deletes the table.
 fn clear(netlink: &Nfnetlink, chains: &[String]) -> kernel::Result<(Batch, bool)> {
     let mut batch = Batch::new();
-    let mut names = netlink.chain_names(Family::Bridge, TABLE)?;
+    let mut names = netlink.chain_names(TableFamily::Bridge, TABLE)?;
     names.retain(|name| !chains.contains(name));
     let kept = delete_chains(netlink, &mut batch, chains)?;
     let deletes_table = names == [PREROUTING.name]
         && kept == 0
-        && netlink.set_names(Family::Bridge, TABLE)?.is_empty();
+        && netlink.set_names(TableFamily::Bridge, TABLE)?.is_empty();
     if deletes_table {
-        batch.delete_table(Family::Bridge, TABLE);
+        batch.delete_table(TableFamily::Bridge, TABLE);
     }
     Ok((batch, deletes_table))
 }

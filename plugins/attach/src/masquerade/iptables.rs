@@ -7,7 +7,8 @@
 
 use cni::{Cidr, NetworkName, ValidAttachments};
 use ipnetwork::IpNetwork;
-use kernel::iptables::{COMMENT_MAX, Changes, Iptables, Is, Nat, NatChain, Rule, Target};
+use kernel::Family;
+use kernel::iptables::{COMMENT_MAX, Changes, Iptables, Is, NatChain, Rule, Table, Target};
 use kernel::nft::Place;
 
 use super::{Kept, Owner, lacking, multicast};
@@ -24,13 +25,12 @@ pub(super) struct Rules {
 
 /// How a rule can be missing.
 struct Missing {
-    nat: Nat,
+    family: Family,
     chain: String,
     rule: Rule,
 }
 
 const POSTROUTING: &str = "POSTROUTING";
-const FAMILIES: [Nat; 2] = [Nat::V4, Nat::V6];
 /// What is between the network's name in its quotation marks and the container's ID, in a comment.
 const ID: &str = " id: \"";
 
@@ -61,16 +61,19 @@ impl Rules {
     }
 
     pub(super) fn check(&self, iptables: &Iptables<'_>) -> Result<(), Error> {
-        for nat in self.families() {
+        for family in self.families() {
             for chain in [self.chain.as_str(), POSTROUTING] {
-                let there = rules_of(iptables, nat, chain)?;
-                let wanted = self.rules_in(nat, chain);
+                let there = rules_of(iptables, family, chain)?;
+                let wanted = self.rules_in(family, chain);
                 // In the chain of its own, the last rule takes all packets; among the jumps to it, none does.
                 let together = if chain == self.chain { wanted.len() } else { 1 };
                 for wanted in wanted.chunks(together) {
                     if let Some((at, how)) = lacking(&there, wanted) {
-                        let rule =
-                            format!("{} rule -t nat -A {chain} {}", nat.program(), wanted[at]);
+                        let rule = format!(
+                            "{} rule -t nat -A {chain} {}",
+                            Table::nat(family).program(),
+                            wanted[at]
+                        );
                         return Err(Error::changed(rule, how));
                     }
                 }
@@ -82,14 +85,14 @@ impl Rules {
     /// Changes that fail with EEXIST if there are chains of the container already.
     fn new_chains(&self, with_table: bool) -> Changes {
         let mut changes = Changes::new();
-        for nat in self.families() {
+        for family in self.families() {
             if with_table {
-                changes.add_table(nat);
-                changes.add_base_chain(nat, NatChain::Postrouting);
+                changes.add_table(Table::nat(family));
+                changes.add_base_chain(Table::nat(family), NatChain::Postrouting);
             }
-            changes.create_chain(nat, &self.chain);
-            for (chain, rule) in self.rules(nat) {
-                changes.add_rule(nat, &chain, Place::Last, &rule);
+            changes.create_chain(Table::nat(family), &self.chain);
+            for (chain, rule) in self.rules(family) {
+                changes.add_rule(Table::nat(family), &chain, Place::Last, &rule);
             }
         }
         changes
@@ -101,32 +104,32 @@ impl Rules {
         self.refuse_other_owner(iptables)?;
         // What is there already is not added again: the kernel would take that for an update, whose
         // disposal the closing of the socket waits for.
-        for nat in self.families() {
-            if !iptables.has_chain(nat, POSTROUTING)? {
-                changes.add_table(nat);
-                changes.add_base_chain(nat, NatChain::Postrouting);
+        for family in self.families() {
+            if !iptables.has_chain(Table::nat(family), POSTROUTING)? {
+                changes.add_table(Table::nat(family));
+                changes.add_base_chain(Table::nat(family), NatChain::Postrouting);
             }
-            if !iptables.has_chain(nat, &self.chain)? {
-                changes.add_chain(nat, &self.chain);
+            if !iptables.has_chain(Table::nat(family), &self.chain)? {
+                changes.add_chain(Table::nat(family), &self.chain);
             }
         }
-        for Missing { nat, chain, rule } in self.missing(iptables)? {
+        for Missing { family, chain, rule } in self.missing(iptables)? {
             // A further network has to pass before the rule that masquerades the rest.
             let passes = rule.target == Some(Target::Accept);
             let place = if passes { Place::First } else { Place::Last };
-            changes.add_rule(nat, &chain, place, &rule);
+            changes.add_rule(Table::nat(family), &chain, place, &rule);
         }
         Ok(changes)
     }
 
     fn missing(&self, iptables: &Iptables<'_>) -> Result<Vec<Missing>, kernel::Error> {
         let mut missing = Vec::new();
-        for nat in self.families() {
+        for family in self.families() {
             for chain in [self.chain.as_str(), POSTROUTING] {
-                let there = rules_of(iptables, nat, chain)?;
-                let wanted = self.rules_in(nat, chain).into_iter();
+                let there = rules_of(iptables, family, chain)?;
+                let wanted = self.rules_in(family, chain).into_iter();
                 let gone = wanted.filter(|rule| !there.contains(rule));
-                missing.extend(gone.map(|rule| Missing { nat, chain: chain.to_owned(), rule }));
+                missing.extend(gone.map(|rule| Missing { family, chain: chain.to_owned(), rule }));
             }
         }
         Ok(missing)
@@ -135,10 +138,10 @@ impl Rules {
     /// Refuses a chain that is another container's too: its rules would let packets to that one's network
     /// pass, and nobody could say whose they are.
     fn refuse_other_owner(&self, iptables: &Iptables<'_>) -> Result<(), Error> {
-        for nat in self.families() {
-            let jumps = rules_of(iptables, nat, POSTROUTING)?.into_iter();
+        for family in self.families() {
+            let jumps = rules_of(iptables, family, POSTROUTING)?.into_iter();
             let jumps = jumps.filter(|rule| rule.next_chain() == Some(&self.chain));
-            let mut all = jumps.chain(rules_of(iptables, nat, &self.chain)?);
+            let mut all = jumps.chain(rules_of(iptables, family, &self.chain)?);
             if let Some(foreign) = all.find(|rule| is_foreign(rule, &self.comment)) {
                 let holder = foreign.comment_text().unwrap_or_default().to_owned();
                 return Err(Error::NameTaken { chain: self.chain.clone(), holder });
@@ -147,14 +150,14 @@ impl Rules {
         Ok(())
     }
 
-    fn rules_in(&self, nat: Nat, chain: &str) -> Vec<Rule> {
-        let rules = self.rules(nat).into_iter().filter(|(of, _)| of == chain);
+    fn rules_in(&self, family: Family, chain: &str) -> Vec<Rule> {
+        let rules = self.rules(family).into_iter().filter(|(of, _)| of == chain);
         rules.map(|(_, rule)| rule).collect()
     }
 
     /// The rules of one family with their chains, in their order.
-    fn rules(&self, nat: Nat) -> Vec<(String, Rule)> {
-        let addresses = || self.addresses.iter().filter(|cidr| Nat::of(cidr.ip()) == nat);
+    fn rules(&self, family: Family) -> Vec<(String, Rule)> {
+        let addresses = || self.addresses.iter().filter(|cidr| Family::of(cidr.ip()) == family);
         let mut rules: Vec<(String, Rule)> = Vec::new();
         let mut push = |chain: &str, rule: Rule| {
             let rule = (chain.to_owned(), rule.comment(self.comment.clone()));
@@ -168,7 +171,7 @@ impl Rules {
             push(&self.chain, Rule::to(Target::Accept).destination(network));
         }
         let masquerade = Rule::to(Target::Masquerade { random_fully: false });
-        push(&self.chain, masquerade.destination(Is::not(multicast(nat == Nat::V6))));
+        push(&self.chain, masquerade.destination(Is::not(multicast(family))));
         for cidr in addresses() {
             let address = Is::equal(IpNetwork::from(cidr.ip()));
             push(POSTROUTING, Rule::jump(self.chain.clone()).source(address));
@@ -176,15 +179,16 @@ impl Rules {
         rules
     }
 
-    fn families(&self) -> impl Iterator<Item = Nat> {
-        let used = |nat: &Nat| self.addresses.iter().any(|cidr| Nat::of(cidr.ip()) == *nat);
-        FAMILIES.into_iter().filter(used)
+    fn families(&self) -> impl Iterator<Item = Family> {
+        let used =
+            |family: &Family| self.addresses.iter().any(|cidr| Family::of(cidr.ip()) == *family);
+        Family::ALL.into_iter().filter(used)
     }
 }
 
 /// Finds out whether rules could be made now.
 pub(super) fn try_out(iptables: &Iptables<'_>) -> Result<(), Error> {
-    Ok(iptables.has_chain(Nat::V4, POSTROUTING).map(drop)?)
+    Ok(iptables.has_chain(Table::nat(Family::V4), POSTROUTING).map(drop)?)
 }
 
 /// What removes an attachment's rules.
@@ -197,9 +201,9 @@ pub(super) fn remove(
     let chain = chain_name("", network.as_str(), container_id);
     let comment = comment(network.as_str(), container_id);
     let mut changes = Changes::new();
-    for nat in FAMILIES {
-        if iptables.has_chain(nat, &chain)? {
-            remove_chain(iptables, nat, &mut changes, (&chain, &comment), kept)?;
+    for family in Family::ALL {
+        if iptables.has_chain(Table::nat(family), &chain)? {
+            remove_chain(iptables, family, &mut changes, (&chain, &comment), kept)?;
         }
     }
     Ok(changes)
@@ -213,13 +217,13 @@ pub(super) fn collect_garbage(
 ) -> Result<Changes, Error> {
     let mut changes = Changes::new();
     let none = Kept::new(Vec::new(), || Ok(false));
-    for nat in FAMILIES {
-        for chain in iptables.chain_names(nat)? {
+    for family in Family::ALL {
+        for chain in iptables.chain_names(Table::nat(family))? {
             if !chain.starts_with("CNI-") {
                 continue;
             }
-            if let Some(comment) = garbage(iptables, nat, &chain, network, valid)? {
-                remove_chain(iptables, nat, &mut changes, (&chain, &comment), &none)?;
+            if let Some(comment) = garbage(iptables, family, &chain, network, valid)? {
+                remove_chain(iptables, family, &mut changes, (&chain, &comment), &none)?;
             }
         }
     }
@@ -234,16 +238,19 @@ pub(super) fn remove_all(
     let mut changes = Changes::new();
     let none = Kept::new(Vec::new(), || Ok(false));
     let variant = if iptables.is_legacy() { "-legacy" } else { "" };
-    for nat in FAMILIES {
-        for chain in iptables.chain_names(nat)? {
-            let first = iptables.rules(nat, &chain)?.next();
+    for family in Family::ALL {
+        for chain in iptables.chain_names(Table::nat(family))? {
+            let first = iptables.rules(Table::nat(family), &chain)?.next();
             let Some(text) = first.and_then(|(_, rule)| rule.comment_text().map(str::to_owned))
             else {
                 continue;
             };
             if is_chain_of_an_owner(&chain, &text) {
-                remove_chain(iptables, nat, &mut changes, (&chain, &text), &none)?;
-                found.push(format!("{}{variant} -t nat chain {chain}, {text}", nat.program()));
+                remove_chain(iptables, family, &mut changes, (&chain, &text), &none)?;
+                found.push(format!(
+                    "{}{variant} -t nat chain {chain}, {text}",
+                    Table::nat(family).program()
+                ));
             }
         }
     }
@@ -268,13 +275,13 @@ fn is_chain_of_an_owner(chain: &str, comment: &str) -> bool {
 /// comments on its rules: these stay, and the chain with them.
 fn remove_chain(
     iptables: &Iptables<'_>,
-    nat: Nat,
+    family: Family,
     changes: &mut Changes,
     (chain, comment): (&str, &str),
     kept: &Kept<'_>,
 ) -> Result<(), Error> {
     let (mut still_needed, mut foreign) = (false, false);
-    for (handle, rule) in iptables.rules(nat, POSTROUTING)? {
+    for (handle, rule) in iptables.rules(Table::nat(family), POSTROUTING)? {
         if rule.next_chain() != Some(chain) {
             continue;
         }
@@ -283,20 +290,20 @@ fn remove_chain(
         } else if rule.source.as_ref().map_or(Ok(false), |source| kept.has(source.value))? {
             still_needed = true;
         } else {
-            changes.delete_rule(nat, POSTROUTING, handle);
+            changes.delete_rule(Table::nat(family), POSTROUTING, handle);
         }
     }
     if still_needed {
         return Ok(());
     }
     if !foreign {
-        changes.flush_chain(nat, chain);
-        changes.delete_chain(nat, chain);
+        changes.flush_chain(Table::nat(family), chain);
+        changes.delete_chain(Table::nat(family), chain);
         return Ok(());
     }
-    for (handle, rule) in iptables.rules(nat, chain)? {
+    for (handle, rule) in iptables.rules(Table::nat(family), chain)? {
         if !is_foreign(&rule, comment) {
-            changes.delete_rule(nat, chain, handle);
+            changes.delete_rule(Table::nat(family), chain, handle);
         }
     }
     Ok(())
@@ -308,20 +315,24 @@ fn is_foreign(rule: &Rule, comment: &str) -> bool {
     text.is_some_and(|text| text.starts_with("name: \"") && text != comment)
 }
 
-fn rules_of(iptables: &Iptables<'_>, nat: Nat, chain: &str) -> Result<Vec<Rule>, kernel::Error> {
-    Ok(iptables.rules(nat, chain)?.map(|(_, rule)| rule).collect())
+fn rules_of(
+    iptables: &Iptables<'_>,
+    family: Family,
+    chain: &str,
+) -> Result<Vec<Rule>, kernel::Error> {
+    Ok(iptables.rules(Table::nat(family), chain)?.map(|(_, rule)| rule).collect())
 }
 
 /// The comment on a chain's rules, if by that and its name it is the chain of a container of this network,
 /// and none of the container's attachments is valid.
 fn garbage(
     iptables: &Iptables<'_>,
-    nat: Nat,
+    family: Family,
     chain: &str,
     network: &NetworkName,
     valid: &ValidAttachments,
 ) -> Result<Option<String>, kernel::Error> {
-    let first = iptables.rules(nat, chain)?.next();
+    let first = iptables.rules(Table::nat(family), chain)?.next();
     let Some(text) = first.and_then(|(_, rule)| rule.comment_text().map(str::to_owned)) else {
         return Ok(None);
     };

@@ -11,9 +11,9 @@ use std::net::IpAddr;
 use cni::{Cidr, NetworkName, ValidAttachments};
 use ipnetwork::IpNetwork;
 use kernel::nft::{
-    Base, BaseChain, Chain, Expr, Family, Hook, Listed, NewRule, Place, Verdict, meta, octets,
+    Base, BaseChain, Chain, Expr, Hook, Listed, NewRule, Place, TableFamily, Verdict, meta, octets,
 };
-use kernel::{Batch, Nfnetlink};
+use kernel::{Batch, Family, Nfnetlink};
 
 use super::{Owner, lacking, multicast};
 use crate::error::Error;
@@ -34,7 +34,7 @@ struct Rule {
 
 const TABLE: &str = "cni_plugins_masquerade";
 const TABLE_COMMENT: &str = "Masquerading for plugins from github.com/containernetworking/plugins";
-const CHECKS: Chain<'_> = Chain { family: Family::Inet, table: TABLE, name: "masq_checks" };
+const CHECKS: Chain<'_> = Chain { family: TableFamily::Inet, table: TABLE, name: "masq_checks" };
 const CHECKS_COMMENT: &str =
     "Masquerade traffic from certain IPs to any (non-multicast) IP outside their subnet";
 const POSTROUTING: Chain<'_> = Chain { name: "postrouting", ..CHECKS };
@@ -45,8 +45,6 @@ const PLACE: BaseChain = BaseChain { kind: "nat", hook: Hook::Postrouting, prior
 const HASH_DIGITS: usize = 16;
 /// What `nft` takes (`NFTNL_UDATA_COMMENT_MAXLEN`).
 const COMMENT_MAX: usize = 128;
-const NFPROTO_IPV4: u8 = 2;
-const NFPROTO_IPV6: u8 = 10;
 
 impl Rules {
     pub(super) fn wanted(owner: &Owner<'_>, addresses: Vec<Cidr>) -> Self {
@@ -122,7 +120,7 @@ pub(super) fn remove_all(
     found: &mut Vec<String>,
 ) -> Result<Batch, kernel::Error> {
     let mut batch = Batch::new();
-    let chains = netlink.chain_names(Family::Inet, TABLE)?;
+    let chains = netlink.chain_names(TableFamily::Inet, TABLE)?;
     if chains.is_empty() {
         return Ok(batch);
     }
@@ -135,7 +133,7 @@ pub(super) fn remove_all(
         remove_rules(netlink, &mut batch, is_comment)?;
         found.extend((!batch.is_empty()).then(|| format!("nft rules in chain {CHECKS}")));
     } else {
-        batch.delete_table(Family::Inet, TABLE);
+        batch.delete_table(TableFamily::Inet, TABLE);
         found.push(format!("nft table inet {TABLE}"));
     }
     Ok(batch)
@@ -187,7 +185,7 @@ fn frame(netlink: &Nfnetlink) -> Result<Batch, kernel::Error> {
     if compare(POSTROUTING, &there, &ways()).is_ok() {
         return Ok(batch);
     }
-    batch.add_table_with_comment(Family::Inet, TABLE, TABLE_COMMENT);
+    batch.add_table_with_comment(TableFamily::Inet, TABLE, TABLE_COMMENT);
     batch.add_chain_with_comment(CHECKS, CHECKS_COMMENT);
     batch.add_base_chain(POSTROUTING, PLACE);
     // Others have no business in this table; the reference plugins write these again each time.
@@ -202,8 +200,8 @@ fn frame(netlink: &Nfnetlink) -> Result<Batch, kernel::Error> {
 
 /// The rules of `postrouting`.
 fn ways() -> Vec<Rule> {
-    let multicast = [false, true].map(|ipv6| {
-        let groups = multicast(ipv6);
+    let multicast = Family::ALL.map(|family| {
+        let groups = multicast(family);
         let verdict = vec![Expr::Verdict(Verdict::Return)];
         let expressions = [of_family(groups.ip()), destination(groups, false), verdict].concat();
         let text = format!("{} daddr {groups} return", ip(groups.ip()));
@@ -239,8 +237,8 @@ fn rules_of(netlink: &Nfnetlink, chain: Chain<'_>) -> Result<Vec<NewRule>, kerne
 }
 
 fn of_family(address: IpAddr) -> Vec<Expr> {
-    let family = if address.is_ipv4() { NFPROTO_IPV4 } else { NFPROTO_IPV6 };
-    vec![Expr::Meta(meta::NFPROTO), Expr::Cmp { negated: false, value: vec![family] }]
+    let value = vec![Family::of(address).number()];
+    vec![Expr::Meta(meta::NFPROTO), Expr::Cmp { negated: false, value }]
 }
 
 fn source(address: IpAddr) -> Vec<Expr> {

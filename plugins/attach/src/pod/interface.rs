@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use cni::{IpConfig, Success};
 use ipnetwork::IpNetwork;
-use kernel::rtnl::{AddressOptions, Family, Link, LinkChange, wait_for_dad};
+use kernel::Family;
+use kernel::rtnl::{AddressOptions, Link, LinkChange, wait_for_dad};
 use kernel::sysctl;
 
 use super::Pod;

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
+use kernel::Family;
 use kernel::iptables::{Is, Match, Rule, Table, Target, ct_state};
 use kernel::nft::Place;
 
-use super::FAMILIES;
 use crate::config::Isolation;
 use crate::owner::Owner;
 use crate::pod::Pod;
@@ -46,8 +46,8 @@ pub(super) struct FamilyPlan {
 
 impl Plan {
     pub(crate) fn new(owner: Owner, admin_chain: &str, pod: &Pod) -> Self {
-        let families = FAMILIES.into_iter().filter_map(|table| {
-            let of_family = |address: &&IpAddr| Table::filter_of(**address) == table;
+        let families = Family::ALL.map(Table::filter).into_iter().filter_map(|table| {
+            let of_family = |address: &&IpAddr| Family::of(**address) == table.family();
             let addresses = pod.addresses.iter().filter(of_family);
             let is_meant = |(chain, _): &_| *chain != PUBLISHED || pod.published;
             let rules = addresses.flat_map(|address| own_rules(*address)).filter(is_meant);

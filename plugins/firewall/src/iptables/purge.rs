@@ -1,7 +1,7 @@
 //! Removing everything of ours from the tables of iptables.
 
-use kernel::Nfnetlink;
 use kernel::iptables::{Changes, Iptables, Rule, Table};
+use kernel::{Family, Nfnetlink};
 
 use super::FAMILIES;
 use super::plan::{OWN_CHAINS, POD_CHAINS, TO_ADMIN};
@@ -17,7 +17,7 @@ pub(crate) fn purge(netlink: &Nfnetlink, dry_run: bool) -> Result<Vec<String>, E
         iptables.transaction(|| -> Result<Changes, Error> {
             of_this.clear();
             let mut changes = Changes::new();
-            for table in FAMILIES {
+            for table in Family::ALL.map(Table::filter) {
                 purge_table(iptables, table, &mut changes, &mut of_this)?;
             }
             Ok(if dry_run { Changes::new() } else { changes })

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use kernel::Nfnetlink;
 use kernel::iptables::{Changes, Iptables, OwnedRule, Rule, Table};
 use kernel::rtnl::Usage;
+use kernel::{Family, Nfnetlink};
 
 use super::FAMILIES;
 use super::plan::{POD_CHAINS, own_rules};
@@ -25,7 +25,8 @@ pub(crate) fn remove(
         if let Some(other) = &one.owner {
             return other == owner.as_str();
         }
-        let mut of_family = addresses.iter().filter(|address| Table::filter_of(**address) == table);
+        let mut of_family =
+            addresses.iter().filter(|address| Family::of(**address) == table.family());
         let is_this = |(of, rule): &(&str, Rule)| *of == chain && *rule == one.rule;
         of_family.any(|address| own_rules(*address).iter().any(is_this))
     })
@@ -93,7 +94,10 @@ fn chain_of(name: &str) -> Option<&'static str> {
 
 /// The chains that have rules of pods.
 fn places() -> impl Iterator<Item = (Table, &'static str)> {
-    FAMILIES.into_iter().flat_map(|table| POD_CHAINS.map(|chain| (table, chain)))
+    Family::ALL
+        .map(Table::filter)
+        .into_iter()
+        .flat_map(|table| POD_CHAINS.map(|chain| (table, chain)))
 }
 
 /// In `nf_tables`, and in the legacy tables if there are some: the node may have changed over.

@@ -2,14 +2,16 @@
 
 use std::net::IpAddr;
 
+use kernel::Family;
 use kernel::iptables::ct_state;
 use kernel::nft::{
-    Base, BaseChain, Chain, Expr, Family, Found, Hook, Set, SetType, Type, Verdict, ct_status, meta,
+    Base, BaseChain, Chain, Expr, Found, Hook, Set, SetType, TableFamily, Type, Verdict, ct_status,
+    meta,
 };
 use kernel::obstacle::Place;
 
 /// One table for both.
-pub(super) const FAMILY: Family = Family::Inet;
+pub(super) const FAMILY: TableFamily = TableFamily::Inet;
 /// The table's name.
 pub(super) const TABLE: &str = "podwire_firewall";
 /// Addresses of pods, by family.
@@ -124,7 +126,7 @@ pub(super) fn rules(published: bool) -> Vec<Shared> {
         jump(FORWARD, ISOLATION),
         jump(FORWARD, ADMIN),
     ]);
-    for (family, pods) in FAMILIES.into_iter().zip(PODS) {
+    for (family, pods) in Family::ALL.into_iter().zip(PODS) {
         let Sides { ip, from, to } = sides(family, pods);
         let accept = vec![Expr::Verdict(Verdict::Accept)];
         // The answers to a pod, and whatever comes from it.
@@ -161,7 +163,7 @@ fn of_published() -> Vec<Shared> {
         },
         jump(OF_PUBLISHED, ADMIN),
     ];
-    for (family, pods) in FAMILIES.into_iter().zip(PUBLISHED) {
+    for (family, pods) in Family::ALL.into_iter().zip(PUBLISHED) {
         let Sides { ip, from, to } = sides(family, pods);
         let accept = vec![Expr::Verdict(Verdict::Accept)];
         all.extend([
@@ -185,8 +187,6 @@ fn jump(chain: &'static str, to: &str) -> Shared {
     Shared { chain, expressions, text: format!("jump {to}") }
 }
 
-const FAMILIES: [Family; 2] = [Family::Ipv4, Family::Ipv6];
-
 /// Conditions of packets from and to the addresses of a set.
 struct Sides {
     /// As `nft` calls the protocol.
@@ -196,10 +196,10 @@ struct Sides {
 }
 
 fn sides(family: Family, pods: &str) -> Sides {
-    let (ip, number, [source, destination], len) = if family == Family::Ipv6 {
-        ("ip6", NFPROTO_IPV6, [8, 24], 16)
+    let (ip, number, [source, destination], len) = if family == Family::V6 {
+        ("ip6", family.number(), [8, 24], 16)
     } else {
-        ("ip", NFPROTO_IPV4, [12, 16], 4)
+        ("ip", family.number(), [12, 16], 4)
     };
     let is_of_pod = |offset| {
         vec![
@@ -223,8 +223,6 @@ fn is_answer() -> Vec<Expr> {
 
 /// The registers that a name of an interface takes, in words of 4 bytes.
 const IFNAME_WORDS: u8 = 4;
-const NFPROTO_IPV4: u8 = 2;
-const NFPROTO_IPV6: u8 = 10;
 
 fn lookup(set: &str, found: Found) -> Expr {
     Expr::Lookup { set: set.to_owned(), found }

@@ -3,12 +3,12 @@
 use std::thread::sleep;
 use std::time::Duration;
 
-use kernel::iptables::{Changes, Iptables, Nat, Rule};
+use kernel::iptables::{Changes, Iptables, Rule, Table};
 use kernel::nft::{Element, NewRule, Place as RulePlace};
-use kernel::{Batch, Nfnetlink};
+use kernel::{Batch, Family, Nfnetlink};
 
 use super::guard;
-use super::held::{FAMILIES, Held, Holding, Place, Way};
+use super::held::{Held, Holding, Place, Way};
 use super::plan::{Claim, ConditionalRule, FamilyPlan, Plan};
 use super::reference;
 use super::table::{CONDITIONAL_PORTS, ENTRY_CHAIN, Shared, TABLE, chain, rules, set, sets};
@@ -41,9 +41,9 @@ pub(crate) fn add(
             let mut batch = Batch::new();
             ends.clear();
             guard::take_back(netlink, &mut switched_off)?;
-            for nat in FAMILIES {
-                let held = Held::read(netlink, nat)?;
-                let family = plan.families.iter().find(|family| family.nat == nat);
+            for family in Family::ALL {
+                let held = Held::read(netlink, family)?;
+                let family = plan.families.iter().find(|it| it.family == family);
                 let doomed = find_doomed(&held, family, &plan.owner, refuse_conflicts, &mut ends)?;
                 let link = family.and_then(|family| family.link.as_deref());
                 let how = (Way::Delete, link);
@@ -77,10 +77,10 @@ pub(crate) fn take_from_iptables(netlink: &Nfnetlink, plan: &Plan) -> Result<(),
     for iptables in &Iptables::all(netlink)? {
         iptables.transaction(|| -> Result<Changes, Error> {
             let mut changes = Changes::new();
-            for FamilyPlan { nat, claims, .. } in plan.unconditional() {
-                for (chain, handle, theirs, _) in iptables_claims(iptables, *nat, claims)? {
+            for FamilyPlan { family, claims, .. } in plan.unconditional() {
+                for (chain, handle, theirs, _) in iptables_claims(iptables, *family, claims)? {
                     if claims.iter().any(|claim| claim.covers(&theirs)) {
-                        changes.delete_rule(*nat, &chain, handle);
+                        changes.delete_rule(Table::nat(*family), &chain, handle);
                     }
                 }
             }
@@ -93,10 +93,10 @@ pub(crate) fn take_from_iptables(netlink: &Nfnetlink, plan: &Plan) -> Result<(),
 /// Refuses a plan of the other backend if one of its ports leads to another container already.
 pub(crate) fn find_holder(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
     for family in &plan.families {
-        let held = Held::read(netlink, family.nat)?;
+        let held = Held::read(netlink, family.family)?;
         let others = held.holdings().filter(|other| other.owner != plan.owner);
         others.filter(|other| !other.expires()).try_for_each(|other| family.refuse(&other))?;
-        reference::find_holder(netlink, family.nat, plan)?;
+        reference::find_holder(netlink, family.family, plan)?;
     }
     Ok(())
 }
@@ -104,15 +104,15 @@ pub(crate) fn find_holder(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error>
 /// Refuses a plan if one of its ports leads to another container by rules that are not in the tables.
 fn find_others(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
     let is_own = |holder: &str| holder == plan.iptables_comment;
-    for FamilyPlan { nat, claims, .. } in &plan.families {
+    for FamilyPlan { family, claims, .. } in &plan.families {
         for iptables in &Iptables::all(netlink)? {
-            for (_, _, theirs, holder) in iptables_claims(iptables, *nat, claims)? {
+            for (_, _, theirs, holder) in iptables_claims(iptables, *family, claims)? {
                 if !is_own(&holder) && claims.iter().any(|claim| claim.overlaps(&theirs)) {
                     return Err(theirs.taken(&holder));
                 }
             }
         }
-        reference::find_holder(netlink, *nat, plan)?;
+        reference::find_holder(netlink, *family, plan)?;
     }
     Ok(())
 }
@@ -158,16 +158,16 @@ fn add_family(
     let Some(family) = family else { return };
     for (name, element) in &family.elements {
         if !held.elements(name).contains(element) {
-            batch.create_element(set(held.nat, name), element);
+            batch.create_element(set(held.family, name), element);
         }
     }
     for rule in &family.rules {
         let is_whole = family.is_whole(held, &rule.chain, owner);
         if !is_whole {
-            batch.add_chain(chain(held.nat, &rule.chain));
+            batch.add_chain(chain(held.family, &rule.chain));
         }
         if !is_whole || !held.elements(CONDITIONAL_PORTS).contains(&rule.entry) {
-            batch.add_element(set(held.nat, CONDITIONAL_PORTS), &rule.entry);
+            batch.add_element(set(held.family, CONDITIONAL_PORTS), &rule.entry);
         }
         if !is_whole {
             let new = NewRule {
@@ -176,22 +176,22 @@ fn add_family(
                 ..NewRule::default()
             };
             // Before whoever had the port, so that a crashed pod's leftovers do not swallow packets.
-            batch.add_rule(chain(held.nat, &rule.chain), RulePlace::First, new);
+            batch.add_rule(chain(held.family, &rule.chain), RulePlace::First, new);
         }
     }
 }
 
 /// Makes what is missing of what all containers share: nothing, for all but the first.
-fn add_shared(batch: &mut Batch, held: &Held, family: &FamilyPlan) {
-    let nat = held.nat;
-    let all = rules(nat, &family.prefixes);
+fn add_shared(batch: &mut Batch, held: &Held, plan: &FamilyPlan) {
+    let family = held.family;
+    let all = rules(family, &plan.prefixes);
     let listed = |shared: &Shared| {
         held.rules
             .iter()
             .find(|(name, rule)| *name == shared.chain && rule.expressions == shared.expressions)
     };
     let mut missing = Vec::new();
-    for of in sets(nat, &family.prefixes) {
+    for of in sets(family, &plan.prefixes) {
         if !held.sets.iter().any(|(name, _)| *name == of.name) {
             missing.push(of);
         }
@@ -203,12 +203,12 @@ fn add_shared(batch: &mut Batch, held: &Held, family: &FamilyPlan) {
     if missing.is_empty() && all.iter().all(|shared| listed(shared).is_some()) {
         return;
     }
-    batch.add_table(nat.family(), TABLE);
+    batch.add_table(family.into(), TABLE);
     for of in missing {
-        batch.add_set(set(nat, &of.name), &of.of);
+        batch.add_set(set(family, &of.name), &of.of);
     }
     for shared in all {
-        let name = chain(nat, shared.chain);
+        let name = chain(family, shared.chain);
         match (listed(&shared), shared.base) {
             // The order of this chain's rules matters, so it is made as a whole.
             (Some((_, rule)), None) if !entry_is_whole => batch.delete_rule(name, rule.handle),
@@ -225,18 +225,18 @@ fn add_shared(batch: &mut Batch, held: &Held, family: &FamilyPlan) {
 /// whose they are by the comment on the entry that leads there.
 fn iptables_claims(
     iptables: &Iptables<'_>,
-    nat: Nat,
+    family: Family,
     claims: &[Claim],
 ) -> Result<Vec<(String, u64, Claim, String)>, Error> {
     let mut found: Vec<(String, u64, Claim, String)> = Vec::new();
-    for (_, entry) in iptables.rules(nat, DNAT_CHAIN)? {
+    for (_, entry) in iptables.rules(Table::nat(family), DNAT_CHAIN)? {
         let Some(next) = entry.next_chain() else { continue };
         let is_meant = claims.iter().any(|claim| same_port(&claim.entry(), &entry));
         if !is_meant || found.iter().any(|(chain, ..)| chain == next) {
             continue;
         }
         let holder = entry.comment_text().unwrap_or(next);
-        for (handle, rule) in iptables.rules(nat, next)? {
+        for (handle, rule) in iptables.rules(Table::nat(family), next)? {
             let Some(theirs) = claim_of(&rule) else { continue };
             found.push((next.to_owned(), handle, theirs, holder.to_owned()));
         }

@@ -1,10 +1,9 @@
 //! Comparing a plan with what is there, and trying whether the kernel can do it at all.
 
-use kernel::iptables::Nat;
-use kernel::nft::{Listed, NewRule, Place};
+use kernel::Family;
+use kernel::nft::{Listed, NewRule, Place, TableFamily};
 use kernel::{Batch, Nfnetlink};
 
-use super::held::FAMILIES;
 use super::plan::{ConditionalRule, FamilyPlan, Plan, show};
 use super::table::{
     CONDITIONAL_PORTS, ENTRY_CHAIN, GUARD_CHAIN, GUARDED_LINKS, LOOPBACK_PODS, NamedSet, Shared,
@@ -26,15 +25,15 @@ pub(crate) fn check(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
 /// does not matter how many there are.
 fn missing(
     netlink: &Nfnetlink,
-    family: &FamilyPlan,
+    plan: &FamilyPlan,
     owner: &str,
 ) -> Result<Option<(&'static str, String)>, kernel::Error> {
-    let nat = family.nat;
-    let table = format!("{} {TABLE}", nat.family().name());
-    let names = netlink.set_names(nat.family(), TABLE)?;
+    let family = plan.family;
+    let table = format!("{} {TABLE}", TableFamily::from(family).name());
+    let names = netlink.set_names(family.into(), TABLE)?;
     // An ADD of a version without the guard made the table.
     let has_guard = names.iter().any(|name| name == LOOPBACK_PODS);
-    for NamedSet { name, of } in sets(nat, &family.prefixes) {
+    for NamedSet { name, of } in sets(family, &plan.prefixes) {
         if !has_guard && [GUARDED_LINKS, LOOPBACK_PODS].contains(&name.as_str()) {
             continue;
         }
@@ -43,8 +42,8 @@ fn missing(
             return Ok(Some((what, format!("add {what} {table} {name}"))));
         }
     }
-    let listed = netlink.table_rules(nat.family(), TABLE)?;
-    for Shared { chain, expressions, text, .. } in rules(nat, &family.prefixes) {
+    let listed = netlink.table_rules(family.into(), TABLE)?;
+    for Shared { chain, expressions, text, .. } in rules(family, &plan.prefixes) {
         if !has_guard && chain == GUARD_CHAIN {
             continue;
         }
@@ -52,7 +51,7 @@ fn missing(
             return Ok(Some(("rule", format!("add rule {table} {chain} {text}"))));
         }
     }
-    for ConditionalRule { chain, expressions, text, .. } in &family.rules {
+    for ConditionalRule { chain, expressions, text, .. } in &plan.rules {
         let is_there = |(name, rule): &(String, Listed)| {
             let is_own = rule.comment.as_deref() == Some(owner);
             is_own && name == chain && rule.expressions == *expressions
@@ -61,11 +60,11 @@ fn missing(
             return Ok(Some(("rule", format!("add rule {table} {chain} {text}"))));
         }
     }
-    let entries = family.rules.iter().map(|rule| (CONDITIONAL_PORTS, &rule.entry));
-    let elements = family.elements.iter().map(|(name, element)| (name.as_str(), element));
+    let entries = plan.rules.iter().map(|rule| (CONDITIONAL_PORTS, &rule.entry));
+    let elements = plan.elements.iter().map(|(name, element)| (name.as_str(), element));
     for (name, element) in elements.chain(entries) {
-        if netlink.element(set(nat, name), &element.key)?.as_ref() != Some(element) {
-            return Ok(Some(("element", show(nat, name, element))));
+        if netlink.element(set(family, name), &element.key)?.as_ref() != Some(element) {
+            return Ok(Some(("element", show(family, name, element))));
         }
     }
     Ok(None)
@@ -76,10 +75,10 @@ fn missing(
 pub(crate) fn status() -> Result<(), Error> {
     const NO_SUCH_TABLE: &str = "podwire_hostport_status";
     let netlink = Nfnetlink::open()?;
-    for nat in FAMILIES {
+    for family in Family::ALL {
         let mut batch = Batch::new();
-        make_all(&mut batch, nat);
-        batch.delete_table(nat.family(), NO_SUCH_TABLE);
+        make_all(&mut batch, family);
+        batch.delete_table(family.into(), NO_SUCH_TABLE);
         match netlink.commit(&batch) {
             Err(error) if error.is_not_found() && error.operation.contains(NO_SUCH_TABLE) => {}
             tried => tried?,
@@ -88,15 +87,15 @@ pub(crate) fn status() -> Result<(), Error> {
     Ok(())
 }
 
-fn make_all(batch: &mut Batch, nat: Nat) {
+fn make_all(batch: &mut Batch, family: Family) {
     const PREFIX: [u8; 1] = [0];
-    batch.add_table(nat.family(), TABLE);
-    for of in sets(nat, &PREFIX) {
-        batch.add_set(set(nat, &of.name), &of.of);
+    batch.add_table(family.into(), TABLE);
+    for of in sets(family, &PREFIX) {
+        batch.add_set(set(family, &of.name), &of.of);
     }
-    batch.add_chain(chain(nat, ENTRY_CHAIN));
-    for shared in rules(nat, &PREFIX) {
-        let name = chain(nat, shared.chain);
+    batch.add_chain(chain(family, ENTRY_CHAIN));
+    for shared in rules(family, &PREFIX) {
+        let name = chain(family, shared.chain);
         if let Some(base) = shared.base {
             batch.add_base_chain(name, base);
         }

@@ -4,8 +4,9 @@
 //! rule of its own. So no sets have to be made, and the rules are the kernel's plainest.
 
 use ipnetwork::IpNetwork;
-use kernel::iptables::{AddressRange, Nat};
-use kernel::nft::{Expr, meta, octets};
+use kernel::Family;
+use kernel::iptables::AddressRange;
+use kernel::nft::{Expr, TableFamily, meta, octets};
 
 use super::table::{INTERFACE_NAME, destination, interface_name, mask, source};
 
@@ -29,7 +30,7 @@ const SUPPORTED: &str = "supported are ip/ip6 saddr and daddr, iifname, oifname 
 
 /// Reads conditions, which may be split into texts anywhere between words. The error says which word is
 /// wrong.
-pub(crate) fn read(nat: Nat, texts: &[String]) -> Result<Conditions, String> {
+pub(crate) fn read(family: Family, texts: &[String]) -> Result<Conditions, String> {
     let tokens = tokens(texts);
     let mut words = tokens.iter().map(String::as_str);
     if tokens.is_empty() {
@@ -37,7 +38,7 @@ pub(crate) fn read(nat: Nat, texts: &[String]) -> Result<Conditions, String> {
     }
     let mut all: Conditions = vec![Vec::new()];
     while let Some(word) = words.next() {
-        let ways = one(nat, word, &mut words)?;
+        let ways = one(family, word, &mut words)?;
         if all.len() * ways.len() > COMBINATIONS_MAX {
             return Err(format!(
                 "the sets have more than {COMBINATIONS_MAX} members or combinations; use fewer or shorter \
@@ -72,7 +73,7 @@ fn tokens(texts: &[String]) -> Vec<String> {
 
 /// Reads one condition: the lists that it stands for.
 fn one<'a>(
-    nat: Nat,
+    family: Family,
     first: &'a str,
     words: &mut impl Iterator<Item = &'a str>,
 ) -> Result<Conditions, String> {
@@ -83,11 +84,10 @@ fn one<'a>(
         Ok::<_, String>(word)
     };
     let unsupported = |word: &str| Err(format!("{word:?} is not supported; {SUPPORTED}"));
-    let family = nat.family();
     let kind = match first {
         "iifname" => Kind::Interface(meta::IIFNAME),
         "oifname" => Kind::Interface(meta::OIFNAME),
-        "ip" | "ip6" if first == family.name() => match next(&mut seen)? {
+        "ip" | "ip6" if first == TableFamily::from(family).name() => match next(&mut seen)? {
             "saddr" => Kind::Network(source(family)),
             "daddr" => Kind::Network(destination(family)),
             other => return unsupported(other),
@@ -130,7 +130,7 @@ fn one<'a>(
     let mut all = Vec::new();
     for value in values {
         let expressions = kind
-            .test(nat, negated, value)
+            .test(family, negated, value)
             .map_err(|expected| format!("{:?}: {expected} expected", seen.join(" ")))?;
         let text = format!("{subject}{} {value}", if negated { " !=" } else { "" });
         let condition = Condition { expressions, text };
@@ -150,17 +150,17 @@ enum Kind {
 
 impl Kind {
     /// Loads and compares; the error is what should be there instead of the value.
-    fn test(&self, nat: Nat, negated: bool, value: &str) -> Result<Vec<Expr>, &'static str> {
+    fn test(&self, family: Family, negated: bool, value: &str) -> Result<Vec<Expr>, &'static str> {
         let compare = |value| Expr::Cmp { negated, value };
         Ok(match self {
             Kind::Interface(key) => vec![Expr::Meta(*key), compare(interface(value)?)],
             Kind::Network(load) if value.contains('-') => {
-                let range = AddressRange::parse(nat.family(), value)
+                let range = AddressRange::parse(family, value)
                     .ok_or("a range of addresses of this family, FIRST-LAST,")?;
                 let (from, to) = (octets(range.first), octets(range.last));
                 vec![load.clone(), Expr::Range { negated, from, to }]
             }
-            Kind::Network(load) => network(nat, load, value, compare)?,
+            Kind::Network(load) => network(family, load, value, compare)?,
             Kind::Mark => {
                 let (digits, radix) = value.strip_prefix("0x").map_or((value, 10), |hex| (hex, 16));
                 // The library would take a sign.
@@ -174,13 +174,13 @@ impl Kind {
 }
 
 fn network(
-    nat: Nat,
+    family: Family,
     load: &Expr,
     value: &str,
     compare: impl Fn(Vec<u8>) -> Expr,
 ) -> Result<Vec<Expr>, &'static str> {
     let network: IpNetwork = value.parse().map_err(|_| "an address or network")?;
-    if Nat::of(network.ip()) != nat {
+    if Family::of(network.ip()) != family {
         return Err("an address or network of this family");
     }
     let mut address = octets(network.network());
@@ -191,7 +191,7 @@ fn network(
         let len = u32::from(network.prefix() / 8);
         return Ok(vec![Expr::Payload { base, offset, len }, compare(address)]);
     }
-    let mask = mask(nat.family(), network.prefix());
+    let mask = mask(family, network.prefix());
     let masked = Expr::Bitwise { xor: vec![0; mask.len()], mask };
     Ok(vec![load.clone(), masked, compare(address)])
 }

@@ -3,9 +3,9 @@
 
 use std::net::IpAddr;
 
-use kernel::iptables::{Iptables, Nat};
+use kernel::iptables::Iptables;
 use kernel::nft::{Element, octets};
-use kernel::{Batch, Nfnetlink};
+use kernel::{Batch, Family, Nfnetlink};
 
 use super::held::{Held, Holding, Place, Way};
 use super::reference;
@@ -25,7 +25,7 @@ pub(crate) fn needs_loopback(netlink: &Nfnetlink, link: &str) -> Result<bool, ke
     if !netlink.has_nf_tables()? {
         return Ok(false);
     }
-    let pods = netlink.elements(set(Nat::V4, LOOPBACK_PODS))?;
+    let pods = netlink.elements(set(Family::V4, LOOPBACK_PODS))?;
     Ok(pods.iter().any(|pod| !pod.expires && is_on(pod, link))
         || reference::needs_loopback(netlink, link)?)
 }
@@ -52,7 +52,7 @@ pub(crate) fn has_switched_on(netlink: &Nfnetlink, link: &str) -> Result<bool, k
     if !netlink.has_nf_tables()? {
         return Ok(false);
     }
-    let guarded = netlink.element(set(Nat::V4, GUARDED_LINKS), &interface_name(link))?;
+    let guarded = netlink.element(set(Family::V4, GUARDED_LINKS), &interface_name(link))?;
     Ok(guarded.is_some_and(|link| is_switched_on(&link)))
 }
 
@@ -77,7 +77,7 @@ pub(super) fn add(
     }
     let comment = switched_on.then(|| SWITCHED_ON.to_owned());
     let element = Element { key, data: None, comment, expires: false };
-    batch.create_element(set(Nat::V4, GUARDED_LINKS), &element);
+    batch.create_element(set(Family::V4, GUARDED_LINKS), &element);
     Ok(())
 }
 
@@ -113,8 +113,8 @@ pub(super) fn remove(
             continue;
         }
         match way {
-            Way::Expire => batch.expire_element(set(Nat::V4, GUARDED_LINKS), guarded),
-            Way::Delete => batch.delete_element(set(Nat::V4, GUARDED_LINKS), &guarded.key),
+            Way::Expire => batch.expire_element(set(Family::V4, GUARDED_LINKS), guarded),
+            Way::Delete => batch.delete_element(set(Family::V4, GUARDED_LINKS), &guarded.key),
         }
         if is_switched_on(guarded) && !others_need(netlink, link)? {
             switched_off.add(link)?;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use kernel::iptables::Nat;
+use kernel::Family;
 use kernel::nft::{Data, Element, Expr, Listed};
 use kernel::{Batch, Nfnetlink};
 
@@ -10,11 +10,9 @@ use super::plan::Claim;
 use super::table::{CONDITIONAL_PORTS, HOST_IP_PORTS, HOST_PORTS, TABLE, chain, destination, set};
 use crate::ends::End;
 
-pub(super) const FAMILIES: [Nat; 2] = [Nat::V4, Nat::V6];
-
 /// The table of one family: nothing in it if it is not there.
 pub(super) struct Held {
-    pub(super) nat: Nat,
+    pub(super) family: Family,
     pub(super) sets: Vec<(String, Vec<Element>)>,
     /// With the names of their chains.
     pub(super) rules: Vec<(String, Listed)>,
@@ -23,7 +21,7 @@ pub(super) struct Held {
 /// Something that has an owner.
 #[derive(Clone, Copy)]
 pub(super) struct Holding<'a> {
-    nat: Nat,
+    family: Family,
     pub(super) owner: &'a str,
     pub(super) place: Place<'a>,
 }
@@ -47,16 +45,16 @@ pub(super) enum Way {
 }
 
 impl Held {
-    pub(super) fn read(netlink: &Nfnetlink, nat: Nat) -> Result<Self, kernel::Error> {
+    pub(super) fn read(netlink: &Nfnetlink, family: Family) -> Result<Self, kernel::Error> {
         let mut sets = Vec::new();
-        for name in netlink.set_names(nat.family(), TABLE)? {
-            let elements = netlink.elements(set(nat, &name))?;
+        for name in netlink.set_names(family.into(), TABLE)? {
+            let elements = netlink.elements(set(family, &name))?;
             sets.push((name, elements));
         }
         // Without sets there is no table, or nothing of ours in it.
         let rules =
-            if sets.is_empty() { Vec::new() } else { netlink.table_rules(nat.family(), TABLE)? };
-        Ok(Self { nat, sets, rules })
+            if sets.is_empty() { Vec::new() } else { netlink.table_rules(family.into(), TABLE)? };
+        Ok(Self { family, sets, rules })
     }
 
     pub(super) fn elements(&self, set: &str) -> &[Element] {
@@ -68,12 +66,12 @@ impl Held {
         let of_sets = self.sets.iter().flat_map(move |(set, elements)| {
             elements.iter().filter_map(move |element| {
                 let place = Place::Element(set, element);
-                Some(Holding { nat: self.nat, owner: element.comment.as_deref()?, place })
+                Some(Holding { family: self.family, owner: element.comment.as_deref()?, place })
             })
         });
         let of_chains = self.rules.iter().filter_map(move |(chain, rule)| {
             let place = Place::Rule(chain, rule);
-            Some(Holding { nat: self.nat, owner: rule.comment.as_deref()?, place })
+            Some(Holding { family: self.family, owner: rule.comment.as_deref()?, place })
         });
         of_sets.chain(of_chains)
     }
@@ -84,13 +82,13 @@ impl Held {
         for Holding { place, .. } in doomed {
             match place {
                 Place::Element(name, element) if way == Way::Expire => {
-                    batch.expire_element(set(self.nat, name), element);
+                    batch.expire_element(set(self.family, name), element);
                 }
                 Place::Element(name, element) => {
-                    batch.delete_element(set(self.nat, name), &element.key);
+                    batch.delete_element(set(self.family, name), &element.key);
                 }
                 Place::Rule(name, rule) => {
-                    batch.delete_rule(chain(self.nat, name), rule.handle);
+                    batch.delete_rule(chain(self.family, name), rule.handle);
                     chains.push(name);
                 }
             }
@@ -103,16 +101,16 @@ impl Held {
             for entry in
                 self.elements(CONDITIONAL_PORTS).iter().filter(|entry| leads_to(entry, name))
             {
-                batch.delete_element(set(self.nat, CONDITIONAL_PORTS), &entry.key);
+                batch.delete_element(set(self.family, CONDITIONAL_PORTS), &entry.key);
             }
-            batch.delete_chain(chain(self.nat, name));
+            batch.delete_chain(chain(self.family, name));
         }
     }
 }
 
 impl Holding<'_> {
-    pub(super) fn nat(&self) -> Nat {
-        self.nat
+    pub(super) fn family(&self) -> Family {
+        self.family
     }
 
     /// Whether it will be gone by itself.
@@ -125,11 +123,11 @@ impl Holding<'_> {
         match self.place {
             Place::Element(HOST_PORTS, element) => claim_of_key(None, &element.key),
             Place::Element(HOST_IP_PORTS, element) => {
-                let (host_ip, key) = split_address(self.nat, &element.key)?;
+                let (host_ip, key) = split_address(self.family, &element.key)?;
                 claim_of_key(Some(host_ip), key)
             }
             Place::Element(..) => None,
-            Place::Rule(_, rule) => claim_of_rule(self.nat, &rule.expressions),
+            Place::Rule(_, rule) => claim_of_rule(self.family, &rule.expressions),
         }
     }
 
@@ -139,22 +137,22 @@ impl Holding<'_> {
         let (address, port) = match self.place {
             Place::Element(_, element) => {
                 let Some(Data::Value(data)) = &element.data else { return None };
-                let (address, port) = split_address(self.nat, data)?;
+                let (address, port) = split_address(self.family, data)?;
                 (address, port.first_chunk().copied()?)
             }
-            Place::Rule(_, rule) => written_out(self.nat, &rule.expressions)?,
+            Place::Rule(_, rule) => written_out(self.family, &rule.expressions)?,
         };
-        Some(End { nat: self.nat, protocol, address, port: Some(u16::from_be_bytes(port)) })
+        Some(End { family: self.family, protocol, address, port: Some(u16::from_be_bytes(port)) })
     }
 }
 
 /// The destination that a rule ends with.
-pub(super) fn written_out(nat: Nat, expressions: &[Expr]) -> Option<(IpAddr, [u8; 2])> {
+pub(super) fn written_out(family: Family, expressions: &[Expr]) -> Option<(IpAddr, [u8; 2])> {
     let [.., Expr::Immediate(address), Expr::At(_, port), Expr::Dnat { .. }] = expressions else {
         return None;
     };
     let Expr::Immediate(port) = port.as_ref() else { return None };
-    Some((split_address(nat, address)?.0, port.first_chunk().copied()?))
+    Some((split_address(family, address)?.0, port.first_chunk().copied()?))
 }
 
 fn leads_to(entry: &Element, chain: &str) -> bool {
@@ -167,15 +165,15 @@ fn claim_of_key(host_ip: Option<IpAddr>, key: &[u8]) -> Option<Claim> {
     Some(Claim { protocol, port: u16::from_be_bytes([high, low]), host_ip })
 }
 
-fn claim_of_rule(nat: Nat, expressions: &[Expr]) -> Option<Claim> {
+fn claim_of_rule(family: Family, expressions: &[Expr]) -> Option<Claim> {
     let [_, Expr::Cmp { value: protocol, .. }, _, Expr::Cmp { value: port, .. }, rest @ ..] =
         expressions
     else {
         return None;
     };
     let host_ip = match rest {
-        [load, Expr::Cmp { negated: false, value }, ..] if *load == destination(nat.family()) => {
-            Some(split_address(nat, value)?.0)
+        [load, Expr::Cmp { negated: false, value }, ..] if *load == destination(family) => {
+            Some(split_address(family, value)?.0)
         }
         _ => None,
     };
@@ -184,8 +182,8 @@ fn claim_of_rule(nat: Nat, expressions: &[Expr]) -> Option<Claim> {
 }
 
 /// An address, and the bytes behind it.
-pub(super) fn split_address(nat: Nat, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
-    if nat == Nat::V6 {
+pub(super) fn split_address(family: Family, bytes: &[u8]) -> Option<(IpAddr, &[u8])> {
+    if family == Family::V6 {
         let (address, rest) = bytes.split_first_chunk::<16>()?;
         Some((IpAddr::from(*address), rest))
     } else {

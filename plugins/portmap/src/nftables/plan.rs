@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use attach::name_that_fits;
 use cni::{Cidr, ContainerId, NetworkName};
-use kernel::iptables::Nat;
-use kernel::nft::{Data, Element, Expr, Verdict, octets};
+use kernel::Family;
+use kernel::nft::{Data, Element, Expr, TableFamily, Verdict, octets};
 
 use super::conditions::Condition;
 use super::guard::pod_element;
@@ -32,7 +32,7 @@ pub(crate) struct Plan {
 /// What is to be in the table of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FamilyPlan {
-    pub(super) nat: Nat,
+    pub(super) family: Family,
     /// The link that packets from 127.0.0.1 leave by to the pod.
     pub(super) link: Option<String>,
     /// The lengths of the networks that are masqueraded.
@@ -107,18 +107,18 @@ impl Plan {
 
 impl FamilyPlan {
     fn new(settings: &Settings, pod: Cidr, link: Option<&str>) -> Self {
-        let nat = Nat::of(pod.ip());
-        let link = link.filter(|_| nat == Nat::V4);
+        let family = Family::of(pod.ip());
+        let link = link.filter(|_| family == Family::V4);
         let mut plan = Self {
-            nat,
+            family,
             link: link.map(str::to_owned),
             prefixes: Vec::new(),
             claims: Vec::new(),
             elements: Vec::new(),
             rules: Vec::new(),
         };
-        let conditions = settings.nft_conditions(nat);
-        for mapping in settings.mappings.iter().filter(|mapping| mapping.is_of(nat)) {
+        let conditions = settings.nft_conditions(family);
+        for mapping in settings.mappings.iter().filter(|mapping| mapping.is_of(family)) {
             let host_ip = mapping.host_ip.filter(|_| !mapping.is_at_all_addresses());
             let Mapping { protocol, host_port: port, .. } = *mapping;
             let claim = Claim { protocol, port, host_ip };
@@ -127,7 +127,7 @@ impl FamilyPlan {
                 plan.elements.push(port_element(claim, pod.ip(), mapping.container_port));
             }
             for conditions in conditions {
-                plan.rules.push(claim.rule(nat, conditions, pod.ip(), mapping.container_port));
+                plan.rules.push(claim.rule(family, conditions, pod.ip(), mapping.container_port));
             }
         }
         if settings.masquerades() {
@@ -142,7 +142,7 @@ impl FamilyPlan {
         }
         plan.elements.extend(link.map(|link| pod_element(link, pod.ip())));
         // The last one comes to be the first of its chain.
-        plan.rules.sort_by_key(|rule| !rule.has_host_ip(nat));
+        plan.rules.sort_by_key(|rule| !rule.has_host_ip(family));
         plan.rules.reverse();
         plan
     }
@@ -155,12 +155,11 @@ impl Claim {
 
     fn rule(
         self,
-        nat: Nat,
+        family: Family,
         conditions: &[Condition],
         pod: IpAddr,
         container_port: u16,
     ) -> ConditionalRule {
-        let family = nat.family();
         let equal = |value: Vec<u8>| Expr::Cmp { negated: false, value };
         let mut expressions = vec![
             protocol(),
@@ -172,7 +171,7 @@ impl Claim {
         let mut text = vec![format!("{name} dport {}", self.port)];
         if let Some(host_ip) = self.host_ip {
             expressions.extend([destination(family), equal(octets(host_ip))]);
-            text.push(format!("{} daddr {host_ip}", family.name()));
+            text.push(format!("{} daddr {host_ip}", TableFamily::from(family).name()));
         }
         for condition in conditions {
             expressions.extend(condition.expressions.iter().cloned());
@@ -196,8 +195,8 @@ impl Claim {
 }
 
 impl ConditionalRule {
-    fn has_host_ip(&self, nat: Nat) -> bool {
-        self.expressions.get(4) == Some(&destination(nat.family()))
+    fn has_host_ip(&self, family: Family) -> bool {
+        self.expressions.get(4) == Some(&destination(family))
     }
 }
 
@@ -243,8 +242,8 @@ fn padded(port: u16) -> [u8; 4] {
 }
 
 /// An element as `nft` would have it added.
-pub(super) fn show(nat: Nat, set: &str, element: &Element) -> String {
-    let address = usize::from(4 * words(nat.family()));
+pub(super) fn show(family: Family, set: &str, element: &Element) -> String {
+    let address = usize::from(4 * words(family));
     let port = |bytes: &[u8]| match bytes {
         [high, low, ..] => u16::from_be_bytes([*high, *low]).to_string(),
         _ => String::new(),
@@ -272,5 +271,5 @@ pub(super) fn show(nat: Nat, set: &str, element: &Element) -> String {
         Some(Data::Verdict(Verdict::Jump(chain))) => format!(" : jump {chain}"),
         _ => String::new(),
     };
-    format!("add element {} {TABLE} {set} {{ {key}{data} }}", nat.family().name())
+    format!("add element {} {TABLE} {set} {{ {key}{data} }}", TableFamily::from(family).name())
 }

@@ -4,11 +4,11 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use cni::{ContainerId, NetworkName, ValidAttachments};
-use kernel::iptables::Nat;
+use kernel::Family;
 use kernel::nft::Element;
 use kernel::{Batch, Nfnetlink};
 
-use super::held::{FAMILIES, Held, Holding, Place, Way};
+use super::held::{Held, Holding, Place, Way};
 use super::plan::{owner, owner_prefix};
 use super::{guard, reference, table};
 use crate::ends::End;
@@ -17,7 +17,7 @@ use crate::loopback::SwitchedOff;
 
 /// An element that was made to expire.
 struct Dying {
-    nat: Nat,
+    family: Family,
     set: String,
     element: Element,
 }
@@ -75,8 +75,8 @@ pub(crate) fn collect_garbage(
         return Ok(());
     }
     let mut addresses = Vec::new();
-    for nat in FAMILIES {
-        let held = Held::read(netlink, nat)?;
+    for family in Family::ALL {
+        let held = Held::read(netlink, family)?;
         let of_valid = held.holdings().filter(|holding| is_valid(holding.owner));
         addresses.extend(of_valid.filter_map(|holding| Some(holding.end()?.address)));
     }
@@ -90,19 +90,21 @@ fn remove_all(
     is_doomed: impl Fn(&str) -> bool,
     ends: &mut Vec<End>,
 ) -> Result<(), Error> {
-    for nat in FAMILIES {
-        if netlink.set_names(nat.family(), table::TABLE)?.is_empty() {
+    for family in Family::ALL {
+        if netlink.set_names(family.into(), table::TABLE)?.is_empty() {
             continue;
         }
         loop {
             let (mut dying, mut left) = (Vec::new(), false);
             let expired =
-                remove_piece(netlink, nat, &is_doomed, Way::Expire, ends, |doomed, more| {
+                remove_piece(netlink, family, &is_doomed, Way::Expire, ends, |doomed, more| {
                     left = more;
                     dying = doomed.iter().filter_map(Dying::new).collect();
                 });
             if expired.is_err() || !all_gone(netlink, &dying)? {
-                remove_piece(netlink, nat, &is_doomed, Way::Delete, ends, |_, more| left = more)?;
+                remove_piece(netlink, family, &is_doomed, Way::Delete, ends, |_, more| {
+                    left = more;
+                })?;
             }
             if !left {
                 break;
@@ -115,7 +117,7 @@ fn remove_all(
 /// Removes some of what is doomed, and tells `report` what, and whether there is more.
 fn remove_piece(
     netlink: &Nfnetlink,
-    nat: Nat,
+    family: Family,
     is_doomed: impl Fn(&str) -> bool,
     way: Way,
     ends: &mut Vec<End>,
@@ -126,7 +128,7 @@ fn remove_piece(
         let mut batch = Batch::new();
         ends.truncate(before);
         guard::take_back(netlink, &mut switched_off)?;
-        let held = Held::read(netlink, nat)?;
+        let held = Held::read(netlink, family)?;
         let mut doomed: Vec<_> =
             held.holdings().filter(|holding| is_doomed(holding.owner)).collect();
         report(&doomed[..doomed.len().min(PIECE)], doomed.len() > PIECE);
@@ -148,9 +150,9 @@ fn remove_piece(
 /// Waits until elements have expired; false if they do not.
 fn all_gone(netlink: &Nfnetlink, dying: &[Dying]) -> Result<bool, kernel::Error> {
     let deadline = Instant::now() + PATIENCE;
-    for Dying { nat, set, element } in dying {
+    for Dying { family, set, element } in dying {
         loop {
-            match netlink.element(table::set(*nat, set), &element.key)? {
+            match netlink.element(table::set(*family, set), &element.key)? {
                 Some(now) if now.comment == element.comment => {
                     if !now.expires || Instant::now() > deadline {
                         return Ok(false);
@@ -168,9 +170,11 @@ fn all_gone(netlink: &Nfnetlink, dying: &[Dying]) -> Result<bool, kernel::Error>
 impl Dying {
     fn new(holding: &Holding<'_>) -> Option<Self> {
         match holding.place {
-            Place::Element(set, element) => {
-                Some(Self { nat: holding.nat(), set: set.to_owned(), element: element.clone() })
-            }
+            Place::Element(set, element) => Some(Self {
+                family: holding.family(),
+                set: set.to_owned(),
+                element: element.clone(),
+            }),
             Place::Rule(..) => None,
         }
     }

@@ -1,7 +1,9 @@
 //! The table: what is in it whatever is mapped.
 
-use kernel::iptables::Nat;
-use kernel::nft::{Base, BaseChain, Expr, Family, Found, Hook, Set, SetType, Type, Verdict, meta};
+use kernel::Family;
+use kernel::nft::{
+    Base, BaseChain, Expr, Found, Hook, Set, SetType, TableFamily, Type, Verdict, meta,
+};
 
 /// The table's name, in both families.
 pub(super) const TABLE: &str = "podwire_hostport";
@@ -66,18 +68,18 @@ pub(super) fn masquerade_set(prefix: u8) -> String {
 }
 
 /// A set of the table.
-pub(super) fn set(nat: Nat, name: &str) -> Set<'_> {
-    Set { family: nat.family(), table: TABLE, name }
+pub(super) fn set(family: Family, name: &str) -> Set<'_> {
+    Set { family: family.into(), table: TABLE, name }
 }
 
 /// A chain of the table.
-pub(super) fn chain(nat: Nat, name: &str) -> kernel::nft::Chain<'_> {
-    kernel::nft::Chain { family: nat.family(), table: TABLE, name }
+pub(super) fn chain(family: Family, name: &str) -> kernel::nft::Chain<'_> {
+    kernel::nft::Chain { family: family.into(), table: TABLE, name }
 }
 
 /// All sets and maps, with those for masquerading networks of these lengths.
-pub(super) fn sets(nat: Nat, prefixes: &[u8]) -> Vec<NamedSet> {
-    let address = if nat == Nat::V6 { Type::Ipv6 } else { Type::Ipv4 };
+pub(super) fn sets(family: Family, prefixes: &[u8]) -> Vec<NamedSet> {
+    let address = if family == Family::V6 { Type::Ipv6 } else { Type::Ipv4 };
     let port = vec![Type::Protocol, Type::Port];
     let pod = vec![address, Type::Port];
     let named = |name: &str, key, data, expires| NamedSet {
@@ -91,7 +93,7 @@ pub(super) fn sets(nat: Nat, prefixes: &[u8]) -> Vec<NamedSet> {
     ];
     let masquerade = prefixes.iter().map(|prefix| masquerade_set(*prefix));
     all.extend(masquerade.map(|name| named(&name, vec![address, address], Vec::new(), true)));
-    if nat == Nat::V4 {
+    if family == Family::V4 {
         let link = vec![Type::Ifname];
         all.push(named(GUARDED_LINKS, link, Vec::new(), true));
         all.push(named(LOOPBACK_PODS, vec![Type::Ifname, address], Vec::new(), true));
@@ -100,9 +102,8 @@ pub(super) fn sets(nat: Nat, prefixes: &[u8]) -> Vec<NamedSet> {
 }
 
 /// All shared rules, with those for masquerading networks of these lengths, in their chains' order.
-pub(super) fn rules(nat: Nat, prefixes: &[u8]) -> Vec<Shared> {
-    let family = nat.family();
-    let ip = family.name();
+pub(super) fn rules(family: Family, prefixes: &[u8]) -> Vec<Shared> {
+    let ip = TableFamily::from(family).name();
     let hook = |hook, priority| Some(BaseChain { kind: "nat", hook, priority });
     let enter = |chain, at| Shared {
         chain,
@@ -150,7 +151,7 @@ pub(super) fn rules(nat: Nat, prefixes: &[u8]) -> Vec<Shared> {
         base: hook(Hook::Postrouting, BEFORE_MASQUERADING),
         ..masquerade(family, *prefix)
     }));
-    if nat == Nat::V4 {
+    if family == Family::V4 {
         all.push(Shared {
             base: Some(BaseChain { kind: "filter", hook: Hook::Prerouting, priority: BEFORE_NAT }),
             ..guard()
@@ -177,7 +178,7 @@ fn guard() -> Shared {
 
 /// Gives the node's address to what was mapped, if the set holds the network that it comes from and the pod.
 fn masquerade(family: Family, prefix: u8) -> Shared {
-    let ip = family.name();
+    let ip = TableFamily::from(family).name();
     let mask = mask(family, prefix);
     let is_all = mask.iter().all(|byte| *byte == u8::MAX);
     let mut expressions = vec![
@@ -227,7 +228,7 @@ fn at(word: u8, load: Expr) -> Expr {
 
 /// The words of 4 bytes that an address has.
 pub(super) fn words(family: Family) -> u8 {
-    if family == Family::Ipv6 { 4 } else { 1 }
+    if family == Family::V6 { 4 } else { 1 }
 }
 
 /// Loads the protocol above IP.
@@ -237,14 +238,14 @@ pub(super) fn protocol() -> Expr {
 
 /// Loads the source address.
 pub(super) fn source(family: Family) -> Expr {
-    let v6 = family == Family::Ipv6;
+    let v6 = family == Family::V6;
     let (offset, len) = if v6 { (8, 16) } else { (12, 4) };
     Expr::Payload { base: Base::Network, offset, len }
 }
 
 /// Loads the destination address.
 pub(super) fn destination(family: Family) -> Expr {
-    let v6 = family == Family::Ipv6;
+    let v6 = family == Family::V6;
     let (offset, len) = if v6 { (24, 16) } else { (DESTINATION_V4, 4) };
     Expr::Payload { base: Base::Network, offset, len }
 }

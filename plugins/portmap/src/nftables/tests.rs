@@ -1,6 +1,6 @@
 //! What mappings come to, without a kernel.
 
-use kernel::iptables::Nat;
+use kernel::Family;
 use serde_json::{Value, json};
 
 use super::plan::{FamilyPlan, Plan, owner, owner_prefix, show};
@@ -13,7 +13,7 @@ fn plan(config: &Value, pod: &[&str]) -> Plan {
 }
 
 fn shown(family: &FamilyPlan) -> Vec<String> {
-    let elements = family.elements.iter().map(|(set, element)| show(family.nat, set, element));
+    let elements = family.elements.iter().map(|(set, element)| show(family.family, set, element));
     let rules = family.rules.iter().map(|rule| format!("{} {}", rule.chain, rule.text));
     elements.chain(rules).map(|text| text.replace(" podwire_hostport", "")).collect()
 }
@@ -104,9 +104,9 @@ fn owners_fit_and_differ() {
 
 #[test]
 fn conditions() {
-    let accepted = |nat, texts: &[&str]| {
+    let accepted = |family, texts: &[&str]| {
         let texts: Vec<String> = texts.iter().map(ToString::to_string).collect();
-        read_conditions(nat, &texts)
+        read_conditions(family, &texts)
     };
     for texts in [
         &["ip", "saddr", "192.0.2.0/24"][..],
@@ -114,9 +114,9 @@ fn conditions() {
         &["iifname", "!=", "\"eth0\""],
         &["meta oifname lo", "meta mark != 0x10"],
     ] {
-        assert_eq!(accepted(Nat::V4, texts).unwrap().len(), 1);
+        assert_eq!(accepted(Family::V4, texts).unwrap().len(), 1);
     }
-    assert_eq!(accepted(Nat::V4, &[]).unwrap(), super::Conditions::new());
+    assert_eq!(accepted(Family::V4, &[]).unwrap(), super::Conditions::new());
     for (texts, expected) in [
         (
             &["ip", "daddr", "!=", "{ 127.0.0.0/8, 192.0.2.11 }"][..],
@@ -132,7 +132,7 @@ fn conditions() {
             ],
         ),
     ] {
-        let ways = accepted(Nat::V4, texts).unwrap();
+        let ways = accepted(Family::V4, texts).unwrap();
         let shown = |way: &Vec<super::conditions::Condition>| {
             way.iter().map(|one| one.text.clone()).collect::<Vec<_>>().join(" ")
         };
@@ -166,7 +166,7 @@ fn conditions() {
         (&["tcp sport 1024"], "\"tcp\" is not supported"),
         (&["ip saddr 192.0.2.1 accept"], "\"accept\" is not supported"),
     ] {
-        let why = accepted(Nat::V4, texts).unwrap_err();
+        let why = accepted(Family::V4, texts).unwrap_err();
         assert!(why.contains(expected), "{why}");
     }
 }

@@ -14,7 +14,7 @@ fn check(config: &Value, pod: &[&str], expected: &Expect) {
     let plan = Plan::new(&"testnet".parse().unwrap(), &"pod-a".parse().unwrap(), &settings, &pod);
     let mut text = String::new();
     for family in plan.families() {
-        let program = if family.nat == Nat::V6 { "ip6tables" } else { "iptables" };
+        let program = if family.family == Family::V6 { "ip6tables" } else { "iptables" };
         let mut line = |how: &str, chain: &str, rule: &Rule| {
             writeln!(text, "{program} {how} {chain} {rule}").unwrap();
         };
