@@ -1,17 +1,20 @@
 //! Traffic that must not be interrupted while the node is changed.
 
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::server::Server;
 use crate::world::World;
 
 /// If an answer takes longer than this, the traffic has stopped.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the first connection may take. The reference's bridge does not resolve neighbours over IPv6
+/// before its address has passed duplicate address detection.
+const START: Duration = Duration::from_secs(20);
 
 /// A server that sends back what it receives, on any number of connections.
 #[derive(Debug)]
@@ -43,10 +46,13 @@ pub fn while_visited<T>(world: &World, netns: &str, address: &str, work: impl Fn
     let stop = AtomicBool::new(false);
     let (begun, first_visit) = channel();
     let (outcome, visits) = thread::scope(|scope| {
-        let client = scope.spawn(|| world.inside(netns, || visit(address, &stop, &begun)));
+        let has_stopped = &stop;
+        // The client drops the sender when it ends, also by an error.
+        let client =
+            scope.spawn(move || world.inside(netns, || visit(address, has_stopped, &begun)));
         let stop = StopAtEnd(&stop);
         // An error of a client that could not start is reported below.
-        let outcome = first_visit.recv_timeout(PATIENCE * 2).ok().map(|()| work());
+        let outcome = first_visit.recv().ok().map(|()| work());
         drop(stop);
         (outcome, client.join().expect("the client does not panic"))
     });
@@ -64,7 +70,7 @@ impl Drop for StopAtEnd<'_> {
 }
 
 fn visit(address: SocketAddr, stop: &AtomicBool, begun: &Sender<()>) -> io::Result<()> {
-    let lasting = connect(address)?;
+    let lasting = first_connection(address)?;
     loop {
         // Read before the visits: the last ones are made after the work is done.
         let is_last = stop.load(Ordering::SeqCst);
@@ -77,6 +83,16 @@ fn visit(address: SocketAddr, stop: &AtomicBool, begun: &Sender<()>) -> io::Resu
         let _ = begun.send(());
         if is_last {
             return Ok(());
+        }
+    }
+}
+
+fn first_connection(address: SocketAddr) -> io::Result<TcpStream> {
+    let deadline = Instant::now() + START;
+    loop {
+        match connect(address) {
+            Err(error) if error.kind() == ErrorKind::TimedOut && Instant::now() < deadline => {}
+            connected => return connected,
         }
     }
 }
