@@ -273,8 +273,8 @@ fn a_batch_larger_than_the_sockets_buffer() {
         assert_eq!(rules[999].1.comment_text(), Some("big"));
         assert!(netlink.has_chain(Table::nat(Family::V4).chain("BIG")).unwrap());
         assert!(!netlink.has_chain(Table::nat(Family::V4).chain("SMALL")).unwrap());
-        assert_eq!(netlink.chain_names(TableFamily::Ip, "nat").unwrap(), ["BIG"]);
-        assert!(netlink.chain_names(TableFamily::Ip, "filter").unwrap().is_empty());
+        assert_eq!(netlink.chain_names(Table::nat(Family::V4).into()).unwrap(), ["BIG"]);
+        assert!(netlink.chain_names(Table::filter(Family::V4).into()).unwrap().is_empty());
         let mut changes = Changes::new();
         changes.add_rule(
             Table::nat(Family::V4),
@@ -295,7 +295,7 @@ fn a_batch_larger_than_the_sockets_buffer() {
         changes.flush_chain(Table::nat(Family::V4), "BIG");
         changes.delete_chain(Table::nat(Family::V4), "BIG");
         netlink.commit(&changes.batch()).unwrap();
-        assert!(netlink.chain_names(TableFamily::Ip, "nat").unwrap().is_empty());
+        assert!(netlink.chain_names(Table::nat(Family::V4).into()).unwrap().is_empty());
     });
 }
 

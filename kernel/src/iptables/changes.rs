@@ -96,9 +96,9 @@ impl Changes {
         let mut batch = Batch::new();
         for change in &self.all {
             match change {
-                Change::AddTable { table } => batch.add_table(table.family.into(), table.name),
+                Change::AddTable { table } => batch.add_table((*table).into(), None),
                 Change::AddBaseChain { table, base } => base.add_to(&mut batch, *table),
-                Change::AddChain { table, chain } => batch.add_chain(table.chain(chain)),
+                Change::AddChain { table, chain } => batch.add_chain(table.chain(chain), None),
                 Change::CreateChain { table, chain } => batch.create_chain(table.chain(chain)),
                 Change::FlushChain { table, chain } => batch.flush_chain(table.chain(chain)),
                 Change::DeleteChain { table, chain } => batch.delete_chain(table.chain(chain)),

@@ -31,6 +31,12 @@ pub struct BaseChain {
     place: nft::BaseChain,
 }
 
+impl From<Table> for nft::Table {
+    fn from(Table { family, name }: Table) -> Self {
+        Self { family: family.into(), name }
+    }
+}
+
 impl Table {
     /// The table of `iptables -t filter`, or of `ip6tables`.
     #[must_use]

@@ -232,7 +232,7 @@ const NAT: Table = Table::nat(Family::V4);
 #[test]
 fn tables_and_chains_are_written_as_iptables_writes_them() {
     check_batch("iptables -t nat -N CHAIN", |batch| {
-        batch.add_table(TableFamily::Ip, "nat");
+        batch.add_table(Table::nat(Family::V4).into(), None);
         batch.create_chain(NAT.chain("CHAIN"));
     });
     let with_jump = |base: NatChain| {

@@ -135,7 +135,7 @@ impl<'n> Iptables<'n> {
     /// The names of all chains; for GC, not for ADD.
     pub fn chain_names(&self, table: Table) -> Result<Vec<String>> {
         match &self.legacy {
-            None => self.netlink.chain_names(table.family.into(), table.name),
+            None => self.netlink.chain_names(table.into()),
             Some(legacy) => legacy.chain_names(table),
         }
     }

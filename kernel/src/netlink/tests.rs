@@ -109,8 +109,8 @@ fn names_that_no_message_can_hold() {
             let name = &"a".repeat(length);
             let ifb = Ifb { name, mtu: 1400, alias: Some(name) };
             let mut batch = Batch::new();
-            batch.add_table(TableFamily::Inet, name);
             let chain = Chain { family: TableFamily::Inet, table: "t", name };
+            batch.add_chain(chain, None);
             for error in [
                 rtnl.link_by_name(name).unwrap_err(),
                 rtnl.create_ifb(&ifb).unwrap_err(),

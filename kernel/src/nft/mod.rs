@@ -2,6 +2,7 @@
 //! chain (`include/uapi/linux/netfilter/`nf_tables`.h`).
 
 pub(crate) mod attribute;
+mod build;
 mod expr;
 #[cfg(test)]
 mod firewall_tests;
@@ -9,19 +10,22 @@ mod firewall_tests;
 mod map_tests;
 mod read;
 mod set;
+mod table;
 #[cfg(test)]
 mod tests;
-
 mod verdict;
 mod write;
 
-use std::net::IpAddr;
-
 use crate::family::Family;
 
+pub use build::{address, interface_name, octets};
 pub use expr::{Base, Expr, Found, Xt, ct_status, meta};
 pub use read::{FilterChain, Listed};
 pub use set::{Data, Element, Set, SetType, Type};
+pub use table::{
+    ChainSpec, Contents, Missing, MissingPart, Order, Owned, OwnedPlace, Purged, Removal, RuleSpec,
+    SetSpec, Table, TableSpec,
+};
 pub use verdict::Verdict;
 
 /// The packets that a table sees (`NFPROTO_*`).
@@ -35,15 +39,6 @@ pub enum TableFamily {
     Inet,
     /// Frames on a bridge.
     Bridge,
-}
-
-/// The bytes of an address in a packet.
-#[must_use]
-pub fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().into(),
-        IpAddr::V6(v6) => v6.octets().into(),
-    }
 }
 
 /// A chain by its full name.

@@ -7,7 +7,7 @@ use netlink_packet_netfilter::nftables::{
 
 use super::attribute::{attributes, be_u32, be_u64, string};
 use super::write::{COMMENT, OWNER};
-use super::{Chain, Expr, Hook, TableFamily, Verdict};
+use super::{Chain, Expr, Hook, Table, TableFamily, Verdict};
 use crate::error::Result;
 use crate::nfnetlink::Nfnetlink;
 
@@ -88,15 +88,15 @@ impl Nfnetlink {
     /// The names of a table's chains; none if there is no such table.
     ///
     /// The kernel goes through the chains of all tables of the family, so this is for GC, not for ADD.
-    pub fn chain_names(&self, family: TableFamily, table: &str) -> Result<Vec<String>> {
+    pub fn chain_names(&self, table: Table) -> Result<Vec<String>> {
         let message = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
-        let what = || format!("list the chains of table {} {table}", family.name());
-        let bodies = self.dump(family, message, what)?;
+        let what = || format!("list the chains of table {table}");
+        let bodies = self.dump(table.family, message, what)?;
         let names = bodies.iter().filter_map(|body| {
             let attribute = |wanted| attributes(body).find(|(kind, _)| *kind == wanted);
             let of = string(attribute(NFTA_CHAIN_TABLE)?.1);
             let name = string(attribute(NFTA_CHAIN_NAME)?.1);
-            (of == table).then(|| name.to_owned())
+            (of == table.name).then(|| name.to_owned())
         });
         Ok(names.collect())
     }
@@ -155,15 +155,15 @@ impl Nfnetlink {
     }
 
     /// The rules of a table, each with the name of its chain; none if there is no such table.
-    pub fn table_rules(&self, family: TableFamily, table: &str) -> Result<Vec<(String, Listed)>> {
-        let of = vec![RuleAttribute::Table(table.into())];
+    pub fn table_rules(&self, table: Table) -> Result<Vec<(String, Listed)>> {
+        let of = vec![RuleAttribute::Table(table.name.into())];
         let message = NfTablesMessage::GetRule(RuleMessage { attributes: of });
-        let what = || format!("list the rules of table {} {table}", family.name());
-        let bodies = self.dump(family, message, what)?;
+        let what = || format!("list the rules of table {table}");
+        let bodies = self.dump(table.family, message, what)?;
         let rules = bodies.iter().filter_map(|body| {
             let (_, name) = attributes(body).find(|(kind, _)| *kind == NFTA_RULE_CHAIN)?;
             let name = string(name);
-            Some((name.to_owned(), Listed::parse(body, Chain { family, table, name })?))
+            Some((name.to_owned(), Listed::parse(body, table.chain(name))?))
         });
         Ok(rules.collect())
     }

@@ -10,7 +10,7 @@ use netlink_packet_netfilter::nftables::{
 use super::attribute::{attributes, be_u32, string};
 use super::read::comment;
 use super::write::{NLM_F_CREATE, NLM_F_EXCL, comment_udata};
-use super::{TableFamily, Verdict};
+use super::{Table, TableFamily, Verdict};
 use crate::error::Result;
 use crate::nfnetlink::{Batch, Nfnetlink};
 
@@ -165,15 +165,15 @@ impl Batch {
 
 impl Nfnetlink {
     /// The names of a table's sets and maps; none if there is no such table.
-    pub fn set_names(&self, family: TableFamily, table: &str) -> Result<Vec<String>> {
-        let of = vec![SetAttribute::Table(table.into())];
+    pub fn set_names(&self, table: Table) -> Result<Vec<String>> {
+        let of = vec![SetAttribute::Table(table.name.into())];
         let message = NfTablesMessage::GetSet(SetMessage { attributes: of });
-        let what = || format!("list the sets of table {} {table}", family.name());
-        let bodies = unless_missing(self.dump(family, message, what))?;
+        let what = || format!("list the sets of table {table}");
+        let bodies = unless_missing(self.dump(table.family, message, what))?;
         let names = bodies.iter().filter_map(|body| {
             let attribute = |wanted| attributes(body).find(|(kind, _)| *kind == wanted);
             let name = string(attribute(NFTA_SET_NAME)?.1);
-            (string(attribute(NFTA_SET_TABLE)?.1) == table).then(|| name.to_owned())
+            (string(attribute(NFTA_SET_TABLE)?.1) == table.name).then(|| name.to_owned())
         });
         Ok(names.collect())
     }
@@ -199,6 +199,34 @@ impl Nfnetlink {
         let message = NfTablesMessage::GetSetElement(list(set, wire_key(key)));
         let body = self.get(set.family, message, || format!("look for an element of {set}"))?;
         Ok(body.and_then(|body| Element::parse_all(&body).next()))
+    }
+}
+
+impl Nfnetlink {
+    /// Deletes the elements of sets that `is_doomed` selects, in as many batches as their number needs.
+    pub fn delete_elements(
+        &self,
+        sets: &[Set<'_>],
+        is_doomed: impl Fn(&Element) -> bool,
+    ) -> Result<()> {
+        /// A batch must fit in the socket's buffer.
+        const PIECE: usize = 500;
+        let mut is_partial = true;
+        while is_partial {
+            self.transaction(|netlink| -> Result<Batch> {
+                let (mut batch, mut count) = (Batch::new(), 0);
+                for set in sets {
+                    let elements = netlink.elements(*set)?;
+                    for element in elements.iter().filter(|it| is_doomed(it)).take(PIECE - count) {
+                        batch.delete_element(*set, &element.key);
+                        count += 1;
+                    }
+                }
+                is_partial = count == PIECE;
+                Ok(batch)
+            })?;
+        }
+        Ok(())
     }
 }
 

@@ -47,7 +47,7 @@ fn chains_of_a_bridge() {
     let chain =
         Chain { family: TableFamily::Bridge, table: "nat", name: "cni-br-iface-pod-a-eth0" };
     let mut batch = Batch::new();
-    batch.add_chain(chain);
+    batch.add_chain(chain, None);
     let all = captures(BRIDGE);
     assert_eq!(batch.requests[0].payload, all[2].sent[0].1);
     // nft has the same attributes of a base chain in another order.
@@ -65,8 +65,9 @@ fn comments_of_tables_and_chains() {
     let all = captures(MASQUERADE);
     let comment = |at: usize| all[at].command.split('"').nth(1).unwrap();
     let mut batch = Batch::new();
-    batch.add_table_with_comment(TableFamily::Inet, MASQ_CHECKS.table, comment(0));
-    batch.add_chain_with_comment(MASQ_CHECKS, comment(1));
+    let table = Table { family: TableFamily::Inet, name: MASQ_CHECKS.table };
+    batch.add_table(table, Some(comment(0)));
+    batch.add_chain(MASQ_CHECKS, Some(comment(1)));
     // nft gives a table's flags too, which are none.
     let flags: &[u8] = &[8, 0, 2, 0, 0, 0, 0, 0];
     let (table, sent) = (&batch.requests[0].payload, &all[0].sent[0].1);

@@ -6,13 +6,12 @@ use netlink_packet_netfilter::nftables::{
     RuleAttribute, RuleMessage, TableAttribute, TableMessage,
 };
 
-use super::{BaseChain, Chain, NewRule, Place, TableFamily};
+use super::{BaseChain, Chain, NewRule, Place, Table};
 use crate::nfnetlink::Batch;
 
 pub(super) const NLM_F_EXCL: u16 = 0x200;
 pub(super) const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_APPEND: u16 = 0x800;
-const NF_ACCEPT: u32 = 1;
 /// Longer ones are what `nft` does not take.
 const COMMENT_MAX: usize = 128;
 /// What fits into `NFT_USERDATA_MAXLEN` bytes beside type, length and final zero.
@@ -23,40 +22,25 @@ pub(super) const COMMENT: u8 = 0;
 pub(super) const OWNER: u8 = 0x70;
 
 impl Batch {
-    /// Makes a table unless it is there.
-    pub fn add_table(&mut self, family: TableFamily, table: &str) {
-        let attributes = vec![TableAttribute::Name(table.into())];
+    /// Makes a table unless it is there, with a comment as the program `nft` keeps it.
+    pub fn add_table(&mut self, table: Table, comment: Option<&str>) {
+        let mut attributes = vec![TableAttribute::Name(table.name.into())];
+        attributes.extend(comment.map(|text| TableAttribute::UserData(comment_udata(text))));
         let message = NfTablesMessage::NewTable(TableMessage { attributes });
-        self.push(family, NLM_F_CREATE, message, || format!("add table {} {table}", family.name()));
+        self.push(table.family, NLM_F_CREATE, message, || format!("add table {table}"));
     }
 
     /// Deletes a table with all that is in it; fails with ENOENT if it is not there.
-    pub fn delete_table(&mut self, family: TableFamily, table: &str) {
-        let attributes = vec![TableAttribute::Name(table.into())];
+    pub fn delete_table(&mut self, table: Table) {
+        let attributes = vec![TableAttribute::Name(table.name.into())];
         let message = NfTablesMessage::DeleteTable(TableMessage { attributes });
-        self.push(family, 0, message, || format!("delete table {} {table}", family.name()));
+        self.push(table.family, 0, message, || format!("delete table {table}"));
     }
 
-    /// As [`Batch::add_table`], with a comment as the program `nft` keeps it.
-    pub fn add_table_with_comment(&mut self, family: TableFamily, table: &str, comment: &str) {
-        let attributes = vec![
-            TableAttribute::Name(table.into()),
-            TableAttribute::UserData(comment_udata(comment)),
-        ];
-        let message = NfTablesMessage::NewTable(TableMessage { attributes });
-        self.push(family, NLM_F_CREATE, message, || format!("add table {} {table}", family.name()));
-    }
-
-    /// Makes a chain unless it is there.
-    pub fn add_chain(&mut self, chain: Chain<'_>) {
-        let message = NfTablesMessage::NewChain(ChainMessage { attributes: named(chain) });
-        self.push(chain.family, NLM_F_CREATE, message, || format!("add chain {chain}"));
-    }
-
-    /// As [`Batch::add_chain`], with a comment as the program `nft` keeps it.
-    pub fn add_chain_with_comment(&mut self, chain: Chain<'_>, comment: &str) {
+    /// Makes a chain unless it is there, with a comment as the program `nft` keeps it.
+    pub fn add_chain(&mut self, chain: Chain<'_>, comment: Option<&str>) {
         let mut attributes = named(chain);
-        attributes.push(ChainAttribute::UserData(comment_udata(comment)));
+        attributes.extend(comment.map(|text| ChainAttribute::UserData(comment_udata(text))));
         let message = NfTablesMessage::NewChain(ChainMessage { attributes });
         self.push(chain.family, NLM_F_CREATE, message, || format!("add chain {chain}"));
     }
@@ -68,7 +52,8 @@ impl Batch {
         self.push(chain.family, flags, message, || format!("create chain {chain}"));
     }
 
-    /// Makes a base chain unless it is there; fails with EOPNOTSUPP or EEXIST if it hangs elsewhere.
+    /// Makes a base chain unless it is there; fails with EOPNOTSUPP or EEXIST if it has another hook. The policy
+    /// of a new one is to accept; that of one that is there does not change.
     pub fn add_base_chain(&mut self, chain: Chain<'_>, base: BaseChain) {
         let mut attributes = named(chain);
         attributes.extend([
@@ -76,7 +61,6 @@ impl Batch {
                 WireHook::Number(HookNumber::Inet(InetHookNumber::from(base.hook.number()))),
                 WireHook::Priority(base.priority.cast_unsigned()),
             ]),
-            ChainAttribute::Policy(NF_ACCEPT),
             ChainAttribute::Type(base.kind.into()),
         ]);
         let message = NfTablesMessage::NewChain(ChainMessage { attributes });

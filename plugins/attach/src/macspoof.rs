@@ -15,9 +15,7 @@ pub(crate) use remove::purge;
 use std::cell::Cell;
 
 use cni::Attachment;
-use kernel::nft::{
-    Base, BaseChain, Chain, Expr, Hook, Listed, NewRule, Place, TableFamily, Verdict, meta,
-};
+use kernel::nft::{Base, BaseChain, Chain, Expr, Hook, Listed, NewRule, Place, Verdict, meta};
 use kernel::{Batch, Nfnetlink};
 
 use crate::error::Error;
@@ -49,7 +47,7 @@ impl MacSpoofCheck {
     pub fn add(&self, netlink: &Nfnetlink, made_table: &Cell<bool>) -> Result<(), Error> {
         let result = match netlink.commit(&self.additions(Batch::new(), false)) {
             Err(error) if error.is_not_found() => {
-                made_table.set(netlink.chain_names(TableFamily::Bridge, TABLE)?.is_empty());
+                made_table.set(netlink.chain_names(TABLE)?.is_empty());
                 netlink.commit(&self.additions(Batch::new(), true))
             }
             result => result,
@@ -79,7 +77,7 @@ impl MacSpoofCheck {
     /// Fails with EEXIST if the attachment's chains are there already.
     fn additions(&self, mut batch: Batch, with_table: bool) -> Batch {
         if with_table {
-            batch.add_table(TableFamily::Bridge, TABLE);
+            batch.add_table(TABLE, None);
             batch.add_base_chain(PREROUTING, PLACE);
         }
         batch.create_chain(chain(&self.names.interface_chain));

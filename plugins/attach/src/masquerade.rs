@@ -9,7 +9,7 @@ mod nftables;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use cni::{Call, Cidr, NetworkName, Success, ValidAttachments};
+use cni::{Attachment, Call, Cidr, NetworkName, Success, ValidAttachments};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use kernel::iptables::{Changes, Iptables};
 use kernel::{Batch, Family, Nfnetlink, Rtnl};
@@ -41,17 +41,6 @@ pub enum MasqueradeBackend {
     Nftables,
 }
 
-/// Whose rules they are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Owner<'a> {
-    /// The network.
-    pub network: &'a NetworkName,
-    /// The container.
-    pub container_id: &'a str,
-    /// The interface of the container.
-    pub ifname: &'a str,
-}
-
 /// What a DEL has to know to leave the rules of other interfaces that the container has in the same network.
 ///
 /// Nothing of this is asked of the pod's namespace if the node knows it: a pod may give its addresses to
@@ -70,18 +59,6 @@ impl MasqueradeBackend {
         match self {
             Self::Iptables => iptables::try_out(&Iptables::of_node(netlink)?),
             Self::Nftables => nftables::try_out(netlink),
-        }
-    }
-}
-
-impl<'a> Owner<'a> {
-    /// The attachment that a command is about.
-    #[must_use]
-    pub fn of<C>(call: &'a Call<C>) -> Self {
-        Self {
-            network: &call.network.name,
-            container_id: call.container_id().as_str(),
-            ifname: call.ifname().as_str(),
         }
     }
 }
@@ -122,12 +99,12 @@ impl Masquerade {
     #[must_use]
     pub fn of<C>(call: &Call<C>, backend: MasqueradeBackend, result: &Success) -> Self {
         let addresses = result.ips.iter().map(|ip| ip.address).collect();
-        Self::wanted(backend, &Owner::of(call), addresses)
+        Self::wanted(backend, &call.attachment(), addresses)
     }
 
     /// What an attachment with these addresses, each with its network's prefix, should have.
     #[must_use]
-    pub fn wanted(backend: MasqueradeBackend, owner: &Owner<'_>, addresses: Vec<Cidr>) -> Self {
+    pub fn wanted(backend: MasqueradeBackend, owner: &Attachment, addresses: Vec<Cidr>) -> Self {
         Self(match backend {
             MasqueradeBackend::Iptables => {
                 Rules::Iptables(iptables::Rules::wanted(owner, addresses))
@@ -167,7 +144,7 @@ pub fn open_to_remove(needed: bool) -> Result<Option<Nfnetlink>, Error> {
 ///
 /// The caller closes the socket after it has deleted the pod's link: then the kernel disposes of both at a
 /// time.
-pub fn remove(netlink: &Nfnetlink, owner: &Owner<'_>, kept: &Kept<'_>) -> Result<(), Error> {
+pub fn remove(netlink: &Nfnetlink, owner: &Attachment, kept: &Kept<'_>) -> Result<(), Error> {
     remove_all(
         netlink,
         |iptables| iptables::remove(iptables, owner, kept),
@@ -243,21 +220,6 @@ fn remove_all(
     result
 }
 
-/// Finds the first rule of `wanted` that is not in a chain, or behind the last one of `wanted`, which takes
-/// what the others have left: its index, and what is wrong with it.
-fn lacking<T: PartialEq>(there: &[T], wanted: &[T]) -> Option<(usize, &'static str)> {
-    let place = |one: &T| there.iter().position(|it| it == one);
-    let end = wanted.last().and_then(place);
-    let wrong = |one: &T| match place(one) {
-        None => Some("is missing"),
-        Some(at) if end.is_some_and(|end| at > end) => {
-            Some("comes too late, behind one that takes its packets")
-        }
-        Some(_) => None,
-    };
-    wanted.iter().enumerate().find_map(|(at, one)| Some((at, wrong(one)?)))
-}
-
 /// Groups that pods on the same network may talk to among themselves.
 fn multicast(family: Family) -> IpNetwork {
     const V4: Ipv4Network = Ipv4Network::new_checked(Ipv4Addr::new(224, 0, 0, 0), 4).unwrap();
@@ -266,26 +228,5 @@ fn multicast(family: Family) -> IpNetwork {
     match family {
         Family::V4 => V4.into(),
         Family::V6 => V6.into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[track_caller]
-    fn check(there: &str, expected: Option<usize>) {
-        let found = lacking(there.as_bytes(), b"abz");
-        assert_eq!(found.map(|(at, _)| at), expected, "{there}: {found:?}");
-    }
-
-    #[test]
-    fn what_is_lacking() {
-        check("abz", None);
-        check("xbyazb", None);
-        check("az", Some(1));
-        check("ab", Some(2));
-        check("azb", Some(1));
-        check("", Some(0));
     }
 }

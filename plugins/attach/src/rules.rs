@@ -8,7 +8,7 @@ use kernel::{Nfnetlink, Rtnl};
 
 use crate::error::Error;
 use crate::macspoof::{self, MacSpoofCheck};
-use crate::masquerade::{self, Kept, Masquerade, MasqueradeBackend, Owner};
+use crate::masquerade::{self, Kept, Masquerade, MasqueradeBackend};
 use crate::pod::Pod;
 
 /// The keys of a configuration that ask for rules.
@@ -63,7 +63,7 @@ impl RuleKeys {
             });
         }
         failures.try_to("rules of ipMasq", || {
-            masquerade::remove(netlink, &Owner::of(call), &Kept::of(call, pod))
+            masquerade::remove(netlink, &call.attachment(), &Kept::of(call, pod))
         });
         failures.into_result()
     }

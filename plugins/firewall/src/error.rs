@@ -65,11 +65,13 @@ pub enum Error {
         /// The rule, as `iptables -S` would show it.
         rule: String,
     },
-    /// CHECK found that something is not in our table, or behind what should come after it.
-    #[error("{what} is missing: nft {command}")]
+    /// CHECK found that something is not in our table, or is a rule that comes too late.
+    #[error("{what} {how}: nft {command}")]
     MissingInTable {
-        /// A set, a chain, a rule or an element.
+        /// A set, a rule or an element.
         what: &'static str,
+        /// What is wrong with it.
+        how: &'static str,
         /// How the program `nft` would add it.
         command: String,
     },

@@ -1,14 +1,13 @@
-//! The backend `nftables`: a table of our own, where sets hold the addresses of pods.
+//! The backend `nftables`: a table of our own, with sets of the addresses of pods.
 //!
-//! The rules are the same whatever pods there are, and a packet passes the same few of them at any number of
-//! pods. What a pod has is elements of the sets, each with the pod's names as its comment.
+//! All pods share the rules, so that a packet passes the same few of them at any number of pods. A pod has
+//! elements in the sets. The comment of each element names its owner.
 //!
-//! The backend `firewalld` has its place here too: the bridges that are kept apart, and in sets that no rule
-//! asks, which sources it has given to firewalld and for whom.
+//! The backend `firewalld` uses the table too: for the isolation of bridges, and to record in sets that no rule
+//! uses which sources it has added to firewalld, and their owners.
 
 mod add;
 mod check;
-mod held;
 mod plan;
 mod remove;
 mod table;

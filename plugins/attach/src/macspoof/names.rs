@@ -2,7 +2,7 @@
 
 use cni::Attachment;
 use kernel::Nfnetlink;
-use kernel::nft::{Chain, TableFamily};
+use kernel::nft::{Chain, Table, TableFamily};
 
 use crate::names::hashed_name;
 
@@ -14,7 +14,7 @@ pub(super) struct Names {
     pub(super) comment: String,
 }
 
-pub(super) const TABLE: &str = "nat";
+pub(super) const TABLE: Table = Table { family: TableFamily::Bridge, name: "nat" };
 pub(super) const PREROUTING: Chain<'_> = chain("PREROUTING");
 pub(super) const CHAIN_PREFIX: &str = "cni-br-iface-";
 const MAC_SUFFIX: &str = "-mac";
@@ -54,5 +54,5 @@ impl Names {
 
 /// A chain of the table.
 pub(super) const fn chain(name: &str) -> Chain<'_> {
-    Chain { family: TableFamily::Bridge, table: TABLE, name }
+    TABLE.chain(name)
 }

@@ -1,7 +1,7 @@
 //! Removing rules of `macspoofchk`: by DEL, by GC, after a failed ADD, and from the whole node.
 
 use cni::Attachment;
-use kernel::nft::{Expr, TableFamily, Verdict, meta};
+use kernel::nft::{Expr, Verdict, meta};
 use kernel::{Batch, Nfnetlink};
 
 use super::names::{CHAIN_PREFIX, Names, PREROUTING, TABLE, chain};
@@ -50,14 +50,14 @@ pub fn remove_empty_table(netlink: &Nfnetlink) -> Result<(), Error> {
 pub(crate) fn purge(netlink: &Nfnetlink, is_dry_run: bool) -> Result<Vec<String>, Error> {
     let mut found = Vec::new();
     let mut build = |netlink: &Nfnetlink| -> Result<Batch, Error> {
-        let mut ours = netlink.chain_names(TableFamily::Bridge, TABLE)?;
+        let mut ours = netlink.chain_names(TABLE)?;
         ours.retain(|name| name.starts_with(CHAIN_PREFIX));
         found = ours.iter().map(|name| format!("nft chain {}", chain(name))).collect();
         if ours.is_empty() {
             return Ok(Batch::new());
         }
         let (batch, deletes_table) = clear(netlink, &ours)?;
-        found.extend(deletes_table.then(|| format!("nft table bridge {TABLE}")));
+        found.extend(deletes_table.then(|| format!("nft table {TABLE}")));
         Ok(batch)
     };
     if is_dry_run {
@@ -71,14 +71,13 @@ pub(crate) fn purge(netlink: &Nfnetlink, is_dry_run: bool) -> Result<Vec<String>
 /// What deletes chains, and the table if nothing else is in it. Also returns whether it deletes the table.
 fn clear(netlink: &Nfnetlink, chains: &[String]) -> kernel::Result<(Batch, bool)> {
     let mut batch = Batch::new();
-    let mut names = netlink.chain_names(TableFamily::Bridge, TABLE)?;
+    let mut names = netlink.chain_names(TABLE)?;
     names.retain(|name| !chains.contains(name));
     let kept = delete_chains(netlink, &mut batch, chains)?;
-    let deletes_table = names == [PREROUTING.name]
-        && kept == 0
-        && netlink.set_names(TableFamily::Bridge, TABLE)?.is_empty();
+    let deletes_table =
+        names == [PREROUTING.name] && kept == 0 && netlink.set_names(TABLE)?.is_empty();
     if deletes_table {
-        batch.delete_table(TableFamily::Bridge, TABLE);
+        batch.delete_table(TABLE);
     }
     Ok((batch, deletes_table))
 }

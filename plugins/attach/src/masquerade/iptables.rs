@@ -5,13 +5,13 @@
 //! plugins, and so is its name, which follows from the network's name and the container's ID. Interfaces
 //! that a container has in the same network share the chain; the address tells their rules apart.
 
-use cni::{Cidr, NetworkName, ValidAttachments};
+use cni::{Attachment, Cidr, NetworkName, ValidAttachments};
 use ipnetwork::IpNetwork;
 use kernel::Family;
 use kernel::iptables::{COMMENT_MAX, Changes, Iptables, Is, NatChain, Rule, Table, Target};
 use kernel::nft::Place;
 
-use super::{Kept, Owner, lacking, multicast};
+use super::{Kept, multicast};
 use crate::chain_name;
 use crate::error::Error;
 
@@ -35,11 +35,11 @@ const POSTROUTING: &str = "POSTROUTING";
 const ID: &str = " id: \"";
 
 impl Rules {
-    pub(super) fn wanted(owner: &Owner<'_>, addresses: Vec<Cidr>) -> Self {
-        let Owner { network, container_id, .. } = owner;
+    pub(super) fn wanted(owner: &Attachment, addresses: Vec<Cidr>) -> Self {
+        let (network, container_id) = (owner.network.as_str(), owner.container_id.as_str());
         Self {
-            chain: chain_name("", network.as_str(), container_id),
-            comment: comment(network.as_str(), container_id),
+            chain: chain_name("", network, container_id),
+            comment: comment(network, container_id),
             addresses,
         }
     }
@@ -194,12 +194,12 @@ pub(super) fn try_out(iptables: &Iptables<'_>) -> Result<(), Error> {
 /// What removes an attachment's rules.
 pub(super) fn remove(
     iptables: &Iptables<'_>,
-    owner: &Owner<'_>,
+    owner: &Attachment,
     kept: &Kept<'_>,
 ) -> Result<Changes, Error> {
-    let Owner { network, container_id, .. } = owner;
-    let chain = chain_name("", network.as_str(), container_id);
-    let comment = comment(network.as_str(), container_id);
+    let (network, container_id) = (owner.network.as_str(), owner.container_id.as_str());
+    let chain = chain_name("", network, container_id);
+    let comment = comment(network, container_id);
     let mut changes = Changes::new();
     for family in Family::ALL {
         if iptables.has_chain(Table::nat(family), &chain)? {
@@ -267,6 +267,21 @@ fn is_chain_of_an_owner(chain: &str, comment: &str) -> bool {
         .and_then(|(network, rest)| Some((network, rest.strip_prefix(ID)?.strip_suffix('"')?)));
     // Names that were cut do not tell the chain's name.
     named.map_or(comment.len() == COMMENT_MAX, |(network, id)| chain_name("", network, id) == chain)
+}
+
+/// Finds the first rule of `wanted` that is not in a chain, or behind the last one of `wanted`, which takes
+/// what the others have left: its index, and what is wrong with it.
+fn lacking<T: PartialEq>(there: &[T], wanted: &[T]) -> Option<(usize, &'static str)> {
+    let place = |one: &T| there.iter().position(|it| it == one);
+    let end = wanted.last().and_then(place);
+    let wrong = |one: &T| match place(one) {
+        None => Some("is missing"),
+        Some(at) if end.is_some_and(|end| at > end) => {
+            Some("comes too late, behind one that takes its packets")
+        }
+        Some(_) => None,
+    };
+    wanted.iter().enumerate().find_map(|(at, one)| Some((at, wrong(one)?)))
 }
 
 /// Adds what removes a chain and the rules that lead to it, save for those that are kept.
@@ -361,4 +376,25 @@ fn comment(network: &str, container_id: &str) -> String {
 fn owner_rest<'a>(text: &'a str, network: &str) -> Option<&'a str> {
     let rest = text.strip_prefix("name: \"")?.strip_prefix(network)?.strip_prefix('"')?;
     (rest.starts_with(ID) || ID.starts_with(rest)).then_some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(there: &str, expected: Option<usize>) {
+        let found = lacking(there.as_bytes(), b"abz");
+        assert_eq!(found.map(|(at, _)| at), expected, "{there}: {found:?}");
+    }
+
+    #[test]
+    fn what_is_lacking() {
+        check("abz", None);
+        check("xbyazb", None);
+        check("az", Some(1));
+        check("ab", Some(2));
+        check("azb", Some(1));
+        check("", Some(0));
+    }
 }

@@ -1,21 +1,21 @@
 //! Masquerading in an nftables table of its own, `inet cni_plugins_masquerade`.
 //!
-//! `postrouting` lets packets to multicast groups pass and sends all others to `masq_checks`, which has a
-//! rule for each address of a pod. Table, chains, rules and comments are those of the reference plugins. A
-//! comment begins with hashes of the network's name, and of the interface's and the container's: by these,
-//! rules are found again.
+//! `postrouting` accepts packets to multicast groups and sends all others to `masq_checks`, which has a rule
+//! for each address of a pod. Table, chains, rules and comments are those of the reference plugins. A comment
+//! begins with hashes of the network's name, and of the interface's and the container's: DEL and GC find the
+//! rules by these.
 
 use std::fmt::{self, Display};
-use std::net::IpAddr;
 
-use cni::{Cidr, NetworkName, ValidAttachments};
+use cni::{Attachment, Cidr, NetworkName, ValidAttachments};
 use ipnetwork::IpNetwork;
 use kernel::nft::{
-    Base, BaseChain, Chain, Expr, Hook, Listed, NewRule, Place, TableFamily, Verdict, meta, octets,
+    BaseChain, Chain, ChainSpec, Contents, Expr, Hook, Listed, NewRule, Order, Place, Purged,
+    RuleSpec, Table, TableFamily, TableSpec, Verdict, octets,
 };
 use kernel::{Batch, Family, Nfnetlink};
 
-use super::{Owner, lacking, multicast};
+use super::multicast;
 use crate::error::Error;
 use crate::hashed_name;
 
@@ -26,18 +26,12 @@ pub(super) struct Rules {
     addresses: Vec<Cidr>,
 }
 
-/// A rule, and how `nft` would write it.
-struct Rule {
-    text: String,
-    new: NewRule,
-}
-
-const TABLE: &str = "cni_plugins_masquerade";
+const TABLE: Table = Table { family: TableFamily::Inet, name: "cni_plugins_masquerade" };
 const TABLE_COMMENT: &str = "Masquerading for plugins from github.com/containernetworking/plugins";
-const CHECKS: Chain<'_> = Chain { family: TableFamily::Inet, table: TABLE, name: "masq_checks" };
+const CHECKS: Chain<'_> = TABLE.chain("masq_checks");
 const CHECKS_COMMENT: &str =
     "Masquerade traffic from certain IPs to any (non-multicast) IP outside their subnet";
-const POSTROUTING: Chain<'_> = Chain { name: "postrouting", ..CHECKS };
+const POSTROUTING: &str = "postrouting";
 /// `NF_IP_PRI_NAT_SRC`, which `nft` calls `srcnat`.
 const PLACE: BaseChain = BaseChain { kind: "nat", hook: Hook::Postrouting, priority: 100 };
 
@@ -47,41 +41,53 @@ const HASH_DIGITS: usize = 16;
 const COMMENT_MAX: usize = 128;
 
 impl Rules {
-    pub(super) fn wanted(owner: &Owner<'_>, addresses: Vec<Cidr>) -> Self {
+    pub(super) fn wanted(owner: &Attachment, addresses: Vec<Cidr>) -> Self {
         Self { comment: comment(owner), addresses }
     }
 
     pub(super) fn add(&self, netlink: &Nfnetlink) -> Result<(), Error> {
         netlink.transaction(|netlink| {
-            let mut batch = frame(netlink)?;
-            for rule in self.rules() {
-                batch.add_rule(CHECKS, Place::Last, rule.new);
+            let mut batch = Batch::new();
+            let (spec, contents) = (spec(), shared(netlink)?);
+            spec.missing(&contents).add_to(&mut batch);
+            for RuleSpec { expressions, .. } in self.rules() {
+                let comment = Some(self.comment.clone());
+                let rule = NewRule { expressions, comment, ..NewRule::default() };
+                batch.add_rule(CHECKS, Place::Last, rule);
             }
             Ok(batch)
         })
     }
 
     pub(super) fn check(&self, netlink: &Nfnetlink) -> Result<(), Error> {
-        compare(POSTROUTING, &rules_of(netlink, POSTROUTING)?, &ways())?;
-        let there = rules_of(netlink, CHECKS)?;
-        self.rules().try_for_each(|rule| compare(CHECKS, &there, &[rule]))
+        let (spec, contents) = (spec(), shared(netlink)?);
+        if let Some(part) = spec.missing(&contents).first() {
+            return Err(Error::changed(format!("nft {} {}", part.what, part.name), part.how()));
+        }
+        let listed: Vec<_> = netlink.rules(CHECKS)?.collect();
+        for RuleSpec { expressions, text } in self.rules() {
+            let is_it = |rule: &Listed| {
+                rule.expressions == expressions && rule.comment.as_ref() == Some(&self.comment)
+            };
+            if !listed.iter().any(is_it) {
+                return Err(Error::missing(format!("nft rule {CHECKS} {text}")));
+            }
+        }
+        Ok(())
     }
 
-    fn rules(&self) -> impl Iterator<Item = Rule> {
+    fn rules(&self) -> impl Iterator<Item = RuleSpec> {
         self.addresses.iter().map(|cidr| {
             let (address, network) = (cidr.ip(), IpNetwork::from(cidr.network()));
-            let source = source(address);
+            let family = Family::of(address);
+            let source = [Expr::source(family), Expr::equal(octets(address))];
             let rest = [destination(network, true), vec![Expr::Masquerade]].concat();
-            let expressions = [of_family(address), source, rest].concat();
-            let ip = ip(address);
-            let to = Destination(network);
+            let expressions = [&Expr::is_of(family)[..], &source, &rest].concat();
+            let (ip, to) = (TableFamily::from(family).name(), Destination(network));
             let comment = &self.comment;
-            Rule {
-                text: format!(
-                    "{ip} saddr {address} {ip} daddr != {to} masquerade comment \"{comment}\""
-                ),
-                new: NewRule { expressions, comment: Some(comment.clone()), ..NewRule::default() },
-            }
+            let text =
+                format!("{ip} saddr {address} {ip} daddr != {to} masquerade comment \"{comment}\"");
+            RuleSpec { expressions, text }
         })
     }
 }
@@ -90,7 +96,7 @@ impl Rules {
 pub(super) fn remove(
     netlink: &Nfnetlink,
     batch: &mut Batch,
-    owner: &Owner<'_>,
+    owner: &Attachment,
 ) -> Result<(), kernel::Error> {
     let hashes = hashes(owner);
     remove_rules(netlink, batch, |comment| comment.starts_with(&hashes))
@@ -104,43 +110,26 @@ pub(super) fn collect_garbage(
     valid: &ValidAttachments,
 ) -> Result<(), kernel::Error> {
     let of_network = format!("{}-", hash(network.as_str()));
-    let attachments = valid.iter();
-    let valid: Vec<String> = attachments
-        .map(|(container_id, ifname)| hashes(&Owner { network, container_id, ifname }))
-        .collect();
+    let valid: Vec<String> = valid.attachments().map(|it| hashes(&it)).collect();
     remove_rules(netlink, batch, |comment| {
         comment.starts_with(&of_network) && !valid.iter().any(|hashes| comment.starts_with(hashes))
     })
 }
 
-/// What removes the rules of all attachments, and the table with them unless it has rules or chains of
-/// another program. The table is added to `found`.
+/// What removes the table, or only the rules of attachments and those that they share if the table has rules or
+/// chains of another program. What is removed is added to `found`.
 pub(super) fn remove_all(
     netlink: &Nfnetlink,
     found: &mut Vec<String>,
 ) -> Result<Batch, kernel::Error> {
     let mut batch = Batch::new();
-    let chains = netlink.chain_names(TableFamily::Inet, TABLE)?;
-    if chains.is_empty() {
-        return Ok(batch);
-    }
-    let ways: Vec<NewRule> = ways().into_iter().map(|way| way.new).collect();
-    let is_way = |rule: &NewRule| ways.contains(rule);
-    let has_rules_of_others = rules_of(netlink, CHECKS)?.iter().any(|rule| !is_check(rule))
-        || rules_of(netlink, POSTROUTING)?.iter().any(|rule| !is_way(rule));
-    let is_ours = |name: &String| [CHECKS.name, POSTROUTING.name].contains(&name.as_str());
-    if has_rules_of_others || !chains.iter().all(is_ours) {
-        remove_rules(netlink, &mut batch, is_comment)?;
-        found.extend((!batch.is_empty()).then(|| format!("nft rules in chain {CHECKS}")));
-    } else {
-        batch.delete_table(TableFamily::Inet, TABLE);
-        found.push(format!("nft table inet {TABLE}"));
+    let is_owned = |rule: &Listed| rule.comment.as_deref().is_some_and(is_comment);
+    match spec().purge(netlink, &mut batch, is_owned)? {
+        Purged::Nothing => {}
+        Purged::Table => found.push(format!("nft table {TABLE}")),
+        Purged::Parts => found.push(format!("nft rules in table {TABLE}")),
     }
     Ok(batch)
-}
-
-fn is_check(rule: &NewRule) -> bool {
-    rule.comment.as_deref().is_some_and(is_comment)
 }
 
 /// Whether a comment is of the form that [`comment`] gives it.
@@ -151,10 +140,10 @@ fn is_comment(text: &str) -> bool {
     hashes.is_some_and(|(network, attachment)| is_hash(network) && is_hash(attachment))
 }
 
-/// Finds out whether rules could be made. Nothing has to be tried where they would lack nothing but
-/// themselves.
+/// Checks that the kernel can masquerade, unless the table is complete.
 pub(super) fn try_out(netlink: &Nfnetlink) -> Result<(), Error> {
-    let mut batch = frame(netlink)?;
+    let (spec, mut batch) = (spec(), Batch::new());
+    spec.missing(&shared(netlink)?).add_to(&mut batch);
     if batch.is_empty() {
         return Ok(());
     }
@@ -176,97 +165,49 @@ fn remove_rules(
     Ok(())
 }
 
-/// A batch that makes the table, its chains, and the rules that all pods share; empty if these rules are
-/// there, for they hold the rest: an emptied `postrouting` refuses no rule in `masq_checks`, and sends it no
-/// packet.
-fn frame(netlink: &Nfnetlink) -> Result<Batch, kernel::Error> {
-    let mut batch = Batch::new();
-    let there = rules_of(netlink, POSTROUTING)?;
-    if compare(POSTROUTING, &there, &ways()).is_ok() {
-        return Ok(batch);
-    }
-    batch.add_table_with_comment(TableFamily::Inet, TABLE, TABLE_COMMENT);
-    batch.add_chain_with_comment(CHECKS, CHECKS_COMMENT);
-    batch.add_base_chain(POSTROUTING, PLACE);
-    // Others have no business in this table; the reference plugins write these again each time.
-    if !there.is_empty() {
-        batch.flush_chain(POSTROUTING);
-    }
-    for way in ways() {
-        batch.add_rule(POSTROUTING, Place::Last, way.new);
-    }
-    Ok(batch)
-}
-
-/// The rules of `postrouting`.
-fn ways() -> Vec<Rule> {
+/// The table, which all pods share. The reference plugins also replace all rules of `postrouting`.
+fn spec() -> TableSpec {
     let multicast = Family::ALL.map(|family| {
         let groups = multicast(family);
-        let verdict = vec![Expr::Verdict(Verdict::Return)];
-        let expressions = [of_family(groups.ip()), destination(groups, false), verdict].concat();
-        let text = format!("{} daddr {groups} return", ip(groups.ip()));
-        Rule { text, new: NewRule { expressions, ..NewRule::default() } }
+        let rest = [destination(groups, false), vec![Expr::Verdict(Verdict::Return)]].concat();
+        let text = format!("{} daddr {groups} return", TableFamily::from(family).name());
+        RuleSpec { expressions: [&Expr::is_of(family)[..], &rest].concat(), text }
     });
-    let goto = vec![Expr::Verdict(Verdict::Goto(CHECKS.name.into()))];
-    let rest = Rule {
+    let goto = RuleSpec {
+        expressions: vec![Expr::Verdict(Verdict::Goto(CHECKS.name.into()))],
         text: format!("goto {}", CHECKS.name),
-        new: NewRule { expressions: goto, ..NewRule::default() },
     };
-    multicast.into_iter().chain([rest]).collect()
+    let order = Order::Alone;
+    let comment = Some(CHECKS_COMMENT);
+    let checks = ChainSpec { name: CHECKS.name, base: None, comment, rules: Vec::new(), order };
+    let rules = multicast.into_iter().chain([goto]).collect();
+    let postrouting =
+        ChainSpec { name: POSTROUTING, base: Some(PLACE), comment: None, rules, order };
+    let (comment, chains) = (Some(TABLE_COMMENT), vec![checks, postrouting]);
+    TableSpec { table: TABLE, comment, sets: Vec::new(), chains }
 }
 
-/// Finds a rule that is missing from a chain, or comes too late in it.
-fn compare(chain: Chain<'_>, there: &[NewRule], wanted: &[Rule]) -> Result<(), Error> {
-    let rules: Vec<NewRule> = wanted.iter().map(|rule| rule.new.clone()).collect();
-    match lacking(there, &rules) {
-        None => Ok(()),
-        Some((at, how)) => {
-            Err(Error::changed(format!("nft rule {chain} {}", wanted[at].text), how))
-        }
-    }
-}
-
-fn rules_of(netlink: &Nfnetlink, chain: Chain<'_>) -> Result<Vec<NewRule>, kernel::Error> {
-    let rules = netlink.rules(chain)?;
-    let written = |rule: Listed| NewRule {
-        expressions: rule.expressions,
-        comment: rule.comment,
-        ..NewRule::default()
-    };
-    Ok(rules.map(written).collect())
-}
-
-fn of_family(address: IpAddr) -> Vec<Expr> {
-    let value = vec![Family::of(address).number()];
-    vec![Expr::Meta(meta::NFPROTO), Expr::Cmp { negated: false, value }]
-}
-
-fn source(address: IpAddr) -> Vec<Expr> {
-    let value = octets(address);
-    let (offset, len) = if address.is_ipv4() { (12, 4) } else { (8, 16) };
-    let load = Expr::Payload { base: Base::Network, offset, len };
-    vec![load, Expr::Cmp { negated: false, value }]
+/// The rules of `postrouting`. They prove that the chain `masq_checks` is there, so that the rules of all pods
+/// need not be read.
+fn shared(netlink: &Nfnetlink) -> Result<Contents, kernel::Error> {
+    Contents::of_chain(netlink, TABLE, POSTROUTING)
 }
 
 fn destination(network: IpNetwork, negated: bool) -> Vec<Expr> {
     let (mut value, mask) = (octets(network.network()), octets(network.mask()));
-    let (offset, mut len) = if network.is_ipv4() { (16, 4) } else { (24, 16) };
+    let mut load = Expr::destination(Family::of(network.ip()));
     let mut masked = Vec::new();
-    // As `nft` has it: whole bytes are all that is loaded, where a prefix ends with one.
+    // As `nft` does, load only the bytes of the prefix if it ends with a whole byte.
     let bytes = network.prefix() / 8;
     if network.prefix().is_multiple_of(8) && bytes != 0 {
         value.truncate(bytes.into());
-        len = bytes.into();
+        if let Expr::Payload { len, .. } = &mut load {
+            *len = bytes.into();
+        }
     } else {
         masked.push(Expr::Bitwise { xor: vec![0; mask.len()], mask });
     }
-    let load = Expr::Payload { base: Base::Network, offset, len };
     [vec![load], masked, vec![Expr::Cmp { negated, value }]].concat()
-}
-
-/// What `nft` calls the header of such an address.
-fn ip(address: IpAddr) -> &'static str {
-    if address.is_ipv4() { "ip" } else { "ip6" }
 }
 
 /// A network as `nft` shows it: that of one address is the address.
@@ -280,9 +221,9 @@ impl Display for Destination {
 }
 
 /// The reference plugins' comment, cut at `nft`'s limit.
-fn comment(owner: &Owner<'_>) -> String {
-    let Owner { network, container_id, ifname } = owner;
-    let (hashes, ifname) = (hashes(owner), ifname.replace('"', ""));
+fn comment(owner: &Attachment) -> String {
+    let Attachment { network, container_id, ifname } = owner;
+    let (hashes, ifname) = (hashes(owner), ifname.as_str().replace('"', ""));
     let mut text = format!("{hashes}, net: {network}, if: {ifname}, id: {container_id}");
     while text.len() > COMMENT_MAX {
         text.pop();
@@ -291,8 +232,8 @@ fn comment(owner: &Owner<'_>) -> String {
 }
 
 /// What an attachment's comment begins with.
-fn hashes(owner: &Owner<'_>) -> String {
-    let Owner { network, container_id, ifname } = owner;
+fn hashes(owner: &Attachment) -> String {
+    let Attachment { network, container_id, ifname } = owner;
     format!("{}-{}", hash(network.as_str()), hash(&format!("{ifname}:{container_id}")))
 }
 
@@ -306,17 +247,15 @@ mod tests {
 
     #[test]
     fn comments_are_those_of_the_reference_plugins() {
-        let network = "testnet".parse().unwrap();
-        let owner = Owner { network: &network, container_id: "pod-a", ifname: "eth0" };
+        let owner = |id: &str| Attachment::from_names("testnet", id, "eth0").unwrap();
         assert_eq!(
-            comment(&owner),
+            comment(&owner("pod-a")),
             "c5964c6794a1152e-4fc55df38455c536, net: testnet, if: eth0, id: pod-a"
         );
-        let long = "a".repeat(200);
-        let cut = comment(&Owner { container_id: &long, ..owner });
+        let cut = comment(&owner(&"a".repeat(200)));
         assert_eq!(cut.len(), 128);
         assert!(cut.ends_with("aaa"), "{cut}");
-        assert!(is_comment(&cut) && is_comment(&comment(&owner)));
+        assert!(is_comment(&cut) && is_comment(&comment(&owner("pod-a"))));
         assert!(!is_comment("the uplink, net: of another"));
     }
 }

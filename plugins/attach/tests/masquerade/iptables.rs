@@ -1,11 +1,11 @@
 //! In the table `nat`.
 
-use attach::masquerade::{self, Kept, Owner};
+use attach::masquerade::{self, Kept};
 use attach::{Masquerade, MasqueradeBackend};
 use cni::NetworkName;
 use kernel::Nfnetlink;
 
-use super::{collect_garbage, in_new_netns, sh, valid};
+use super::{collect_garbage, in_new_netns, owner, sh, valid};
 
 /// The rules and own chains of a table `nat`, one a line, without handles and policies.
 #[track_caller]
@@ -127,7 +127,7 @@ fn garbage_is_what_belongs_to_no_valid_attachment_of_the_network() {
         add("pod-b", &["10.88.0.3/24"]);
         let other: NetworkName = "othernet".parse().unwrap();
         let netlink = Nfnetlink::open().unwrap();
-        let owner = Owner { network: &other, container_id: "pod-a", ifname: "eth0" };
+        let owner = owner(&other, "pod-a", "eth0");
         let addresses = vec!["10.99.0.2/24".parse().unwrap()];
         let wanted = Masquerade::wanted(MasqueradeBackend::Iptables, &owner, addresses);
         wanted.add(&netlink).unwrap();
@@ -162,7 +162,7 @@ fn garbage_of_networks_with_long_names() {
             let network: NetworkName = "n".repeat(length).parse().unwrap();
             let longer: NetworkName = "n".repeat(length + 1).parse().unwrap();
             let add = |network: &NetworkName, container_id: &str, address: &str| {
-                let owner = Owner { network, container_id, ifname: "eth0" };
+                let owner = owner(network, container_id, "eth0");
                 let addresses = vec![address.parse().unwrap()];
                 let wanted = Masquerade::wanted(MasqueradeBackend::Iptables, &owner, addresses);
                 wanted.add(&netlink).unwrap();
@@ -187,12 +187,12 @@ fn containers_whose_chains_have_one_name() {
         let netlink = Nfnetlink::open().unwrap();
         let of = |network: &str| network.parse::<NetworkName>().unwrap();
         let add = |network: &str, container_id: &str, address: &str| {
-            let owner = Owner { network: &of(network), container_id, ifname: "eth0" };
+            let owner = owner(&of(network), container_id, "eth0");
             let addresses = vec![address.parse().unwrap()];
             Masquerade::wanted(MasqueradeBackend::Iptables, &owner, addresses).add(&netlink)
         };
         let remove = |network: &str, container_id: &str| {
-            let owner = Owner { network: &of(network), container_id, ifname: "eth0" };
+            let owner = owner(&of(network), container_id, "eth0");
             let kept = Kept::new(Vec::new(), || Ok(false));
             masquerade::remove(&netlink, &owner, &kept).unwrap();
         };

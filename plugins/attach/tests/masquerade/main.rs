@@ -6,9 +6,9 @@ mod iptables;
 mod legacy;
 mod nftables;
 
-use attach::masquerade::{self, Kept, Owner};
+use attach::masquerade::{self, Kept};
 use attach::{Masquerade, MasqueradeBackend};
-use cni::{Cidr, NetworkName, ValidAttachments};
+use cni::{Attachment, Cidr, NetworkName, ValidAttachments};
 use kernel::Nfnetlink;
 use serde_json::{Value, json};
 use testbed::{in_new_netns, sh};
@@ -17,13 +17,17 @@ fn network() -> NetworkName {
     "testnet".parse().unwrap()
 }
 
+fn owner(network: &NetworkName, container_id: &str, ifname: &str) -> Attachment {
+    Attachment::from_names(network.as_str(), container_id, ifname).unwrap()
+}
+
 fn wanted(
     backend: MasqueradeBackend,
     (container_id, ifname): (&str, &str),
     addresses: &[&str],
 ) -> Masquerade {
     let addresses: Vec<Cidr> = addresses.iter().map(|text| text.parse().unwrap()).collect();
-    let owner = Owner { network: &network(), container_id, ifname };
+    let owner = owner(&network(), container_id, ifname);
     Masquerade::wanted(backend, &owner, addresses)
 }
 
@@ -31,14 +35,14 @@ fn wanted(
 fn remove_one((container_id, ifname): (&str, &str), own: &[&str]) {
     let own = own.iter().map(|text| text.parse().unwrap()).collect();
     let netlink = Nfnetlink::open().unwrap();
-    let owner = Owner { network: &network(), container_id, ifname };
+    let owner = owner(&network(), container_id, ifname);
     masquerade::remove(&netlink, &owner, &Kept::new(own, || Ok(true))).unwrap();
 }
 
 /// Removes the rules of a container's last interface.
 fn remove((container_id, ifname): (&str, &str)) {
     let netlink = Nfnetlink::open().unwrap();
-    let owner = Owner { network: &network(), container_id, ifname };
+    let owner = owner(&network(), container_id, ifname);
     masquerade::remove(&netlink, &owner, &Kept::new(Vec::new(), || Ok(false))).unwrap();
 }
 

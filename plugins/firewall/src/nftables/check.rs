@@ -1,65 +1,48 @@
-//! Comparing a plan with what is there, and trying whether the kernel can do it at all.
+//! Compares a plan with the table, and checks that the kernel can make it.
 
-use kernel::nft::{Data, Element, Verdict};
-use kernel::{Batch, Nfnetlink};
+use kernel::Nfnetlink;
+use kernel::nft::{Contents, Data, Element, MissingPart, Verdict};
 
-use super::add::make_whole;
-use super::held::Held;
 use super::plan::{Plan, show};
-use super::table::{FAMILY, TABLE, is_answered, set};
+use super::table::{TABLE, has_published, is_answered, spec};
 use crate::error::Error;
 use crate::obstacle;
 
-/// Finds something that is missing, whoever made it. Elements are looked for one by one, so that it does not
-/// matter how many there are.
+/// Finds something that is missing. Elements are looked up one by one, so that the time does not depend on
+/// the number of pods.
 pub(crate) fn check(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
     if plan.own.is_empty() && plan.bridge.is_empty() {
         return Ok(());
     }
-    let held = Held::frame(netlink, plan.has_published())?;
-    if let Some(name) = held.missing_sets().first() {
-        return Err(missing("set", format!("add set inet {TABLE} {name}")));
-    }
-    for (name, _) in held.wanted_chains() {
-        if !held.has_chain(name) {
-            return Err(missing("chain", format!("add chain inet {TABLE} {name}")));
-        }
-        if let Some(rule) = held.missing_rule(name) {
-            return Err(missing("rule", format!("add rule inet {TABLE} {name} {}", rule.text)));
-        }
+    let contents = Contents::frame(netlink, TABLE)?;
+    let spec = spec(plan.has_published() || has_published(&contents));
+    if let Some(part) = spec.missing(&contents).first() {
+        let MissingPart { what, name, .. } = &part;
+        let command = format!("add {what} {name}");
+        return Err(Error::MissingInTable { what, how: part.how(), command });
     }
     for (name, wanted) in plan.own.iter().chain(&plan.bridge) {
-        let there = netlink.element(set(name), &wanted.key)?;
+        let there = netlink.element(TABLE.set(name), &wanted.key)?;
         if !there.is_some_and(|there| does_as_much(&there, wanted)) {
-            return Err(missing("element", show(name, wanted)));
+            let command = show(name, wanted);
+            return Err(Error::MissingInTable { what: "element", how: "is missing", command });
         }
     }
     Ok(())
 }
 
-/// Whether the kernel can do what the backend asks of it: it is asked to make a whole table, and then to
-/// delete one that is not there, so that it takes everything back. And whether packets would get through at
-/// all.
+/// Checks that the kernel can make the table, unless it is there, and that no other chain drops the packets of
+/// pods.
 pub(crate) fn status(netlink: &Nfnetlink, published: bool) -> Result<(), Error> {
-    const NO_SUCH_TABLE: &str = "podwire_firewall_status";
-    if make_whole(&mut Batch::new(), &Held::frame(netlink, published)?) {
-        let mut batch = Batch::new();
-        make_whole(&mut batch, &Held::nothing(published));
-        batch.delete_table(FAMILY, NO_SUCH_TABLE);
-        match netlink.commit(&batch) {
-            Err(error) if error.is_not_found() && error.operation.contains(NO_SUCH_TABLE) => {}
-            tried => tried?,
-        }
+    let contents = Contents::frame(netlink, TABLE)?;
+    let spec = spec(published || has_published(&contents));
+    if !spec.missing(&contents).is_empty() {
+        spec.try_out(netlink)?;
     }
     obstacle::refuse(netlink, &[], is_answered)
 }
 
-/// Whether an element has a pod's address, or keeps a bridge apart, be it by the stricter policy of another
-/// network.
+/// Whether an element contains a pod's address, or isolates a bridge at least as strictly as wanted.
 fn does_as_much(there: &Element, wanted: &Element) -> bool {
     there.data == wanted.data || there.data == Some(Data::Verdict(Verdict::Drop))
-}
-
-fn missing(what: &'static str, command: String) -> Error {
-    Error::MissingInTable { what, command }
 }

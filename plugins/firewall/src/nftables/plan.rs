@@ -1,46 +1,49 @@
-//! What a pod comes to in the table: a plain value, the same on every machine.
+//! What the table should contain for a pod: a plain value, computed without the kernel.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
-use kernel::nft::{Data, Element, Verdict};
+use kernel::nft::{Data, Element, Verdict, address, interface_name, octets};
 
 use super::table::{BRIDGES, PODS, PUBLISHED, SOURCES, TABLE, WITHIN, of_family};
 use crate::config::Isolation;
 use crate::owner::Owner;
 use crate::pod::Pod;
 
-/// What is to be in the table for a pod.
+/// An element with the name of its set.
+pub(crate) type Placed = (&'static str, Element);
+
+/// What the table should contain for a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(super) owner: Owner,
-    /// Where the pod's own elements are.
+    /// The sets that contain the pod's own elements.
     pub(super) sets: Vec<[&'static str; 2]>,
     pub(super) addresses: Vec<IpAddr>,
     /// The pod's own elements, with their sets.
-    pub(super) own: Vec<(&'static str, Element)>,
-    /// Those of its bridge, which other pods share.
-    pub(super) bridge: Vec<(&'static str, Element)>,
+    pub(super) own: Vec<Placed>,
+    /// The elements of its bridge, which other pods share.
+    pub(super) bridge: Vec<Placed>,
 }
 
 impl Plan {
-    /// The plan that lets a pod's packets through.
+    /// The plan that accepts a pod's packets.
     pub(crate) fn new(owner: Owner, pod: &Pod) -> Self {
         Self::with(PODS, owner, pod)
     }
 
-    /// The plan that notes which addresses firewalld is given.
+    /// The plan that records which addresses are added to firewalld.
     pub(crate) fn of_sources(owner: Owner, pod: &Pod) -> Self {
         Self::with(SOURCES, owner, pod)
     }
 
-    /// What the table does for a pod whose packets firewalld lets through.
+    /// The plan for the table if firewalld accepts the pod's packets.
     pub(crate) fn of_bridge(owner: Owner, pod: &Pod) -> Self {
         let mut plan = Self::of_sources(owner, pod);
         plan.own.retain(|(set, _)| PUBLISHED.contains(set));
         plan
     }
 
-    /// Whether this table lets the pod's packets through; else firewalld does.
+    /// Whether this table accepts the pod's packets, and not firewalld.
     pub(super) fn lets_through(&self) -> bool {
         self.sets.contains(&PODS)
     }
@@ -52,17 +55,17 @@ impl Plan {
     fn with(sets: [&'static str; 2], owner: Owner, pod: &Pod) -> Self {
         let of = |sets| {
             let owner = owner.as_str();
-            pod.addresses.iter().map(move |address| noted(sets, *address, owner))
+            pod.addresses.iter().map(move |address| owned(sets, *address, owner))
         };
         let own = of(sets).chain(of(PUBLISHED).filter(|_| pod.published)).collect();
-        // Without an address, it has nothing that could be let through or kept apart.
+        // Without an address, there is nothing to accept or isolate.
         let bridge = pod.bridge.as_ref().filter(|_| !pod.addresses.is_empty());
         Self {
             sets: vec![sets, PUBLISHED],
             own,
             addresses: pod.addresses.clone(),
             bridge: bridge
-                .map(|(name, isolation)| apart(name, *isolation))
+                .map(|(name, isolation)| isolate(name, *isolation))
                 .into_iter()
                 .flatten()
                 .collect(),
@@ -72,52 +75,23 @@ impl Plan {
 }
 
 /// An address of an owner as an element, with its set.
-pub(super) fn noted(
-    sets: [&'static str; 2],
-    address: IpAddr,
-    owner: &str,
-) -> (&'static str, Element) {
+fn owned(sets: [&'static str; 2], address: IpAddr, owner: &str) -> Placed {
     let comment = Some(owner.to_owned());
-    let element = Element { key: octets(address), data: None, comment, expires: false };
-    (of_family(sets, address), element)
+    (of_family(sets, address), Element { comment, ..Element::of_key(octets(address)) })
 }
 
-/// What keeps a bridge apart from others, and maybe its pods from each other.
-fn apart(name: &str, isolation: Isolation) -> [(&'static str, Element); 2] {
+/// Isolates a bridge from others, and its pods from each other if the policy says so.
+fn isolate(name: &str, isolation: Isolation) -> [Placed; 2] {
     let verdict = match isolation {
         Isolation::SameBridge => Verdict::Return,
         Isolation::Isolated => Verdict::Drop,
     };
-    let shared = |key, data| Element { key, data, comment: None, expires: false };
-    let name = ifname(name);
-    [
-        (WITHIN, shared([name, name].concat(), Some(Data::Verdict(verdict)))),
-        (BRIDGES, shared(name.into(), None)),
-    ]
+    let (name, data) = (interface_name(name), Some(Data::Verdict(verdict)));
+    let within = Element { data, ..Element::of_key(name.repeat(2)) };
+    [(WITHIN, within), (BRIDGES, Element::of_key(name))]
 }
 
-/// A name of an interface as the kernel compares it.
-fn ifname(name: &str) -> [u8; 16] {
-    let mut padded = [0; 16];
-    padded.iter_mut().zip(name.bytes()).for_each(|(to, from)| *to = from);
-    padded
-}
-
-fn octets(address: IpAddr) -> Vec<u8> {
-    match address {
-        IpAddr::V4(v4) => v4.octets().into(),
-        IpAddr::V6(v6) => v6.octets().into(),
-    }
-}
-
-/// The address that an element stands for.
-pub(super) fn address(element: &Element) -> Option<IpAddr> {
-    let v4 = || Some(IpAddr::from(Ipv4Addr::from(<[u8; 4]>::try_from(&*element.key).ok()?)));
-    let v6 = || Some(IpAddr::from(Ipv6Addr::from(<[u8; 16]>::try_from(&*element.key).ok()?)));
-    v4().or_else(v6)
-}
-
-/// An element as `nft` would have it added.
+/// The `nft` command that adds an element.
 pub(super) fn show(set: &str, element: &Element) -> String {
     let name = || {
         let text = element.key.iter().take(16).take_while(|byte| **byte != 0);
@@ -126,7 +100,7 @@ pub(super) fn show(set: &str, element: &Element) -> String {
     let key = match set {
         BRIDGES => name(),
         WITHIN => format!("{0} . {0}", name()),
-        _ => address(element).map(|address| address.to_string()).unwrap_or_default(),
+        _ => address(&element.key).map(|address| address.to_string()).unwrap_or_default(),
     };
     let data = match &element.data {
         Some(Data::Verdict(Verdict::Drop)) => " : drop",
@@ -134,7 +108,7 @@ pub(super) fn show(set: &str, element: &Element) -> String {
         None => "",
     };
     let comment = element.comment.as_ref().map(|text| format!(" comment \"{text}\""));
-    format!("add element inet {TABLE} {set} {{ {key}{}{data} }}", comment.unwrap_or_default())
+    format!("add element {TABLE} {set} {{ {key}{}{data} }}", comment.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -169,7 +143,7 @@ mod tests {
         let sources = Plan::of_sources(owner.clone(), &pod);
         assert_eq!(sources.own.iter().map(|(set, _)| *set).collect::<Vec<_>>(), SOURCES);
         assert_eq!(
-            sources.own.iter().filter_map(|(_, element)| address(element)).collect::<Vec<_>>(),
+            sources.own.iter().filter_map(|(_, element)| address(&element.key)).collect::<Vec<_>>(),
             pod.addresses
         );
         pod.published = true;
