@@ -113,13 +113,6 @@ impl ValidAttachments {
         attachment.network == self.network && !self.contains(attachment)
     }
 
-    /// The container ID and the interface name of each attachment.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.interfaces
-            .iter()
-            .flat_map(|(id, names)| names.iter().map(|name| (id.as_str(), name.as_str())))
-    }
-
     /// The attachments.
     pub fn attachments(&self) -> impl Iterator<Item = Attachment> {
         let attachment = |container_id: &ContainerId, ifname: &IfName| Attachment {

@@ -39,3 +39,13 @@ fn hex(text: &str) -> Vec<u8> {
     let digit = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).unwrap();
     (0..text.len()).step_by(2).map(digit).collect()
 }
+
+/// The message without `NFTA_CHAIN_POLICY`. A new chain accepts without it, and a chain that is there keeps
+/// its policy.
+pub(crate) fn without_policy(payload: &[u8]) -> Vec<u8> {
+    const ACCEPT: [u8; 8] = [8, 0, 5, 0, 0, 0, 0, 1];
+    match payload.windows(ACCEPT.len()).position(|bytes| bytes == ACCEPT) {
+        Some(at) => [&payload[..at], &payload[at + ACCEPT.len()..]].concat(),
+        None => payload.to_vec(),
+    }
+}

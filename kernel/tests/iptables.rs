@@ -9,7 +9,7 @@ use kernel::iptables::{
     self, BaseChain, Bits, Changes, Iptables, Is, Match, NatChain, Ports, Rule, SCTP, TCP, Table,
     Target, UDP, address_type,
 };
-use kernel::nft::{Place, TableFamily};
+use kernel::nft::Place;
 use kernel::{Family, Nfnetlink};
 use testbed::{in_new_netns, sh};
 

@@ -441,9 +441,13 @@ impl Contents {
     }
 
     fn remove_chain(&self, batch: &mut Batch, chain: &str) {
-        let leads_there = |element: &&Element| matches!(&element.data, Some(Data::Verdict(Verdict::Jump(to) | Verdict::Goto(to))) if to == chain);
+        use Verdict::{Goto, Jump};
+        let is_entry = |element: &&Element| match &element.data {
+            Some(Data::Verdict(Jump(to) | Goto(to))) => to == chain,
+            _ => false,
+        };
         for (set, elements) in &self.sets {
-            for element in elements.iter().filter(leads_there) {
+            for element in elements.iter().filter(is_entry) {
                 batch.delete_element(self.table.set(set), &element.key);
             }
         }

@@ -52,8 +52,8 @@ impl Batch {
         self.push(chain.family, flags, message, || format!("create chain {chain}"));
     }
 
-    /// Makes a base chain unless it is there; fails with EOPNOTSUPP or EEXIST if it has another hook. The policy
-    /// of a new one is to accept; that of one that is there does not change.
+    /// Makes a base chain unless it is there; fails with EOPNOTSUPP or EEXIST if it has another hook. The
+    /// policy of a new one is to accept; that of one that is there does not change.
     pub fn add_base_chain(&mut self, chain: Chain<'_>, base: BaseChain) {
         let mut attributes = named(chain);
         attributes.extend([

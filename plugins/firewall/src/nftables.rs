@@ -3,8 +3,8 @@
 //! All pods share the rules, so that a packet passes the same few of them at any number of pods. A pod has
 //! elements in the sets. The comment of each element names its owner.
 //!
-//! The backend `firewalld` uses the table too: for the isolation of bridges, and to record in sets that no rule
-//! uses which sources it has added to firewalld, and their owners.
+//! The backend `firewalld` uses the table too: for the isolation of bridges, and to record in sets that no
+//! rule uses which sources it has added to firewalld, and their owners.
 
 mod add;
 mod check;

@@ -5,7 +5,7 @@ use kernel::Family;
 use kernel::iptables::{ArgumentError, Bits, NatChain, Rule, parse_rules};
 use serde::Deserialize;
 
-use crate::chains::{CHAIN_PREFIX, SHARED_CHAINS};
+use crate::iptables::{CHAIN_PREFIX, SHARED_CHAINS};
 use crate::mapping::{Entry, Mapping};
 use crate::nftables::{self, Conditions};
 
@@ -212,6 +212,11 @@ impl Settings {
     /// Whether connections from 127.0.0.1 are to reach the pod.
     pub(crate) fn needs_loopback(&self) -> bool {
         self.masquerades() && self.mappings.iter().any(|mapping| mapping.is_of(Family::V4))
+    }
+
+    /// Whether mappings of a family have conditions.
+    pub(crate) fn has_conditions(&self, family: Family) -> bool {
+        !self.conditions[usize::from(family == Family::V6)].is_empty()
     }
 
     /// The conditions of a family, for backend `nftables`.

@@ -57,20 +57,57 @@ pub enum Error {
         rule: String,
     },
     /// CHECK found that something is not in the table of the backend `nftables`.
-    #[error("{what} is missing: nft {command}")]
+    #[error("{what} {how}: nft {command}")]
     MissingInTable {
-        /// What kind of thing.
+        /// A set, a map, a rule or an element.
         what: &'static str,
+        /// What is wrong with it.
+        how: &'static str,
         /// How the program `nft` would add it.
         command: String,
+    },
+    /// Something failed, and so did undoing what was done before it.
+    #[error("{error}; also: {another}")]
+    NotUndone {
+        /// The first error.
+        error: Box<Error>,
+        /// The error of undoing it.
+        another: kernel::Error,
     },
 }
 
 impl Error {
+    /// This error, or both if undoing what was done before has failed too.
+    pub(crate) fn unless(self, undone: Result<(), kernel::Error>) -> Self {
+        match undone {
+            Ok(()) => self,
+            Err(another) => Self::NotUndone { error: Box::new(self), another },
+        }
+    }
+
+    /// Whether the kernel has refused to delete a chain to which rules jump.
+    pub(crate) fn is_busy(&self) -> bool {
+        matches!(self, Self::Kernel(error) if error.is_busy())
+    }
+
+    fn code(&self) -> Code {
+        match self {
+            Self::Kernel(error) => attach::code_of(error),
+            Self::NotUndone { error, .. } => error.code(),
+            Self::StillUsed { .. } => Code::Kernel,
+            Self::Taken { .. } | Self::NameTaken { .. } => Code::Conflict,
+            Self::Missing { .. } | Self::MissingInTable { .. } => Code::Changed,
+        }
+    }
+
     /// Whether what failed may have been done all the same: the kernel did it, say, and its answer was lost.
     /// What it refused, or what was not even tried, has changed nothing.
     pub(crate) fn may_have_changed_rules(&self) -> bool {
-        let Self::Kernel(error) = self else { return false };
+        let error = match self {
+            Self::Kernel(error) => error,
+            Self::NotUndone { error, .. } => return error.may_have_changed_rules(),
+            _ => return false,
+        };
         !matches!(
             error.cause,
             Cause::Refused { .. } | Cause::Locked(_) | Cause::NoLegacyProgram | Cause::Unstable(_)
@@ -80,12 +117,6 @@ impl Error {
 
 impl From<Error> for cni::Error {
     fn from(error: Error) -> Self {
-        let code = match &error {
-            Error::Kernel(error) => attach::code_of(error),
-            Error::StillUsed { .. } => Code::Kernel,
-            Error::Taken { .. } | Error::NameTaken { .. } => Code::Conflict,
-            Error::Missing { .. } | Error::MissingInTable { .. } => Code::Changed,
-        };
-        Self::from_source(code, &error)
+        Self::from_source(error.code(), &error)
     }
 }

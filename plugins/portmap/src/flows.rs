@@ -4,14 +4,14 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
-use cni::Cidr;
 use kernel::conntrack::Filter;
 use kernel::iptables::UDP;
 use kernel::{Family, Nfnetlink, Rtnl};
 
-use crate::ends::End;
+use crate::claim::End;
 use crate::error::Error;
 use crate::mapping::Mapping;
+use crate::plan::Plan;
 
 /// So many ports are asked for one by one: each time, the kernel goes through all connections, but tells few.
 const FEW: usize = 4;
@@ -20,19 +20,16 @@ const FEW: usize = 4;
 /// port would never get to the pod. TCP clients connect again.
 ///
 /// Only packets to the node itself are mapped, so flows to elsewhere that happen to have the same port stay.
-pub(crate) fn forget_udp(
-    netlink: &Nfnetlink,
-    mappings: &[Mapping],
-    pod: &[Cidr],
-) -> Result<(), Error> {
-    let udp: Vec<&Mapping> = mappings.iter().filter(|mapping| mapping.protocol == UDP).collect();
+pub(crate) fn forget_udp(netlink: &Nfnetlink, plan: &Plan<'_>) -> Result<(), Error> {
+    let mappings = plan.settings.mappings.iter();
+    let udp: Vec<&Mapping> = mappings.filter(|mapping| mapping.protocol == UDP).collect();
     if udp.is_empty() {
         return Ok(());
     }
     let addresses = Rtnl::open()?.addresses(0, None)?;
     let is_local =
         |ip: IpAddr| ip.is_loopback() || addresses.iter().any(|address| address.network.ip() == ip);
-    for family in pod.iter().map(|cidr| Family::of(cidr.ip())) {
+    for family in plan.pod.iter().map(|cidr| Family::of(cidr.ip())) {
         let of_family = udp.iter().filter(|mapping| mapping.is_of(family));
         let places: HashSet<(Option<IpAddr>, u16)> = of_family
             .map(|mapping| (mapping.host_ip.filter(|ip| !ip.is_unspecified()), mapping.host_port))

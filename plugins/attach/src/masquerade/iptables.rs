@@ -356,7 +356,9 @@ fn garbage(
         match rest.strip_prefix(ID).and_then(|rest| rest.strip_suffix('"')) {
             Some(id) => is_chain_of(id) && !valid.contains_container(id),
             // What is left of a long ID is not enough to find the chain by; all others have to be excluded.
-            None => text.len() == COMMENT_MAX && !valid.iter().any(|(id, _)| is_chain_of(id)),
+            None => {
+                text.len() == COMMENT_MAX && !valid.containers().any(|id| is_chain_of(id.as_str()))
+            }
         }
     });
     Ok(is_garbage.then_some(text))

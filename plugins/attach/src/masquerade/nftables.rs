@@ -116,8 +116,8 @@ pub(super) fn collect_garbage(
     })
 }
 
-/// What removes the table, or only the rules of attachments and those that they share if the table has rules or
-/// chains of another program. What is removed is added to `found`.
+/// What removes the table, or only the rules of attachments and those that they share if the table has rules
+/// or chains of another program. What is removed is added to `found`.
 pub(super) fn remove_all(
     netlink: &Nfnetlink,
     found: &mut Vec<String>,
@@ -187,8 +187,8 @@ fn spec() -> TableSpec {
     TableSpec { table: TABLE, comment, sets: Vec::new(), chains }
 }
 
-/// The rules of `postrouting`. They prove that the chain `masq_checks` is there, so that the rules of all pods
-/// need not be read.
+/// The rules of `postrouting`. They prove that the chain `masq_checks` is there, so that the rules of all
+/// pods need not be read.
 fn shared(netlink: &Nfnetlink) -> Result<Contents, kernel::Error> {
     Contents::of_chain(netlink, TABLE, POSTROUTING)
 }

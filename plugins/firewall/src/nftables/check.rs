@@ -31,8 +31,8 @@ pub(crate) fn check(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
     Ok(())
 }
 
-/// Checks that the kernel can make the table, unless it is there, and that no other chain drops the packets of
-/// pods.
+/// Checks that the kernel can make the table, unless it is there, and that no other chain drops the packets
+/// of pods.
 pub(crate) fn status(netlink: &Nfnetlink, published: bool) -> Result<(), Error> {
     let contents = Contents::frame(netlink, TABLE)?;
     let spec = spec(published || has_published(&contents));

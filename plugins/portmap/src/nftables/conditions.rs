@@ -6,9 +6,9 @@
 use ipnetwork::IpNetwork;
 use kernel::Family;
 use kernel::iptables::AddressRange;
-use kernel::nft::{Expr, TableFamily, meta, octets};
+use kernel::nft::{Expr, TableFamily, interface_name, meta, octets};
 
-use super::table::{INTERFACE_NAME, destination, interface_name, mask, source};
+use super::table::mask;
 
 /// The conditions of one family: a packet has to fulfil all conditions of one of the lists. No conditions
 /// are no lists.
@@ -88,8 +88,8 @@ fn one<'a>(
         "iifname" => Kind::Interface(meta::IIFNAME),
         "oifname" => Kind::Interface(meta::OIFNAME),
         "ip" | "ip6" if first == TableFamily::from(family).name() => match next(&mut seen)? {
-            "saddr" => Kind::Network(source(family)),
-            "daddr" => Kind::Network(destination(family)),
+            "saddr" => Kind::Network(Expr::source(family)),
+            "daddr" => Kind::Network(Expr::destination(family)),
             other => return unsupported(other),
         },
         "ip" | "ip6" => return Err(format!("{first:?} is of the other family")),
@@ -201,7 +201,7 @@ fn interface(value: &str) -> Result<Vec<u8>, &'static str> {
     let name = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(value);
     let (start, is_whole) = name.strip_suffix('*').map_or((name, true), |start| (start, false));
     let is_clean = !start.contains(['"', '*', '/', '$', '@', '!', '=', '{', '}', ',']);
-    if start.is_empty() || start.len() >= INTERFACE_NAME || !is_clean {
+    if start.is_empty() || start.len() >= interface_name("").len() || !is_clean {
         return Err("the name of an interface");
     }
     Ok(if is_whole { interface_name(start) } else { start.as_bytes().to_vec() })

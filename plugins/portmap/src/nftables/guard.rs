@@ -4,20 +4,19 @@
 use std::net::IpAddr;
 
 use kernel::iptables::Iptables;
-use kernel::nft::{Element, octets};
+use kernel::nft::{Contents, Element, Owned, OwnedPlace, Removal, interface_name, octets};
 use kernel::{Batch, Family, Nfnetlink};
 
-use super::held::{Held, Holding, Place, Way};
 use super::reference;
-use super::table::{GUARDED_LINKS, LOOPBACK_PODS, interface_name, set};
+use super::table::{GUARDED_LINKS, LOOPBACK_PODS, table};
 use crate::error::Error;
-use crate::guard;
+use crate::iptables;
 use crate::loopback::{self, SWITCHED_ON, SwitchedOff};
 
 /// The element that says that a pod gets packets from 127.0.0.1 by a link.
 pub(super) fn pod_element(link: &str, pod: IpAddr) -> (String, Element) {
     let key = [interface_name(link), octets(pod)].concat();
-    (LOOPBACK_PODS.to_owned(), Element { key, data: None, comment: None, expires: false })
+    (LOOPBACK_PODS.to_owned(), Element::of_key(key))
 }
 
 /// Whether a container of this backend, or of the reference plugins' `nftables`, needs the setting on a link.
@@ -25,7 +24,7 @@ pub(crate) fn needs_loopback(netlink: &Nfnetlink, link: &str) -> Result<bool, ke
     if !netlink.has_nf_tables()? {
         return Ok(false);
     }
-    let pods = netlink.elements(set(Family::V4, LOOPBACK_PODS))?;
+    let pods = netlink.elements(table(Family::V4).set(LOOPBACK_PODS))?;
     Ok(pods.iter().any(|pod| !pod.expires && is_on(pod, link))
         || reference::needs_loopback(netlink, link)?)
 }
@@ -34,17 +33,29 @@ pub(crate) fn needs_loopback(netlink: &Nfnetlink, link: &str) -> Result<bool, ke
 fn others_need(netlink: &Nfnetlink, link: &str) -> Result<bool, kernel::Error> {
     let mut needed = reference::needs_loopback(netlink, link)?;
     for iptables in &Iptables::all(netlink)? {
-        needed = needed || guard::is_needed(iptables, link)?;
+        needed = needed || iptables::needs_loopback(iptables, link)?;
     }
     Ok(needed)
 }
 
-/// Switches on again what is needed in either backend, see [`SwitchedOff::take_back`].
-pub(super) fn take_back(
+/// Commits changes of which some switch off settings of links. Each attempt begins by switching on again what
+/// an earlier one has switched off although it is still needed, and so does a failure.
+pub(super) fn transaction(
     netlink: &Nfnetlink,
-    switched_off: &mut SwitchedOff,
-) -> Result<(), kernel::Error> {
-    switched_off.take_back(|link| Ok(needs_loopback(netlink, link)? || others_need(netlink, link)?))
+    mut build: impl FnMut(&mut Batch, &mut SwitchedOff) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut switched_off = SwitchedOff::default();
+    let switch_on = |switched_off: &mut SwitchedOff| {
+        switched_off
+            .take_back(|link| Ok(needs_loopback(netlink, link)? || others_need(netlink, link)?))
+    };
+    let committed = netlink.transaction(|_| -> Result<Batch, Error> {
+        switch_on(&mut switched_off)?;
+        let mut batch = Batch::new();
+        build(&mut batch, &mut switched_off)?;
+        Ok(batch)
+    });
+    committed.map_err(|error| error.unless(switch_on(&mut switched_off)))
 }
 
 /// Whether a link has the setting because a mapping of this backend needed it.
@@ -52,7 +63,7 @@ pub(crate) fn has_switched_on(netlink: &Nfnetlink, link: &str) -> Result<bool, k
     if !netlink.has_nf_tables()? {
         return Ok(false);
     }
-    let guarded = netlink.element(set(Family::V4, GUARDED_LINKS), &interface_name(link))?;
+    let guarded = netlink.element(table(Family::V4).set(GUARDED_LINKS), &interface_name(link))?;
     Ok(guarded.is_some_and(|link| is_switched_on(&link)))
 }
 
@@ -60,45 +71,45 @@ pub(crate) fn has_switched_on(netlink: &Nfnetlink, link: &str) -> Result<bool, k
 pub(super) fn add(
     netlink: &Nfnetlink,
     batch: &mut Batch,
-    held: &Held,
+    contents: &Contents,
     link: &str,
 ) -> Result<(), Error> {
     let key = interface_name(link);
     let is_same = |one: &&Element| one.key == key;
-    let guarded = held.elements(GUARDED_LINKS).iter().find(is_same);
+    let guarded = contents.elements(GUARDED_LINKS).iter().find(is_same);
     if guarded.is_some_and(|link| !link.expires) {
         return Ok(());
     }
     let mut switched_on = guarded.is_some_and(is_switched_on) || !loopback::is_on(link)?;
     if !switched_on {
-        for iptables in &Iptables::all_with(netlink, guard::GUARD_TABLE.name())? {
-            switched_on |= guard::has_switched_on(iptables, link)?;
+        for iptables in &Iptables::all_with(netlink, iptables::GUARD_TABLE.name())? {
+            switched_on |= iptables::has_switched_on(iptables, link)?;
         }
     }
     let comment = switched_on.then(|| SWITCHED_ON.to_owned());
-    let element = Element { key, data: None, comment, expires: false };
-    batch.create_element(set(Family::V4, GUARDED_LINKS), &element);
+    let element = Element { comment, ..Element::of_key(key) };
+    batch.create_element(table(Family::V4).set(GUARDED_LINKS), &element);
     Ok(())
 }
 
-/// Adds what removes the guard of links that nobody needs any more once `doomed` is gone, save for `kept`,
-/// and switches off their settings.
+/// Adds what removes the guard of links that no container needs without `doomed`, except `kept`, and switches
+/// off their settings.
 pub(super) fn remove(
     netlink: &Nfnetlink,
     batch: &mut Batch,
-    held: &Held,
-    doomed: &[Holding<'_>],
-    (way, kept): (Way, Option<&str>),
+    contents: &Contents,
+    doomed: &[Owned<'_>],
+    (how, kept): (Removal, Option<&str>),
     switched_off: &mut SwitchedOff,
 ) -> Result<(), kernel::Error> {
     let gone: Vec<&Element> = doomed
         .iter()
-        .filter_map(|holding| match holding.place {
-            Place::Element(LOOPBACK_PODS, element) => Some(element),
+        .filter_map(|one| match one.place {
+            OwnedPlace::Element(LOOPBACK_PODS, element) => Some(element),
             _ => None,
         })
         .collect();
-    for guarded in held.elements(GUARDED_LINKS) {
+    for guarded in contents.elements(GUARDED_LINKS) {
         let is_on = |pod: &Element| pod.key.starts_with(&guarded.key);
         let stays = |pod: &Element| {
             is_on(pod) && !pod.expires && !gone.iter().any(|gone| gone.key == pod.key)
@@ -108,13 +119,15 @@ pub(super) fn remove(
         };
         if guarded.expires
             || !gone.iter().any(|pod| is_on(pod))
-            || held.elements(LOOPBACK_PODS).iter().any(stays)
+            || contents.elements(LOOPBACK_PODS).iter().any(stays)
         {
             continue;
         }
-        match way {
-            Way::Expire => batch.expire_element(set(Family::V4, GUARDED_LINKS), guarded),
-            Way::Delete => batch.delete_element(set(Family::V4, GUARDED_LINKS), &guarded.key),
+        match how {
+            Removal::Expire => batch.expire_element(table(Family::V4).set(GUARDED_LINKS), guarded),
+            Removal::Delete => {
+                batch.delete_element(table(Family::V4).set(GUARDED_LINKS), &guarded.key);
+            }
         }
         if is_switched_on(guarded) && !others_need(netlink, link)? {
             switched_off.add(link)?;
@@ -124,8 +137,8 @@ pub(super) fn remove(
 }
 
 /// The links that have the setting because a mapping of this backend needed it.
-pub(super) fn switched_on_links(held: &Held) -> impl Iterator<Item = String> + '_ {
-    let links = held.elements(GUARDED_LINKS).iter().filter(|link| is_switched_on(link));
+pub(super) fn switched_on_links(contents: &Contents) -> impl Iterator<Item = String> + '_ {
+    let links = contents.elements(GUARDED_LINKS).iter().filter(|link| is_switched_on(link));
     links.filter_map(|link| link_name(&link.key).map(str::to_owned))
 }
 

@@ -1,45 +1,36 @@
-//! Removing the tables with all that is in them.
+//! Removes the tables.
 
-use kernel::nft::TableFamily;
+use kernel::nft::{Contents, Purged as PurgedTable};
 use kernel::{Batch, Family, Nfnetlink};
 
+use super::claims::end;
 use super::guard::switched_on_links;
-use super::held::{Held, Holding};
-use super::table::TABLE;
-use crate::ends::End;
+use super::table::{masquerade_prefixes, spec, table};
 use crate::error::Error;
+use crate::purge::Purged;
 
-/// Deletes the tables; adds to `ends` what they led to, to `links` those whose setting was switched on,
-/// and to
-/// `done` what was deleted.
-pub(crate) fn purge(
-    netlink: &Nfnetlink,
-    dry_run: bool,
-    done: &mut Vec<String>,
-    ends: &mut Vec<End>,
-    links: &mut Vec<String>,
-) -> Result<(), Error> {
+/// Removes the tables. Rules and chains of other programs in them stay. A dry run changes nothing.
+pub(crate) fn purge(netlink: &Nfnetlink, is_dry_run: bool) -> Result<Purged, Error> {
+    let mut purged = Purged::default();
     if !netlink.has_nf_tables()? {
-        return Ok(());
+        return Ok(purged);
     }
     for family in Family::ALL {
-        let held = Held::read(netlink, family)?;
-        // Even an empty table of ours has its sets.
-        if held.sets.is_empty() {
-            continue;
-        }
-        ends.extend(held.holdings().filter_map(|holding: Holding<'_>| holding.end()));
-        links.extend(switched_on_links(&held));
-        done.push(format!("nft table {} {TABLE}", TableFamily::from(family).name()));
-        if dry_run {
-            continue;
-        }
-        let mut batch = Batch::new();
-        batch.delete_table(family.into(), TABLE);
-        match netlink.commit(&batch) {
-            Err(error) if error.is_not_found() => {}
-            deleted => deleted?,
-        }
+        let contents = Contents::read(netlink, table(family))?;
+        purged.ends.extend(contents.owned().filter_map(|owned| end(family, &owned)));
+        purged.links.extend(switched_on_links(&contents));
+        let spec = spec(family, &masquerade_prefixes(&contents));
+        let mut removed = PurgedTable::Nothing;
+        netlink.transaction(|netlink| -> Result<Batch, Error> {
+            let mut batch = Batch::new();
+            removed = spec.purge(netlink, &mut batch, |rule| rule.comment.is_some())?;
+            Ok(if is_dry_run { Batch::new() } else { batch })
+        })?;
+        purged.lines.extend(match removed {
+            PurgedTable::Nothing => None,
+            PurgedTable::Table => Some(format!("nft table {}", table(family))),
+            PurgedTable::Parts => Some(format!("nft rules and sets in table {}", table(family))),
+        });
     }
-    Ok(())
+    Ok(purged)
 }

@@ -1,62 +1,64 @@
-//! What the reference plugins' backend `nftables` leaves: rules with the container's ID as their comment.
+//! The rules of the reference plugins' backend `nftables`, which have the container's ID as their comment.
 
 use std::net::IpAddr;
 
-use cni::{ContainerId, ValidAttachments};
-use kernel::Family;
-use kernel::nft::{Chain, Expr, Listed, TableFamily};
-use kernel::{Batch, Nfnetlink};
+use cni::{Attachment, ContainerId, ValidAttachments};
+use kernel::nft::{Contents, Expr, Listed, Table};
+use kernel::{Batch, Family, Nfnetlink};
 
-use super::held::{split_address, written_out};
-use super::plan::{Claim, Plan};
-use super::table::{destination, destination_port, protocol};
-use crate::ends::End;
+use super::claims::{claim_of_rule, dnat_destination, split_address};
+use crate::claim::{Claim, End, Removed};
 use crate::error::Error;
 use crate::loopback;
+use crate::plan::Plan;
 
-const TABLE: &str = "cni_hostport";
 const CHAINS: [&str; 3] = ["hostports", "hostip_hostports", "masquerading"];
 
-/// Removes the rules of a container, as those plugins do: whatever the network, which is not on them.
-pub(super) fn remove(
-    netlink: &Nfnetlink,
-    container_id: &ContainerId,
-    ends: &mut Vec<End>,
-) -> Result<(), Error> {
-    delete(netlink, Some(container_id), ends, |_, _| false)
+/// Removes the rules of a container, of any network: like those plugins, because the rules do not name it.
+pub(super) fn remove(netlink: &Nfnetlink, owner: &Attachment) -> Removed {
+    let (ends, outcome) = delete(netlink, Some(&owner.container_id), |_, _| false);
+    Removed::of("remove the reference plugin's rules", ends, outcome)
 }
 
-/// Removes what is garbage for certain although the network is not on it: rules of a container that is no
-/// valid attachment, at an address that a valid one has by now.
+/// Removes rules that are certainly garbage although they do not name the network: those of a container
+/// without a valid attachment, at an address that now belongs to a valid owner in our tables.
 pub(super) fn collect_garbage(
     netlink: &Nfnetlink,
     valid: &ValidAttachments,
-    addresses: &[IpAddr],
+    is_valid: impl Fn(&str) -> bool,
 ) -> Result<(), Error> {
-    if addresses.is_empty() {
+    if is_unused(netlink)? {
         return Ok(());
     }
-    // Connections that end there may be the valid one's.
-    delete(netlink, None, &mut Vec::new(), |family, rule| {
+    let mut addresses = Vec::new();
+    for family in Family::ALL {
+        let contents = Contents::read(netlink, super::table::table(family))?;
+        let of_valid = contents.owned().filter(|owned| is_valid(owned.owner));
+        addresses.extend(of_valid.filter_map(|it| Some(super::claims::end(family, &it)?.address)));
+    }
+    // Connections to these addresses may belong to the valid owners, so the ends are not needed.
+    let (_, outcome) = delete(netlink, None, |family, rule| {
         let is_valid = rule.comment.as_deref().is_some_and(|id| valid.contains_container(id));
         !is_valid && end(family, rule).is_some_and(|end| addresses.contains(&end.address))
-    })
+    });
+    outcome
 }
 
-/// Takes a plan's ports away from other containers, and removes what its own has there.
-pub(crate) fn take(netlink: &Nfnetlink, plan: &Plan, ends: &mut Vec<End>) -> Result<(), Error> {
-    delete(netlink, Some(&plan.container_id), ends, |family, rule| {
-        let theirs = claim(family, &rule.expressions);
-        let mut claims =
-            plan.unconditional().filter(|it| it.family == family).flat_map(|it| &it.claims);
-        theirs.is_some_and(|theirs| claims.any(|ours| ours.covers(&theirs)))
-    })
+/// Takes a plan's ports from other containers, and removes what its own container has there. Returns the ends
+/// of the latter.
+pub(crate) fn take(netlink: &Nfnetlink, plan: &Plan<'_>) -> Result<Vec<End>, Error> {
+    let (ends, outcome) = delete(netlink, Some(&plan.owner.container_id), |family, rule| {
+        let theirs = claim_of_rule(family, &rule.expressions);
+        !plan.settings.has_conditions(family)
+            && theirs.is_some_and(|theirs| plan.claims(family).iter().any(|it| it.covers(&theirs)))
+    });
+    outcome.map(|()| ends)
 }
 
 /// Whether no rules of those plugins are there.
 pub(super) fn is_unused(netlink: &Nfnetlink) -> Result<bool, kernel::Error> {
     for family in Family::ALL {
-        if !netlink.table_rules(family.into(), TABLE)?.is_empty() {
+        if !netlink.table_rules(table(family))?.is_empty() {
             return Ok(false);
         }
     }
@@ -65,7 +67,7 @@ pub(super) fn is_unused(netlink: &Nfnetlink) -> Result<bool, kernel::Error> {
 
 /// Whether one of those containers gets packets from 127.0.0.1 by a link.
 pub(super) fn needs_loopback(netlink: &Nfnetlink, link: &str) -> Result<bool, kernel::Error> {
-    let rules = netlink.table_rules(TableFamily::Ip, TABLE)?;
+    let rules = netlink.table_rules(table(Family::V4))?;
     let pods: Vec<_> =
         rules.iter().filter_map(|(_, rule)| masqueraded_from_loopback(&rule.expressions)).collect();
     Ok(loopback::leads_to_any(link, &pods))
@@ -82,76 +84,63 @@ fn masqueraded_from_loopback(expressions: &[Expr]) -> Option<IpAddr> {
     Some(split_address(Family::V4, pod)?.0)
 }
 
-/// Deletes a container's rules, and those of others that are taken from them.
+/// Deletes a container's rules, and those of other containers that `is_taken` selects. Returns the ends of
+/// the container's rules.
 fn delete(
     netlink: &Nfnetlink,
     container_id: Option<&ContainerId>,
-    ends: &mut Vec<End>,
     is_taken: impl Fn(Family, &Listed) -> bool,
-) -> Result<(), Error> {
-    if is_unused(netlink)? {
-        return Ok(());
-    }
-    let before = ends.len();
-    Ok(netlink.transaction(|netlink| -> Result<Batch, kernel::Error> {
-        let mut batch = Batch::new();
-        ends.truncate(before);
-        for family in Family::ALL {
-            for (chain, rule) in netlink.table_rules(family.into(), TABLE)? {
-                let is_own = CHAINS.contains(&chain.as_str())
-                    && container_id.is_some_and(|id| rule.comment.as_deref() == Some(id.as_str()));
-                if is_own {
-                    ends.extend(end(family, &rule));
-                }
-                if is_own || is_taken(family, &rule) {
-                    let chain = Chain { family: family.into(), table: TABLE, name: &chain };
-                    batch.delete_rule(chain, rule.handle);
+) -> (Vec<End>, Result<(), Error>) {
+    let mut ends = Vec::new();
+    let is_own = |chain: &str, rule: &Listed| {
+        CHAINS.contains(&chain)
+            && container_id.is_some_and(|id| rule.comment.as_deref() == Some(id.as_str()))
+    };
+    let outcome = is_unused(netlink).and_then(|is_unused| {
+        if is_unused {
+            return Ok(());
+        }
+        netlink.transaction(|netlink| {
+            let mut batch = Batch::new();
+            ends.clear();
+            for family in Family::ALL {
+                for (chain, rule) in netlink.table_rules(table(family))? {
+                    let is_own = is_own(&chain, &rule);
+                    ends.extend(end(family, &rule).filter(|_| is_own));
+                    if is_own || is_taken(family, &rule) {
+                        batch.delete_rule(table(family).chain(&chain), rule.handle);
+                    }
                 }
             }
-        }
-        Ok(batch)
-    })?)
+            Ok(batch)
+        })
+    });
+    (ends, outcome.map_err(Error::from))
 }
 
-/// Refuses a plan if one of its ports leads to another container by rules that are here.
-pub(super) fn find_holder(netlink: &Nfnetlink, family: Family, plan: &Plan) -> Result<(), Error> {
-    let claims = plan.families.iter().filter(|it| it.family == family).flat_map(|it| &it.claims);
-    for (_, rule) in netlink.table_rules(family.into(), TABLE)? {
-        let Some(theirs) = claim(family, &rule.expressions) else { continue };
-        let holder = rule.comment.as_deref().unwrap_or(TABLE);
-        let is_own = holder == plan.container_id.as_str();
-        if !is_own && claims.clone().any(|claim| claim.overlaps(&theirs)) {
-            return Err(theirs.taken(holder));
+/// Refuses a plan if another container has one of its ports here.
+pub(super) fn find_holder(netlink: &Nfnetlink, plan: &Plan<'_>) -> Result<(), Error> {
+    for family in Family::ALL.into_iter().filter(|family| plan.address(*family).is_some()) {
+        let (table, claims) = (table(family), plan.claims(family));
+        for (_, rule) in netlink.table_rules(table)? {
+            let Some(theirs) = claim_of_rule(family, &rule.expressions) else { continue };
+            let holder = rule.comment.as_deref().unwrap_or(table.name);
+            let is_own = holder == plan.owner.container_id.as_str();
+            if !is_own && claims.iter().any(|claim| claim.overlaps(&theirs)) {
+                return Err(theirs.taken(holder));
+            }
         }
     }
     Ok(())
 }
 
-/// What a rule stands for: `ip daddr 192.0.2.1 tcp dport 8080 dnat to …`, perhaps without the address.
-fn claim(family: Family, expressions: &[Expr]) -> Option<Claim> {
-    let at = expressions.iter().position(|step| *step == protocol())?;
-    let [_, Expr::Cmp { value: protocol, .. }, load, Expr::Cmp { value: port, .. }, ..] =
-        &expressions[at..]
-    else {
-        return None;
-    };
-    if *load != destination_port() {
-        return None;
-    }
-    let host_ip = match &expressions[..at] {
-        [.., load, Expr::Cmp { negated: false, value }] if *load == destination(family) => {
-            Some(split_address(family, value)?.0)
-        }
-        _ => None,
-    };
-    let port = u16::from_be_bytes(port.first_chunk().copied()?);
-    Some(Claim { protocol: *protocol.first()?, port, host_ip })
+/// The end of a rule `tcp dport 8080 dnat to 10.88.0.2:80`, maybe with an address before it.
+fn end(family: Family, rule: &Listed) -> Option<End> {
+    let Claim { protocol, .. } = claim_of_rule(family, &rule.expressions)?;
+    let (address, port) = dnat_destination(family, &rule.expressions)?;
+    Some(End { family, protocol, address, port: Some(port) })
 }
 
-/// Where a rule leads to: `tcp dport 8080 dnat to 10.88.0.2:80`, perhaps with an address before.
-fn end(family: Family, rule: &Listed) -> Option<End> {
-    let at = rule.expressions.iter().position(|step| *step == protocol())?;
-    let Some(Expr::Cmp { value, .. }) = rule.expressions.get(at + 1) else { return None };
-    let (address, port) = written_out(family, &rule.expressions)?;
-    Some(End { family, protocol: *value.first()?, address, port: Some(u16::from_be_bytes(port)) })
+fn table(family: Family) -> Table {
+    Table { family: family.into(), name: "cni_hostport" }
 }

@@ -1,59 +1,52 @@
-//! Removing what containers have in the tables, by their names alone.
+//! Removes what containers have in the tables, found by their names alone.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use cni::{ContainerId, NetworkName, ValidAttachments};
-use kernel::Family;
-use kernel::nft::Element;
-use kernel::{Batch, Nfnetlink};
+use cni::{Attachment, NetworkName, ValidAttachments};
+use kernel::nft::{Contents, Element, Owned, OwnedPlace, Removal};
+use kernel::{Family, Nfnetlink};
 
-use super::held::{Held, Holding, Place, Way};
-use super::plan::{owner, owner_prefix};
-use super::{guard, reference, table};
-use crate::ends::End;
+use super::claims::{end, expires};
+use super::elements::{owner, owner_prefix};
+use super::table::table;
+use super::{guard, reference};
+use crate::claim::{End, Removed};
 use crate::error::Error;
-use crate::loopback::SwitchedOff;
 
-/// An element that was made to expire.
-struct Dying {
-    family: Family,
-    set: String,
-    element: Element,
+/// What one batch removes.
+#[derive(Default)]
+struct Piece {
+    /// The ends that nothing leads to any more.
+    ends: Vec<End>,
+    /// The elements, with the names of their sets.
+    elements: Vec<(String, Element)>,
+    /// Whether there is more to remove.
+    is_partial: bool,
 }
 
-/// So much is removed at a time: a batch has to fit into the socket's buffer.
+/// This much is removed at a time, because a batch must fit in the socket's buffer.
 const PIECE: usize = 500;
 
-/// An element that should vanish at the clock's next tick, which comes after 10 ms at most, is deleted if it
-/// has not by then.
+/// An element should expire at the next tick of the clock, after 10 ms at most. If it has not expired after
+/// this time, it is deleted.
 const PATIENCE: Duration = Duration::from_millis(100);
 const NAP: Duration = Duration::from_micros(200);
 
-/// Removes all that a container has, of the reference plugins' backend of this name too. Adds to `ends` what
-/// it led to, even if there is an error.
-pub(crate) fn remove(
-    netlink: &Nfnetlink,
-    network: &NetworkName,
-    container_id: &ContainerId,
-    ends: &mut Vec<End>,
-) -> Result<(), Error> {
-    if !netlink.has_nf_tables()? {
-        return Ok(());
+/// Removes all that a container has, also what the reference plugins' backend of this name has made.
+pub(crate) fn remove(netlink: &Nfnetlink, owner: &Attachment) -> Removed {
+    let mut removed = Removed::default();
+    if has_nf_tables(netlink, &mut removed) {
+        removed = remove_own(netlink, owner);
+        removed.add("remove rules", reference::remove(netlink, owner));
     }
-    remove_elements(netlink, network, container_id, ends)?;
-    reference::remove(netlink, container_id, ends)
+    removed
 }
 
 /// Removes what a container has in our own tables.
-pub(crate) fn remove_elements(
-    netlink: &Nfnetlink,
-    network: &NetworkName,
-    container_id: &ContainerId,
-    ends: &mut Vec<End>,
-) -> Result<(), Error> {
-    let owner = owner(network.as_str(), container_id.as_str());
-    remove_all(netlink, |other| other == owner, ends)
+pub(crate) fn remove_own(netlink: &Nfnetlink, attachment: &Attachment) -> Removed {
+    let own = owner(attachment);
+    remove_all(netlink, |other| other == own)
 }
 
 /// Removes what the network's containers have that have no valid attachment.
@@ -61,121 +54,119 @@ pub(crate) fn collect_garbage(
     netlink: &Nfnetlink,
     network: &NetworkName,
     valid: &ValidAttachments,
-    ends: &mut Vec<End>,
-) -> Result<(), Error> {
-    if !netlink.has_nf_tables()? {
-        return Ok(());
+) -> Removed {
+    let mut removed = Removed::default();
+    if !has_nf_tables(netlink, &mut removed) {
+        return removed;
     }
-    let of_network = owner_prefix(network.as_str());
-    let owners: Vec<String> = valid.iter().map(|(id, _)| owner(network.as_str(), id)).collect();
+    let of_network = owner_prefix(network);
+    let owners: Vec<String> = valid.attachments().map(|it| owner(&it)).collect();
     let is_valid = |other: &str| owners.iter().any(|owner| owner == other);
     let is_garbage = |other: &str| other.starts_with(&of_network) && !is_valid(other);
-    remove_all(netlink, is_garbage, ends)?;
-    if reference::is_unused(netlink)? {
-        return Ok(());
-    }
-    let mut addresses = Vec::new();
-    for family in Family::ALL {
-        let held = Held::read(netlink, family)?;
-        let of_valid = held.holdings().filter(|holding| is_valid(holding.owner));
-        addresses.extend(of_valid.filter_map(|holding| Some(holding.end()?.address)));
-    }
-    reference::collect_garbage(netlink, valid, &addresses)
+    removed = remove_all(netlink, is_garbage);
+    let of_reference = reference::collect_garbage(netlink, valid, is_valid);
+    removed.add("remove rules", Removed::of("collect garbage", Vec::new(), of_reference));
+    removed
 }
 
-/// Lets elements expire, and waits until no packet finds them any more; deletes them if the kernel cannot do
-/// that.
-fn remove_all(
+/// Whether the kernel has `nf_tables`. An error is added to `removed`.
+fn has_nf_tables(netlink: &Nfnetlink, removed: &mut Removed) -> bool {
+    netlink.has_nf_tables().unwrap_or_else(|error| {
+        *removed = Removed::of("find nf_tables", Vec::new(), Err(error.into()));
+        false
+    })
+}
+
+fn remove_all(netlink: &Nfnetlink, is_doomed: impl Fn(&str) -> bool) -> Removed {
+    let mut removed = Removed::default();
+    for family in Family::ALL {
+        let mut ends = Vec::new();
+        let outcome = remove_from(netlink, family, &is_doomed, &mut ends);
+        removed.add("remove elements", Removed::of(table(family).family.name(), ends, outcome));
+    }
+    removed
+}
+
+/// Lets elements expire, and waits until no packet finds them any more; deletes them if the kernel cannot
+/// make them expire. Adds to `ends` what they led to.
+fn remove_from(
     netlink: &Nfnetlink,
+    family: Family,
     is_doomed: impl Fn(&str) -> bool,
     ends: &mut Vec<End>,
 ) -> Result<(), Error> {
-    for family in Family::ALL {
-        if netlink.set_names(family.into(), table::TABLE)?.is_empty() {
-            continue;
+    if netlink.set_names(table(family))?.is_empty() {
+        return Ok(());
+    }
+    loop {
+        let (mut piece, mut outcome) = remove_piece(netlink, family, &is_doomed, Removal::Expire);
+        ends.append(&mut piece.ends);
+        if outcome.is_err() || !all_expired(netlink, family, &piece.elements)? {
+            (piece, outcome) = remove_piece(netlink, family, &is_doomed, Removal::Delete);
+            ends.append(&mut piece.ends);
         }
-        loop {
-            let (mut dying, mut left) = (Vec::new(), false);
-            let expired =
-                remove_piece(netlink, family, &is_doomed, Way::Expire, ends, |doomed, more| {
-                    left = more;
-                    dying = doomed.iter().filter_map(Dying::new).collect();
-                });
-            if expired.is_err() || !all_gone(netlink, &dying)? {
-                remove_piece(netlink, family, &is_doomed, Way::Delete, ends, |_, more| {
-                    left = more;
-                })?;
-            }
-            if !left {
-                break;
-            }
+        outcome?;
+        if !piece.is_partial {
+            return Ok(());
         }
     }
-    Ok(())
 }
 
-/// Removes some of what is doomed, and tells `report` what, and whether there is more.
+/// Removes some of what is doomed. Also returns what it found if it fails.
 fn remove_piece(
     netlink: &Nfnetlink,
     family: Family,
     is_doomed: impl Fn(&str) -> bool,
-    way: Way,
-    ends: &mut Vec<End>,
-    mut report: impl FnMut(&[Holding<'_>], bool),
-) -> Result<(), kernel::Error> {
-    let (before, mut switched_off) = (ends.len(), SwitchedOff::default());
-    let removed = netlink.transaction(|netlink| -> Result<Batch, kernel::Error> {
-        let mut batch = Batch::new();
-        ends.truncate(before);
-        guard::take_back(netlink, &mut switched_off)?;
-        let held = Held::read(netlink, family)?;
-        let mut doomed: Vec<_> =
-            held.holdings().filter(|holding| is_doomed(holding.owner)).collect();
-        report(&doomed[..doomed.len().min(PIECE)], doomed.len() > PIECE);
+    how: Removal,
+) -> (Piece, Result<(), Error>) {
+    let mut piece = Piece::default();
+    let outcome = guard::transaction(netlink, |batch, switched_off| {
+        let contents = Contents::read(netlink, table(family))?;
+        let (mut doomed, others): (Vec<_>, Vec<_>) =
+            contents.owned().partition(|one| is_doomed(one.owner));
+        piece = Piece { is_partial: doomed.len() > PIECE, ..Piece::default() };
         doomed.truncate(PIECE);
-        let stay = |end: &End| {
-            held.holdings().any(|other| !is_doomed(other.owner) && other.end() == Some(*end))
-        };
-        ends.extend(doomed.iter().filter_map(Holding::end).filter(|end| !stay(end)));
-        // Another DEL is at it already.
-        doomed.retain(|holding| way == Way::Delete || !holding.expires());
-        // First, so that it does not outlive the elements that are waited for.
-        guard::remove(netlink, &mut batch, &held, &doomed, (way, None), &mut switched_off)?;
-        held.remove(&mut batch, &doomed, way);
-        Ok(batch)
+        let is_used = |found: &End| others.iter().any(|one| end(family, one) == Some(*found));
+        let found = doomed.iter().filter_map(|one| end(family, one));
+        piece.ends.extend(found.filter(|found| !is_used(found)));
+        piece.elements.extend(doomed.iter().filter_map(element));
+        // Another DEL has made these expire.
+        doomed.retain(|one| how == Removal::Delete || !expires(one));
+        // First, so that the guard does not outlive the elements that are waited for.
+        guard::remove(netlink, batch, &contents, &doomed, (how, None), switched_off)?;
+        contents.remove(batch, &doomed, how);
+        Ok(())
     });
-    removed.or_else(|error| guard::take_back(netlink, &mut switched_off).and(Err(error)))
+    (piece, outcome)
 }
 
-/// Waits until elements have expired; false if they do not.
-fn all_gone(netlink: &Nfnetlink, dying: &[Dying]) -> Result<bool, kernel::Error> {
+fn element(owned: &Owned<'_>) -> Option<(String, Element)> {
+    match owned.place {
+        OwnedPlace::Element(set, element) => Some((set.to_owned(), element.clone())),
+        OwnedPlace::Rule(..) => None,
+    }
+}
+
+/// Waits until elements have expired. Returns false if they do not.
+fn all_expired(
+    netlink: &Nfnetlink,
+    family: Family,
+    elements: &[(String, Element)],
+) -> Result<bool, kernel::Error> {
     let deadline = Instant::now() + PATIENCE;
-    for Dying { family, set, element } in dying {
+    for (set, element) in elements {
         loop {
-            match netlink.element(table::set(*family, set), &element.key)? {
+            match netlink.element(table(family).set(set), &element.key)? {
                 Some(now) if now.comment == element.comment => {
                     if !now.expires || Instant::now() > deadline {
                         return Ok(false);
                     }
                     sleep(NAP);
                 }
-                // None, or the successor's.
+                // It is gone, or the next container has the key.
                 _ => break,
             }
         }
     }
     Ok(true)
-}
-
-impl Dying {
-    fn new(holding: &Holding<'_>) -> Option<Self> {
-        match holding.place {
-            Place::Element(set, element) => Some(Self {
-                family: holding.family(),
-                set: set.to_owned(),
-                element: element.clone(),
-            }),
-            Place::Rule(..) => None,
-        }
-    }
 }

@@ -2,11 +2,10 @@
 
 use kernel::Family;
 use kernel::nft::{
-    Base, BaseChain, Expr, Found, Hook, Set, SetType, TableFamily, Type, Verdict, meta,
+    Base, BaseChain, ChainSpec, Contents, Expr, Found, Hook, Order, RuleSpec, SetSpec, SetType,
+    Table, TableFamily, TableSpec, Type, Verdict, meta,
 };
 
-/// The table's name, in both families.
-pub(super) const TABLE: &str = "podwire_hostport";
 /// Ports at all addresses of the node, and the pods that they lead to.
 pub(super) const HOST_PORTS: &str = "host_ports";
 /// Ports at one address of the node.
@@ -31,9 +30,6 @@ const MARK: u32 = 0x1000;
 /// Where the destination address is in a header of IPv4.
 const DESTINATION_V4: u32 = 16;
 
-/// `IFNAMSIZ`.
-pub(super) const INTERFACE_NAME: usize = 16;
-
 /// `RTN_LOCAL` of `linux/rtnetlink.h`.
 const LOCAL: u32 = 2;
 
@@ -45,44 +41,60 @@ const BEFORE_NAT: i32 = -150;
 /// Before others that would give the packet another source, as the backend `iptables` has it.
 const BEFORE_MASQUERADING: i32 = 99;
 
-/// A set or map of the table.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct NamedSet {
-    pub(super) name: String,
-    pub(super) of: SetType,
-}
-
-/// A rule that all containers share.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Shared {
-    pub(super) chain: &'static str,
-    pub(super) base: Option<BaseChain>,
-    pub(super) expressions: Vec<Expr>,
-    /// As `nft` would show it.
-    pub(super) text: String,
-}
-
 /// The set of pods and of those that reach them by the node's address only, as networks of this length.
 pub(super) fn masquerade_set(prefix: u8) -> String {
     format!("masquerade_{prefix}")
 }
 
-/// A set of the table.
-pub(super) fn set(family: Family, name: &str) -> Set<'_> {
-    Set { family: family.into(), table: TABLE, name }
+/// The lengths of networks for which a table has such sets.
+pub(super) fn masquerade_prefixes(contents: &Contents) -> Vec<u8> {
+    let prefix = |(name, _): &(String, _)| name.strip_prefix("masquerade_")?.parse().ok();
+    contents.sets.iter().filter_map(prefix).collect()
 }
 
-/// A chain of the table.
-pub(super) fn chain(family: Family, name: &str) -> kernel::nft::Chain<'_> {
-    kernel::nft::Chain { family: family.into(), table: TABLE, name }
+/// The table of a family.
+pub(super) fn table(family: Family) -> Table {
+    Table { family: family.into(), name: "podwire_hostport" }
 }
 
-/// All sets and maps, with those for masquerading networks of these lengths.
-pub(super) fn sets(family: Family, prefixes: &[u8]) -> Vec<NamedSet> {
+/// The table with its parts for masquerading networks of these lengths.
+pub(super) fn spec(family: Family, prefixes: &[u8]) -> TableSpec {
+    let nat = |hook, priority| Some(BaseChain { kind: "nat", hook, priority });
+    let any = |name, base, rules| ChainSpec { name, base, comment: None, rules, order: Order::Any };
+    let entry = any(ENTRY_CHAIN, None, entry_rules(family));
+    let mut chains = vec![
+        ChainSpec { order: Order::BeforeOthers, ..entry },
+        any("prerouting", nat(Hook::Prerouting, BEHIND_KUBE_PROXY), vec![to_entry()]),
+        any("output", nat(Hook::Output, BEHIND_KUBE_PROXY), vec![to_entry()]),
+    ];
+    if !prefixes.is_empty() {
+        let rules = prefixes.iter().map(|prefix| masquerade(family, *prefix)).collect();
+        chains.push(any(POSTROUTING, nat(Hook::Postrouting, BEFORE_MASQUERADING), rules));
+    }
+    if family == Family::V4 {
+        let base = BaseChain { kind: "filter", hook: Hook::Prerouting, priority: BEFORE_NAT };
+        chains.push(any(GUARD_CHAIN, Some(base), vec![guard()]));
+    }
+    TableSpec { table: table(family), comment: None, sets: sets(family, prefixes), chains }
+}
+
+/// Whether the table has the guard. Earlier versions did not make it.
+pub(super) fn has_guard(contents: &Contents) -> bool {
+    contents.has_set(LOOPBACK_PODS)
+}
+
+/// The table without the guard.
+pub(super) fn without_guard(mut spec: TableSpec) -> TableSpec {
+    spec.sets.retain(|set| ![GUARDED_LINKS, LOOPBACK_PODS].contains(&set.name.as_str()));
+    spec.chains.retain(|chain| chain.name != GUARD_CHAIN);
+    spec
+}
+
+fn sets(family: Family, prefixes: &[u8]) -> Vec<SetSpec> {
     let address = if family == Family::V6 { Type::Ipv6 } else { Type::Ipv4 };
     let port = vec![Type::Protocol, Type::Port];
     let pod = vec![address, Type::Port];
-    let named = |name: &str, key, data, expires| NamedSet {
+    let named = |name: &str, key, data, expires| SetSpec {
         name: name.to_owned(),
         of: SetType { key, data, expires },
     };
@@ -101,125 +113,97 @@ pub(super) fn sets(family: Family, prefixes: &[u8]) -> Vec<NamedSet> {
     all
 }
 
-/// All shared rules, with those for masquerading networks of these lengths, in their chains' order.
-pub(super) fn rules(family: Family, prefixes: &[u8]) -> Vec<Shared> {
-    let ip = TableFamily::from(family).name();
-    let hook = |hook, priority| Some(BaseChain { kind: "nat", hook, priority });
-    let enter = |chain, at| Shared {
-        chain,
-        base: hook(at, BEHIND_KUBE_PROXY),
+/// Sends packets to the node itself through the chain of mappings.
+fn to_entry() -> RuleSpec {
+    RuleSpec {
         expressions: vec![
             Expr::DestinationType,
-            Expr::Cmp { negated: false, value: LOCAL.to_ne_bytes().into() },
-            Expr::Verdict(Verdict::Jump(ENTRY_CHAIN.to_owned())),
+            Expr::equal(LOCAL.to_ne_bytes()),
+            Expr::jump(ENTRY_CHAIN),
         ],
         text: format!("fib daddr type local jump {ENTRY_CHAIN}"),
-    };
-    let entry = |expressions: Vec<Expr>, text: String| Shared {
-        chain: ENTRY_CHAIN,
-        base: None,
-        expressions,
-        text,
-    };
-    let words = words(family);
+    }
+}
+
+fn entry_rules(family: Family) -> Vec<RuleSpec> {
+    let (ip, words) = (TableFamily::from(family).name(), words(family));
+    let lookup = |set: &str, found| Expr::Lookup { set: set.to_owned(), found };
     let dnat = Expr::Dnat { family, port: words };
     let port = [protocol(), at(1, destination_port())];
     let host_ip_port =
-        [destination(family), at(words, protocol()), at(words + 1, destination_port())];
-    let mut all = vec![
-        // Before the mark is changed, which conditions may be about.
-        entry(
+        [Expr::destination(family), at(words, protocol()), at(words + 1, destination_port())];
+    let rule = |expressions: Vec<Expr>, text: String| RuleSpec { expressions, text };
+    vec![
+        // First, because conditions may be about the mark.
+        rule(
             [&port[..], &[lookup(CONDITIONAL_PORTS, Found::Verdict)]].concat(),
             format!("meta l4proto . th dport vmap @{CONDITIONAL_PORTS}"),
         ),
-        entry(set_mark(MARK), mark_text()),
-        entry(
+        mark(),
+        rule(
             [&host_ip_port[..], &[lookup(HOST_IP_PORTS, Found::Load), dnat.clone()]].concat(),
             format!("dnat {ip} to {ip} daddr . meta l4proto . th dport map @{HOST_IP_PORTS}"),
         ),
-        entry(
+        rule(
             [&port[..], &[lookup(HOST_PORTS, Found::Load), dnat]].concat(),
             format!("dnat {ip} to meta l4proto . th dport map @{HOST_PORTS}"),
         ),
-        // What was not mapped goes on without the bit.
-        entry(set_mark(0), format!("meta mark set meta mark & {:#010x}", !MARK)),
-        enter("prerouting", Hook::Prerouting),
-        enter("output", Hook::Output),
-    ];
-    all.extend(prefixes.iter().map(|prefix| Shared {
-        chain: POSTROUTING,
-        base: hook(Hook::Postrouting, BEFORE_MASQUERADING),
-        ..masquerade(family, *prefix)
-    }));
-    if family == Family::V4 {
-        all.push(Shared {
-            base: Some(BaseChain { kind: "filter", hook: Hook::Prerouting, priority: BEFORE_NAT }),
-            ..guard()
-        });
-    }
-    all
+        // Packets without a mapping go on without the bit.
+        rule(set_mark(0), format!("meta mark set meta mark & {:#010x}", !MARK)),
+    ]
 }
 
 /// Drops packets to 127.0.0.0/8 that come in by a link towards a pod.
-fn guard() -> Shared {
-    Shared {
-        chain: GUARD_CHAIN,
-        base: None,
+fn guard() -> RuleSpec {
+    RuleSpec {
         expressions: vec![
             Expr::Payload { base: Base::Network, offset: DESTINATION_V4, len: 1 },
-            Expr::Cmp { negated: false, value: vec![127] },
+            Expr::equal([127]),
             Expr::Meta(meta::IIFNAME),
-            lookup(GUARDED_LINKS, Found::Continue),
+            Expr::is_in(GUARDED_LINKS),
             Expr::Verdict(Verdict::Drop),
         ],
         text: format!("ip daddr 127.0.0.0/8 iifname @{GUARDED_LINKS} drop"),
     }
 }
 
-/// Gives the node's address to what was mapped, if the set holds the network that it comes from and the pod.
-fn masquerade(family: Family, prefix: u8) -> Shared {
+/// Gives the node's address to mapped packets, if the set contains their source network and the pod.
+fn masquerade(family: Family, prefix: u8) -> RuleSpec {
     let ip = TableFamily::from(family).name();
     let mask = mask(family, prefix);
-    let is_all = mask.iter().all(|byte| *byte == u8::MAX);
+    let bit = MARK.to_ne_bytes();
     let mut expressions = vec![
         Expr::Meta(meta::MARK),
-        Expr::Bitwise { mask: MARK.to_ne_bytes().into(), xor: vec![0; 4] },
-        Expr::Cmp { negated: false, value: MARK.to_ne_bytes().into() },
-        source(family),
+        Expr::Bitwise { mask: bit.into(), xor: vec![0; 4] },
+        Expr::equal(bit),
+        Expr::source(family),
     ];
     let mut shown = String::new();
-    if !is_all {
+    if mask.iter().any(|byte| *byte != u8::MAX) {
         shown = format!(" & {}", show_address(&mask));
         expressions.push(Expr::Bitwise { xor: vec![0; mask.len()], mask });
     }
     let name = masquerade_set(prefix);
     expressions.extend([
-        at(words(family), destination(family)),
-        lookup(&name, Found::Continue),
+        at(words(family), Expr::destination(family)),
+        Expr::is_in(&name),
         Expr::Masquerade,
     ]);
     let text = format!(
         "meta mark & {MARK:#010x} == {MARK:#010x} {ip} saddr{shown} . {ip} daddr @{name} masquerade"
     );
-    Shared { chain: POSTROUTING, base: None, expressions, text }
+    RuleSpec { expressions, text }
 }
 
-/// Notes on a packet that it is being mapped.
-pub(super) fn mark() -> (Vec<Expr>, String) {
-    (set_mark(MARK), mark_text())
-}
-
-fn mark_text() -> String {
-    format!("meta mark set meta mark | {MARK:#010x}")
+/// Marks a packet that is being mapped.
+pub(super) fn mark() -> RuleSpec {
+    let text = format!("meta mark set meta mark | {MARK:#010x}");
+    RuleSpec { expressions: set_mark(MARK), text }
 }
 
 fn set_mark(bits: u32) -> Vec<Expr> {
     let [mask, xor] = [!MARK, bits].map(|bits| bits.to_ne_bytes().to_vec());
     vec![Expr::Meta(meta::MARK), Expr::Bitwise { mask, xor }, Expr::SetMeta(meta::MARK)]
-}
-
-fn lookup(set: &str, found: Found) -> Expr {
-    Expr::Lookup { set: set.to_owned(), found }
 }
 
 fn at(word: u8, load: Expr) -> Expr {
@@ -236,20 +220,6 @@ pub(super) fn protocol() -> Expr {
     Expr::Meta(meta::L4PROTO)
 }
 
-/// Loads the source address.
-pub(super) fn source(family: Family) -> Expr {
-    let v6 = family == Family::V6;
-    let (offset, len) = if v6 { (8, 16) } else { (12, 4) };
-    Expr::Payload { base: Base::Network, offset, len }
-}
-
-/// Loads the destination address.
-pub(super) fn destination(family: Family) -> Expr {
-    let v6 = family == Family::V6;
-    let (offset, len) = if v6 { (24, 16) } else { (DESTINATION_V4, 4) };
-    Expr::Payload { base: Base::Network, offset, len }
-}
-
 /// Loads the destination port.
 pub(super) fn destination_port() -> Expr {
     Expr::Payload { base: Base::Transport, offset: 2, len: 2 }
@@ -263,18 +233,8 @@ pub(super) fn mask(family: Family, prefix: u8) -> Vec<u8> {
         .collect()
 }
 
-/// An interface's name as it is compared: all of its 16 bytes.
-pub(super) fn interface_name(name: &str) -> Vec<u8> {
-    let mut bytes = name.as_bytes().to_vec();
-    bytes.resize(INTERFACE_NAME, 0);
-    bytes
-}
-
-/// An address's bytes as text.
+/// The bytes of an address as text.
 pub(super) fn show_address(bytes: &[u8]) -> String {
-    match (<[u8; 4]>::try_from(bytes), <[u8; 16]>::try_from(bytes)) {
-        (Ok(v4), _) => std::net::Ipv4Addr::from(v4).to_string(),
-        (_, Ok(v6)) => std::net::Ipv6Addr::from(v6).to_string(),
-        _ => format!("{bytes:02x?}"),
-    }
+    kernel::nft::address(bytes)
+        .map_or_else(|| format!("{bytes:02x?}"), |address| address.to_string())
 }

@@ -1,20 +1,22 @@
-//! What mappings come to, without a kernel.
+//! The elements and rules of mappings, without a kernel.
 
+use cni::Attachment;
 use kernel::Family;
 use serde_json::{Value, json};
 
-use super::plan::{FamilyPlan, Plan, owner, owner_prefix, show};
+use super::elements::{FamilyElements, owner, owner_prefix, show};
 use super::read_conditions;
+use crate::plan::Plan;
 
-fn plan(config: &Value, pod: &[&str]) -> Plan {
+fn elements(config: &Value, pod: &[&str]) -> Vec<FamilyElements> {
     let settings = cni::json::read::<crate::Config>(config).unwrap().settings().unwrap();
-    let pod: Vec<_> = pod.iter().map(|address| address.parse().unwrap()).collect();
-    Plan::new(&"testnet".parse().unwrap(), &"pod-a".parse().unwrap(), &settings, &pod, None)
+    let plan = Plan::of_pod("testnet", "pod-a", &settings, pod);
+    Family::ALL.into_iter().filter_map(|family| FamilyElements::new(&plan, family)).collect()
 }
 
-fn shown(family: &FamilyPlan) -> Vec<String> {
+fn shown(family: &FamilyElements) -> Vec<String> {
     let elements = family.elements.iter().map(|(set, element)| show(family.family, set, element));
-    let rules = family.rules.iter().map(|rule| format!("{} {}", rule.chain, rule.text));
+    let rules = family.rules.iter().map(|one| format!("{} {}", one.chain, one.rule.text));
     elements.chain(rules).map(|text| text.replace(" podwire_hostport", "")).collect()
 }
 
@@ -26,9 +28,9 @@ fn both_families_and_host_addresses() {
         {"hostPort": 53, "containerPort": 5353, "protocol": "udp", "hostIP": "::"},
     ]);
     let config = json!({"backend": "nftables", "runtimeConfig": {"portMappings": mappings}});
-    let plan = plan(&config, &["10.88.0.2/16", "fd00:88::2/64"]);
+    let families = elements(&config, &["10.88.0.2/16", "fd00:88::2/64"]);
     assert_eq!(
-        shown(&plan.families[0]),
+        shown(&families[0]),
         [
             "add element ip host_ports { tcp . 8080 : 10.88.0.2 . 80 }",
             "add element ip host_ip_ports { 192.0.2.10 . udp . 53 : 10.88.0.2 . 5353 }",
@@ -37,14 +39,14 @@ fn both_families_and_host_addresses() {
         ]
     );
     assert_eq!(
-        shown(&plan.families[1]),
+        shown(&families[1]),
         [
             "add element ip6 host_ports { tcp . 8080 : fd00:88::2 . 80 }",
             "add element ip6 host_ports { udp . 53 : fd00:88::2 . 5353 }",
             "add element ip6 masquerade_64 { fd00:88:: . fd00:88::2 }",
         ]
     );
-    let comments = plan.families.iter().flat_map(|family| &family.elements);
+    let comments = families.iter().flat_map(|family| &family.elements);
     let owner = Some("dnat name: testnet id: pod-a");
     assert!(comments.into_iter().all(|(_, element)| element.comment.as_deref() == owner));
 }
@@ -59,10 +61,10 @@ fn mappings_with_conditions_have_rules() {
         "backend": "nftables", "snat": false, "conditionsV4": ["iifname", "eth*", "meta mark 0x10"],
         "runtimeConfig": {"portMappings": mappings},
     });
-    let plan = plan(&config, &["10.88.0.2/24"]);
+    let families = elements(&config, &["10.88.0.2/24"]);
     // Each is added before those that are there, so the one with an address comes last.
     assert_eq!(
-        shown(&plan.families[0]),
+        shown(&families[0]),
         [
             "tcp_8080 tcp dport 8080 iifname eth* meta mark 0x10 meta mark set meta mark | 0x00001000 dnat \
              to 10.88.0.2:80",
@@ -78,13 +80,16 @@ fn all_is_masqueraded() {
     let config = json!({
         "backend": "nftables", "masqAll": true, "runtimeConfig": {"portMappings": [mapping]},
     });
-    let plan = plan(&config, &["fd00:88::2/64"]);
-    assert_eq!(shown(&plan.families[0])[1], "add element ip6 masquerade_0 { :: . fd00:88::2 }");
+    let families = elements(&config, &["fd00:88::2/64"]);
+    assert_eq!(shown(&families[0])[1], "add element ip6 masquerade_0 { :: . fd00:88::2 }");
 }
 
 #[test]
 fn owners_fit_and_differ() {
     let long = |letter: &str| letter.repeat(240);
+    let owner =
+        |network: &str, id: &str| owner(&Attachment::from_names(network, id, "eth0").unwrap());
+    let prefix = |network: &str| owner_prefix(&network.parse().unwrap());
     assert_eq!(owner("testnet", "pod-a"), "dnat name: testnet id: pod-a");
     let all = [
         owner(&long("n"), &long("a")),
@@ -98,8 +103,8 @@ fn owners_fit_and_differ() {
         assert!(one.len() <= 128 && !one.contains('"'), "{one}");
         assert!(!all[..index].contains(one), "{one}");
     }
-    assert!(all[0].starts_with(&owner_prefix(&long("n"))));
-    assert!(!owner("testnet2", "x").starts_with(&owner_prefix("testnet")));
+    assert!(all[0].starts_with(&prefix(&long("n"))));
+    assert!(!owner("testnet2", "x").starts_with(&prefix("testnet")));
 }
 
 #[test]

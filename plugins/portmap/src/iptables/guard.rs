@@ -1,9 +1,8 @@
 //! The guard of the backend `iptables`: rules that drop packets to 127.0.0.0/8 which come in by links towards
 //! pods, see [`crate::loopback`].
 //!
-//! Each container with mappings has a rule for its link, with the name of its chain as the comment. A rule
-//! whose container has no chain in the table `nat` any more, because the reference plugin deleted that,
-//! counts for nothing.
+//! Each container with mappings has a rule for its link. Its comment is the name of the container's chain.
+//! The reference plugin deletes the chain without the rule; a rule without a chain is ignored.
 
 use std::collections::HashSet;
 
@@ -11,18 +10,18 @@ use kernel::iptables::{BaseChain, Changes, Iptables, Is, Rule, Table, Target};
 use kernel::nft::Place;
 use kernel::{Family, Nfnetlink};
 
-use crate::chains::DNAT_CHAIN;
-use crate::ends::end;
+use super::claims::end;
+use super::names::DNAT_CHAIN;
 use crate::error::Error;
 use crate::loopback::{self, SWITCHED_ON, SwitchedOff};
 use crate::nftables;
 
 /// The chain of the guard.
-pub(crate) const GUARD_CHAIN: &str = "CNI-HOSTPORT-GUARD";
+pub(super) const GUARD_CHAIN: &str = "CNI-HOSTPORT-GUARD";
 /// Its table.
 pub(crate) const GUARD_TABLE: Table = Table::mangle(Family::V4);
 /// The base chain that leads to it.
-pub(crate) const BASE: BaseChain = BaseChain::MANGLE_PREROUTING;
+pub(super) const BASE: BaseChain = BaseChain::MANGLE_PREROUTING;
 
 /// A container's rule.
 struct Entry {
@@ -33,7 +32,7 @@ struct Entry {
 }
 
 /// The rule that leads to the guard.
-pub(crate) fn jump() -> Rule {
+pub(super) fn jump() -> Rule {
     let loopback = ipnetwork::Ipv4Network::new_checked([127, 0, 0, 0].into(), 8);
     let mut rule = Rule::jump(GUARD_CHAIN).comment("CNI portfwd guard of loopback addresses");
     rule.destination = loopback.map(|network| Is::equal(network.into()));
@@ -43,7 +42,7 @@ pub(crate) fn jump() -> Rule {
 
 /// Adds a container's rule, and what leads to it, unless they are there. The link's setting is switched on
 /// afterwards.
-pub(crate) fn add(
+pub(super) fn add(
     iptables: &Iptables<'_>,
     changes: &mut Changes,
     chain: &str,
@@ -76,9 +75,9 @@ pub(crate) fn add(
     Ok(())
 }
 
-/// Adds what removes the rules of containers with these chains, and switches off the setting of links that
-/// nobody else needs it on.
-pub(crate) fn remove(
+/// Adds what removes the rules of containers with these chains, and switches off the setting of links on
+/// which no other container needs it.
+pub(super) fn remove(
     iptables: &Iptables<'_>,
     changes: &mut Changes,
     chains: &[&str],
@@ -108,22 +107,30 @@ pub(crate) fn remove(
     Ok(())
 }
 
-/// Switches on again what is needed in either backend, see [`SwitchedOff::take_back`].
-pub(crate) fn take_back(
+/// Commits changes of which some switch off settings of links. Each attempt begins by switching on again what
+/// an earlier one has switched off although it is still needed, and so does a failure.
+pub(super) fn transaction(
     iptables: &Iptables<'_>,
-    switched_off: &mut SwitchedOff,
-) -> Result<(), kernel::Error> {
-    switched_off.take_back(|link| {
-        Ok(is_needed(iptables, link)? || nftables::needs_loopback(&Nfnetlink::open()?, link)?)
-    })
+    mut build: impl FnMut(&mut Changes, &mut SwitchedOff) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut switched_off = SwitchedOff::default();
+    let switch_on = |switched_off: &mut SwitchedOff| {
+        switched_off.take_back(|link| {
+            Ok(is_needed(iptables, link)? || nftables::needs_loopback(&Nfnetlink::open()?, link)?)
+        })
+    };
+    let committed = iptables.transaction(|| -> Result<Changes, Error> {
+        switch_on(&mut switched_off)?;
+        let mut changes = Changes::new();
+        build(&mut changes, &mut switched_off)?;
+        Ok(changes)
+    });
+    committed.map_err(|error| error.unless(switch_on(&mut switched_off)))
 }
 
 /// Removes the rules of containers whose chain the reference plugin deleted.
-pub(crate) fn collect_garbage(iptables: &Iptables<'_>) -> Result<(), kernel::Error> {
-    let mut switched_off = SwitchedOff::default();
-    let removed = iptables.transaction(|| -> Result<Changes, kernel::Error> {
-        let mut changes = Changes::new();
-        take_back(iptables, &mut switched_off)?;
+pub(super) fn collect_garbage(iptables: &Iptables<'_>) -> Result<(), Error> {
+    transaction(iptables, |changes, switched_off| {
         let mut chains: Vec<String> = entries(iptables)?.into_iter().map(|one| one.chain).collect();
         chains.sort_unstable();
         chains.dedup();
@@ -133,10 +140,8 @@ pub(crate) fn collect_garbage(iptables: &Iptables<'_>) -> Result<(), kernel::Err
                 gone.push(chain.as_str());
             }
         }
-        remove(iptables, &mut changes, &gone, &mut switched_off)?;
-        Ok(changes)
-    });
-    removed.or_else(|error| take_back(iptables, &mut switched_off).and(Err(error)))
+        Ok(remove(iptables, changes, &gone, switched_off)?)
+    })
 }
 
 /// Whether a container of this backend needs the setting on a link, in this variant of iptables.
@@ -189,13 +194,13 @@ pub(crate) fn has_switched_on(iptables: &Iptables<'_>, link: &str) -> Result<boo
 }
 
 /// The links that have the setting because a mapping of this backend needed it.
-pub(crate) fn switched_on_links(iptables: &Iptables<'_>) -> Result<Vec<String>, kernel::Error> {
+pub(super) fn switched_on_links(iptables: &Iptables<'_>) -> Result<Vec<String>, kernel::Error> {
     let all = entries(iptables)?.into_iter().filter(|entry| entry.switched_on);
     Ok(all.map(|entry| entry.link).collect())
 }
 
 /// Whether a container has a rule, so that the rule that leads there is needed too.
-pub(crate) fn has_entry(iptables: &Iptables<'_>, chain: &str) -> Result<bool, kernel::Error> {
+pub(super) fn has_entry(iptables: &Iptables<'_>, chain: &str) -> Result<bool, kernel::Error> {
     Ok(entries(iptables)?.iter().any(|entry| entry.chain == chain))
 }
 

@@ -1,4 +1,4 @@
-//! Mappings and the rules they come to; no kernel asked.
+//! The rules of mappings, without a kernel.
 
 use std::fmt::Write;
 
@@ -8,12 +8,15 @@ use serde_json::{Value, json};
 use super::*;
 use crate::config::Config;
 
-fn check(config: &Value, pod: &[&str], expected: &Expect) {
+fn rules(config: &Value, pod: &[&str]) -> Vec<FamilyRules> {
     let settings = cni::json::read::<Config>(config).unwrap().settings().unwrap();
-    let pod: Vec<Cidr> = pod.iter().map(|text| text.parse().unwrap()).collect();
-    let plan = Plan::new(&"testnet".parse().unwrap(), &"pod-a".parse().unwrap(), &settings, &pod);
+    let plan = Plan::of_pod("testnet", "pod-a", &settings, pod);
+    Family::ALL.into_iter().filter_map(|family| FamilyRules::new(&plan, family)).collect()
+}
+
+fn check(config: &Value, pod: &[&str], expected: &Expect) {
     let mut text = String::new();
-    for family in plan.families() {
+    for family in rules(config, pod) {
         let program = if family.family == Family::V6 { "ip6tables" } else { "iptables" };
         let mut line = |how: &str, chain: &str, rule: &Rule| {
             writeln!(text, "{program} {how} {chain} {rule}").unwrap();
@@ -113,10 +116,7 @@ fn all_is_marked_elsewhere() {
 fn sixteen_ports_are_two_entries() {
     let mappings: Vec<Value> = (9000..9016).map(|port| mapping(port, port, "tcp", "")).collect();
     let config = json!({"snat": false, "runtimeConfig": {"portMappings": mappings}});
-    let settings = cni::json::read::<Config>(&config).unwrap().settings().unwrap();
-    let pod = ["10.88.0.2/24".parse().unwrap()];
-    let plan = Plan::new(&"testnet".parse().unwrap(), &"pod-a".parse().unwrap(), &settings, &pod);
-    let entries = &plan.families()[0].entries;
+    let entries = &rules(&config, &["10.88.0.2/24"])[0].entries;
     assert_eq!(entries.len(), 2);
     assert!(entries[0].to_string().contains("--dports 9000,9001,"), "{}", entries[0]);
     assert!(entries[1].to_string().contains("--dports 9015 "), "{}", entries[1]);
@@ -127,10 +127,8 @@ fn addresses_of_their_own_go_first() {
     let mappings =
         [mapping(80, 1, "tcp", ""), mapping(81, 2, "tcp", ""), mapping(80, 3, "tcp", "192.0.2.10")];
     let config = json!({"snat": false, "runtimeConfig": {"portMappings": mappings}});
-    let settings = cni::json::read::<Config>(&config).unwrap().settings().unwrap();
-    let pod = ["10.88.0.2/24".parse().unwrap()];
-    let plan = Plan::new(&"testnet".parse().unwrap(), &"pod-a".parse().unwrap(), &settings, &pod);
-    let ports = plan.families()[0].rules.iter().map(|rule| match rule.target {
+    let rules = rules(&config, &["10.88.0.2/24"]);
+    let ports = rules[0].rules.iter().map(|rule| match rule.target {
         Some(Target::Dnat { port, .. }) => port,
         _ => None,
     });
@@ -142,14 +140,4 @@ fn nothing_to_map() {
     check(&json!({}), &["10.88.0.2/24"], &expect![[""]]);
     let config = json!({"runtimeConfig": {"portMappings": [mapping(8080, 80, "tcp", "")]}});
     check(&config, &[], &expect![[""]]);
-}
-
-#[test]
-fn owners_are_read_from_comments() {
-    assert_eq!(owner_id(&comment("testnet", "pod-a"), "testnet"), Some("pod-a"));
-    assert_eq!(owner_id(&comment("testnet", "pod-a"), "test"), None);
-    assert_eq!(owner_id("name: \"testnet\" id: \"pod-a\"", "testnet"), None);
-    let long = comment("testnet", &"a".repeat(300));
-    assert_eq!(long.len(), COMMENT_MAX);
-    assert_eq!(owner_id(&long, "testnet"), None);
 }
