@@ -124,6 +124,12 @@ impl<'n> Iptables<'n> {
         self.legacy.is_some()
     }
 
+    /// The name of the variant, as `iptables -V` shows it.
+    #[must_use]
+    pub fn variant(&self) -> &'static str {
+        if self.is_legacy() { "legacy" } else { "nf_tables" }
+    }
+
     /// Whether there is such a chain.
     pub fn has_chain(&self, table: Table, chain: &str) -> Result<bool> {
         match &self.legacy {

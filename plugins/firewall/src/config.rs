@@ -1,4 +1,4 @@
-//! The configuration's keys, and what they come to.
+//! The keys of the configuration, and the settings that they mean.
 
 use cni::Error;
 use serde::Deserialize;
@@ -10,10 +10,13 @@ use crate::iptables::{BASE_CHAINS, OWN_CHAINS};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Config {
-    /// What lets packets through: `iptables`, `nftables` or `firewalld`; empty for what the node uses.
-    #[cfg_attr(feature = "schema", schemars(extend("enum" = BACKENDS, "default" = "")))]
+    /// What accepts packets: `iptables`, `nftables` or `firewalld`; empty for what the node uses.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(extend("enum" = BACKENDS.map(|(name, _)| name), "default" = ""))
+    )]
     pub backend: Option<String>,
-    /// With the backend `iptables`, the chain of the administrator's own rules, which packets of pods pass
+    /// With the backend `iptables`, the chain for the administrator's own rules, which packets of pods pass
     /// first; `CNI-ADMIN` by default.
     #[cfg_attr(
         feature = "schema",
@@ -25,36 +28,34 @@ pub struct Config {
         ))
     )]
     pub iptables_admin_chain_name: Option<String>,
-    /// With the backend `firewalld`, the zone that addresses of pods become sources of; `trusted` by default.
+    /// With the backend `firewalld`, the zone that gets the pods' addresses as sources; `trusted` by default.
     #[cfg_attr(feature = "schema", schemars(extend("default" = DEFAULT_ZONE)))]
     pub firewalld_zone: Option<String>,
-    /// Who may open connections to pods: `open`, the default, `same-bridge` or `isolated`.
-    #[cfg_attr(feature = "schema", schemars(extend("enum" = POLICIES, "default" = "open")))]
+    /// Whether packets between bridges are dropped: `open`, the default, `same-bridge` or `isolated`.
+    #[cfg_attr(
+        feature = "schema",
+        schemars(extend("enum" = POLICIES.map(|(name, _)| name), "default" = "open"))
+    )]
     pub ingress_policy: Option<String>,
-    /// Let packets through that a published port (`hostPort`) of the node was the destination of, whatever
-    /// the node's chain for forwarded packets and `ingressPolicy` say; `false` by default.
+    /// Accept connections that came through a published port (`hostPort`), even if the policy of the node's
+    /// chain for forwarded packets or an `ingressPolicy` drops others; `false` by default.
     #[cfg_attr(feature = "schema", schemars(extend("default" = false)))]
     pub allow_published_ports: Option<bool>,
 }
 
-#[cfg(feature = "schema")]
-const BACKENDS: [&str; 4] = ["", "iptables", "nftables", "firewalld"];
-#[cfg(feature = "schema")]
-const POLICIES: [&str; 4] = ["", "open", "same-bridge", "isolated"];
-
-/// The configuration, found to make sense.
+/// The values of the configuration, all of them valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// None for what the node uses.
+    /// `None` for what the node uses.
     pub(crate) backend: Option<Backend>,
     pub(crate) admin_chain: String,
     pub(crate) zone: String,
     pub(crate) isolation: Option<Isolation>,
-    /// Whether connections that came by DNAT get through.
+    /// Whether connections with a DNAT to the pod are accepted.
     pub(crate) published: bool,
 }
 
-/// What lets packets through.
+/// What accepts packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Backend {
     /// Rules in the table `filter` of iptables.
@@ -65,77 +66,70 @@ pub(crate) enum Backend {
     Firewalld,
 }
 
-/// What a bridge is kept apart from.
+/// What a bridge is isolated from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Isolation {
-    /// From other bridges that have a policy.
+    /// From other bridges with a policy.
     SameBridge,
     /// From those, and its pods from each other.
     Isolated,
 }
 
-/// `XT_EXTENSION_MAXNAMELEN` less the final zero.
+/// The values of `backend`.
+const BACKENDS: [(&str, Option<Backend>); 4] = [
+    ("", None),
+    ("iptables", Some(Backend::Iptables)),
+    ("nftables", Some(Backend::Nftables)),
+    ("firewalld", Some(Backend::Firewalld)),
+];
+/// The values of `ingressPolicy`.
+const POLICIES: [(&str, Option<Isolation>); 4] = [
+    ("", None),
+    ("open", None),
+    ("same-bridge", Some(Isolation::SameBridge)),
+    ("isolated", Some(Isolation::Isolated)),
+];
+
+/// The longest name of a chain: `XT_EXTENSION_MAXNAMELEN` less the final zero.
 const CHAIN_NAME_MAX: usize = 28;
 
 const DEFAULT_ADMIN_CHAIN: &str = "CNI-ADMIN";
 const DEFAULT_ZONE: &str = "trusted";
 
 impl Config {
-    /// Errors: code 7 for values that are wrong.
+    /// Errors: code 7 for values that are not valid.
     pub(crate) fn settings(&self) -> Result<Settings, Error> {
-        let given = self.iptables_admin_chain_name.as_deref().filter(|name| !name.is_empty());
-        let admin_chain = given.unwrap_or(DEFAULT_ADMIN_CHAIN).to_owned();
-        if let Some(why) = wrong_admin_chain(&admin_chain) {
+        let admin_chain =
+            or_default(self.iptables_admin_chain_name.as_deref(), DEFAULT_ADMIN_CHAIN);
+        if let Some(why) = wrong_admin_chain(admin_chain) {
             return Err(Error::invalid_key("iptablesAdminChainName", why));
         }
-        let published = self.allow_published_ports.unwrap_or_default();
-        let (backend, isolation) = (self.backend()?, self.isolation()?);
-        Ok(Settings { backend, admin_chain, zone: self.zone()?, isolation, published })
+        Ok(Settings {
+            backend: self.backend()?,
+            admin_chain: admin_chain.to_owned(),
+            isolation: meaning("ingressPolicy", self.ingress_policy.as_deref(), &POLICIES)?,
+            zone: self.zone()?,
+            published: self.allow_published_ports.unwrap_or_default(),
+        })
     }
 
-    /// What a DEL needs: the backend and the zone, as if wrong values were not there.
+    /// The backend and the zone, for a DEL: values that are not valid are treated as not set.
     pub(crate) fn for_removal(&self) -> (Option<Backend>, String) {
         let zone = self.zone().unwrap_or_else(|_| DEFAULT_ZONE.to_owned());
         (self.backend().unwrap_or_default(), zone)
     }
 
+    fn backend(&self) -> Result<Option<Backend>, Error> {
+        meaning("backend", self.backend.as_deref(), &BACKENDS)
+    }
+
     fn zone(&self) -> Result<String, Error> {
-        let given = self.firewalld_zone.as_deref().filter(|name| !name.is_empty());
-        let zone = given.unwrap_or(DEFAULT_ZONE);
+        let zone = or_default(self.firewalld_zone.as_deref(), DEFAULT_ZONE);
         if zone.contains(char::is_control) {
-            let why =
-                format!("{zone:?} is not the name of a zone: control characters are not allowed");
+            let why = format!("{zone:?} is not a valid zone: it has control characters");
             return Err(Error::invalid_key("firewalldZone", why));
         }
         Ok(zone.to_owned())
-    }
-
-    fn backend(&self) -> Result<Option<Backend>, Error> {
-        match self.backend.as_deref() {
-            None | Some("") => Ok(None),
-            Some("iptables") => Ok(Some(Backend::Iptables)),
-            Some("nftables") => Ok(Some(Backend::Nftables)),
-            Some("firewalld") => Ok(Some(Backend::Firewalld)),
-            Some(other) => {
-                let why = format!(
-                    "{other:?} is unknown; use \"iptables\", \"nftables\" or \"firewalld\", or leave it out"
-                );
-                Err(Error::invalid_key("backend", why))
-            }
-        }
-    }
-
-    fn isolation(&self) -> Result<Option<Isolation>, Error> {
-        match self.ingress_policy.as_deref() {
-            None | Some("" | "open") => Ok(None),
-            Some("same-bridge") => Ok(Some(Isolation::SameBridge)),
-            Some("isolated") => Ok(Some(Isolation::Isolated)),
-            Some(other) => {
-                let why =
-                    format!("{other:?} is unknown; use \"open\", \"same-bridge\" or \"isolated\"");
-                Err(Error::invalid_key("ingressPolicy", why))
-            }
-        }
     }
 }
 
@@ -153,51 +147,50 @@ impl Isolation {
     }
 }
 
-/// Why a chain cannot be one of the administrator's.
-fn wrong_admin_chain(name: &str) -> Option<String> {
-    let splits = |it: char| it.is_whitespace() || it.is_control() || it == '"';
-    if name.len() > CHAIN_NAME_MAX || name.contains(splits) || name.starts_with(['-', '!']) {
-        Some(format!(
-            "{name:?} is no name of a chain: at most {CHAIN_NAME_MAX} bytes without spaces and quotation \
-             marks, of which the first is neither \"-\" nor \"!\""
-        ))
-    } else if [&BASE_CHAINS[..], &OWN_CHAINS, &TARGETS].concat().contains(&name) {
-        Some(format!("{name:?} has another meaning already; name a chain of your own"))
-    } else {
-        None
-    }
+fn or_default<'a>(value: Option<&'a str>, default: &'a str) -> &'a str {
+    value.filter(|value| !value.is_empty()).unwrap_or(default)
 }
 
-/// Names that `-j` does not treat as chains, in the table `filter` (iptables-extensions(8)).
-const TARGETS: [&str; 27] = [
-    "ACCEPT",
-    "AUDIT",
-    "CHECKSUM",
-    "CLASSIFY",
-    "CONNMARK",
-    "CONNSECMARK",
-    "CT",
-    "DNAT",
-    "DROP",
-    "DSCP",
-    "HMARK",
-    "IDLETIMER",
-    "LED",
-    "LOG",
-    "MARK",
-    "MASQUERADE",
-    "NETMAP",
-    "NFLOG",
-    "NFQUEUE",
-    "QUEUE",
-    "REDIRECT",
-    "REJECT",
-    "RETURN",
-    "SECMARK",
-    "SNAT",
-    "TCPMSS",
-    "TRACE",
-];
+/// What the value of a key means. Errors: code 7 if the value is not in the table.
+fn meaning<T: Copy>(
+    key: &str,
+    value: Option<&str>,
+    table: &[(&str, Option<T>)],
+) -> Result<Option<T>, Error> {
+    let value = value.unwrap_or_default();
+    let known = table.iter().find(|(name, _)| *name == value);
+    known.map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let names: Vec<_> = table.iter().map(|(name, _)| format!("{name:?}")).collect();
+        // The first one is empty.
+        let names = names[1..].join(", ");
+        Error::invalid_key(
+            key,
+            format!("{value:?} is unknown; use one of {names}, or leave it out"),
+        )
+    })
+}
+
+/// Why the administrator's chain cannot have this name.
+fn wrong_admin_chain(name: &str) -> Option<String> {
+    let is_wrong = |it: char| it.is_whitespace() || it.is_control() || it == '"';
+    if name.len() > CHAIN_NAME_MAX || name.contains(is_wrong) || name.starts_with(['-', '!']) {
+        return Some(format!(
+            "{name:?} is not a valid name of a chain: at most {CHAIN_NAME_MAX} bytes without spaces and \
+             quotation marks, the first neither \"-\" nor \"!\""
+        ));
+    }
+    let is_used = BASE_CHAINS.contains(&name)
+        || OWN_CHAINS.contains(&name)
+        || TARGETS.split_whitespace().any(|target| target == name);
+    is_used.then(|| {
+        format!("{name:?} is a base chain, a target or a chain of this plugin; use another name")
+    })
+}
+
+/// Names that `-j` does not treat as chains in the table `filter` (iptables-extensions(8)).
+const TARGETS: &str = "ACCEPT AUDIT CHECKSUM CLASSIFY CONNMARK CONNSECMARK CT DNAT DROP DSCP HMARK IDLETIMER \
+                       LED LOG MARK MASQUERADE NETMAP NFLOG NFQUEUE QUEUE REDIRECT REJECT RETURN SECMARK SNAT \
+                       TCPMSS TRACE";
 
 #[cfg(test)]
 mod tests {
@@ -209,18 +202,18 @@ mod tests {
 
     #[test]
     fn values_are_read() {
-        let nothing = Settings {
+        let default = Settings {
             backend: None,
             admin_chain: "CNI-ADMIN".into(),
             zone: "trusted".into(),
             isolation: None,
             published: false,
         };
-        assert_eq!(read(serde_json::json!({})), Ok(nothing.clone()));
+        assert_eq!(read(serde_json::json!({})), Ok(default.clone()));
         let empty = serde_json::json!({
             "backend": "", "iptablesAdminChainName": "", "ingressPolicy": "", "firewalldZone": "",
         });
-        assert_eq!(read(empty), Ok(nothing));
+        assert_eq!(read(empty), Ok(default));
         let all = read(serde_json::json!({
             "backend": "iptables", "iptablesAdminChainName": "SITE", "ingressPolicy": "isolated",
             "firewalldZone": "pods", "allowPublishedPorts": true,
@@ -241,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_value_is_refused_by_the_name_of_its_key() {
+    fn an_error_names_the_key_and_the_value() {
         for (key, value) in [
             ("backend", "ufw"),
             ("ingressPolicy", "closed"),

@@ -1,4 +1,4 @@
-//! What can go wrong, and the codes for it.
+//! The errors, and their codes.
 
 use attach::code_of;
 use cni::Code;
@@ -6,18 +6,18 @@ use ipnetwork::IpNetwork;
 
 use crate::firewalld::bus::BusError;
 
-/// Why packets could not be let through, or why not all is there that does that.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The kernel refused something.
+    /// The kernel refused an operation.
     #[error(transparent)]
     Kernel(#[from] kernel::Error),
-    /// firewalld did not do what it was asked for.
+    /// firewalld refused a call, or the call failed.
     #[error(transparent)]
     Firewalld(#[from] BusError),
-    /// The zone is none of firewalld's.
+    /// firewalld has no zone of this name.
     #[error(
-        "key \"firewalldZone\": firewalld has no zone {zone:?}; name one that firewall-cmd --get-zones shows"
+        "key \"firewalldZone\": firewalld has no zone {zone:?}; use one that firewall-cmd --get-zones shows"
     )]
     NoZone {
         /// The zone.
@@ -25,42 +25,31 @@ pub enum Error {
         /// What firewalld says.
         source: BusError,
     },
-    /// firewalld is to let packets through, and nobody answers by that name.
+    /// The backend is firewalld, and firewalld does not answer.
     #[error(
-        "firewalld does not answer on the system's bus; start it, or set key \"backend\" to \"iptables\" \
-         or \"nftables\" (if its rules stay in the kernel, after the network's addresses have become a \
-         source of its zone trusted: firewall-cmd --permanent --zone=trusted --add-source=NETWORK && \
-         firewall-cmd --reload)"
+        "firewalld does not answer on the D-Bus system bus; start it, or set key \"backend\" to \"iptables\" \
+         or \"nftables\" (if firewalld's rules stay in the kernel, first add the network's addresses to its \
+         zone trusted: firewall-cmd --permanent --zone=trusted --add-source=NETWORK && firewall-cmd --reload)"
     )]
     NoFirewalld(#[source] BusError),
-    /// What our rules accept is dropped by another chain.
+    /// Chains of other programs drop what the pods send.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; also: "))]
+    Dropped(Vec<Dropped>),
+    /// The result has no bridge to isolate.
     #[error(
-        "chain {chain} drops all new connections of pods that the node forwards, by {how}, and no rule in \
-         another chain can change that; let the network's addresses through: {commands}"
-    )]
-    Dropped {
-        /// Family, table and name.
-        chain: String,
-        /// By what.
-        how: &'static str,
-        /// What lets the packets through.
-        commands: String,
-    },
-    /// The result names no bridge that could be kept apart from others.
-    #[error(
-        "key \"ingressPolicy\" is {policy:?}, but the first interface of \"prevResult\" is no interface \
-         of the node; put firewall behind bridge, or leave the key out"
+        "key \"ingressPolicy\" is {policy:?}, but the first interface of \"prevResult\" is not an interface \
+         of the node; put firewall after bridge, or leave the key out"
     )]
     NoBridge {
         /// The policy.
         policy: &'static str,
     },
-    /// CHECK found that a rule is not there.
+    /// CHECK did not find a rule.
     #[error("rule is missing: {program} -A {chain} {rule}")]
     Missing {
         /// `iptables` or `ip6tables`.
         program: &'static str,
-        /// The chain it should be in.
+        /// The chain that should have it.
         chain: String,
         /// The rule, as `iptables -S` would show it.
         rule: String,
@@ -75,7 +64,7 @@ pub enum Error {
         /// How the program `nft` would add it.
         command: String,
     },
-    /// CHECK found that an address is no source of the zone.
+    /// CHECK found that an address is not a source of the zone.
     #[error("source is missing: firewall-cmd --zone={zone} --add-source={source_address}")]
     MissingSource {
         /// The zone.
@@ -85,13 +74,28 @@ pub enum Error {
     },
 }
 
+/// A chain that drops all new connections of pods.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "chain {chain} drops all new connections of pods that the node forwards, by {how}, and no rule in \
+     another chain can change that; to accept the network's addresses: {commands}"
+)]
+pub struct Dropped {
+    /// Its family, table and name.
+    pub(crate) chain: String,
+    /// What in the chain drops them.
+    pub(crate) how: &'static str,
+    /// The commands that add rules for the network's addresses.
+    pub(crate) commands: String,
+}
+
 impl From<Error> for cni::Error {
     fn from(error: Error) -> Self {
         let code = match &error {
             Error::Kernel(error) => code_of(error),
             Error::Firewalld(error) if error.is_about("ZONE_CONFLICT") => Code::Conflict,
             Error::Firewalld(_) => Code::Kernel,
-            Error::NoFirewalld(_) | Error::Dropped { .. } => Code::NotAvailable,
+            Error::NoFirewalld(_) | Error::Dropped(_) => Code::NotAvailable,
             Error::NoBridge { .. } | Error::NoZone { .. } => Code::InvalidConfig,
             Error::Missing { .. } | Error::MissingInTable { .. } | Error::MissingSource { .. } => {
                 Code::Changed

@@ -1,7 +1,7 @@
-//! The backend `iptables`: rules in the table `filter`, exactly as the reference plugin has them.
+//! The backend `iptables`: rules in the table `filter`, exactly as the reference plugin writes them.
 //!
-//! Its rules name nobody, and with a comment its DEL would not find them any more. So ours carry their owner
-//! in the kernel's user data, which iptables neither shows nor compares.
+//! The reference plugin's rules do not name their owner. With a comment on a rule, its DEL would not find the
+//! rule. So the owner is in the kernel's user data of the rule, which iptables neither shows nor compares.
 
 mod plan;
 mod purge;
@@ -22,13 +22,11 @@ pub(crate) use plan::{BASE_CHAINS, OWN_CHAINS, Plan};
 pub(crate) use purge::purge;
 pub(crate) use remove::{collect_garbage, remove};
 
-use plan::{FORWARD, FORWARD_CHAIN, FamilyPlan, POD_CHAINS, PUBLISHED, rank};
+use plan::{FORWARD, FORWARD_CHAIN, POD_CHAINS, PUBLISHED, TABLES, rank};
 use remove::remove_own;
 
-const FAMILIES: [Table; 2] = [Table::filter(Family::V4), Table::filter(Family::V6)];
-
-/// Makes the rules of a plan, all or none, and deletes what the attachment has from an ADD before. For the
-/// first pod of the node, warns if chains of others drop everything.
+/// Makes the rules of a plan, all or none, and deletes other rules that an earlier ADD has made for the
+/// attachment. For the first pod of the node, warns if chains of other programs drop everything.
 pub(crate) fn add(
     netlink: &Nfnetlink,
     plan: &Plan,
@@ -37,12 +35,12 @@ pub(crate) fn add(
     let iptables = Iptables::of_node(netlink).map_err(Error::from)?;
     let (is_first, is_legacy) = (is_first(&iptables, plan)?, iptables.is_legacy());
     Undo::around(|undo| {
-        // The kernel may have made everything, and only its answer was lost.
+        // The kernel may have made everything although its answer was lost.
         undo.on_error("remove the rules", || Ok(remove_own(&iptables, &plan.owner)?));
         Ok(make(&iptables, plan)?)
     })?;
     if is_first {
-        // It may hold the lock that is needed to look at the legacy tables.
+        // It may hold the lock, which looking at the legacy tables takes.
         drop(iptables);
         obstacle::warn(netlink, addresses, |place| is_answered(place, is_legacy));
     }
@@ -52,129 +50,108 @@ pub(crate) fn add(
 fn make(iptables: &Iptables<'_>, plan: &Plan) -> Result<(), Error> {
     iptables.transaction(|| -> Result<Changes, Error> {
         let mut changes = Changes::new();
-        for family in &plan.families {
-            add_shared(iptables, &mut changes, family)?;
-        }
-        for table in Family::ALL.map(Table::filter) {
-            let wanted = plan.families.iter().find(|family| family.table == table);
-            let rules = wanted.map(|family| family.rules.as_slice()).unwrap_or_default();
-            add_own(iptables, &mut changes, (table, rules), plan.owner.as_str())?;
+        for (table, own) in &plan.own {
+            if !own.is_empty() {
+                add_shared(iptables, &mut changes, *table, plan)?;
+            }
+            add_own(iptables, &mut changes, (*table, own), plan.owner.as_str())?;
         }
         Ok(changes)
     })
 }
 
-/// Whether no pod of this node has rules yet, of the family of a plan that is looked at first.
+/// Whether no pod of this node has rules yet, in the first family of the plan.
 fn is_first(iptables: &Iptables<'_>, plan: &Plan) -> Result<bool, Error> {
-    let Some(family) = plan.families.first() else { return Ok(false) };
-    Ok(!iptables.has_chain(family.table, FORWARD_CHAIN)?)
+    let Some((table, _)) = plan.used().next() else { return Ok(false) };
+    Ok(!iptables.has_chain(*table, FORWARD_CHAIN)?)
 }
 
-/// Whether a chain is `FORWARD` of the variant that has our rules, which come first there.
+/// Whether a chain is `FORWARD` of the variant that has our rules, where they come first.
 fn is_answered(place: &Place, is_legacy: bool) -> bool {
-    let is_table = |family: &Family| place.family == (*family).into();
     place.is_legacy == is_legacy
         && (place.table.as_str(), place.chain.as_str()) == ("filter", FORWARD)
-        && Family::ALL.iter().any(is_table)
+        && Family::ALL.iter().any(|family| place.family == (*family).into())
 }
 
-/// Finds a rule that is missing, whoever made it.
+/// Finds a rule that is missing. It does not matter which program made the rules.
 pub(crate) fn check(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
     let iptables = &Iptables::of_node(netlink)?;
-    for family in &plan.families {
-        let table = family.table;
-        let missing = |chain: &str, rule: &Rule| Error::Missing {
-            program: table.program(),
-            chain: chain.to_owned(),
-            rule: rule.to_string(),
-        };
-        for (chain, rules) in family.shared_by_chain() {
-            let there: Vec<Rule> = iptables.rules(table, chain)?.map(|(_, rule)| rule).collect();
-            if let Some((_, rule)) = rules.iter().find(|(_, rule)| !is_there(&there, chain, rule)) {
-                return Err(missing(chain, rule));
-            }
-        }
-        for chain in POD_CHAINS {
-            let mut wanted = family.rules.iter().filter(|(of, _)| *of == chain).peekable();
-            if wanted.peek().is_none() {
-                continue;
-            }
-            let there: Vec<Rule> = iptables.rules(table, chain)?.map(|(_, rule)| rule).collect();
-            if let Some((_, rule)) = wanted.find(|(_, rule)| !there.contains(rule)) {
-                return Err(missing(chain, rule));
+    for (table, own) in plan.used() {
+        let own = POD_CHAINS.map(|chain| (chain, plan::rules_of(own, chain)));
+        let shared = plan.shared.iter();
+        let shared =
+            shared.map(|(chain, rules)| (*chain, rules.iter().map(|(_, it)| it).collect()));
+        for (chain, wanted) in shared.chain(own).filter(|(_, wanted)| !wanted.is_empty()) {
+            let there: Vec<_> = iptables.rules(*table, chain)?.collect();
+            if let Some(rule) = wanted.into_iter().find(|rule| !is_there(&there, rule)) {
+                let (chain, rule) = (chain.to_owned(), rule.to_string());
+                return Err(Error::Missing { program: table.program(), chain, rule });
             }
         }
     }
     Ok(())
 }
 
-/// Whether netfilter answers, rules could be written in the variant that the node uses, and no chain of
-/// others drops everything.
+/// Checks that the tables can be read, that the variant which the node uses can be written, and that no chain
+/// of another program drops everything.
 pub(crate) fn status(netlink: &Nfnetlink) -> Result<(), Error> {
     let iptables = Iptables::of_node(netlink)?;
-    iptables.has_chain(Table::filter(Family::V4), FORWARD)?;
+    iptables.has_chain(TABLES[0], FORWARD)?;
     let is_legacy = iptables.is_legacy();
-    // It may hold the lock that is needed to look at the legacy tables.
+    // It may hold the lock, which looking at the legacy tables takes.
     drop(iptables);
     obstacle::refuse(netlink, &[], |place| is_answered(place, is_legacy))
 }
 
-/// Makes what is missing of what all pods share: nothing, for all but the first.
+/// Adds what is missing of the rules that all pods share.
 fn add_shared(
     iptables: &Iptables<'_>,
     changes: &mut Changes,
-    family: &FamilyPlan,
+    table: Table,
+    plan: &Plan,
 ) -> Result<(), kernel::Error> {
-    let table = family.table;
     let mut missing = Vec::new();
-    for (chain, rules) in family.shared_by_chain() {
-        let listed: Vec<(u64, Rule)> = iptables.rules(table, chain)?.collect();
-        let there: Vec<Rule> = listed.iter().map(|(_, rule)| rule.clone()).collect();
-        let absent = rules.iter().filter(|(_, rule)| !is_there(&there, chain, rule));
-        let behind = |rule| if chain == FORWARD { behind_others(rule, &listed) } else { None };
-        let (later, first): (Vec<_>, Vec<_>) = absent
-            .map(|(place, rule)| (chain, behind(rule), *place, rule))
-            .partition(|(_, behind, ..)| behind.is_some());
-        // Each that comes first is made before those that are there; the others one after the other.
-        missing.extend(first.into_iter().chain(later.into_iter().rev()));
+    for (chain, rules) in &plan.shared {
+        let there: Vec<_> = iptables.rules(table, chain)?.collect();
+        let absent = rules.iter().filter(|(_, rule)| !is_there(&there, rule));
+        missing.extend(absent.map(|(at, rule)| (*chain, place(*at, rule, &there), rule)));
     }
     if missing.is_empty() {
         return Ok(());
     }
     changes.add_table(table);
-    // Where it is already, it has a policy that is to stay.
+    // Adding a base chain that exists would change its policy.
     if !iptables.has_chain(table, FORWARD)? {
         changes.add_base_chain(table, BaseChain::FORWARD);
     }
-    for chain in family.own_chains() {
+    for chain in plan.chains() {
         if !iptables.has_chain(table, chain)? {
             changes.add_chain(table, chain);
         }
     }
-    for (chain, behind, place, rule) in missing {
-        changes.add_rule(table, chain, behind.unwrap_or(place), rule);
+    for (chain, place, rule) in missing {
+        changes.add_rule(table, chain, place, rule);
     }
     Ok(())
 }
 
-/// Makes what is missing of an attachment's own rules, and deletes those that it needs no more.
+/// Adds what is missing of an attachment's own rules, and deletes those that it no longer needs.
 fn add_own(
     iptables: &Iptables<'_>,
     changes: &mut Changes,
-    (table, wanted): (Table, &[(&str, Rule)]),
+    (table, own): (Table, &[(&'static str, Rule)]),
     owner: &str,
 ) -> Result<(), kernel::Error> {
     let mut has_own = false;
     for chain in POD_CHAINS {
-        let wanted: Vec<&Rule> =
-            wanted.iter().filter(|(of, _)| *of == chain).map(|(_, rule)| rule).collect();
-        // Who has nothing in the first chain from an ADD before has nothing in the second either.
+        let wanted = plan::rules_of(own, chain);
+        // An attachment without rules in the first chain has none in the second.
         if chain == PUBLISHED && wanted.is_empty() && !has_own {
             break;
         }
         let there: Vec<OwnedRule> = iptables.owned_rules(table, chain)?.collect();
         let is_own = |one: &&OwnedRule| one.owner.as_deref() == Some(owner);
-        // Where rules have no owners, those that say the same are one, as for the reference plugin.
+        // Legacy rules have no owner. Equal rules are one rule, as for the reference plugin.
         let counts = |one: &&OwnedRule| iptables.is_legacy() || is_own(one);
         for rule in &wanted {
             if !there.iter().filter(counts).any(|one| one.rule == **rule) {
@@ -191,13 +168,15 @@ fn add_own(
     Ok(())
 }
 
-/// Whether a shared rule is there, with the comments of any version of the reference plugin. Published ports
-/// come before what keeps bridges apart, and that before what lets packets through.
-fn is_there(there: &[Rule], chain: &str, rule: &Rule) -> bool {
-    let is_later = |one: &Rule| rank(one) > rank(rule) && rank(rule).is_some();
-    let end = there.iter().position(|one| chain == FORWARD && is_later(one));
-    let wanted = without_comment(rule);
-    there[..end.unwrap_or(there.len())].iter().any(|one| without_comment(one) == wanted)
+/// Whether a rule is in its chain, before the jumps that must come after it. Different versions of the
+/// reference plugin have different comments on the rules that pods share; these are not compared.
+fn is_there(there: &[(u64, Rule)], rule: &Rule) -> bool {
+    let is_same = |one: &Rule| {
+        let has_comment = rule.comment_text().is_some();
+        one == rule || (has_comment && without_comment(one) == without_comment(rule))
+    };
+    let is_later = |one: &Rule| rank(rule).is_some() && rank(one) > rank(rule);
+    there.iter().take_while(|(_, one)| !is_later(one)).any(|(_, one)| is_same(one))
 }
 
 fn without_comment(rule: &Rule) -> Rule {
@@ -206,9 +185,13 @@ fn without_comment(rule: &Rule) -> Rule {
     rule
 }
 
-/// The place right behind the last jump that comes before this one; none if there is no such jump.
-fn behind_others(rule: &Rule, there: &[(u64, Rule)]) -> Option<At> {
+/// The place of a missing rule among those that are there. A rule for the start of a chain comes behind the
+/// last jump that must come before it.
+fn place(at: At, rule: &Rule, there: &[(u64, Rule)]) -> At {
+    if at == At::Last {
+        return at;
+    }
     let is_earlier = |(_, one): &(u64, Rule)| rank(one).is_some() && rank(one) < rank(rule);
-    let last = there.iter().rposition(is_earlier)?;
-    Some(there.get(last + 1).map_or(At::Last, |(handle, _)| At::Before(*handle)))
+    let next = there.iter().rposition(is_earlier).map_or(0, |last| last + 1);
+    there.get(next).map_or(At::Last, |(handle, _)| At::Before(*handle))
 }

@@ -8,14 +8,14 @@ use kernel::Rtnl;
 use crate::config::{Isolation, Settings};
 use crate::error::Error;
 
-/// What the rules are about.
+/// What the rules need to know of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pod {
-    /// Each once.
+    /// Without duplicates.
     pub(crate) addresses: Vec<IpAddr>,
-    /// The bridge that is to be kept apart, and from what.
+    /// The bridge to isolate, and what it is isolated from.
     pub(crate) bridge: Option<(String, Isolation)>,
-    /// Whether connections get through that came by a published port.
+    /// Whether connections with a DNAT to the pod are accepted.
     pub(crate) published: bool,
 }
 
@@ -26,11 +26,9 @@ impl Pod {
             return Ok(Self { addresses, bridge: None, published });
         };
         // The plugin `bridge` puts its bridge first. Before version 0.3.0, results name no interfaces.
-        let first = result.interfaces.first().filter(|it| it.sandbox.is_empty());
-        let name = match first {
-            Some(first) => Some(first.name.clone()),
-            None if result.interfaces.is_empty() => way_to(&addresses)?,
-            None => None,
+        let name = match result.interfaces.first() {
+            Some(first) => first.sandbox.is_empty().then(|| first.name.clone()),
+            None => link_towards(&addresses)?,
         };
         let name = name.filter(|name| is_plain(name));
         let name = name.ok_or(Error::NoBridge { policy: isolation.name() })?;
@@ -38,8 +36,8 @@ impl Pod {
     }
 }
 
-/// All addresses of the result, whichever interface they are on: that one may have no sandbox in the result,
-/// as those of virtual machines have not, or another name than the attachment.
+/// All addresses of the result, on any interface. The pod's interface may have no sandbox in the result, as
+/// those of virtual machines, or another name than that of the attachment.
 pub(crate) fn addresses(result: &Success) -> Vec<IpAddr> {
     let mut all = Vec::new();
     for ip in &result.ips {
@@ -51,15 +49,16 @@ pub(crate) fn addresses(result: &Success) -> Vec<IpAddr> {
     all
 }
 
-/// The link that packets to the pod leave the node by.
-fn way_to(addresses: &[IpAddr]) -> Result<Option<String>, Error> {
+/// The link that the node sends packets to the pod through.
+fn link_towards(addresses: &[IpAddr]) -> Result<Option<String>, Error> {
     let Some(address) = addresses.first() else { return Ok(None) };
     let rtnl = Rtnl::open()?;
     let Some(index) = rtnl.link_towards(*address)? else { return Ok(None) };
     Ok(rtnl.link_by_index(index)?.map(|link| link.name))
 }
 
-/// Whether a rule with this name is about that interface and no other: a final `+` would stand for many.
+/// Whether a rule with this name matches only that interface. In iptables, a final `+` matches all names with
+/// this prefix.
 fn is_plain(name: &str) -> bool {
     name.parse::<cni::IfName>().is_ok() && !name.ends_with('+')
 }

@@ -105,6 +105,29 @@ fn stderr_of_add(config: &Value) -> String {
     String::from_utf8(ended.stderr).unwrap()
 }
 
+#[test]
+fn the_chains_of_both_families_are_named() {
+    for backend in BACKENDS {
+        on_a_node(move || {
+            for family in ["ip", "ip6"] {
+                sh(&format!(
+                    "nft 'table {family} site {{ chain transit {{
+                        type filter hook forward priority 0; policy drop; }}; }}'"
+                ));
+            }
+            let config = config(&json!({"backend": backend}));
+            let said = if backend == "iptables" {
+                stderr_of_add(&config)
+            } else {
+                firewall("ADD", "pod-a", "/x", &config).unwrap_err()["msg"].to_string()
+            };
+            for chain in ["chain ip site transit drops", "chain ip6 site transit drops"] {
+                assert!(said.contains(chain), "{backend}: {said}");
+            }
+        });
+    }
+}
+
 /// A pod that one family reaches works.
 #[test]
 fn a_chain_for_one_family_stops_no_pod_with_both() {
@@ -146,7 +169,7 @@ fn what_the_error_says_helps() {
             "nft 'table inet site { chain transit { type filter hook forward priority 0; reject; }; }'",
         );
         let error = firewall("STATUS", "", "", &status("nftables")).unwrap_err();
-        let (_, commands) = error["msg"].as_str().unwrap().split_once("through: ").unwrap();
+        let (_, commands) = error["msg"].as_str().unwrap().split_once("addresses: ").unwrap();
         sh(&commands.replace("NETWORK", "10.88.0.0/24"));
         firewall("STATUS", "", "", &status("nftables")).unwrap();
         firewall("ADD", "pod-a", &pod.path(), &config(&json!({"backend": "nftables"}))).unwrap();

@@ -1,28 +1,29 @@
-//! Removing everything of ours from the tables of iptables.
+//! Removing everything of the plugin from the tables of iptables.
 
+use kernel::Nfnetlink;
 use kernel::iptables::{Changes, Iptables, Rule, Table};
-use kernel::{Family, Nfnetlink};
 
-use super::FAMILIES;
-use super::plan::{OWN_CHAINS, POD_CHAINS, TO_ADMIN};
+use super::plan::{OWN_CHAINS, POD_CHAINS, TABLES, TO_ADMIN};
 use crate::error::Error;
 
-/// Removes our chains, with whatever is in them, and the jumps to them, from both variants; or only says what
-/// it would remove, a line for everything. The administrator's chains stay if they have rules, or other
-/// chains lead to them.
+/// A chain with its rules and their handles.
+type Listed = (String, Vec<(u64, Rule)>);
+
+/// Removes the plugin's chains with all their rules, and the jumps to them, from both variants. The
+/// administrator's chain stays if it has rules, or if other chains lead to it. A dry run changes nothing.
+/// Returns a line for everything that is removed.
 pub(crate) fn purge(netlink: &Nfnetlink, dry_run: bool) -> Result<Vec<String>, Error> {
     let mut removed = Vec::new();
-    for iptables in &Iptables::all_with(netlink, FAMILIES[0].name())? {
-        let mut of_this = Vec::new();
+    for iptables in &Iptables::all_with(netlink, TABLES[0].name())? {
+        let before = removed.len();
         iptables.transaction(|| -> Result<Changes, Error> {
-            of_this.clear();
+            removed.truncate(before);
             let mut changes = Changes::new();
-            for table in Family::ALL.map(Table::filter) {
-                purge_table(iptables, table, &mut changes, &mut of_this)?;
+            for table in TABLES {
+                purge_table(iptables, table, &mut changes, &mut removed)?;
             }
             Ok(if dry_run { Changes::new() } else { changes })
         })?;
-        removed.extend(of_this);
     }
     Ok(removed)
 }
@@ -34,46 +35,49 @@ fn purge_table(
     removed: &mut Vec<String>,
 ) -> Result<(), Error> {
     let names = iptables.chain_names(table)?;
-    let ours: Vec<&str> =
-        OWN_CHAINS.into_iter().filter(|own| names.iter().any(|name| name == own)).collect();
-    if ours.is_empty() {
+    if !names.iter().any(|name| is_ours(name)) {
         return Ok(());
     }
-    let variant = if iptables.is_legacy() { "legacy" } else { "nf_tables" };
-    let mut say = |what: String| removed.push(format!("{} ({variant}): {what}", table.program()));
-    let mut jumps: Vec<(&str, u64, Rule)> = Vec::new();
-    for name in &names {
-        let leads_on = |(_, rule): &(u64, Rule)| rule.next_chain().is_some();
-        let rules = iptables.rules(table, name)?.filter(leads_on);
-        jumps.extend(rules.map(|(handle, rule)| (name.as_str(), handle, rule)));
+    let mut chains: Vec<Listed> = Vec::new();
+    for name in names {
+        let rules = iptables.rules(table, &name)?.collect();
+        chains.push((name, rules));
     }
-    // The chains could not be deleted while others lead to them.
-    for (from, handle, rule) in &jumps {
-        let is_to_ours = rule.next_chain().is_some_and(|next| ours.contains(&next));
-        if is_to_ours && !ours.contains(from) {
+    let mut say =
+        |what| removed.push(format!("{} ({}): {what}", table.program(), iptables.variant()));
+    // A chain cannot be deleted while other chains lead to it.
+    for (from, rules) in chains.iter().filter(|(name, _)| !is_ours(name)) {
+        for (handle, rule) in
+            rules.iter().filter(|(_, rule)| rule.next_chain().is_some_and(is_ours))
+        {
             say(format!("rule -A {from} {rule}"));
             changes.delete_rule(table, from, *handle);
         }
     }
-    for chain in &ours {
-        say(format!("chain {chain} with {} rules", iptables.rules(table, chain)?.count()));
-        changes.flush_chain(table, chain);
+    for (name, rules) in chains.iter().filter(|(name, _)| is_ours(name)) {
+        say(format!("chain {name} with {} rules", rules.len()));
+        changes.flush_chain(table, name);
     }
-    let mut doomed = ours.clone();
-    for name in &names {
-        let leads_here = |rule: &Rule| rule.next_chain() == Some(name);
-        let is_admins = jumps.iter().any(|(from, _, rule)| {
-            leads_here(rule) && POD_CHAINS.contains(from) && rule.comment_text() == Some(TO_ADMIN)
-        });
-        let is_ours_alone =
-            jumps.iter().all(|(from, _, rule)| !leads_here(rule) || ours.contains(from));
-        if is_admins && is_ours_alone && iptables.rules(table, name)?.next().is_none() {
-            say(format!("chain {name} without rules"));
-            doomed.push(name);
-        }
+    for (name, _) in chains.iter().filter(|chain| is_unused_of_admin(chain, &chains)) {
+        say(format!("chain {name} without rules"));
+        changes.delete_chain(table, name);
     }
-    for chain in doomed {
-        changes.delete_chain(table, chain);
+    for (name, _) in chains.iter().filter(|(name, _)| is_ours(name)) {
+        changes.delete_chain(table, name);
     }
     Ok(())
+}
+
+fn is_ours(chain: &str) -> bool {
+    OWN_CHAINS.contains(&chain)
+}
+
+/// Whether a chain is an administrator's, without rules, and only the plugin's chains lead to it.
+fn is_unused_of_admin((name, rules): &Listed, chains: &[Listed]) -> bool {
+    let all = chains.iter().flat_map(|(from, rules)| rules.iter().map(move |(_, it)| (from, it)));
+    let jumps: Vec<_> = all.filter(|(_, rule)| rule.next_chain() == Some(name)).collect();
+    let is_of_admin = |(from, rule): &(&String, &Rule)| {
+        POD_CHAINS.contains(&from.as_str()) && rule.comment_text() == Some(TO_ADMIN)
+    };
+    rules.is_empty() && jumps.iter().any(is_of_admin) && jumps.iter().all(|(from, _)| is_ours(from))
 }

@@ -1,34 +1,31 @@
-//! Removing rules: those of an owner, and those without owner at the addresses that it had.
+//! Removing rules: those of an owner, and those without an owner for its addresses.
 
 use std::net::IpAddr;
 
+use cni::Failures;
+use kernel::Nfnetlink;
 use kernel::iptables::{Changes, Iptables, OwnedRule, Rule, Table};
 use kernel::rtnl::Usage;
-use kernel::{Family, Nfnetlink};
 
-use super::FAMILIES;
-use super::plan::{POD_CHAINS, own_rules};
+use super::plan::{POD_CHAINS, TABLES, own_rules};
 use crate::error::Error;
 use crate::owner::{Garbage, Owner};
 
-/// So much is removed at a time: a batch has to fit into the socket's buffer.
+/// How many rules are removed at a time: a batch has to fit into the socket's buffer.
 const PIECE: usize = 500;
 
-/// Removes an attachment's rules. What names nobody, as the reference plugin's rules do, is known by the
-/// addresses that the result tells.
+/// Removes an attachment's rules. Rules without an owner, as the reference plugin's, are found by the
+/// addresses of the result.
 pub(crate) fn remove(
     netlink: &Nfnetlink,
     owner: &Owner,
     addresses: &[IpAddr],
-) -> Result<(), Error> {
-    remove_all(netlink, |table, chain, one| {
-        if let Some(other) = &one.owner {
-            return other == owner.as_str();
-        }
-        let mut of_family =
-            addresses.iter().filter(|address| Family::of(**address) == table.family());
-        let is_this = |(of, rule): &(&str, Rule)| *of == chain && *rule == one.rule;
-        of_family.any(|address| own_rules(*address).iter().any(is_this))
+) -> Result<(), cni::Error> {
+    in_all(netlink, |iptables| {
+        remove_from(iptables, |_, chain, one| match &one.owner {
+            Some(other) => other == owner.as_str(),
+            None => address_of(chain, &one.rule).is_some_and(|it| addresses.contains(&it)),
+        })
     })
 }
 
@@ -37,37 +34,40 @@ pub(super) fn remove_own(iptables: &Iptables<'_>, owner: &Owner) -> Result<(), E
     remove_from(iptables, |_, _, one| one.owner.as_deref() == Some(owner.as_str()))
 }
 
-/// Removes the rules of attachments that are not valid any more; and those that name nobody, if nobody on
-/// this node can have their address. `held` are addresses that have an owner in another backend.
+/// Removes the rules of attachments that are no longer valid, and rules without an owner whose address no pod
+/// of this node can have. `held` are addresses that have an owner in another backend.
 pub(crate) fn collect_garbage(
     netlink: &Nfnetlink,
     garbage: &Garbage,
     held: &[IpAddr],
-) -> Result<(), Error> {
-    remove_all(netlink, |_, _, one| one.owner.as_deref().is_some_and(|it| garbage.contains(it)))?;
-    for iptables in &Iptables::all_with(netlink, FAMILIES[0].name())? {
-        let doomed = unowned(iptables, held)?;
-        if !doomed.is_empty() {
-            remove_from(iptables, |table, chain, one| {
-                one.owner.is_none() && doomed.contains(&(table, chain_of(chain), one.rule.clone()))
-            })?;
+) -> Result<(), cni::Error> {
+    in_all(netlink, |iptables| {
+        remove_from(iptables, |_, _, one| {
+            one.owner.as_deref().is_some_and(|it| garbage.contains(it))
+        })?;
+        let unowned = unowned(iptables, held)?;
+        if unowned.is_empty() {
+            return Ok(());
         }
-    }
-    Ok(())
+        remove_from(iptables, |table, chain, one| {
+            one.owner.is_none() && unowned.contains(&(table, chain, one.rule.clone()))
+        })
+    })
 }
 
-type Unowned = (Table, Option<&'static str>, Rule);
-
-/// The rules of pods that name nobody, at addresses that nobody can have: no rule with an owner has them, and
-/// no namespace and no route of this node does.
-fn unowned(iptables: &Iptables<'_>, held: &[IpAddr]) -> Result<Vec<Unowned>, Error> {
+/// The rules without an owner, for addresses that no pod can have: no rule with an owner is for them, and
+/// neither a namespace nor a route of this node has them.
+fn unowned(
+    iptables: &Iptables<'_>,
+    held: &[IpAddr],
+) -> Result<Vec<(Table, &'static str, Rule)>, Error> {
     let (mut found, mut held) = (Vec::new(), held.to_vec());
     for (table, chain) in places() {
         for one in iptables.owned_rules(table, chain)? {
             let Some(address) = address_of(chain, &one.rule) else { continue };
             match one.owner {
                 Some(_) => held.push(address),
-                None => found.push((address, (table, Some(chain), one.rule))),
+                None => found.push((address, (table, chain, one.rule))),
             }
         }
     }
@@ -75,56 +75,49 @@ fn unowned(iptables: &Iptables<'_>, held: &[IpAddr]) -> Result<Vec<Unowned>, Err
     if found.is_empty() {
         return Ok(Vec::new());
     }
-    // Read after the rules: a pod that came meanwhile is seen. Where this cannot be told, rules stay.
+    // This is read after the rules, so that it has the pods of all of them. If it cannot be read, rules stay.
     let Ok(usage) = Usage::read() else { return Ok(Vec::new()) };
     found.retain(|(address, _)| usage.is_unused(*address).unwrap_or(false));
     Ok(found.into_iter().map(|(_, rule)| rule).collect())
 }
 
-/// The address that a rule is about, if it says what one of ours would say.
+/// The address of a rule, if it is exactly one of the rules of a pod.
 fn address_of(chain: &str, rule: &Rule) -> Option<IpAddr> {
     let address = rule.source.or(rule.destination)?.value.ip();
-    let says_so = |(of, own): &(&str, Rule)| *of == chain && own == rule;
-    own_rules(address).iter().any(says_so).then_some(address)
+    let is_this = |(of, own): &(&str, Rule)| *of == chain && own == rule;
+    own_rules(address).iter().any(is_this).then_some(address)
 }
 
-fn chain_of(name: &str) -> Option<&'static str> {
-    POD_CHAINS.into_iter().find(|chain| *chain == name)
-}
-
-/// The chains that have rules of pods.
+/// The chains with rules of pods.
 fn places() -> impl Iterator<Item = (Table, &'static str)> {
-    Family::ALL
-        .map(Table::filter)
-        .into_iter()
-        .flat_map(|table| POD_CHAINS.map(|chain| (table, chain)))
+    TABLES.into_iter().flat_map(|table| POD_CHAINS.map(|chain| (table, chain)))
 }
 
-/// In `nf_tables`, and in the legacy tables if there are some: the node may have changed over.
-fn remove_all(
+/// Runs a step for each variant of iptables, because the node may have changed from one to the other.
+fn in_all(
     netlink: &Nfnetlink,
-    is_doomed: impl Fn(Table, &str, &OwnedRule) -> bool,
-) -> Result<(), Error> {
-    let mut result = Ok(());
-    for iptables in &Iptables::all_with(netlink, FAMILIES[0].name())? {
-        result = result.and(remove_from(iptables, &is_doomed));
+    step: impl Fn(&Iptables<'_>) -> Result<(), Error>,
+) -> Result<(), cni::Error> {
+    let mut failures = Failures::new();
+    for iptables in &Iptables::all_with(netlink, TABLES[0].name()).map_err(Error::from)? {
+        failures.try_to(iptables.variant(), || step(iptables));
     }
-    result
+    failures.into_result()
 }
 
 fn remove_from(
     iptables: &Iptables<'_>,
-    is_doomed: impl Fn(Table, &str, &OwnedRule) -> bool,
+    is_doomed: impl Fn(Table, &'static str, &OwnedRule) -> bool,
 ) -> Result<(), Error> {
-    loop {
-        let mut count = 0;
+    let mut count = PIECE;
+    while count == PIECE {
         iptables.transaction(|| -> Result<Changes, Error> {
             let mut changes = Changes::new();
             count = 0;
             for (table, chain) in places() {
                 let mut seen: Vec<Rule> = Vec::new();
                 for one in iptables.owned_rules(table, chain)? {
-                    // The legacy program deletes by what a rule says, and always the first that says so.
+                    // The legacy program deletes the first of equal rules, each time.
                     let is_again = iptables.is_legacy() && seen.contains(&one.rule);
                     if count < PIECE && !is_again && is_doomed(table, chain, &one) {
                         changes.delete_rule(table, chain, one.handle);
@@ -135,8 +128,6 @@ fn remove_from(
             }
             Ok(changes)
         })?;
-        if count < PIECE {
-            return Ok(());
-        }
     }
+    Ok(())
 }
