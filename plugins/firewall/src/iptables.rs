@@ -54,7 +54,7 @@ fn make(iptables: &Iptables<'_>, plan: &Plan) -> Result<(), Error> {
             if !own.is_empty() {
                 add_shared(iptables, &mut changes, *table, plan)?;
             }
-            add_own(iptables, &mut changes, (*table, own), plan.owner.as_str())?;
+            add_own(iptables, &mut changes, (*table, own), &plan.owner)?;
         }
         Ok(changes)
     })

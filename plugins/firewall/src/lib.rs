@@ -1,8 +1,9 @@
-//! Lets packets of a pod, that an earlier plugin of the chain attached, through the firewall of the node.
+//! Accepts the forwarded packets of a pod that an earlier plugin of the chain attached.
 //!
-//! ADD computes what is needed as a plain value and adds what is missing of it in one batch; CHECK compares
-//! the same value with what is there. What ADD makes carries the attachment's names, so DEL and GC find it
-//! without namespace and result; and they look for what any backend leaves, because a node may change over.
+//! ADD computes what the pod needs as a plain value, and adds what is missing of it in one transaction. CHECK
+//! compares the same value with the kernel. What ADD makes names its owner, so that DEL and GC find it without
+//! the namespace and the result. They look for the leftovers of all backends, because a node may change from
+//! one to another.
 
 mod config;
 mod error;
@@ -24,7 +25,6 @@ use kernel::Nfnetlink;
 use kernel::iptables::Iptables;
 
 use crate::config::Backend;
-use crate::owner::{Garbage, Owner};
 use crate::pod::Pod;
 
 /// The plugin.
@@ -46,36 +46,37 @@ impl Plugin for Firewall {
 
     fn add(&self, call: &Call<Config>, settings: &Settings) -> Result<Success, cni::Error> {
         let result = call.previous_result()?;
-        let pod = Pod::of(result, settings)?;
+        let (pod, owner) = (Pod::of(result, settings)?, call.attachment());
         let netlink = Nfnetlink::open().map_err(Error::from)?;
         match chosen(&netlink, settings.backend)? {
             Backend::Iptables => {
-                let plan = iptables::Plan::new(owner(call), &settings.admin_chain, &pod);
+                let plan = iptables::Plan::new(&owner, &settings.admin_chain, &pod);
                 iptables::add(&netlink, &plan, &pod.addresses)?;
             }
             Backend::Nftables => {
-                nftables::add(&netlink, &nftables::Plan::new(owner(call), &pod))?;
+                nftables::add(&netlink, &nftables::Plan::new(&owner, &pod))?;
             }
-            Backend::Firewalld => firewalld::add(&netlink, &owner(call), &pod, &settings.zone)?,
+            Backend::Firewalld => firewalld::add(&netlink, &owner, &pod, &settings.zone)?,
         }
         Ok(result.clone())
     }
 
     fn check(&self, call: &Call<Config>, settings: &Settings) -> Result<(), cni::Error> {
         let result = call.previous_result()?;
-        let pod = Pod::of(result, settings)?;
+        let (pod, owner) = (Pod::of(result, settings)?, call.attachment());
         let netlink = Nfnetlink::open().map_err(Error::from)?;
         let look = |backend| match backend {
             Backend::Iptables => {
-                let plan = iptables::Plan::new(owner(call), &settings.admin_chain, &pod);
+                let plan = iptables::Plan::new(&owner, &settings.admin_chain, &pod);
                 iptables::check(&netlink, &plan)
             }
-            Backend::Nftables => nftables::check(&netlink, &nftables::Plan::new(owner(call), &pod)),
-            Backend::Firewalld => firewalld::check(&netlink, &owner(call), &pod, &settings.zone),
+            Backend::Nftables => nftables::check(&netlink, &nftables::Plan::new(&owner, &pod)),
+            Backend::Firewalld => firewalld::check(&netlink, &owner, &pod, &settings.zone),
         };
         let backend = chosen(&netlink, settings.backend)?;
         let found = look(backend);
-        // What the node uses may have changed since the ADD; but firewalld rejects what it does not know.
+        // The node may have changed to another backend since the ADD. But firewalld rejects the packets of
+        // addresses that it does not have.
         let mut others = Backend::ALL.into_iter().filter(|other| *other != backend);
         let may_be_elsewhere = settings.backend.is_none() && backend != Backend::Firewalld;
         if !(found.is_err() && may_be_elsewhere && others.any(|it| look(it).is_ok())) {
@@ -90,30 +91,30 @@ impl Plugin for Firewall {
         let netlink = Nfnetlink::open().map_err(Error::from)?;
         let result = call.network.prev_result.as_ref();
         let addresses = result.map(pod::addresses).unwrap_or_default();
-        let owner = owner(call);
+        let owner = call.attachment();
         let mut failures = Failures::new();
         failures.try_to("remove rules", || iptables::remove(&netlink, &owner, &addresses));
         failures.try_to("remove elements", || nftables::remove(&netlink, &owner));
-        let remove_sources = || {
-            // What has no owner is the reference plugin's, which it makes where ADD would.
+        failures.try_to("remove sources from firewalld", || {
+            // The reference plugin makes sources where an ADD would make them now.
             let is_chosen = chosen(&netlink, backend)? == Backend::Firewalld;
             let addresses = if is_chosen { addresses.as_slice() } else { &[] };
             firewalld::remove(&netlink, &owner, addresses, &zone)
-        };
-        failures.try_to("remove sources from firewalld", remove_sources);
+        });
         failures.into_result()
     }
 
     fn gc(&self, network: &Network<Config>, valid: &ValidAttachments) -> Result<(), cni::Error> {
         let netlink = Nfnetlink::open().map_err(Error::from)?;
-        let garbage = Garbage::new(&network.name, valid);
+        let is_garbage = owner::is_garbage(&network.name, valid);
         let mut failures = Failures::new();
-        failures.try_to("remove elements", || nftables::collect_garbage(&netlink, &garbage));
-        let remove_sources = || firewalld::collect_garbage(&netlink, &garbage);
-        failures.try_to("remove sources from firewalld", remove_sources);
+        failures.try_to("remove elements", || nftables::collect_garbage(&netlink, &is_garbage));
+        failures.try_to("remove sources from firewalld", || {
+            firewalld::collect_garbage(&netlink, &is_garbage)
+        });
         failures.try_to("remove rules", || {
             let held = nftables::addresses(&netlink)?;
-            iptables::collect_garbage(&netlink, &garbage, &held)
+            iptables::collect_garbage(&netlink, &is_garbage, &held)
         });
         failures.into_result()
     }
@@ -133,8 +134,8 @@ impl Plugin for Firewall {
     }
 }
 
-/// The backend that the configuration names, or else what the node uses: firewalld decides where it
-/// runs, and iptables' own chain may drop what a table of ours accepts.
+/// The backend of the configuration, or what the node uses: firewalld rejects what other backends accept, and
+/// the chain `FORWARD` of iptables may drop what our own table accepts.
 fn chosen(netlink: &Nfnetlink, named: Option<Backend>) -> Result<Backend, Error> {
     Ok(match named {
         Some(backend) => backend,
@@ -142,8 +143,4 @@ fn chosen(netlink: &Nfnetlink, named: Option<Backend>) -> Result<Backend, Error>
         None if Iptables::is_in_use(netlink)? => Backend::Iptables,
         None => Backend::Nftables,
     })
-}
-
-fn owner(call: &Call<Config>) -> Owner {
-    Owner::new(&call.network.name, call.container_id(), call.ifname())
 }

@@ -31,7 +31,7 @@ pub(super) enum Kind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
     Text(String),
-    Truth(bool),
+    Boolean(bool),
     Other,
 }
 
@@ -123,7 +123,7 @@ impl Message {
         reader.skip_to(8);
         let value = match signature.chars().next() {
             Some('s') => Value::Text(reader.text()?),
-            Some('b') => Value::Truth(reader.number()? != 0),
+            Some('b') => Value::Boolean(reader.number()? != 0),
             _ => Value::Other,
         };
         let kind = match *bytes.get(1)? {

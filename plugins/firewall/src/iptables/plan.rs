@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
+use cni::Attachment;
 use ipnetwork::IpNetwork;
 use kernel::Family;
 use kernel::iptables::{Is, Match, Rule, Table, Target, ct_state};
 use kernel::nft::Place;
 
 use crate::config::Isolation;
-use crate::owner::Owner;
+use crate::owner::owner_name;
 use crate::pod::Pod;
 
 /// The table `filter` of both families.
@@ -33,7 +34,7 @@ const STAGE_2: &str = "CNI-ISOLATION-STAGE-2";
 /// All rules of an attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
-    pub(super) owner: Owner,
+    pub(super) owner: String,
     /// The rules that all pods share, chain by chain: those for the start of the chain ([`Place::First`]) and
     /// those for its end, in their order.
     pub(super) shared: Vec<(&'static str, Vec<(Place, Rule)>)>,
@@ -42,14 +43,14 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(owner: Owner, admin_chain: &str, pod: &Pod) -> Self {
+    pub(crate) fn new(owner: &Attachment, admin_chain: &str, pod: &Pod) -> Self {
         let is_meant = |(chain, _): &_| *chain != PUBLISHED || pod.published;
         let own = |table: Table| {
             let addresses = pod.addresses.iter().filter(|it| Family::of(**it) == table.family());
             addresses.flat_map(|address| own_rules(*address)).filter(is_meant).collect()
         };
         let own = TABLES.map(|table| (table, own(table)));
-        Self { owner, shared: shared(admin_chain, pod), own }
+        Self { owner: owner_name(owner), shared: shared(admin_chain, pod), own }
     }
 
     /// The tables in which the pod has rules, and these rules.

@@ -2,14 +2,14 @@
 
 use std::net::IpAddr;
 
-use cni::Failures;
+use cni::{Attachment, Failures};
 use kernel::Nfnetlink;
 use kernel::iptables::{Changes, Iptables, OwnedRule, Rule, Table};
 use kernel::rtnl::Usage;
 
 use super::plan::{POD_CHAINS, TABLES, own_rules};
 use crate::error::Error;
-use crate::owner::{Garbage, Owner};
+use crate::owner::owner_name;
 
 /// How many rules are removed at a time: a batch has to fit into the socket's buffer.
 const PIECE: usize = 500;
@@ -18,33 +18,32 @@ const PIECE: usize = 500;
 /// addresses of the result.
 pub(crate) fn remove(
     netlink: &Nfnetlink,
-    owner: &Owner,
+    owner: &Attachment,
     addresses: &[IpAddr],
 ) -> Result<(), cni::Error> {
+    let owner = owner_name(owner);
     in_all(netlink, |iptables| {
         remove_from(iptables, |_, chain, one| match &one.owner {
-            Some(other) => other == owner.as_str(),
+            Some(other) => *other == owner,
             None => address_of(chain, &one.rule).is_some_and(|it| addresses.contains(&it)),
         })
     })
 }
 
 /// Removes the rules that name an attachment, in one variant of iptables.
-pub(super) fn remove_own(iptables: &Iptables<'_>, owner: &Owner) -> Result<(), Error> {
-    remove_from(iptables, |_, _, one| one.owner.as_deref() == Some(owner.as_str()))
+pub(super) fn remove_own(iptables: &Iptables<'_>, owner: &str) -> Result<(), Error> {
+    remove_from(iptables, |_, _, one| one.owner.as_deref() == Some(owner))
 }
 
 /// Removes the rules of attachments that are no longer valid, and rules without an owner whose address no pod
 /// of this node can have. `held` are addresses that have an owner in another backend.
 pub(crate) fn collect_garbage(
     netlink: &Nfnetlink,
-    garbage: &Garbage,
+    is_garbage: impl Fn(&str) -> bool,
     held: &[IpAddr],
 ) -> Result<(), cni::Error> {
     in_all(netlink, |iptables| {
-        remove_from(iptables, |_, _, one| {
-            one.owner.as_deref().is_some_and(|it| garbage.contains(it))
-        })?;
+        remove_from(iptables, |_, _, one| one.owner.as_deref().is_some_and(&is_garbage))?;
         let unowned = unowned(iptables, held)?;
         if unowned.is_empty() {
             return Ok(());

@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 
+use cni::Attachment;
 use kernel::nft::{Data, Element, Verdict, address, interface_name, octets};
 
 use super::table::{BRIDGES, PODS, PUBLISHED, SOURCES, TABLE, WITHIN, of_family};
 use crate::config::Isolation;
-use crate::owner::Owner;
+use crate::owner::owner_name;
 use crate::pod::Pod;
 
 /// An element with the name of its set.
@@ -15,7 +16,7 @@ pub(crate) type Placed = (&'static str, Element);
 /// What the table should contain for a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
-    pub(super) owner: Owner,
+    pub(super) owner: String,
     /// The sets that contain the pod's own elements.
     pub(super) sets: Vec<[&'static str; 2]>,
     pub(super) addresses: Vec<IpAddr>,
@@ -27,17 +28,17 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// The plan that accepts a pod's packets.
-    pub(crate) fn new(owner: Owner, pod: &Pod) -> Self {
+    pub(crate) fn new(owner: &Attachment, pod: &Pod) -> Self {
         Self::with(PODS, owner, pod)
     }
 
     /// The plan that records which addresses are added to firewalld.
-    pub(crate) fn of_sources(owner: Owner, pod: &Pod) -> Self {
+    pub(crate) fn of_sources(owner: &Attachment, pod: &Pod) -> Self {
         Self::with(SOURCES, owner, pod)
     }
 
     /// The plan for the table if firewalld accepts the pod's packets.
-    pub(crate) fn of_bridge(owner: Owner, pod: &Pod) -> Self {
+    pub(crate) fn of_bridge(owner: &Attachment, pod: &Pod) -> Self {
         let mut plan = Self::of_sources(owner, pod);
         plan.own.retain(|(set, _)| PUBLISHED.contains(set));
         plan
@@ -52,7 +53,8 @@ impl Plan {
         self.own.iter().any(|(set, _)| PUBLISHED.contains(set))
     }
 
-    fn with(sets: [&'static str; 2], owner: Owner, pod: &Pod) -> Self {
+    fn with(sets: [&'static str; 2], owner: &Attachment, pod: &Pod) -> Self {
+        let owner = owner_name(owner);
         let of = |sets| {
             let owner = owner.as_str();
             pod.addresses.iter().map(move |address| owned(sets, *address, owner))
@@ -117,11 +119,7 @@ mod tests {
 
     #[test]
     fn elements_of_a_pod() {
-        let owner = Owner::new(
-            &"testnet".parse().unwrap(),
-            &"pod-a".parse().unwrap(),
-            &"eth0".parse().unwrap(),
-        );
+        let owner = &Attachment::parse("testnet/pod-a/eth0").unwrap();
         let mut pod = Pod {
             addresses: vec!["10.88.0.2".parse().unwrap(), "fd00:88::2".parse().unwrap()],
             bridge: Some(("cni0".to_owned(), Isolation::Isolated)),
@@ -132,7 +130,7 @@ mod tests {
             all.map(|(set, element)| show(set, element)).collect::<Vec<_>>()
         };
         assert_eq!(
-            shown(&Plan::new(owner.clone(), &pod)),
+            shown(&Plan::new(owner, &pod)),
             [
                 r#"add element inet podwire_firewall pods4 { 10.88.0.2 comment "testnet pod-a eth0" }"#,
                 r#"add element inet podwire_firewall pods6 { fd00:88::2 comment "testnet pod-a eth0" }"#,
@@ -140,19 +138,19 @@ mod tests {
                 r#"add element inet podwire_firewall bridges { "cni0" }"#,
             ]
         );
-        let sources = Plan::of_sources(owner.clone(), &pod);
+        let sources = Plan::of_sources(owner, &pod);
         assert_eq!(sources.own.iter().map(|(set, _)| *set).collect::<Vec<_>>(), SOURCES);
         assert_eq!(
             sources.own.iter().filter_map(|(_, element)| address(&element.key)).collect::<Vec<_>>(),
             pod.addresses
         );
         pod.published = true;
-        let published = Plan::of_sources(owner.clone(), &pod);
+        let published = Plan::of_sources(owner, &pod);
         assert_eq!(
             published.own.iter().map(|(set, _)| *set).collect::<Vec<_>>(),
             [SOURCES, PUBLISHED].concat()
         );
-        assert_eq!(Plan::of_bridge(owner.clone(), &pod).own.len(), 2);
+        assert_eq!(Plan::of_bridge(owner, &pod).own.len(), 2);
         pod.addresses.clear();
         assert!(shown(&Plan::new(owner, &pod)).is_empty());
     }

@@ -2,23 +2,26 @@
 
 use std::net::IpAddr;
 
+use cni::Attachment;
 use kernel::nft::{Element, Purged, address};
 use kernel::{Batch, Nfnetlink};
 
 use super::table::{PODS, PUBLISHED, SOURCES, TABLE, spec};
 use crate::error::Error;
-use crate::owner::{Garbage, Owner};
+use crate::owner::owner_name;
 
 /// Removes the addresses that a pod has.
-pub(crate) fn remove(netlink: &Nfnetlink, owner: &Owner) -> Result<(), Error> {
-    remove_all(netlink, &[PODS, PUBLISHED], |one| one.comment.as_deref() == Some(owner.as_str()))
+pub(crate) fn remove(netlink: &Nfnetlink, owner: &Attachment) -> Result<(), Error> {
+    let owner = Some(owner_name(owner));
+    remove_all(netlink, &[PODS, PUBLISHED], |one| one.comment == owner)
 }
 
 /// Removes the addresses of pods that are no longer valid.
-pub(crate) fn collect_garbage(netlink: &Nfnetlink, garbage: &Garbage) -> Result<(), Error> {
-    remove_all(netlink, &[PODS, PUBLISHED], |one| {
-        one.comment.as_deref().is_some_and(|it| garbage.contains(it))
-    })
+pub(crate) fn collect_garbage(
+    netlink: &Nfnetlink,
+    is_garbage: impl Fn(&str) -> bool,
+) -> Result<(), Error> {
+    remove_all(netlink, &[PODS, PUBLISHED], |one| one.comment.as_deref().is_some_and(&is_garbage))
 }
 
 /// The addresses that were added to firewalld, with their owners.

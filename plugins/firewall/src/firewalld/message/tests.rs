@@ -35,7 +35,7 @@ fn answers_are_read() {
         ("signal", Kind::Other, None, text(":1.2")),
         ("zone", Kind::Return, Some(2), text("trusted")),
         ("error", firewalld(), Some(2), text(already)),
-        ("truth", Kind::Return, Some(2), Value::Truth(true)),
+        ("truth", Kind::Return, Some(2), Value::Boolean(true)),
     ] {
         let bytes = capture(name);
         let rest = rest_length(bytes.first_chunk().unwrap());
