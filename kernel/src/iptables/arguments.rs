@@ -1,5 +1,4 @@
-//! Reading match arguments as they stand on the command line of `iptables`,
-//! for configurations that carry some.
+//! Reads conditions that a configuration has as arguments of `iptables`, such as `-s 192.0.2.0/24`.
 
 use std::net::IpAddr;
 
@@ -9,11 +8,11 @@ use super::show::{ADDRESS_TYPES, CONNTRACK_STATES};
 use super::{AddressRange, Bits, COMMENT_MAX, Is, Match, Rule, iprange};
 use crate::family::Family;
 
-/// An argument list that is not understood.
+/// Why a list of arguments is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ArgumentError {
-    /// An option, or a match extension, that is not supported here.
+    /// The option or match extension is not supported.
     #[error(
         "argument {argument:?} is not supported; supported are [!] -s, -d, -i, -o and the matches addrtype, \
          comment, conntrack (--ctstate), iprange and mark"
@@ -22,37 +21,37 @@ pub enum ArgumentError {
         /// The argument.
         argument: String,
     },
-    /// An option at the end of the list that wants a value.
+    /// The list ends after an option that needs a value.
     #[error("argument {argument:?} has no value")]
     NoValue {
         /// The option.
         argument: String,
     },
-    /// A value that its option cannot have.
-    #[error("value {value:?} of argument {argument:?}: {expected} expected")]
+    /// The value is not valid for the option.
+    #[error("argument {argument:?} must be {expected}, not {value:?}")]
     BadValue {
         /// The option.
         argument: String,
         /// The value.
         value: String,
-        /// What it should be.
+        /// What the value must be.
         expected: &'static str,
     },
-    /// An option that was already there.
-    #[error("argument {argument:?} is there twice")]
+    /// The option was given before.
+    #[error("argument {argument:?} is given twice")]
     Twice {
         /// The option.
         argument: String,
     },
-    /// A match extension that says nothing without one of its options.
-    #[error("argument \"-m {extension}\" is without any of its options")]
+    /// The match extension needs at least one of its options.
+    #[error("argument \"-m {extension}\" must be followed by one of its options")]
     NoOption {
         /// Its name.
         extension: &'static str,
     },
 }
 
-/// Adds the matches that `arguments` stand for to `rule`, after those that it has.
+/// Adds the conditions in `arguments` to `rule`, after the matches that it has.
 pub fn parse_matches(
     mut rule: Rule,
     family: Family,
@@ -128,11 +127,11 @@ const EXTENSIONS: [(&str, &[&str]); 5] = [
     ("mark", &["--mark"]),
 ];
 
-const RANGE: &str = "addresses of this family, FIRST-LAST,";
+const RANGE: &str = "a range FIRST-LAST of addresses of this family";
 const INTERFACE: &str = "an interface name of 1 to 15 characters";
-const COMMENT: &str = "at most 255 bytes, none of them zero,";
+const COMMENT: &str = "a string of at most 255 bytes without a zero byte";
 
-/// Goes through the arguments; a `!` counts for the option that follows it.
+/// Reads one argument after the other. A `!` inverts the option that follows it.
 struct Reader<'a> {
     arguments: std::slice::Iter<'a, String>,
     negated: bool,
@@ -157,7 +156,8 @@ impl Reader<'_> {
         self.arguments.next().cloned().ok_or_else(missing)
     }
 
-    /// `+` alone stands for all interfaces, so there is nothing to compare; its opposite is none at all.
+    /// Reads an interface name. `+` alone matches all interfaces, so it is no condition. `! +` matches none
+    /// and is refused.
     fn interface(&mut self, option: &str) -> Result<Option<Is<String>>, ArgumentError> {
         let is = self.is(option, INTERFACE, interface)?;
         match (is.value.as_str(), is.negated) {
@@ -165,7 +165,7 @@ impl Reader<'_> {
             ("+", true) => Err(ArgumentError::BadValue {
                 argument: format!("! {option}"),
                 value: is.value,
-                expected: "a name that some interfaces do not have",
+                expected: "an interface name or its beginning",
             }),
             _ => Ok(Some(is)),
         }
@@ -185,7 +185,7 @@ impl Reader<'_> {
     }
 }
 
-/// Both types of one `-m addrtype` belong to one match.
+/// Adds a type to a rule. The two types of one `-m addrtype` are one match. None if the type is already set.
 fn add_address_type(rule: &mut Rule, of_source: bool, is: Is<u16>) -> Option<()> {
     if let Some(Match::AddressType { source, destination }) = rule.matches.last_mut() {
         let place = if of_source { source } else { destination };
@@ -235,7 +235,7 @@ pub(super) fn mark(value: &str) -> Option<Bits> {
     Some(Bits { value, mask })
 }
 
-/// As strtoul(3) reads it without being told the base, which is what iptables does: 0x10, 020 and 16 are one.
+/// Reads a number as strtoul(3) with base 0 and iptables do: 0x10, 020 and 16 are equal.
 fn number(text: &str) -> Option<u32> {
     if let Some(hex) = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         return digits(hex, 16);
@@ -246,7 +246,7 @@ fn number(text: &str) -> Option<u32> {
     }
 }
 
-/// A number without a sign, which the library would take.
+/// Reads a number without a sign. `from_str_radix` alone would accept a `+`.
 pub(super) fn digits(text: &str, radix: u32) -> Option<u32> {
     let plain = text.chars().all(|character| character.is_digit(radix));
     plain.then(|| u32::from_str_radix(text, radix).ok())?
@@ -278,6 +278,13 @@ mod tests {
         assert!(error.starts_with(expected), "{error}");
     }
 
+    #[track_caller]
+    fn not_valid(arguments: &str, argument: &str, value: &str) {
+        let error = parse(Family::V4, arguments).unwrap_err();
+        assert!(error.starts_with(&format!("argument \"{argument}\" must be ")), "{error}");
+        assert!(error.ends_with(&format!(", not \"{value}\"")), "{error}");
+    }
+
     #[test]
     fn what_is_supported() {
         check("", "");
@@ -304,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_is_named() {
+    fn what_is_not_supported_is_refused() {
         refused("-m set --match-set x src", "argument \"-m set\" is not supported");
         refused("ip daddr 1.2.3.4", "argument \"ip\" is not supported");
         refused("-p tcp", "argument \"-p\" is not supported");
@@ -312,25 +319,30 @@ mod tests {
         refused("-m comment ! --comment x", "argument \"! --comment\" is not supported");
         refused("!", "argument \"!\" is not supported");
         refused("-s", "argument \"-s\" has no value");
-        refused("-s x", "value \"x\" of argument \"-s\": an address or network expected");
-        refused("-s 2001:db8::1", "value \"2001:db8::1\" of argument \"-s\"");
-        refused("-s 1.2.3.4/33", "value \"1.2.3.4/33\" of argument \"-s\"");
-        refused("-i 0123456789abcdef", "value \"0123456789abcdef\"");
-        refused("-s 1.2.3.4 --src 1.2.3.5", "argument \"--src\" is there twice");
-        refused("--dst-type LOCAL --dst-type LOCAL", "argument \"--dst-type\" is there twice");
-        refused("--mark 0x", "value \"0x\" of argument \"--mark\"");
-        refused("--mark 08", "value \"08\" of argument \"--mark\"");
-        refused("--mark +5", "value \"+5\" of argument \"--mark\"");
-        refused("--mark 0x+5", "value \"0x+5\" of argument \"--mark\"");
-        refused("-d 10.0.0.1/+24", "value \"10.0.0.1/+24\" of argument \"-d\"");
-        refused("! -i +", "value \"+\" of argument \"! -i\"");
-        refused("--comment a\0b", "value \"a\\0b\" of argument \"--comment\"");
-        refused(&format!("--comment {}", "x".repeat(256)), "value \"xxx");
-        refused("-m mark", "argument \"-m mark\" is without any of its options");
-        refused("-m comment -m mark --mark 1", "argument \"-m comment\" is without");
-        refused("-m mark --mark 1 -m mark", "argument \"-m mark\" is without");
-        refused("-m iprange --src-range 192.0.2.9-192.0.2.1", "value \"192.0.2.9-192.0.2.1\"");
-        refused("-m iprange --src-range ::1-::2", "value \"::1-::2\" of argument \"--src-range\"");
-        refused("--ctstate OLD", "value \"OLD\" of argument \"--ctstate\"");
+        not_valid("-s x", "-s", "x");
+        not_valid("-s 2001:db8::1", "-s", "2001:db8::1");
+        not_valid("-s 1.2.3.4/33", "-s", "1.2.3.4/33");
+        not_valid("-i 0123456789abcdef", "-i", "0123456789abcdef");
+        refused("-s 1.2.3.4 --src 1.2.3.5", "argument \"--src\" is given twice");
+        refused("--dst-type LOCAL --dst-type LOCAL", "argument \"--dst-type\" is given twice");
+        not_valid("--mark 0x", "--mark", "0x");
+        not_valid("--mark 08", "--mark", "08");
+        not_valid("--mark +5", "--mark", "+5");
+        not_valid("--mark 0x+5", "--mark", "0x+5");
+        not_valid("-d 10.0.0.1/+24", "-d", "10.0.0.1/+24");
+        not_valid("! -i +", "! -i", "+");
+        not_valid("--comment a\0b", "--comment", "a\\0b");
+        let long = "x".repeat(256);
+        not_valid(&format!("--comment {long}"), "--comment", &long);
+        refused("-m mark", "argument \"-m mark\" must be followed by one of its options");
+        refused("-m comment -m mark --mark 1", "argument \"-m comment\" must be followed by");
+        refused("-m mark --mark 1 -m mark", "argument \"-m mark\" must be followed by");
+        not_valid(
+            "-m iprange --src-range 192.0.2.9-192.0.2.1",
+            "--src-range",
+            "192.0.2.9-192.0.2.1",
+        );
+        not_valid("-m iprange --src-range ::1-::2", "--src-range", "::1-::2");
+        not_valid("--ctstate OLD", "--ctstate", "OLD");
     }
 }

@@ -1,4 +1,4 @@
-//! Changes to tables, whichever variant of iptables they are for.
+//! Changes to tables, for both variants of iptables.
 
 use std::fmt::{Display, Formatter, Result};
 
@@ -6,15 +6,15 @@ use super::{BaseChain, Rule, Table};
 use crate::nfnetlink::Batch;
 use crate::nft::Place;
 
-/// Changes that are made together: a [`Batch`] for nf_tables, the input of `iptables-legacy-restore` else.
+/// Changes that are made together: a [`Batch`] for nf_tables, or the input of `iptables-legacy-restore`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     pub(super) all: Vec<Change>,
 }
 
-/// One of them; there are never many.
+/// One change.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[expect(clippy::large_enum_variant, reason = "most of them are rules")]
+#[expect(clippy::large_enum_variant, reason = "most changes add a rule, and there are few")]
 pub(super) enum Change {
     AddTable { table: Table },
     AddBaseChain { table: Table, base: BaseChain },
@@ -33,32 +33,33 @@ impl Changes {
         Self::default()
     }
 
-    /// Makes the table unless it is there.
+    /// Makes the table if it does not exist.
     pub fn add_table(&mut self, table: Table) {
         self.all.push(Change::AddTable { table });
     }
 
-    /// Makes a base chain unless it is there, as iptables has it.
+    /// Makes a base chain of iptables if it does not exist.
     pub fn add_base_chain(&mut self, table: Table, base: impl Into<BaseChain>) {
         self.all.push(Change::AddBaseChain { table, base: base.into() });
     }
 
-    /// Makes a chain unless it is there.
+    /// Makes a chain if it does not exist.
     pub fn add_chain(&mut self, table: Table, chain: &str) {
         self.all.push(Change::AddChain { table, chain: chain.to_owned() });
     }
 
-    /// Makes a chain; all changes fail with EEXIST if it is there.
+    /// Makes a chain. If it exists, all changes fail with EEXIST.
     pub fn create_chain(&mut self, table: Table, chain: &str) {
         self.all.push(Change::CreateChain { table, chain: chain.to_owned() });
     }
 
-    /// Deletes all rules of a chain; fails with ENOENT if there is no such chain.
+    /// Deletes all rules of a chain. If the chain does not exist, all changes fail with ENOENT.
     pub fn flush_chain(&mut self, table: Table, chain: &str) {
         self.all.push(Change::FlushChain { table, chain: chain.to_owned() });
     }
 
-    /// Deletes a chain; fails with EBUSY if it is not empty or used by then, with ENOENT if it is not there.
+    /// Deletes a chain. All changes fail with EBUSY if the chain then has rules or a rule leads to it, and
+    /// with ENOENT if it does not exist.
     pub fn delete_chain(&mut self, table: Table, chain: &str) {
         self.all.push(Change::DeleteChain { table, chain: chain.to_owned() });
     }
@@ -69,9 +70,8 @@ impl Changes {
         self.all.push(Change::AddRule { table, chain, place, rule, owner: None });
     }
 
-    /// Adds a rule with its owner's name on it, at most 253 bytes, which `iptables` neither shows nor
-    /// compares: `-C` and `-D` find the rule without it. The legacy variant has no room for that and drops
-    /// it.
+    /// Adds a rule with the name of its owner, at most 253 bytes. `iptables` does not show or compare this
+    /// name, so `-C` and `-D` find the rule without it. The legacy variant cannot store it and ignores it.
     pub fn add_owned_rule(
         &mut self,
         table: Table,
@@ -85,12 +85,12 @@ impl Changes {
         self.all.push(Change::AddRule { table, chain, place, rule, owner });
     }
 
-    /// Deletes one rule; fails with ENOENT if it is not there.
+    /// Deletes one rule. If it does not exist, all changes fail with ENOENT.
     pub fn delete_rule(&mut self, table: Table, chain: &str, handle: u64) {
         self.all.push(Change::DeleteRule { table, chain: chain.to_owned(), handle });
     }
 
-    /// The changes as messages to nf_tables.
+    /// Encodes the changes as messages to nf_tables.
     #[must_use]
     pub fn batch(&self) -> Batch {
         let mut batch = Batch::new();

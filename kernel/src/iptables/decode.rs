@@ -1,8 +1,8 @@
-//! The meaning of a rule's expressions, whichever iptables version wrote them.
+//! Decodes the expressions of a rule, whichever version of iptables wrote them.
 //!
-//! Older versions carry ports, marks and protocols in `x_tables` matches or in
-//! the header's own fields, and always mask addresses; newer ones load what
-//! they need. What is in no version known here stays as it is in `Other`.
+//! Older versions have ports, marks and protocols in `x_tables` matches or in fields of the header, and
+//! always mask addresses. Newer versions load only the bytes that they compare. Expressions that no known
+//! version writes are kept in `Other`.
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use crate::family::Family;
 use crate::nft::{Base, Expr, Verdict, meta};
 
 impl Rule {
-    /// Reads a rule; never fails, see [`Match::Other`] and [`Target::Other`].
+    /// Decodes a rule. This cannot fail: see [`Match::Other`] and [`Target::Other`].
     pub(crate) fn decode(family: Family, expressions: &[Expr]) -> Rule {
         let mut rule = Rule::default();
         let mut rest = expressions;
@@ -44,7 +44,7 @@ impl Rule {
         rule
     }
 
-    /// Reads a load, a mask if there is one, and a comparison; gives what comes after them.
+    /// Reads a load, an optional mask, and a comparison. Returns the expressions that follow.
     fn read_comparison<'e>(&mut self, family: Family, from: &'e [Expr]) -> &'e [Expr] {
         let (load, mask, test, len) = match from {
             [load, Expr::Bitwise { mask, xor }, test, ..] if xor.iter().all(|byte| *byte == 0) => {
@@ -60,7 +60,8 @@ impl Rule {
         after
     }
 
-    /// Puts a comparison into its place; none if it has none, or the place is taken.
+    /// Sets the field or adds the match for a comparison. None if there is no field for it, or if the field
+    /// is already set.
     fn take_comparison(
         &mut self,
         family: Family,
@@ -122,7 +123,7 @@ fn fill<T>(place: &mut Option<Is<T>>, negated: bool, value: T) -> Option<()> {
     place.is_none().then(|| *place = Some(Is { value, negated }))
 }
 
-/// A name with a final zero is compared as a whole, one without as a beginning.
+/// Reads an interface name. A name with a final zero is a whole name, one without is a beginning.
 fn interface(value: &[u8]) -> Option<String> {
     let name = value.split(|byte| *byte == 0).next()?;
     let mut text = std::str::from_utf8(name).ok()?.to_owned();
@@ -145,7 +146,7 @@ fn network(family: Family, value: &[u8], mask: Option<&[u8]>) -> Option<IpNetwor
     IpNetwork::new(address, prefix).ok()
 }
 
-/// The number of leading ones, if the others are zeros.
+/// The number of leading ones, if all other bits are zero.
 fn prefix_length(mask: &[u8]) -> Option<u8> {
     let ones: u32 = mask.iter().map(|byte| byte.count_ones()).sum();
     let mut leading = 0;

@@ -1,4 +1,4 @@
-//! A rule as the expressions that `iptables` 1.8.9 (`nf_tables`) writes for it.
+//! Encodes a rule as the expressions that `iptables` 1.8.9 (`nf_tables`) writes.
 
 use ipnetwork::IpNetwork;
 
@@ -36,8 +36,8 @@ impl Rule {
         out
     }
 
-    /// `NFTA_RULE_COMPAT`: the protocol, and whether it is inverted, by which `x_tables` checks its
-    /// extensions.
+    /// The values of `NFTA_RULE_COMPAT`: the protocol, and the flag that inverts it. `x_tables` uses them to
+    /// check its extensions.
     pub(crate) fn compat(&self) -> (u32, u32) {
         const NFT_RULE_COMPAT_F_INV: u32 = 1 << 1;
         match self.protocol {
@@ -47,12 +47,12 @@ impl Rule {
     }
 }
 
-/// Where source and destination address lie in the network header.
+/// The offsets of the source and destination address in the network header.
 pub(super) fn address_offsets(family: Family) -> (u32, u32) {
     if family == Family::V6 { (8, 24) } else { (12, 16) }
 }
 
-/// Without the final zero the comparison is one of beginnings, which is what `eth+` means.
+/// Compares an interface name. Without the final zero, only the beginning is compared, as for `eth+`.
 fn interface(out: &mut Vec<Expr>, key: u32, name: &Is<String>) {
     let value = match name.value.strip_suffix('+') {
         Some("") => return,
@@ -63,7 +63,8 @@ fn interface(out: &mut Vec<Expr>, key: u32, name: &Is<String>) {
     out.push(Expr::Cmp { negated: name.negated, value });
 }
 
-/// A prefix of whole bytes is loaded alone; any other needs the whole address and a mask.
+/// Compares an address. If the prefix has whole bytes, only these are loaded. Otherwise the whole address is
+/// loaded and masked.
 fn address(out: &mut Vec<Expr>, offset: u32, network: &Is<IpNetwork>) {
     let (mut value, mask) = match network.value {
         IpNetwork::V4(net) => (net.network().octets().to_vec(), net.mask().octets().to_vec()),

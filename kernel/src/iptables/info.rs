@@ -1,10 +1,10 @@
-//! Structures of `x_tables` extensions, field by field.
+//! Writes and reads the fields of the C structures of `x_tables` extensions.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::nft::{Expr, Xt};
 
-/// A C structure being written; numbers are in host byte order, as `x_tables` keeps them.
+/// A C structure to write. Numbers have host byte order, as in `x_tables`.
 pub(super) struct Info(Vec<u8>);
 
 impl Info {
@@ -37,7 +37,7 @@ impl Info {
     }
 }
 
-/// A C structure being read.
+/// A C structure to read.
 #[derive(Clone, Copy)]
 pub(super) struct View<'a>(pub(super) &'a [u8]);
 

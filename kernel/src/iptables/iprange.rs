@@ -1,4 +1,4 @@
-//! The match `iprange`: addresses from one to another (`include/uapi/linux/netfilter/xt_iprange.h`).
+//! The match `iprange`: a range of addresses (`include/uapi/linux/netfilter/xt_iprange.h`).
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use super::{Is, Match, Rule};
 use crate::family::Family;
 use crate::nft::{Expr, octets};
 
-/// Addresses from the first to the last, both included, of one family.
+/// A range of addresses of one family, with its first and its last address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct AddressRange {
     /// First address.
@@ -21,8 +21,8 @@ const DESTINATION: (usize, u8, u8) = (32, 1 << 1, 1 << 5);
 const FLAGS: usize = 64;
 
 impl AddressRange {
-    /// Reads `FIRST-LAST`, or one address; none if the last is before the first or they are not of this
-    /// family.
+    /// Reads `FIRST-LAST` or one address. None if an address is not of this family, or if the last one is
+    /// lower than the first.
     #[must_use]
     pub fn parse(family: Family, text: &str) -> Option<Self> {
         let (first, last) = text.split_once('-').unwrap_or((text, text));
@@ -55,7 +55,7 @@ pub(super) fn encode(
     info.into_match("iprange", 1)
 }
 
-/// What the structure means in a rule of this family.
+/// Decodes the structure, in a rule of this family.
 pub(super) fn read(family: Family, info: View<'_>) -> Option<Match> {
     let flags = info.u8(FLAGS)?;
     let address = |at| if family == Family::V6 { info.v6(at) } else { info.v4(at) };
@@ -69,7 +69,7 @@ pub(super) fn read(family: Family, info: View<'_>) -> Option<Match> {
     Some(Match::AddressRange { source: side(SOURCE)?, destination: side(DESTINATION)? })
 }
 
-/// As `iptables -S` shows it.
+/// The match as `iptables -S` shows it.
 pub(super) fn show(
     source: Option<Is<AddressRange>>,
     destination: Option<Is<AddressRange>>,
@@ -83,7 +83,8 @@ pub(super) fn show(
     format!("-m iprange{}{}", side("--src-range", source), side("--dst-range", destination))
 }
 
-/// Adds a range to a rule: both ranges of one `-m iprange` belong to one match; none if there is one already.
+/// Adds a range to a rule. The two ranges of one `-m iprange` are one match. None if the range is already
+/// set.
 pub(super) fn add(rule: &mut Rule, of_source: bool, is: Is<AddressRange>) -> Option<()> {
     if let Some(Match::AddressRange { source, destination }) = rule.matches.last_mut() {
         let place = if of_source { source } else { destination };

@@ -1,10 +1,10 @@
-//! Lists of addresses (`-s 192.0.2.1,198.51.100.0/24`), for which iptables makes one rule for each address.
+//! Lists of addresses (`-s 192.0.2.1,198.51.100.0/24`). iptables makes one rule for each address.
 
 use super::{ArgumentError, Rule, parse_matches};
 use crate::family::Family;
 
-/// As [`parse_matches`], for arguments with lists: gives a rule for each of their addresses, in the order of
-/// iptables.
+/// Adds arguments to `rule` as [`parse_matches`] does, but accepts lists of addresses: returns one rule for
+/// each address, in the order of iptables.
 pub fn parse_rules(
     rule: &Rule,
     family: Family,
@@ -14,7 +14,7 @@ pub fn parse_rules(
     all.iter().map(|arguments| parse_matches(rule.clone(), family, arguments)).collect()
 }
 
-/// The arguments with one address in the place of each list, for all combinations.
+/// Replaces each list by one of its addresses, in all combinations.
 fn expand(arguments: &[String]) -> Result<Vec<Vec<String>>, ArgumentError> {
     let (mut all, mut negated) = (vec![Vec::new()], false);
     let mut rest = arguments.iter();
@@ -26,7 +26,7 @@ fn expand(arguments: &[String]) -> Result<Vec<Vec<String>>, ArgumentError> {
             return Err(ArgumentError::BadValue {
                 argument: format!("! {option}"),
                 value: text.to_owned(),
-                expected: "one address or network, because iptables does not take \"!\" before a list,",
+                expected: "one address or network (iptables does not accept \"!\" before a list)",
             });
         }
         let values: Vec<&str> = if is_address { text.split(',').collect() } else { vec![text] };
@@ -78,9 +78,9 @@ mod tests {
     #[test]
     fn what_iptables_refuses() {
         let why = parse("! -s 192.0.2.1,192.0.2.2").unwrap_err();
-        assert!(why.contains("\"! -s\": one address or network"), "{why}");
+        assert!(why.contains("\"! -s\" must be one address or network"), "{why}");
         let why = parse("-s 192.0.2.1,").unwrap_err();
-        assert!(why.contains("value \"\" of argument \"-s\""), "{why}");
+        assert!(why.contains("argument \"-s\" must be an address or network, not \"\""), "{why}");
         assert!(parse("-s").unwrap_err().contains("has no value"));
     }
 }

@@ -1,10 +1,11 @@
-//! iptables rules without iptables: the kernel's `nf_tables` API carries the
-//! same rules, and what is written here is what `iptables` 1.8.9 (`nf_tables`)
-//! itself would write, so that `iptables -S`, `-C` and `-D` work on it. Only a
-//! node that uses the legacy variant needs its programs, see [`Iptables`].
+//! Reads and writes rules of iptables over netlink, without the program.
 //!
-//! Never put a native `dnat`, `masquerade`, `fib` or map rule into a table
-//! that iptables knows: one of them makes `iptables -S` fail for the table.
+//! A rule is encoded for `nf_tables` exactly as `iptables` 1.8.9 (`nf_tables`) encodes it, so that
+//! `iptables -S`, `-C` and `-D` work on it. Only a node that uses the legacy variant needs the programs of
+//! that variant, see [`Iptables`].
+//!
+//! Never add a native `dnat`, `masquerade`, `fib` or map rule to a table of iptables: `iptables -S` fails for
+//! a table that has one.
 
 mod arguments;
 mod changes;
@@ -44,44 +45,44 @@ pub const UDP: u8 = 17;
 /// `IPPROTO_SCTP`.
 pub const SCTP: u8 = 132;
 
-/// A rule, by its meaning.
+/// What a rule means, independent of its encoding.
 ///
-/// Equal rules do the same, whichever version of iptables wrote them. The order of `matches` counts, as it
-/// does for `iptables -C`.
+/// Rules that do the same are equal, whichever version of iptables wrote them. The order of `matches`
+/// counts, as for `iptables -C`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Rule {
-    /// `-i`; a name that ends in `+` stands for all that begin so.
+    /// `-i`; a name that ends in `+` matches all names with this beginning.
     pub in_interface: Option<Is<String>>,
     /// `-o`; as above.
     pub out_interface: Option<Is<String>>,
     /// `-p`, by number.
     pub protocol: Option<Is<u8>>,
-    /// `-s`; the address with its host bits cleared, absent where it would be any address.
+    /// `-s`; the host bits are zero. Not set if any address matches.
     pub source: Option<Is<IpNetwork>>,
     /// `-d`; as above.
     pub destination: Option<Is<IpNetwork>>,
-    /// `-m …`, in their order.
+    /// `-m …`, in the order of the rule.
     pub matches: Vec<Match>,
-    /// `-j` or `-g`; none counts only.
+    /// `-j` or `-g`. Without a target, the rule only counts packets.
     pub target: Option<Target>,
 }
 
 /// A condition and whether it is inverted (`!`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Is<T> {
-    /// What is compared with.
+    /// The value to compare with.
     pub value: T,
-    /// True for `!`.
+    /// Whether the condition is inverted.
     pub negated: bool,
 }
 
 impl<T> Is<T> {
-    /// The plain condition.
+    /// The condition without `!`.
     pub fn equal(value: T) -> Self {
         Self { value, negated: false }
     }
 
-    /// The inverted condition.
+    /// The condition with `!`.
     pub fn not(value: T) -> Self {
         Self { value, negated: true }
     }
@@ -95,9 +96,9 @@ pub enum Match {
     SourcePort(Is<Ports>),
     /// `--dport first[:last]` of tcp, udp or sctp.
     DestinationPort(Is<Ports>),
-    /// `-m multiport --dports`, at most 15; a range takes two of them.
+    /// `-m multiport --dports`, at most 15 ports. A range counts as two.
     DestinationPorts(Is<Vec<Ports>>),
-    /// `-m addrtype`: sets of `RTN_*` as bits (1 << type).
+    /// `-m addrtype`: sets of `RTN_*` types, as bits (`1 << type`).
     AddressType {
         /// `--src-type`.
         source: Option<Is<u16>>,
@@ -117,11 +118,11 @@ pub enum Match {
     },
     /// `-m conntrack --ctstate`, as [`ct_state`] bits.
     ConntrackState(Is<u16>),
-    /// An `x_tables` match or a native expression that is not taken apart.
+    /// An `x_tables` match or native expressions that this crate does not decode.
     Other(Vec<Expr>),
 }
 
-/// Ports from the first to the last, both included.
+/// A range of ports, with its first and its last port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ports {
     /// First port.
@@ -136,12 +137,12 @@ impl From<u16> for Ports {
     }
 }
 
-/// A value and the bits of it that count.
+/// A value and the mask of the bits to compare or to set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Bits {
-    /// The bits.
+    /// The value.
     pub value: u32,
-    /// Which of them count.
+    /// The mask.
     pub mask: u32,
 }
 
@@ -163,7 +164,7 @@ pub enum Target {
     Dnat {
         /// New destination.
         address: IpAddr,
-        /// New port; none leaves it.
+        /// New port. If not set, the port does not change.
         port: Option<u16>,
     },
     /// `-j MASQUERADE`.
@@ -171,13 +172,13 @@ pub enum Target {
         /// `--random-fully`.
         random_fully: bool,
     },
-    /// `-j MARK --set-xmark value/mask`: clear the mask's bits, then flip the value's.
+    /// `-j MARK --set-xmark value/mask`: clears the bits of the mask, then inverts the bits of the value.
     Mark(Bits),
-    /// A target that is not taken apart.
+    /// A target that this crate does not decode.
     Other(Expr),
 }
 
-/// Bytes that fit into a comment (`XT_MAX_COMMENT_LEN` less the final zero).
+/// The maximum length of a comment in bytes (`XT_MAX_COMMENT_LEN` without the final zero).
 pub const COMMENT_MAX: usize = 255;
 
 /// Bits of [`Match::ConntrackState`] (`linux/netfilter/nf_conntrack_common.h`, `xt_conntrack.h`).
@@ -205,7 +206,7 @@ pub mod address_type {
 }
 
 impl Rule {
-    /// A rule that sends everything to `target`; the methods below narrow it down.
+    /// A rule that sends all packets to `target`. The methods below add conditions.
     #[must_use]
     pub fn to(target: Target) -> Self {
         Self { target: Some(target), ..Self::default() }
@@ -224,28 +225,28 @@ impl Rule {
         self
     }
 
-    /// `[!] -s network`; host bits are dropped, and so is a network of all addresses.
+    /// `[!] -s network`. Host bits are cleared. A network of all addresses sets no condition.
     #[must_use]
     pub fn source(mut self, network: Is<IpNetwork>) -> Self {
         self.source = significant(network);
         self
     }
 
-    /// `[!] -d network`; as [`Rule::source`].
+    /// `[!] -d network`, with the same changes as in [`Rule::source`].
     #[must_use]
     pub fn destination(mut self, network: Is<IpNetwork>) -> Self {
         self.destination = significant(network);
         self
     }
 
-    /// One more match.
+    /// Adds a match.
     #[must_use]
     pub fn matching(mut self, one: Match) -> Self {
         self.matches.push(one);
         self
     }
 
-    /// `-m comment --comment text`, cut to the 255 bytes that fit.
+    /// `-m comment --comment text`, shortened to [`COMMENT_MAX`] bytes.
     #[must_use]
     pub fn comment(self, text: impl Into<String>) -> Self {
         let mut text = text.into();
@@ -270,7 +271,7 @@ impl Rule {
         })
     }
 
-    /// The chain that the rule jumps or goes to.
+    /// The chain of a `-j` or `-g`.
     #[must_use]
     pub fn next_chain(&self) -> Option<&str> {
         match &self.target {
@@ -280,7 +281,7 @@ impl Rule {
     }
 }
 
-/// The network as iptables keeps it: without host bits, and not at all if it is everything.
+/// The network without host bits; none if it has all addresses. iptables stores it like this.
 fn significant(network: Is<IpNetwork>) -> Option<Is<IpNetwork>> {
     let (address, prefix) = (network.value.network(), network.value.prefix());
     if prefix == 0 && !network.negated {

@@ -1,11 +1,11 @@
-//! Rules in the words of `iptables -S`, for messages to people and for `iptables-restore`.
+//! Formats rules as `iptables -S` does, for messages and for `iptables-restore`.
 
 use std::fmt::{Display, Formatter, Result};
 use std::net::IpAddr;
 
 use super::{Bits, Is, Match, Ports, Rule, SCTP, TCP, Target, UDP, ct_state, iprange};
 
-/// In the order of `iptables -S`, without the `-A CHAIN` in front.
+/// The text that `iptables -S` shows after `-A CHAIN`.
 impl Display for Rule {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {
         let mut words = Vec::new();
@@ -88,13 +88,13 @@ fn show_target(target: &Target) -> String {
     }
 }
 
-/// Quoted as iptables does it: unless there is nothing in it but letters, digits, `_` and `-`.
+/// A comment, quoted as iptables quotes it: not if it has only letters, digits, `_` and `-`.
 fn comment(text: &str) -> String {
     let is_plain = |character: char| character.is_ascii_alphanumeric() || "_-".contains(character);
     if !text.is_empty() && text.chars().all(is_plain) { text.to_owned() } else { quoted(text) }
 }
 
-/// A name, which is quoted only if it would not be read as one word otherwise.
+/// A name. It is quoted only if it would otherwise not be read as one word.
 pub(super) fn word(name: &str) -> String {
     let splits = |character: char| character.is_whitespace() || "\"\\".contains(character);
     if name.contains(splits) { quoted(name) } else { name.to_owned() }
@@ -133,7 +133,7 @@ fn at(address: IpAddr, port: Option<u16>) -> String {
     }
 }
 
-/// `RTN_*` in the order of their numbers.
+/// The names of the `RTN_*` types; the index is the number.
 pub(super) const ADDRESS_TYPES: [&str; 12] = [
     "UNSPEC",
     "UNICAST",
@@ -149,7 +149,7 @@ pub(super) const ADDRESS_TYPES: [&str; 12] = [
     "XRESOLVE",
 ];
 
-/// The states that `--ctstate` knows.
+/// The states of `--ctstate`.
 pub(super) const CONNTRACK_STATES: [(&str, u16); 7] = [
     ("INVALID", ct_state::INVALID),
     ("NEW", ct_state::NEW),

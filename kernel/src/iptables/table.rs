@@ -1,4 +1,4 @@
-//! Tables of iptables and ip6tables: chains as those programs make them, rules in and out.
+//! Tables of iptables and ip6tables, with their base chains and rules.
 
 use super::Rule;
 use crate::error::Result;
@@ -16,15 +16,15 @@ pub struct Table {
 /// A base chain of the table `nat`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NatChain {
-    /// `PREROUTING`: packets from elsewhere, before their way is chosen.
+    /// `PREROUTING`: packets from other machines and from pods, before they are routed.
     Prerouting,
-    /// `OUTPUT`: packets made on this node.
+    /// `OUTPUT`: packets that this node sends.
     Output,
-    /// `POSTROUTING`: packets about to leave.
+    /// `POSTROUTING`: packets that leave this node, after they are routed.
     Postrouting,
 }
 
-/// A base chain of any table, as iptables makes it.
+/// A base chain of a table, as iptables makes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BaseChain {
     pub(super) name: &'static str,
@@ -62,13 +62,13 @@ impl Table {
         self.family
     }
 
-    /// As `iptables -t` has it.
+    /// The name for `iptables -t`.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.name
     }
 
-    /// The program that people know the table by.
+    /// The program of this table's family: `iptables` or `ip6tables`.
     #[must_use]
     pub fn program(self) -> &'static str {
         match self.family {
@@ -100,7 +100,7 @@ impl Table {
         batch.add_rule(self.chain(chain), place, new);
     }
 
-    /// The rules of a chain, in their order; none if there is no such chain.
+    /// The rules of a chain, in the order of the chain. Empty if the chain does not exist.
     pub(super) fn listed(
         self,
         netlink: &Nfnetlink,
@@ -115,20 +115,20 @@ impl Table {
     }
 }
 
-/// A rule of a chain, and whose it is.
+/// A rule of a chain, and its owner.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnedRule {
-    /// The number by which it can be deleted.
+    /// The number to delete it by.
     pub handle: u64,
-    /// What it says.
+    /// The rule.
     pub rule: Rule,
-    /// What [`Changes::add_owned_rule`](super::Changes::add_owned_rule) put on it, which no version of
-    /// iptables shows or compares; always none in the legacy variant, whose rules have no room for it.
+    /// The name of its owner, from [`Changes::add_owned_rule`](super::Changes::add_owned_rule). Always none
+    /// in the legacy variant, which cannot store it.
     pub owner: Option<String>,
 }
 
 impl NatChain {
-    /// The name that iptables knows.
+    /// The name of the chain in iptables.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -152,24 +152,24 @@ impl From<NatChain> for BaseChain {
 }
 
 impl BaseChain {
-    /// `FORWARD` of the table `filter`: packets on their way through the node.
+    /// `FORWARD` of the table `filter`: packets that this node forwards.
     ///
-    /// To add it where it is already would change its policy to accept.
+    /// Add it only if it does not exist: adding it sets its policy to accept.
     pub const FORWARD: BaseChain = BaseChain {
         name: "FORWARD",
         place: nft::BaseChain { kind: "filter", hook: Hook::Forward, priority: 0 },
     };
 
-    /// `PREROUTING` of the table `mangle`: packets from elsewhere, before any of them gets another
-    /// destination.
+    /// `PREROUTING` of the table `mangle`: packets from other machines and from pods, before DNAT changes
+    /// their destination.
     ///
-    /// To add it where it is already would change its policy to accept.
+    /// Add it only if it does not exist: adding it sets its policy to accept.
     pub const MANGLE_PREROUTING: BaseChain = BaseChain {
         name: "PREROUTING",
         place: nft::BaseChain { kind: "filter", hook: Hook::Prerouting, priority: -150 },
     };
 
-    /// The name that iptables knows.
+    /// The name of the chain in iptables.
     #[must_use]
     pub fn name(self) -> &'static str {
         self.name

@@ -214,7 +214,7 @@ fn interfaces_networks_and_verdicts() {
 
 const CHAINS: &str = include_str!("../../tests/data/iptables-chains.txt");
 
-/// Message types and contents; the flags differ where iptables wants an error and we do not.
+/// Compares message types and contents. The flags differ, because iptables asks for an error in some cases.
 #[track_caller]
 fn check_batch(command: &str, build: impl FnOnce(&mut Batch)) {
     let all = captures(CHAINS);
@@ -292,7 +292,7 @@ fn older_versions_of_iptables_are_understood() {
         "-s 10.88.0.0/24 -p tcp -m tcp --dport 8080 -m mark ! --mark 0x2000/0x2000 -m addrtype ! --dst-type \
          LOCAL -m multiport --dports 80,443 -j DNAT --to-destination 10.88.0.2:80"
     );
-    // What is cut short or asks for more than is known here stays what it is.
+    // Structures that are too short or use unknown options are kept as they are.
     for odd in [xt("tcp", 0, &ports), xt("multiport", 7, &multiport), xt("set", 4, &[0; 64])] {
         let rule = Rule::decode(Family::V4, &[Expr::Match(odd.clone())]);
         assert_eq!(rule.matches, [Match::Other(vec![Expr::Match(odd)])]);
@@ -315,7 +315,7 @@ proptest! {
             let _ = (rule.to_string(), rule.encode(family));
         }
     }
-    /// What is compared with the kernel's list has to look as it does there.
+    /// Rules that are compared with the kernel's must be equal after they were written and read.
     #[test]
     fn accepted_arguments_are_read_back(
         words in prop::collection::vec(prop::sample::select(&ARGUMENTS[..]), 0..8)

@@ -1,7 +1,7 @@
-//! Which of the two variants of iptables a node uses.
+//! Finds out which of the two variants of iptables a node uses.
 //!
-//! A kernel can hold both, in `nf_tables` and in the legacy `x_tables`, and packets go through both; but what
-//! kube-proxy and others do is seen, and kept in its order, only in the variant that they use.
+//! A kernel can have both: `nf_tables` and the legacy `x_tables`. Packets pass both. But rules can only be
+//! ordered and listed together with those of kube-proxy and other programs in the variant that these use.
 
 use super::changes::Changes;
 use super::legacy::{HINT_TABLE, HINTS, Legacy, has_iptables};
@@ -10,7 +10,7 @@ use crate::error::{Cause, Error, Result};
 use crate::family::Family;
 use crate::nfnetlink::Nfnetlink;
 
-/// The tables of iptables and ip6tables, in one of the variants.
+/// The tables of iptables and ip6tables in one of the variants.
 #[derive(Debug)]
 pub struct Iptables<'n> {
     netlink: &'n Nfnetlink,
@@ -18,20 +18,23 @@ pub struct Iptables<'n> {
     legacy: Option<Legacy>,
 }
 
-/// The tables that iptables has.
+/// The names of all tables of iptables.
 const TABLES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 
 impl<'n> Iptables<'n> {
-    /// The variant that this node uses, one for both families: the one where the kubelet has left its hint,
-    /// else the one that holds the rules of the pods that are there, else the one that holds more rules of
-    /// others, else `nf_tables`.
+    /// The variant that this node uses, the same for both families. If the kernel has both, it is the first
+    /// of these:
     ///
-    /// So a choice stays as long as there is a pod that it was made for, whatever others write meanwhile.
+    /// 1. the variant with the hint of the kubelet;
+    /// 2. the variant with rules of pods, if only one of them has some. So the choice does not change as long
+    ///    as a pod has rules, whatever other programs write;
+    /// 3. the legacy variant, if it has more rules of other programs;
+    /// 4. `nf_tables`.
     ///
-    /// Other processes that ask for the legacy variant wait until this one is done with it.
+    /// If it is the legacy variant, other processes of these plugins wait until the value is dropped.
     ///
-    /// Errors: `Cause::NoLegacyProgram` if the legacy variant seems to be in use, and nothing is there to
-    /// change it with.
+    /// Errors: `Cause::NoLegacyProgram` if the legacy variant seems to be in use, and no program that can
+    /// change it is installed.
     pub fn of_node(netlink: &'n Nfnetlink) -> Result<Self> {
         let nf_tables = Self { netlink, legacy: None };
         if !Legacy::is_possible()? {
@@ -43,11 +46,11 @@ impl<'n> Iptables<'n> {
         }
         let count = || if has_nf_tables { nf_tables.count_rules() } else { Ok(Count::default()) };
         let Some(legacy) = Legacy::open()? else {
-            // Whoever writes rules on this node cannot write others than these.
+            // Without the legacy programs, all programs on this node write to nf_tables.
             if count()? != Count::default() {
                 return Ok(nf_tables);
             }
-            let operation = "find the program that changes legacy iptables rules";
+            let operation = "find the program that changes the legacy iptables rules";
             return Err(Error::new(operation, Cause::NoLegacyProgram));
         };
         if !has_nf_tables || legacy.has_hint()? || legacy.count_rules()?.outweighs(count()?) {
@@ -56,8 +59,8 @@ impl<'n> Iptables<'n> {
         Ok(nf_tables)
     }
 
-    /// Whether this node uses iptables at all, in either variant: it has the programs, or legacy tables, or
-    /// iptables' own chain for forwarded packets, or the kubelet's hint.
+    /// Whether this node uses iptables, in either variant: it has the program, or legacy tables, or the chain
+    /// `FORWARD` of iptables, or the hint of the kubelet.
     pub fn is_in_use(netlink: &Nfnetlink) -> Result<bool> {
         if Legacy::is_possible()? || has_iptables() {
             return Ok(true);
@@ -73,13 +76,13 @@ impl<'n> Iptables<'n> {
         Iptables { netlink, legacy: None }.has_hint()
     }
 
-    /// Every variant that can hold rules in tables `nat`, for those who remove some: a node may have changed
-    /// over.
+    /// All variants that may have rules in a table `nat`. Rules are removed from all of them, because the
+    /// node may have changed from one variant to the other.
     pub fn all(netlink: &'n Nfnetlink) -> Result<Vec<Self>> {
         Self::all_with(netlink, "nat")
     }
 
-    /// Every variant that can hold rules in tables of this name.
+    /// All variants that may have rules in a table of this name.
     pub fn all_with(netlink: &'n Nfnetlink, table: &str) -> Result<Vec<Self>> {
         let nf_tables = Self { netlink, legacy: None };
         if !Legacy::is_possible()? {
@@ -90,23 +93,24 @@ impl<'n> Iptables<'n> {
             all.push(nf_tables);
         }
         if Legacy::has_table(table)? {
-            // Without the programs, nobody has written any.
+            // Without the programs, there are no legacy rules.
             let legacy = Legacy::open()?;
             all.extend(legacy.map(|legacy| Self { netlink, legacy: Some(legacy) }));
         }
         Ok(all)
     }
 
-    /// Looks for what an ADD has made: where one would make it now, and if something is wrong there, in the
-    /// other variant, because rules that others have made since may have changed which one the node uses.
-    /// Packets go through both. If something is wrong with each, the error is that of the first.
+    /// Runs the checks of `look` on the variant that the node uses now. If they fail, runs them on the other
+    /// variant, because the node may have changed from one to the other since the ADD. Packets pass both.
+    ///
+    /// Errors: if the checks fail on both variants, the error of the first.
     pub fn check<E: From<Error>>(
         netlink: &'n Nfnetlink,
         look: impl Fn(&Self) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
         let of_node = Self::of_node(netlink)?;
         let (found, is_legacy) = (look(&of_node), of_node.is_legacy());
-        // It may hold the lock, which the next one asks for.
+        // It may hold the lock that the other variant needs.
         drop(of_node);
         if found.is_err() {
             for other in Self::all(netlink)?.iter().filter(|it| it.is_legacy() != is_legacy) {
@@ -130,7 +134,7 @@ impl<'n> Iptables<'n> {
         if self.is_legacy() { "legacy" } else { "nf_tables" }
     }
 
-    /// Whether there is such a chain.
+    /// Whether the chain exists.
     pub fn has_chain(&self, table: Table, chain: &str) -> Result<bool> {
         match &self.legacy {
             None => self.netlink.has_chain(table.chain(chain)),
@@ -138,7 +142,7 @@ impl<'n> Iptables<'n> {
         }
     }
 
-    /// The names of all chains; for GC, not for ADD.
+    /// The names of all chains. This is slow: use it for GC, not for ADD.
     pub fn chain_names(&self, table: Table) -> Result<Vec<String>> {
         match &self.legacy {
             None => self.netlink.chain_names(table.into()),
@@ -146,12 +150,12 @@ impl<'n> Iptables<'n> {
         }
     }
 
-    /// The rules of a chain with their handles, in their order; none if there is no such chain.
+    /// The rules of a chain with their handles, in the order of the chain. Empty if the chain does not exist.
     pub fn rules(&self, table: Table, chain: &str) -> Result<impl Iterator<Item = (u64, Rule)>> {
         Ok(self.owned_rules(table, chain)?.map(|one| (one.handle, one.rule)))
     }
 
-    /// As [`Iptables::rules`], with whose they are.
+    /// The same as [`Iptables::rules`], with the owners of the rules.
     pub fn owned_rules(
         &self,
         table: Table,
@@ -165,7 +169,7 @@ impl<'n> Iptables<'n> {
         Ok(nf_tables.into_iter().flatten().chain(legacy.into_iter().map(unnamed)))
     }
 
-    /// Makes all the changes, or none of them, whatever the tables look like.
+    /// Makes all changes or none. The tables may have changed since they were read.
     pub fn commit(&self, changes: &Changes) -> Result<()> {
         match &self.legacy {
             None => self.netlink.commit(&changes.batch()),
@@ -173,7 +177,8 @@ impl<'n> Iptables<'n> {
         }
     }
 
-    /// Makes the changes that `build` computes from what it reads; builds again if that is not so any more.
+    /// Makes the changes that `build` computes from the tables. If the tables change before that is done,
+    /// calls `build` again.
     pub fn transaction<E: From<Error>>(
         &self,
         mut build: impl FnMut() -> std::result::Result<Changes, E>,
@@ -206,14 +211,14 @@ impl<'n> Iptables<'n> {
     }
 }
 
-/// How many rules a variant holds, by who wrote them.
+/// The number of rules that a variant has, by the programs that wrote them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Count {
-    /// Those that CNI plugins, ours or the reference ones, wrote for pods.
+    /// Rules that CNI plugins (these or the reference plugins) wrote for one pod.
     pub(super) pods: usize,
-    /// Those that CNI plugins wrote for all pods, and which stay when there are no more pods.
+    /// Rules that CNI plugins wrote for all pods. They stay when the last pod is deleted.
     pub(super) shared: usize,
-    /// Those of others.
+    /// Rules of other programs.
     pub(super) others: usize,
 }
 
@@ -230,7 +235,7 @@ impl Count {
         }
     }
 
-    /// The same of two families.
+    /// The sum of two families.
     pub(super) fn plus(self, other: Self) -> Self {
         Self {
             pods: self.pods + other.pods,
@@ -239,7 +244,7 @@ impl Count {
         }
     }
 
-    /// Whether a variant with these rules is the one that a node uses, rather than the other one.
+    /// Whether the node uses the variant with these rules, and not the variant with the `other` rules.
     fn outweighs(self, other: Self) -> bool {
         match (self.pods > 0, other.pods > 0) {
             (true, false) => true,
@@ -249,7 +254,7 @@ impl Count {
     }
 }
 
-/// Whether a chain belongs to one pod: `CNI-DN-` or `CNI-`, and a hash.
+/// Whether a chain belongs to one pod: its name is `CNI-DN-` or `CNI-` and a hash.
 fn is_of_pod(chain: &str) -> bool {
     let Some(name) = chain.strip_prefix("CNI-") else { return false };
     let hash = name.strip_prefix("DN-").unwrap_or(name);

@@ -1,4 +1,4 @@
-//! Reading rules as `iptables -S` and `iptables-save` print them: the way back of `show`.
+//! Reads rules as `iptables -S` and `iptables-save` print them: the opposite of `show`.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -7,14 +7,16 @@ use super::{Bits, Is, Match, Ports, Rule, SCTP, TCP, Target, UDP};
 use crate::family::Family;
 use crate::nft::Expr;
 
-/// As far as they have names here; others are printed by number, or stay as they are.
+/// Protocols that iptables prints by name. It prints others by number; rules with other names are not
+/// decoded.
 const PROTOCOLS: [(&str, u8); 5] =
     [("tcp", TCP), ("udp", UDP), ("sctp", SCTP), ("icmp", 1), ("ipv6-icmp", 58)];
 
 impl Rule {
-    /// Reads a rule from what follows `-A CHAIN`; never fails, see [`Match::Other`] and [`Target::Other`].
+    /// Reads a rule from the text after `-A CHAIN`. This cannot fail: see [`Match::Other`] and
+    /// [`Target::Other`].
     ///
-    /// A target without options that is none of iptables' verdicts is treated as a chain.
+    /// A target without options that is not a verdict of iptables counts as a chain.
     pub(crate) fn parse(family: Family, text: &str) -> Rule {
         let words = split(text);
         let starts = |word: &String| matches!(word.as_str(), "-m" | "-j" | "-g");
@@ -44,7 +46,7 @@ impl Rule {
     }
 }
 
-/// The words of a line, without the quotes and backslashes that iptables puts around and into some.
+/// Splits a line into words, and removes the quotes and backslashes that iptables adds.
 pub(super) fn split(line: &str) -> Vec<String> {
     let (mut words, mut word) = (Vec::new(), None::<String>);
     let (mut quoted, mut characters) = (false, line.chars());
@@ -63,7 +65,7 @@ pub(super) fn split(line: &str) -> Vec<String> {
     words
 }
 
-/// What comes before the first extension; only the protocol is nothing that configurations can have.
+/// Reads the options before the first extension: the protocol, and those that configurations can have.
 fn read_header(mut rule: Rule, family: Family, words: &[String]) -> Rule {
     let Some(at) = words.iter().position(|word| word == "-p") else {
         return read_plain(rule, family, words);
@@ -79,7 +81,7 @@ fn read_header(mut rule: Rule, family: Family, words: &[String]) -> Rule {
     read_plain(rule, family, &others)
 }
 
-/// What configurations can have too.
+/// Reads options that configurations can have, too.
 fn read_plain(rule: Rule, family: Family, words: &[String]) -> Rule {
     match parse_matches(rule.clone(), family, words) {
         Ok(read) => read,
@@ -91,12 +93,12 @@ fn with_other(rule: Rule, words: &[String]) -> Rule {
     rule.matching(Match::Other(vec![other(words)]))
 }
 
-/// No kernel knows an expression of such a name, so nobody can take it for one.
+/// An expression that has the text as its name. No expression of the kernel has such a name.
 fn other(words: &[String]) -> Expr {
     Expr::Other { name: words.join(" "), data: Vec::new() }
 }
 
-/// The matches of `tcp`, `udp`, `sctp` and `multiport`, if ports are all that they are about.
+/// Reads the ports of `tcp`, `udp`, `sctp` and `multiport`. None if there are other options.
 fn read_ports(extension: &str, mut options: &[String]) -> Option<Vec<Match>> {
     let mut found = Vec::new();
     while !options.is_empty() {
@@ -259,7 +261,7 @@ mod tests {
                 mut matches,
                 target,
             )| {
-                // Ports need a protocol that has some; two addrtypes side by side are read as one.
+                // Ports need a protocol with ports. Two addrtypes in a row are read as one.
                 let has_ports = [TCP, UDP, SCTP].contains(&protocol.value);
                 matches.retain(|one| {
                     has_ports || !matches!(one, Match::SourcePort(_) | Match::DestinationPort(_))

@@ -1,6 +1,6 @@
-//! The C structures of the `x_tables` extensions in use
-//! (`include/uapi/linux/netfilter/xt_*.h`, `nf_nat.h`), written as
-//! iptables 1.8.9 does and read in the older revisions too.
+//! The C structures of `x_tables` extensions (`include/uapi/linux/netfilter/xt_*.h`, `nf_nat.h`).
+//!
+//! They are written in the revisions of iptables 1.8.9, and read in older revisions, too.
 
 use std::net::IpAddr;
 
@@ -23,7 +23,7 @@ const NF_NAT_RANGE_MAP_IPS: u32 = 1;
 const NF_NAT_RANGE_PROTO_SPECIFIED: u32 = 1 << 1;
 const NF_NAT_RANGE_PROTO_RANDOM_FULLY: u32 = 1 << 4;
 
-/// `struct xt_multiport_v1`: flags, count, 15 ports, 15 marks of ranges, invert.
+/// `struct xt_multiport_v1`: flags, count, 15 ports, 15 flags for the first port of a range, invert.
 pub(super) fn multiport(ports: &Is<Vec<Ports>>) -> Expr {
     let (mut numbers, mut ranges) = (Vec::new(), Vec::new());
     for Ports { first, last } in &ports.value {
@@ -70,7 +70,7 @@ pub(super) fn comment(text: &str) -> Expr {
     info.into_match("comment", 0)
 }
 
-/// `struct xt_conntrack_mtinfo3`, of which only the state is used.
+/// `struct xt_conntrack_mtinfo3`. Only the state is used.
 pub(super) fn conntrack_state(states: Is<u16>) -> Expr {
     let mut info = Info::new(168);
     info.u16(146, XT_CONNTRACK_STATE);
@@ -79,8 +79,8 @@ pub(super) fn conntrack_state(states: Is<u16>) -> Expr {
     info.into_match("conntrack", 3)
 }
 
-/// `struct xt_sctp_info`: destination ports, source ports, 64 words of chunk types and their kind of match,
-/// four flag entries (none in use), their count, flags, inverted flags.
+/// `struct xt_sctp_info`: destination ports, source ports, 64 words of chunk types, the kind of chunk match,
+/// four flag entries (not used), their count, flags, inverted flags.
 pub(super) fn sctp(source: Option<Is<Ports>>, destination: Option<Is<Ports>>) -> Expr {
     let mut info = Info::new(296);
     let (mut flags, mut inverted) = (0, 0);
@@ -142,7 +142,7 @@ pub(super) fn set_mark(bits: Bits) -> Expr {
     info.into_target("MARK", 2)
 }
 
-/// What an `x_tables` match means; none for an extension, a revision or an option not known here.
+/// Decodes an `x_tables` match. None if its extension, revision or an option is not known here.
 pub(super) fn read_match(family: Family, xt: &Xt) -> Option<Vec<Match>> {
     let info = View(&xt.info);
     Some(match (xt.name.as_str(), xt.revision) {
@@ -170,7 +170,7 @@ pub(super) fn read_match(family: Family, xt: &Xt) -> Option<Vec<Match>> {
     })
 }
 
-/// What an `x_tables` target means; none for an extension, a revision or an option not known here.
+/// Decodes an `x_tables` target. None if its extension, revision or an option is not known here.
 pub(super) fn read_target(family: Family, xt: &Xt) -> Option<Target> {
     let info = View(&xt.info);
     match (xt.name.as_str(), xt.revision) {
@@ -233,19 +233,19 @@ fn read_conntrack(info: View<'_>) -> Option<Match> {
     Some(Match::ConntrackState(Is { value: info.u16(150)?, negated }))
 }
 
-/// The states that a match asks for, be it by `-m conntrack` or by its older name `-m state`.
+/// The states in `-m conntrack --ctstate`, or in its older form `-m state --state`.
 pub(crate) fn states_of(xt: &Xt) -> Option<Is<u16>> {
     let mut plain = xt.clone();
     let flags = View(&xt.info).u16(146)? & !XT_CONNTRACK_STATE_ALIAS;
     plain.info.get_mut(146..148)?.copy_from_slice(&flags.to_ne_bytes());
-    // These matches are the same in both families.
+    // This match is the same in both families.
     match read_match(Family::V4, &plain)?.as_slice() {
         [Match::ConntrackState(states)] => Some(*states),
         _ => None,
     }
 }
 
-/// Source and destination ports at the given offsets; bits 1 and 2 of `inverted` belong to them.
+/// Reads the source and destination ports at two offsets. Bits 1 and 2 of `inverted` invert them.
 fn read_ports(info: View<'_>, at: (usize, usize), inverted: u32) -> Option<Vec<Match>> {
     let ports = |at| Some(Ports { first: info.u16(at)?, last: info.u16(at + 2)? });
     let is = |value, bit| Is { value, negated: inverted & bit != 0 };

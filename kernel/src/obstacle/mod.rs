@@ -1,9 +1,9 @@
-//! Base chains that drop forwarded packets, whatever the rules of other chains let through.
+//! Finds base chains that drop forwarded packets, even if rules in other chains accept them.
 //!
-//! A packet has to get through every base chain on its way, of all tables of `nf_tables` and of both variants
-//! of iptables. So a rule that accepts it in one chain cannot help if another one drops it. Looked at are the
-//! chains that routed packets pass: those of the families `ip`, `ip6` and `inet`. Tables of the family
-//! `bridge` see frames between the ports of a bridge, which nobody routes, and are not looked at.
+//! A packet passes every base chain on its path, in all tables of `nf_tables` and in both variants of
+//! iptables. If one of them drops it, a rule that accepts it in another chain does not help. Only chains that
+//! see routed packets are read: those of the families `ip`, `ip6` and `inet`. Tables of the family `bridge`
+//! see only frames between the ports of a bridge.
 
 mod step;
 #[cfg(test)]
@@ -20,50 +20,50 @@ use crate::iptables::{Legacy, SavedTable};
 use crate::nfnetlink::Nfnetlink;
 use crate::nft::{Chain, Element, Expr, FilterChain, Hook, Set, TableFamily};
 
-/// The first packet of a forwarded connection, as far as it is known.
+/// What is known about the first packet of a forwarded connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Packet<'a> {
     /// IPv4 or IPv6.
     pub family: Family,
-    /// Where it comes from; none if that may be any address.
+    /// Its source address. None if it can be any address.
     pub source: Option<IpAddr>,
-    /// The link that it comes in by; none if that may be any link.
+    /// The link that it arrives on. None if it can be any link.
     pub in_interface: Option<&'a str>,
 }
 
-/// A base chain of any ruleset.
+/// A base chain, in `nf_tables` or in the legacy variant of iptables.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// Whether it is one of the legacy variant of iptables; else it is in `nf_tables`.
+    /// Whether it is in the legacy variant of iptables. Otherwise it is in `nf_tables`.
     pub is_legacy: bool,
     /// The family of its table.
     pub family: TableFamily,
     /// The name of its table.
     pub table: String,
-    /// Its own name.
+    /// Its name.
     pub chain: String,
 }
 
-/// A base chain that is certain to drop a packet.
+/// A base chain that certainly drops a packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
     /// The chain.
     pub place: Place,
-    /// Whether its policy drops the packet; else a rule without conditions does.
+    /// Whether its policy drops the packet. Otherwise a rule without conditions does.
     pub by_policy: bool,
 }
 
-/// The points in the way of a forwarded packet.
+/// The hooks that a forwarded packet passes.
 const HOOKS: [Hook; 3] = [Hook::Prerouting, Hook::Forward, Hook::Postrouting];
 
-/// The base chains of legacy tables at these points.
+/// The base chains of legacy tables at these hooks.
 const LEGACY_CHAINS: [&str; 3] = ["PREROUTING", "FORWARD", "POSTROUTING"];
 
-/// Finds a base chain that is certain to drop the packet. A chain that may let it through is none: a rule
-/// whose condition cannot be judged by what is known of the packet may be true or not. Chains that
-/// `is_answered` takes are passed over: those where rules of the caller's own come first.
+/// Finds a base chain that certainly drops the packet. If it is not known whether the packet matches the
+/// condition of a rule, the rule may accept the packet, and the chain is not reported. Chains for which
+/// `is_answered` returns true are skipped: those where the caller's own rules come first.
 ///
-/// This lists all chains of two families, and is nothing for every ADD.
+/// This lists all chains of two families, so it is too slow for every ADD.
 pub fn find(
     netlink: &Nfnetlink,
     packet: Packet<'_>,
@@ -97,7 +97,7 @@ fn find_in_legacy(
     if !Legacy::is_possible()? {
         return Ok(None);
     }
-    // Without the programs, nobody can have made rules.
+    // Without the programs, there are no legacy rules.
     let Some(legacy) = Legacy::open()? else { return Ok(None) };
     let saved = legacy.tables(packet.family)?;
     // The table `nat` does not drop packets.
@@ -121,7 +121,7 @@ fn find_in_legacy(
     Ok(None)
 }
 
-/// The tables of `nf_tables`.
+/// A table of `nf_tables`.
 struct NfTable<'a> {
     netlink: &'a Nfnetlink,
     family: TableFamily,
@@ -167,8 +167,8 @@ impl Place {
         }
     }
 
-    /// The command that puts a rule before all others of the chain, without the rule, which is one of
-    /// `iptables` if this says true, and one of `nft` else.
+    /// The command that inserts a rule as the first of the chain, without the rule, and whether the rule has
+    /// the syntax of `iptables`. Otherwise it has the syntax of `nft`.
     #[must_use]
     pub fn insert_command(&self) -> (String, bool) {
         let Self { is_legacy, family, table, chain } = self;

@@ -1,4 +1,4 @@
-//! What one rule does with a packet of which only some things are known.
+//! Evaluates one rule for a packet that is only partly known.
 
 use std::net::IpAddr;
 
@@ -13,35 +13,35 @@ use crate::nft::{Base, Data, Element, Expr, Found, Verdict, meta, octets};
 pub(super) enum Act {
     Accept,
     Drop,
-    /// The next rule is asked.
+    /// The packet continues at the next rule.
     Continue,
     Return,
     Jump(String),
     Goto(String),
 }
 
-/// What may follow from a rule.
+/// What a rule may do with a packet.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Step {
-    /// Whether all conditions of the rule are known to be true.
+    /// Whether the packet certainly matches all conditions of the rule.
     pub(super) is_certain: bool,
-    /// What it may do if they are.
+    /// What the rule may do if the packet matches.
     pub(super) acts: Vec<Act>,
 }
 
-/// What is known of a packet, as rules load it.
+/// What is known about a packet, as the bytes that rules load.
 pub(super) struct Known {
     protocol: u8,
     in_interface: Option<[u8; 16]>,
     source: Option<Vec<u8>>,
-    /// Where the source is in the network header.
+    /// The offset of the source address in the network header.
     source_offset: u32,
 }
 
-/// What a rule has loaded.
+/// The content of a rule's register.
 enum Loaded {
     Unknown,
-    /// The state of the connection, none of whose bits are hidden.
+    /// The state of the connection, without a mask.
     State,
     Bytes(Vec<u8>),
 }
@@ -74,7 +74,7 @@ impl Known {
         bytes.map_or(Loaded::Unknown, Loaded::Bytes)
     }
 
-    /// Bytes of the network header, as far as they belong to the source.
+    /// Bytes of the network header, if all of them belong to a known source address.
     fn payload(&self, offset: u32, len: u32) -> Option<Vec<u8>> {
         let from = usize::try_from(offset.checked_sub(self.source_offset)?).ok()?;
         let to = from.checked_add(usize::try_from(len).ok()?)?;
@@ -82,8 +82,8 @@ impl Known {
     }
 }
 
-/// Reads a rule. What is not understood is a condition that may be true or not; a target that is not
-/// understood may accept.
+/// Evaluates a rule. For an unknown condition, it is not known whether the packet matches. An unknown target
+/// may accept the packet.
 pub(super) fn read(
     rule: &[Expr],
     known: &Known,
@@ -92,7 +92,7 @@ pub(super) fn read(
     let mut loaded = Loaded::Unknown;
     let mut step = Step { is_certain: true, acts: Vec::new() };
     for expression in rule {
-        // None for a condition that may be true or not.
+        // None if it is not known whether the packet matches.
         let mut holds = Some(true);
         match expression {
             Expr::Meta(_) | Expr::Payload { .. } | Expr::ConntrackState => {
@@ -150,7 +150,7 @@ fn masked(loaded: &Loaded, mask: &[u8], xor: &[u8]) -> Loaded {
     let untracked = u32::from(ct_state::UNTRACKED).to_ne_bytes();
     let bytes = match loaded {
         Loaded::Bytes(bytes) => bytes.clone(),
-        // Of packets that are not tracked, nothing is known here.
+        // It is not known whether the packet is tracked.
         Loaded::State if mask.iter().zip(untracked).any(|(mask, bit)| mask & bit != 0) => {
             return Loaded::Unknown;
         }
@@ -173,13 +173,12 @@ fn compare(loaded: &Loaded, negated: bool, value: &[u8]) -> Option<bool> {
     Some(bytes.starts_with(value) != negated)
 }
 
-/// Whether states have the one of a connection that is opened; none if they have that of packets that are
-/// not tracked.
+/// Whether a set of states contains that of a new connection. None if that is not known.
 fn takes_new(states: u16) -> Option<bool> {
     if states & ct_state::UNTRACKED != 0 {
         return None;
     }
-    // Whether an address is translated is not known.
+    // It is not known whether an address is translated.
     let may_be = ct_state::SNAT | ct_state::DNAT;
     if states & may_be != 0 && states & ct_state::NEW == 0 {
         None
@@ -193,13 +192,13 @@ fn state(element: &Element) -> Option<u16> {
     u16::try_from(u32::from_ne_bytes(bytes)).ok()
 }
 
-/// Whether a set of states has the one of a connection that is opened.
+/// The same for the elements of a set.
 fn has_new(elements: &[Element]) -> Option<bool> {
     let states = elements.iter().map(|element| state(element).unwrap_or(ct_state::UNTRACKED));
     takes_new(states.fold(0, |all, one| all | one))
 }
 
-/// What a map of verdicts may lead to.
+/// The possible verdicts of a map.
 fn verdicts(loaded: &Loaded, mut elements: Vec<Element>) -> Vec<Act> {
     if matches!(loaded, Loaded::State) {
         let is_meant = |one: &Element| {
@@ -231,7 +230,7 @@ fn act(verdict: &Verdict) -> Act {
     }
 }
 
-/// Targets of iptables after which the next rule is asked.
+/// Targets of iptables after which the packet continues at the next rule.
 const PASSIVE: [&str; 17] = [
     "AUDIT",
     "CHECKSUM",
@@ -252,7 +251,7 @@ const PASSIVE: [&str; 17] = [
     "TTL",
 ];
 
-/// What a target of iptables does; nothing if the next rule is asked.
+/// What a target of iptables does. None if the packet continues at the next rule.
 fn target(name: &str) -> Option<Act> {
     match name {
         "REJECT" => Some(Act::Drop),
@@ -261,7 +260,7 @@ fn target(name: &str) -> Option<Act> {
     }
 }
 
-/// What an expression is that is not taken apart.
+/// What an expression does that this crate does not decode.
 enum Other {
     Nothing,
     Condition(Option<bool>),
@@ -269,7 +268,7 @@ enum Other {
 }
 
 fn other(name: &str) -> Other {
-    // As a legacy rule was printed.
+    // The text of a legacy rule.
     if let Some(rest) = name.strip_prefix("-j ") {
         let target = target(rest.split(' ').next().unwrap_or_default());
         return target.map_or(Other::Nothing, Other::Act);

@@ -1,4 +1,4 @@
-//! Rules as they are listed, and what becomes of a packet.
+//! Rules as they are listed, and what they do with a packet.
 
 use std::net::IpAddr;
 

@@ -1,4 +1,4 @@
-//! Following a packet through the rules of a table.
+//! Follows a packet through the rules of a table.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -8,32 +8,32 @@ use super::step::{Act, Known, read};
 use crate::error::Result;
 use crate::nft::{Element, Expr};
 
-/// Where chains and sets are read from.
+/// A source of chains and sets.
 pub(super) trait Chains {
-    /// The rules of a chain, in their order; none if there is no such chain.
+    /// The rules of a chain, in the order of the chain. Empty if the chain does not exist.
     fn rules(&self, chain: &str) -> Result<Vec<Vec<Expr>>>;
 
-    /// The elements of a set or map, also that which catches all others, whose key is empty.
+    /// The elements of a set or map, including the catch-all element, which has an empty key.
     fn elements(&self, set: &str) -> Result<Vec<Element>>;
 }
 
-/// What may become of a packet in a chain, apart from being dropped.
+/// What may happen to a packet in a chain, other than a drop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Fate {
     /// It may be accepted.
     accepts: bool,
-    /// It may come to the chain's end, or be sent back by a rule.
+    /// It may reach the end of the chain, or a rule that returns.
     falls: bool,
 }
 
-/// So many chains can lead to each other, as in the kernel (`NFT_JUMP_STACK_SIZE`).
+/// The maximum depth of jumps, as in the kernel (`NFT_JUMP_STACK_SIZE`).
 const DEPTH: u32 = 16;
 
-/// The way of a packet through a table.
+/// Follows one packet through a table.
 pub(super) struct Walk<'a, C> {
     chains: &'a C,
     known: Known,
-    /// Chains whose end is known already.
+    /// The results of chains that were already followed.
     seen: RefCell<HashMap<String, Fate>>,
 }
 
@@ -42,7 +42,7 @@ impl<'a, C: Chains> Walk<'a, C> {
         Self { chains, known: Known::of(packet), seen: RefCell::default() }
     }
 
-    /// Whether a base chain is certain to drop the packet, and then whether its policy does.
+    /// Some if a base chain certainly drops the packet: true if its policy does, false if a rule does.
     pub(super) fn drops(&self, chain: &str, policy: bool) -> Result<Option<bool>> {
         let fate = self.walk(chain, DEPTH)?;
         let is_dropped = !fate.accepts && (!fate.falls || policy);
@@ -84,7 +84,7 @@ impl<'a, C: Chains> Walk<'a, C> {
                     }
                 }
             }
-            // Nothing that comes after changes that.
+            // The rules that follow cannot change the result.
             if fate.accepts || !goes_on {
                 return Ok(fate);
             }

@@ -1,4 +1,4 @@
-//! What keeps processes of ours apart that change the same legacy tables.
+//! The lock of processes of these plugins that change the same legacy tables.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
@@ -13,27 +13,27 @@ use nix::unistd::geteuid;
 
 use crate::error::{Cause, Error, Result};
 
-/// A network namespace's lock, held until it is dropped, or until the process ends, however it ends.
+/// The lock of a network namespace. It is held until it is dropped or the process ends.
 ///
-/// It is a file that only root can open. The namespace's own file would be there for every process in it to
-/// lock, and to keep locked.
+/// It is a file that only root can open. The file of the namespace itself is not used, because every process
+/// in the namespace could lock it and never unlock it.
 #[derive(Debug)]
 pub(super) struct Lock {
     #[expect(dead_code, reason = "it is held, not used")]
     file: Flock<File>,
 }
 
-/// Where the locks are, empty files that are left for the next one and gone after a boot.
+/// The directory of the locks. They are empty files that stay until the next boot.
 const DIRECTORY: &str = "/run/podwire/iptables";
 
-/// How long to wait for the others: as long as the programs wait for theirs.
+/// How long to wait for the lock: as long as the programs of iptables wait for theirs.
 const WAIT: Duration = Duration::from_secs(10);
 
-/// How long until the next look; a command with the lock in hand runs programs for a few milliseconds.
+/// The time between two attempts. A command holds the lock for a few milliseconds, while it runs programs.
 const PAUSE: Duration = Duration::from_millis(5);
 
 impl Lock {
-    /// Locks the namespace that this thread is in.
+    /// Locks the namespace of this thread.
     pub(super) fn take() -> Result<Self> {
         Self::take_in(Path::new(DIRECTORY), WAIT)
     }
@@ -52,7 +52,7 @@ impl Lock {
             if Instant::now() >= deadline {
                 let seconds = wait.as_secs();
                 let text =
-                    format!("another process has held it for the {seconds} s that this one waited");
+                    format!("another process did not release it within {seconds} s; try again");
                 return Err(failed(Cause::Locked(text)));
             }
             thread::sleep(PAUSE);
@@ -60,7 +60,7 @@ impl Lock {
     }
 }
 
-/// The file that stands for the namespace of this thread, by the namespace's inode.
+/// The path of the lock for the namespace of this thread. Its name has the inode of the namespace.
 fn file_of_namespace(directory: &Path) -> Result<PathBuf> {
     let namespace = "/proc/thread-self/ns/net";
     let inode = fs::metadata(namespace)
@@ -70,19 +70,19 @@ fn file_of_namespace(directory: &Path) -> Result<PathBuf> {
 }
 
 fn open(directory: &Path, path: &Path) -> io::Result<File> {
-    // Only the last one is for root alone: plugins have other directories beside it.
+    // Only the inner directory is for root alone. The outer one has other directories of plugins.
     directory.parent().map(|parent| own_dir(parent, 0o755)).transpose()?;
     own_dir(directory, 0o700)?;
-    // A FIFO in its place must not be waited for.
+    // If there is a FIFO instead of the file, open must not wait.
     let flags = (OFlag::O_NONBLOCK | OFlag::O_NOFOLLOW).bits();
     let options = &mut OpenOptions::new();
     options.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)
 }
 
-/// Makes a directory with the permissions of `mode`, whatever the umask. If it exists, others lose the
-/// permissions that `mode` does not have. (`cni::file` has this for plugins; this crate does without `cni`.)
+/// Makes a directory with the permissions `mode`. If it exists, removes the permissions that `mode` does not
+/// have. (`cni::file` has the same function for plugins; this crate does not use `cni`.)
 ///
-/// Errors: the directory belongs to another user, who could replace the locks in it.
+/// Errors: if the directory belongs to another user, because that user could replace the locks in it.
 fn own_dir(directory: &Path, mode: u32) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(mode).create(directory)?;
     let flags = (OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits();
@@ -91,7 +91,7 @@ fn own_dir(directory: &Path, mode: u32) -> io::Result<()> {
     let (owner, own) = (found.uid(), geteuid().as_raw());
     if owner != own {
         let why = format!(
-            "{} belongs to user {owner}, it must belong to user {own}",
+            "{} belongs to user {owner}; it must belong to user {own}",
             directory.display()
         );
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(mode(&directory), 0o700);
         assert_eq!(mode(&file_of_namespace(&directory).unwrap()), 0o600);
 
-        // Given up while another one waits.
+        // Another thread waits until the lock is released.
         thread::scope(|scope| {
             let waiting = scope.spawn(|| Lock::take_in(&directory, WAIT).map(drop));
             thread::sleep(2 * PAUSE);
@@ -129,7 +129,9 @@ mod tests {
         });
         fs::remove_dir_all(base).unwrap();
     }
-    /// Earlier releases made the directories with the caller's umask, so that others could replace them.
+
+    /// Earlier releases made the directories with the umask of the caller, so that other users could replace
+    /// the locks.
     #[test]
     fn directories_of_others() {
         let base = env::temp_dir().join(format!("podwire-lock-others-{}", process::id()));

@@ -1,9 +1,10 @@
-//! The legacy variant of iptables: tables of `x_tables`, which `iptables-legacy-save` reads and
-//! `iptables-legacy-restore` changes, all of a table's changes at once or none.
+//! The legacy variant of iptables: tables of `x_tables`.
 //!
-//! `x_tables` has no number for its state that a change could be bound to. So other processes of ours are
-//! kept away by a [`Lock`] as long as a namespace's tables are in hand; and what others change meanwhile
-//! makes the program fail, upon which everything is read and computed again.
+//! `iptables-legacy-save` reads them. `iptables-legacy-restore` makes all changes of a table or none.
+//!
+//! `x_tables` has no generation number that shows whether a table has changed. So a [`Lock`] keeps other
+//! processes of these plugins from changing the tables at the same time. If other programs change them, the
+//! restore program fails, and everything is read and computed again.
 
 mod lock;
 mod programs;
@@ -29,29 +30,29 @@ pub(super) use programs::has_iptables;
 pub(crate) use save::SavedTable;
 pub(super) use save::{HINT_TABLE, HINTS};
 
-/// The legacy tables of the namespace that this thread is in.
+/// The legacy tables in the network namespace of this thread.
 #[derive(Debug)]
 pub(crate) struct Legacy {
     programs: Programs,
     #[expect(dead_code, reason = "it is held, not used")]
     lock: Lock,
-    /// What was read of each family.
+    /// The tables of IPv4 and IPv6, after they were read.
     saved: RefCell<[Option<Rc<Saved>>; 2]>,
 }
 
-/// How often changes are computed again because another process has changed the tables meanwhile.
+/// How many times changes are computed if other programs change the tables at the same time.
 const ATTEMPTS: u32 = 20;
 
 impl Legacy {
-    /// Whether there are legacy tables here. Listing them is enough to make them.
+    /// Whether there are legacy tables. A program makes a table when it lists it.
     ///
-    /// Those of IPv4 tell for both: whatever uses legacy iptables (kubelet, kube-proxy, container engines)
-    /// uses or probes IPv4's, also on nodes whose pods have IPv6 alone.
+    /// Only those of IPv4 are looked at: programs that use legacy iptables (kubelet, kube-proxy, container
+    /// engines) use or probe those of IPv4, also on nodes whose pods have only IPv6.
     pub(crate) fn is_possible() -> Result<bool> {
         Ok(!table_names(Family::V4)?.is_empty())
     }
 
-    /// Whether there is a legacy table of this name, so that there could be rules to remove.
+    /// Whether there is a legacy table of this name in one of the families.
     pub(super) fn has_table(table: &str) -> Result<bool> {
         for family in Family::ALL {
             if table_names(family)?.lines().any(|name| name == table) {
@@ -61,16 +62,16 @@ impl Legacy {
         Ok(false)
     }
 
-    /// Waits until no other process of ours changes the tables; none if this node has no programs for them.
+    /// Waits for the lock of the tables. None if the programs are not installed.
     ///
-    /// Errors: `Cause::Locked` if that takes too long.
+    /// Errors: `Cause::Locked` if another process does not release the lock in time.
     pub(crate) fn open() -> Result<Option<Self>> {
         let Some(programs) = Programs::find()? else { return Ok(None) };
         let lock = Lock::take()?;
         Ok(Some(Self { programs, lock, saved: RefCell::default() }))
     }
 
-    /// Whether the kubelet says that this is the variant in use.
+    /// Whether the hint of the kubelet is in the legacy variant.
     pub(super) fn has_hint(&self) -> Result<bool> {
         for family in Family::ALL {
             if self.saved(family)?.has_hint {
@@ -80,7 +81,7 @@ impl Legacy {
         Ok(false)
     }
 
-    /// How many rules there are in the tables of both families.
+    /// Counts the rules in the tables of both families.
     pub(super) fn count_rules(&self) -> Result<Count> {
         Family::ALL
             .iter()
@@ -99,12 +100,13 @@ impl Legacy {
         Ok(self.saved(table.family)?.table(table).rules(chain))
     }
 
-    /// Everything that a family's tables hold.
+    /// All tables of a family.
     pub(crate) fn tables(&self, family: Family) -> Result<Rc<Saved>> {
         self.saved(family)
     }
 
-    /// Makes the changes that `build` computes from what there is, again if others make that fail.
+    /// Makes the changes that `build` computes from the tables. If another program changes them first, calls
+    /// `build` again.
     pub(super) fn transaction<E: From<Error>>(
         &self,
         mut build: impl FnMut() -> std::result::Result<Changes, E>,
@@ -117,7 +119,7 @@ impl Legacy {
         Err(Error::new("change the legacy iptables rules", Cause::Unstable(ATTEMPTS)).into())
     }
 
-    /// Makes changes, table by table; false if others have changed the tables since they were read.
+    /// Makes changes, table by table. False if other programs have changed the tables since they were read.
     fn attempt(&self, changes: &[Change]) -> Result<bool> {
         let mut tables: Vec<Table> = Vec::new();
         for table in changes.iter().map(Change::table) {
@@ -137,7 +139,8 @@ impl Legacy {
             for done in scripts[..done].iter().rev() {
                 let undone = self.programs.restore(done.table().family, &done.undo_text());
                 if let Err(another) = undone {
-                    error.also(&format!("and undoing what was done before, {another}"));
+                    let name = done.table().name();
+                    error.also(&format!("and undo the changes of table {name} ({another})"));
                 }
             }
             let now = self.saved(family)?;
@@ -150,13 +153,13 @@ impl Legacy {
         Ok(true)
     }
 
-    /// What the tables of a family hold, read once.
+    /// The tables of a family. They are read once.
     fn saved(&self, family: Family) -> Result<Rc<Saved>> {
         let index = usize::from(family == Family::V6);
         if let Some(saved) = &self.saved.borrow()[index] {
             return Ok(Rc::clone(saved));
         }
-        // Without tables there is nothing to be printed.
+        // Without tables, the program has nothing to print.
         let is_unused = table_names(family)?.is_empty();
         let text = if is_unused { String::new() } else { self.programs.save(family)? };
         let saved = Rc::new(Saved::parse(family, &text));

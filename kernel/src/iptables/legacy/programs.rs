@@ -1,4 +1,4 @@
-//! The programs of the legacy variant: the only ones that are ever run.
+//! The programs of the legacy variant. This crate runs no other programs.
 
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::error::{Cause, Error, Result};
 use crate::family::Family;
 use crate::netns::ensure_home;
 
-/// Where they are, and how they are called.
+/// The directory and the names of the programs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Programs {
     directory: PathBuf,
@@ -17,17 +17,17 @@ pub(super) struct Programs {
     infix: &'static str,
 }
 
-/// Where to look if `PATH` says nothing.
+/// The directories if `PATH` is not set.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Seconds to wait for others who change the tables.
+/// How many seconds the programs wait for the lock of iptables.
 const WAIT: &str = "10";
 
-/// `RESOURCE_PROBLEM` of `xtables.h`: another program held the lock all that time.
+/// `RESOURCE_PROBLEM` of `xtables.h`: another program held the lock for this time.
 const RESOURCE_PROBLEM: i32 = 4;
 
 impl Programs {
-    /// Those named `-legacy`; else those without, if they say that they are legacy ones.
+    /// The programs with `-legacy` in their names; otherwise those without, if `--version` prints `(legacy)`.
     pub(super) fn find() -> Result<Option<Self>> {
         let directories = directories();
         let first = |infix| {
@@ -47,12 +47,12 @@ impl Programs {
         Ok(version.contains("(legacy)").then_some(plain))
     }
 
-    /// All tables that are in use. Reading makes none, because none is named.
+    /// Prints all tables that are in use. This makes no table, because it names none.
     pub(super) fn save(&self, family: Family) -> Result<String> {
         run(&self.path(family, "save"), &[], "")
     }
 
-    /// Makes all changes of a text, or none.
+    /// Makes all changes of a text to its table, or none.
     pub(super) fn restore(&self, family: Family, text: &str) -> Result<()> {
         let arguments = ["--noflush", "--wait", WAIT];
         run(&self.path(family, "restore"), &arguments, text).map(drop)
@@ -64,7 +64,7 @@ impl Programs {
     }
 }
 
-/// Whether the program `iptables` is installed, of whichever variant.
+/// Whether the program `iptables` of either variant is installed.
 pub(in super::super) fn has_iptables() -> bool {
     directories().iter().any(|directory| directory.join("iptables").is_file())
 }
@@ -74,11 +74,11 @@ fn directories() -> Vec<PathBuf> {
     env::split_paths(&path).collect()
 }
 
-/// What the programs get of our environment. The rest says what command a runtime runs (`CNI_*`) or how
-/// requests are traced (`TRACEPARENT`), which is not for them.
+/// The environment variables that the programs get. Others, such as `CNI_*` and `TRACEPARENT`, are only for
+/// the plugins.
 const ENVIRONMENT: [&str; 3] = ["PATH", "XTABLES_LIBDIR", "XTABLES_LOCKFILE"];
 
-/// Runs a program to its end and gives what it printed.
+/// Runs a program, and returns its output.
 fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String> {
     ensure_home()?;
     let failed = |cause: Cause| Error::new(format!("run {}", program.display()), cause);
@@ -87,7 +87,7 @@ fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String> {
     command.env_clear();
     command.envs(ENVIRONMENT.iter().filter_map(|name| Some((name, env::var_os(name)?))));
     let mut child = command.spawn().map_err(|error| failed(error.into()))?;
-    // A program that does not read to the end says why by its exit status.
+    // If this fails because the program ended, its exit status and its output say why.
     let _ = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output().map_err(|error| failed(error.into()))?;
     if output.status.success() {
@@ -104,7 +104,7 @@ fn run(program: &Path, arguments: &[&str], input: &str) -> Result<String> {
     }))
 }
 
-/// The line of the input that the program names by its number.
+/// The line of the input whose number is in the program's error.
 fn failed_line<'a>(stderr: &str, input: &'a str) -> Option<&'a str> {
     let (_, after) = stderr.split_once("line")?;
     let number =
@@ -112,10 +112,10 @@ fn failed_line<'a>(stderr: &str, input: &'a str) -> Option<&'a str> {
     input.lines().nth(number.parse::<usize>().ok()?.checked_sub(1)?)
 }
 
-/// The names of the legacy tables that this network namespace has, one a line: of those that a program has
-/// looked at or, on older kernels, whose module is loaded. That costs no more than reading a file.
+/// The names of the legacy tables in this network namespace, one in each line. A table is listed after a
+/// program has read it or, on older kernels, when its module is loaded. This only reads one file.
 ///
-/// Only root of the first user namespace can read it; to others, no tables are known.
+/// Only root of the initial user namespace can read it. For other users, the result is empty.
 pub(super) fn table_names(family: Family) -> Result<String> {
     ensure_home()?;
     let file = if family == Family::V6 { "ip6_tables_names" } else { "ip_tables_names" };
@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(failed_line("Another app is currently holding the xtables lock", input), None);
     }
 
-    /// Before, they got all of ours: the variables of a runtime, and those of traces.
+    /// In earlier releases, the programs got all variables, such as those of the runtime.
     #[test]
     fn programs_get_the_environment_that_they_need() {
         let environment = run(Path::new("/usr/bin/env"), &[], "").unwrap();

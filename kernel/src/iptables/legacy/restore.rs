@@ -1,7 +1,8 @@
-//! The input of `iptables-legacy-restore --noflush`.
+//! Writes the input of `iptables-legacy-restore --noflush`.
 //!
-//! Chains are made with `-N`, because `:CHAIN` would empty one that another program has made meanwhile, and
-//! rules are deleted by what they say: what has changed since it was read makes the whole text fail.
+//! If another program changes the same chains or rules after they were read, the whole input fails. For this,
+//! chains are made with `-N` (`:CHAIN` would delete the rules of an existing chain), and rules are deleted by
+//! their text.
 
 use nix::errno::Errno;
 
@@ -12,19 +13,19 @@ use crate::iptables::show::word;
 use crate::iptables::{Rule, Table};
 use crate::nft::Place;
 
-/// Changes of one table, on their way to the program.
+/// The changes of one table as input for the program.
 #[derive(Debug)]
 pub(super) struct Script {
     table: SavedTable,
     lines: Vec<String>,
-    /// What takes the lines back, the last one first.
+    /// The lines that undo them, to be used in reverse order.
     undo: Vec<String>,
 }
 
 impl Script {
-    /// The changes that are meant for the table.
+    /// Selects the changes for the table.
     ///
-    /// Errors: those that `nf_tables` has for the same changes: EEXIST, ENOENT, EBUSY.
+    /// Errors: EEXIST, ENOENT or EBUSY, as `nf_tables` returns them for the same changes.
     pub(super) fn new(table: &SavedTable, changes: &[Change]) -> Result<Self> {
         let (lines, undo) = (Vec::new(), Vec::new());
         let mut script = Self { table: table.clone(), lines, undo };
@@ -42,19 +43,19 @@ impl Script {
         self.lines.is_empty()
     }
 
-    /// The text that makes the changes.
+    /// The input that makes the changes.
     pub(super) fn text(&self) -> String {
         text(self.table.of, self.lines.iter())
     }
 
-    /// The text that takes them back.
+    /// The input that undoes them.
     pub(super) fn undo_text(&self) -> String {
         text(self.table.of, self.undo.iter().rev())
     }
 
     fn apply(&mut self, change: &Change) -> std::result::Result<(), Errno> {
         match change {
-            // The kernel makes the table with its base chains for who uses it first.
+            // The kernel makes the table and its base chains when a program first uses it.
             Change::AddTable { .. } | Change::AddBaseChain { .. } => {}
             Change::AddChain { chain, .. } if self.table.has_chain(chain) => {}
             Change::CreateChain { chain, .. } if self.table.has_chain(chain) => {
@@ -106,7 +107,7 @@ impl Script {
             Place::Last => lines.len(),
             Place::Before(handle) => position(lines, handle)?,
         };
-        // What is new has no handle that anybody knows.
+        // A new rule has no handle: no change can name it.
         lines.insert(at, Line { handle: 0, text: text.clone(), rule: rule.clone() });
         let name = word(chain);
         let line = match place {

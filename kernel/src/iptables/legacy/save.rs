@@ -1,4 +1,4 @@
-//! What `iptables-legacy-save` prints.
+//! Reads the output of `iptables-legacy-save`.
 
 use crate::family::Family;
 use crate::iptables::variant::Count;
@@ -7,14 +7,14 @@ use crate::iptables::{NatChain, Rule, Table};
 /// The legacy tables of one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Saved {
-    /// Whether the kubelet has left its hint here.
+    /// Whether they have the hint of the kubelet.
     pub(crate) has_hint: bool,
-    /// How many rules there are in all tables.
+    /// The number of rules in all tables.
     pub(in crate::iptables) rules: Count,
     tables: [SavedTable; 5],
 }
 
-/// A table as it was read, or as it will be after some changes.
+/// A table as it was read, or as it will be after changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SavedTable {
     pub(super) of: Table,
@@ -25,7 +25,7 @@ pub(crate) struct SavedTable {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct SavedChain {
     pub(super) name: String,
-    /// Whether it is a base chain that drops what none of its rules decides about.
+    /// Whether it is a base chain with the policy DROP.
     pub(super) drops: bool,
     pub(super) lines: Vec<Line>,
 }
@@ -33,21 +33,21 @@ pub(super) struct SavedChain {
 /// A rule of a chain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Line {
-    /// Stands for the rule as long as the table is not read again.
+    /// The number to delete the rule by. It is valid until the table is read again.
     pub(super) handle: u64,
-    /// What follows `-A CHAIN`, as it was printed.
+    /// The text after `-A CHAIN`, as it was printed.
     pub(super) text: String,
-    /// What that means.
+    /// The decoded text.
     pub(super) rule: Rule,
 }
 
-/// The table where the kubelet leaves a chain in the variant that the node uses.
+/// The table where the kubelet makes a chain in the variant that the node uses.
 pub(crate) const HINT_TABLE: &str = "mangle";
-/// The chain; the second is that of kubelets before 1.24.
+/// The names of this chain. Kubelets before 1.24 use the second.
 pub(crate) const HINTS: [&str; 2] = ["KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"];
 
 impl Saved {
-    /// Reads the text of all tables; what is no table, chain or rule says nothing.
+    /// Reads the text of all tables. Lines that are not a table, chain or rule are ignored.
     pub(crate) fn parse(family: Family, text: &str) -> Self {
         let tables = NAMES.map(|name| SavedTable::new(Table { family, name }));
         let mut saved = Self { has_hint: false, rules: Count::default(), tables };
@@ -78,7 +78,7 @@ impl Saved {
         saved
     }
 
-    /// One of the tables that are taken apart.
+    /// The table of this name.
     pub(crate) fn table(&self, wanted: Table) -> &SavedTable {
         let found = self.tables.iter().find(|table| table.of.name == wanted.name);
         found.unwrap_or(&self.tables[0])
@@ -90,11 +90,11 @@ impl Saved {
     }
 }
 
-/// The tables that there can be.
+/// The names of all tables.
 const NAMES: [&str; 5] = ["filter", "nat", "mangle", "raw", "security"];
 
 impl SavedTable {
-    /// A table as it is before anybody has used it.
+    /// A table before its first use.
     pub(crate) fn new(of: Table) -> Self {
         let nat =
             [NatChain::Prerouting, NatChain::Output, NatChain::Postrouting].map(NatChain::name);
@@ -103,7 +103,7 @@ impl SavedTable {
             "nat" => &nat,
             "filter" => &filter,
             "mangle" => &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"],
-            // What is in the others is read as it is printed.
+            // The chains of other tables are only known after they were read.
             _ => &[],
         };
         let chain =
@@ -111,17 +111,17 @@ impl SavedTable {
         Self { of, chains: names.iter().map(chain).collect() }
     }
 
-    /// The names of all chains, each with whether it drops what none of its rules decides about.
+    /// The names of all chains, each with whether its policy is DROP.
     pub(crate) fn policies(&self) -> impl Iterator<Item = (&str, bool)> {
         self.chains.iter().map(|chain| (chain.name.as_str(), chain.drops))
     }
 
-    /// The table's name.
+    /// The name of the table.
     pub(crate) fn name(&self) -> &'static str {
         self.of.name
     }
 
-    /// The chain's rules with their handles, in their order; none if there is no such chain.
+    /// The rules of a chain with their handles, in the order of the chain. Empty if the chain does not exist.
     pub(crate) fn rules(&self, chain: &str) -> Vec<(u64, Rule)> {
         let lines = self.chain(chain).map(|chain| chain.lines.as_slice()).unwrap_or_default();
         lines.iter().map(|line| (line.handle, line.rule.clone())).collect()

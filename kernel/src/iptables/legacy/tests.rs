@@ -17,7 +17,7 @@ fn a_node_of_kubernetes_is_read() {
     let saved = saved();
     let nat = saved.table(NAT);
     assert!(saved.has_hint);
-    // Those of CNI plugins, and the jumps to them, are not counted.
+    // Rules of CNI plugins and jumps to their chains do not count as rules of other programs.
     let is_counted = |line: &&str| line.starts_with("-A ") && !line.contains("CNI-");
     assert_eq!(saved.rules.others, SAVED.lines().filter(is_counted).count());
     let names = nat.chain_names();
@@ -36,7 +36,7 @@ fn a_node_of_kubernetes_is_read() {
             assert!(known(&rule), "{rule}");
         }
     }
-    // Printed as it was read.
+    // The text is printed as it was read.
     for chain in &nat.chains {
         for line in chain.lines.iter().filter(|line| known(&line.rule)) {
             assert_eq!(line.rule.to_string(), line.text);
