@@ -1,15 +1,15 @@
-//! Masquerading (`ipMasq`): packets of a pod that leave for elsewhere than its own network get the node's
-//! address.
+//! Masquerading (`ipMasq`): packets from a pod to destinations outside its network get the node's address as
+//! their source.
 //!
-//! ADD writes with the backend that the configuration names; DEL and GC remove what either one made, for
-//! the key may have been another one then.
+//! ADD uses the backend of the configuration. DEL and GC remove the rules of both backends, because the
+//! configuration may have changed.
 
 mod iptables;
 mod nftables;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use cni::{Attachment, Call, Cidr, NetworkName, Success, ValidAttachments};
+use cni::{Attachment, Call, Cidr, Failures, NetworkName, Success, ValidAttachments};
 use ipnetwork::{IpNetwork, Ipv4Network, Ipv6Network};
 use kernel::iptables::{Changes, Iptables};
 use kernel::{Batch, Family, Nfnetlink, Rtnl};
@@ -29,7 +29,7 @@ enum Rules {
     Nftables(nftables::Rules),
 }
 
-/// What masquerading is written with: the key `ipMasqBackend`.
+/// The key `ipMasqBackend`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
@@ -37,24 +37,24 @@ pub enum MasqueradeBackend {
     /// Rules that `iptables` shows.
     #[default]
     Iptables,
-    /// Rules of a table of its own.
+    /// Rules in an nftables table of its own.
     Nftables,
 }
 
-/// What a DEL has to know to leave the rules of other interfaces that the container has in the same network.
+/// The rules that a DEL must leave, because they belong to other interfaces of the container in the network.
 ///
-/// Nothing of this is asked of the pod's namespace if the node knows it: a pod may give its addresses to
-/// other interfaces, and rename or replace its own one, to keep rules of the node beyond its end.
+/// This does not depend on the pod's namespace if the node has the information: a pod can give its addresses
+/// to other interfaces, and rename or replace its own one, so that rules would stay on the node.
 pub struct Kept<'a> {
-    /// The addresses of the interface itself, as far as they are known. Their rules go.
+    /// The known addresses of the interface itself. Their rules are removed.
     own: Vec<IpAddr>,
-    /// Whether the container has other interfaces in the network. If so, rules for other addresses stay until
-    /// the last one's DEL.
+    /// Whether the container has other interfaces in the network. Then rules for other addresses stay until the
+    /// DEL of the last interface.
     has_siblings: Box<dyn Fn() -> Result<bool, Error> + 'a>,
 }
 
 impl MasqueradeBackend {
-    /// Finds out whether rules could be made now.
+    /// Checks that the rules can be made.
     pub fn status(self, netlink: &Nfnetlink) -> Result<(), Error> {
         match self {
             Self::Iptables => iptables::try_out(&Iptables::of_node(netlink)?),
@@ -64,29 +64,29 @@ impl MasqueradeBackend {
 }
 
 impl<'a> Kept<'a> {
-    /// What the DEL of an interface with these addresses leaves to others, if there are others.
+    /// What the DEL of an interface with these addresses leaves.
     pub fn new(own: Vec<IpAddr>, has_siblings: impl Fn() -> Result<bool, Error> + 'a) -> Self {
         Self { own, has_siblings: Box::new(has_siblings) }
     }
 
-    /// What this command leaves. The interface's addresses are those of ADD's result; where a runtime has
-    /// none, those that the pod has. Other interfaces are known by their ends on the node.
+    /// What this command leaves. The interface's addresses are those of ADD's result, or those in the pod if the
+    /// runtime sends no result. Other interfaces are found by their ends on the node.
     pub fn of<C>(call: &'a Call<C>, pod: Option<&Pod>) -> Self {
         let result = call.network.prev_result.as_ref();
         let mut own: Vec<_> =
             result.iter().flat_map(|it| &it.ips).map(|ip| ip.address.ip()).collect();
         if own.is_empty() {
-            // Without them, the rules stay until the last interface's DEL.
+            // If these are not known either, the rules stay until the DEL of the last interface.
             let found = pod.and_then(|pod| pod.addresses_of(call.ifname().as_str()).ok());
             own = found.unwrap_or_default();
         }
         Self::new(own, || HostEnd::of(call.attachment()).has_siblings(&Rtnl::open()?))
     }
 
-    /// Whether a rule stays whose packets come from this network, or from this address. The node's links are
-    /// only listed if the rule is not one for an address of the interface itself.
+    /// Whether a rule for packets from this address or network stays. The node's links are only listed if the
+    /// address is not one of the interface itself.
     fn has(&self, source: IpNetwork) -> Result<bool, Error> {
-        // Old versions of the reference plugins gave the network.
+        // Rules of old versions of the reference plugins have the network.
         if self.own.iter().any(|address| source == IpNetwork::from(*address)) {
             return Ok(false);
         }
@@ -95,14 +95,14 @@ impl<'a> Kept<'a> {
 }
 
 impl Masquerade {
-    /// What an ADD with this result should have.
+    /// The rules for an ADD with this result.
     #[must_use]
     pub fn of<C>(call: &Call<C>, backend: MasqueradeBackend, result: &Success) -> Self {
         let addresses = result.ips.iter().map(|ip| ip.address).collect();
         Self::wanted(backend, &call.attachment(), addresses)
     }
 
-    /// What an attachment with these addresses, each with its network's prefix, should have.
+    /// The rules for an attachment with these addresses, each with the prefix of its network.
     #[must_use]
     pub fn wanted(backend: MasqueradeBackend, owner: &Attachment, addresses: Vec<Cidr>) -> Self {
         Self(match backend {
@@ -115,7 +115,7 @@ impl Masquerade {
         })
     }
 
-    /// Makes the rules. Nothing but additions, so that nobody has to wait for a disposal.
+    /// Makes the rules. It deletes nothing, so that it does not wait for a grace period of the kernel.
     pub fn add(&self, netlink: &Nfnetlink) -> Result<(), Error> {
         match &self.0 {
             Rules::Iptables(rules) => rules.add(&Iptables::of_node(netlink)?),
@@ -123,7 +123,7 @@ impl Masquerade {
         }
     }
 
-    /// Finds a rule that is missing, or behind one that leaves it nothing to do.
+    /// Finds a rule that is missing, or comes after one that takes its packets.
     pub fn check(&self, netlink: &Nfnetlink) -> Result<(), Error> {
         match &self.0 {
             Rules::Iptables(rules) => Iptables::check(netlink, |iptables| rules.check(iptables)),
@@ -132,19 +132,19 @@ impl Masquerade {
     }
 }
 
-/// Finds the rules of an ADD, which may have had another configuration: none where the kernel has no
-/// `nf_tables`, and the configuration needs none.
+/// Opens a socket to remove rules. The ADD may have had another configuration, so this is `None` only if
+/// the rules are not `needed` by this configuration and the kernel has no `nf_tables`.
 pub fn open_to_remove(needed: bool) -> Result<Option<Nfnetlink>, Error> {
     let netlink = Nfnetlink::open()?;
     let is_there = needed || netlink.generation().is_ok();
     Ok(is_there.then_some(netlink))
 }
 
-/// Removes an attachment's rules, those that the reference plugins made too, by its names alone.
+/// Removes an attachment's rules, also those that the reference plugins made, found by its names.
 ///
-/// The caller closes the socket after it has deleted the pod's link: then the kernel disposes of both at a
-/// time.
-pub fn remove(netlink: &Nfnetlink, owner: &Attachment, kept: &Kept<'_>) -> Result<(), Error> {
+/// The caller should close the socket after it has deleted the pod's link: then the kernel disposes of both at
+/// the same time.
+pub fn remove(netlink: &Nfnetlink, owner: &Attachment, kept: &Kept<'_>) -> Result<(), cni::Error> {
     remove_all(
         netlink,
         |iptables| iptables::remove(iptables, owner, kept),
@@ -157,7 +157,7 @@ pub fn collect_garbage(
     netlink: &Nfnetlink,
     network: &NetworkName,
     valid: &ValidAttachments,
-) -> Result<(), Error> {
+) -> Result<(), cni::Error> {
     remove_all(
         netlink,
         |iptables| iptables::collect_garbage(iptables, network, valid),
@@ -165,62 +165,53 @@ pub fn collect_garbage(
     )
 }
 
-/// Removes what was made for any network, by either backend; in a dry run, only looks. Returns the chains of
-/// iptables and the table of nftables.
+/// Removes the rules of all networks and both backends. A dry run changes nothing. Returns the chains of
+/// iptables and the table of nftables that are removed.
 pub(crate) fn purge(netlink: &Nfnetlink, is_dry_run: bool) -> Result<Vec<String>, Error> {
     let mut found = Vec::new();
     for iptables in &Iptables::all(netlink)? {
         let before = found.len();
-        let build = || -> Result<Changes, Error> {
+        iptables.transaction(|| -> Result<Changes, Error> {
             found.truncate(before);
-            iptables::remove_all(iptables, &mut found)
-        };
-        commit(is_dry_run, build, |build| iptables.transaction(build))?;
+            let changes = iptables::remove_all(iptables, &mut found)?;
+            Ok(if is_dry_run { Changes::new() } else { changes })
+        })?;
     }
     if netlink.has_nf_tables()? {
         let before = found.len();
-        let build = || -> Result<Batch, Error> {
+        netlink.transaction(|_| -> Result<Batch, Error> {
             found.truncate(before);
-            Ok(nftables::remove_all(netlink, &mut found)?)
-        };
-        commit(is_dry_run, build, |mut build| netlink.transaction(|_| build()))?;
+            let batch = nftables::remove_all(netlink, &mut found)?;
+            Ok(if is_dry_run { Batch::new() } else { batch })
+        })?;
     }
     Ok(found)
 }
 
-/// Builds changes and commits them, which may take several tries, or only builds them in a dry run.
-fn commit<T, B: FnMut() -> Result<T, Error>>(
-    is_dry_run: bool,
-    mut build: B,
-    commit: impl FnOnce(B) -> Result<(), Error>,
-) -> Result<(), Error> {
-    if is_dry_run { build().map(drop) } else { commit(build) }
-}
-
-/// Removes what both backends have made: in `nf_tables` in one batch, and in the legacy tables too if there
-/// are some, because a node may have changed over.
+/// Removes the rules of both backends: those in `nf_tables` in one batch. Also looks at the legacy tables if
+/// there are any, because the node may have changed from one variant of iptables to the other.
 fn remove_all(
     netlink: &Nfnetlink,
     of_iptables: impl Fn(&Iptables<'_>) -> Result<Changes, Error>,
     of_nftables: impl Fn(&mut Batch) -> Result<(), Error>,
-) -> Result<(), Error> {
-    let mut result = Ok(());
-    for iptables in &Iptables::all(netlink)? {
-        let removed = if iptables.is_legacy() {
-            iptables.transaction(|| of_iptables(iptables))
-        } else {
+) -> Result<(), cni::Error> {
+    let mut failures = Failures::new();
+    for iptables in &Iptables::all(netlink).map_err(Error::from)? {
+        failures.try_to(iptables.variant(), || {
+            if iptables.is_legacy() {
+                return iptables.transaction(|| of_iptables(iptables));
+            }
             netlink.transaction(|_| {
                 let mut batch = of_iptables(iptables)?.batch();
                 of_nftables(&mut batch)?;
                 Ok(batch)
             })
-        };
-        result = result.and(removed);
+        });
     }
-    result
+    failures.into_result()
 }
 
-/// Groups that pods on the same network may talk to among themselves.
+/// The multicast groups.
 fn multicast(family: Family) -> IpNetwork {
     const V4: Ipv4Network = Ipv4Network::new_checked(Ipv4Addr::new(224, 0, 0, 0), 4).unwrap();
     const V6: Ipv6Network =
