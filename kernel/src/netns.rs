@@ -165,7 +165,7 @@ mod tests {
     use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
     use super::*;
-    use crate::rtnl::Ifb;
+    use crate::rtnl::{Kind, NewLink};
     use crate::{Nfnetlink, Rtnl, sysctl};
 
     #[test]
@@ -210,7 +210,7 @@ mod tests {
             let (home, rtnl) = (Netns::current().unwrap(), Rtnl::open().unwrap());
             let pod = testbed::Namespace::create();
             let pod = Netns::open(pod.path().as_ref()).unwrap();
-            rtnl.create_ifb(&Ifb { name: "home", mtu: 1500, alias: None }).unwrap();
+            rtnl.create_link(&NewLink::new("home", Kind::Ifb)).unwrap();
 
             let error = pod.enter(|| may_change_namespaces(false)).unwrap_err();
             assert!(error.operation.starts_with("return to network namespace"), "{error:?}");

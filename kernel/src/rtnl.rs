@@ -15,8 +15,8 @@ mod vlan;
 
 pub use address::{Address, AddressOptions, wait_for_dad};
 pub use clock::Clock;
-pub use link::{Bridge, BridgePort, Ifb, Link, LinkChange, Veth, VethPeer};
-pub use new_link::{Kind, NewLink};
+pub use link::{BridgePort, Link, LinkChange};
+pub use new_link::{Kind, NewLink, VethPeer};
 pub use qdisc::{Place, Qdisc, TokenBucket};
 pub use route::{Route, table};
 pub use usage::Usage;

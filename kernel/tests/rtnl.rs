@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use kernel::rtnl::{
-    AddressOptions, Bridge, BridgePort, Ifb, LinkChange, Place, Route, TokenBucket, Veth, VethPeer,
+    AddressOptions, BridgePort, Kind, LinkChange, NewLink, Place, Route, TokenBucket, VethPeer,
     wait_for_dad,
 };
 use kernel::{Family, Netns, Rtnl};
@@ -29,22 +29,17 @@ fn network(text: &str) -> IpNetwork {
 const MAC: [u8; 6] = [0xc2, 0, 0, 0, 0, 1];
 
 fn bridge(rtnl: &Rtnl) -> u32 {
-    rtnl.create_bridge(&Bridge {
-        name: "cni0",
-        mac: MAC,
-        mtu: Some(1400),
-        promisc: true,
-        vlan_filtering: false,
-        alias: None,
-    })
-    .unwrap();
+    let kind = Kind::Bridge { promisc: true, vlan_filtering: false };
+    let new = NewLink { mac: Some(MAC), mtu: Some(1400), up: true, ..NewLink::new("cni0", kind) };
+    rtnl.create_link(&new).unwrap();
     rtnl.link_by_name("cni0").unwrap().unwrap().index
 }
 
 fn veth(rtnl: &Rtnl, pod: &Netns, master: Option<u32>) -> kernel::Result<()> {
     let mac = Some([0xc2, 0, 0, 0, 0, 2]);
     let peer = VethPeer { name: "eth0", mac, netns: pod };
-    rtnl.create_veth(&Veth { name: "veth0", mtu: Some(1400), master, alias: None, peer })
+    let new = NewLink::new("veth0", Kind::Veth(peer));
+    rtnl.create_link(&NewLink { mtu: Some(1400), up: true, master, ..new })
 }
 
 #[test]
@@ -264,15 +259,8 @@ fn long_lists_are_whole() {
     in_namespaces(|rtnl, _| {
         for number in 0..120 {
             let name = format!("br{number}");
-            rtnl.create_bridge(&Bridge {
-                name: &name,
-                mac: MAC,
-                mtu: None,
-                promisc: false,
-                vlan_filtering: false,
-                alias: None,
-            })
-            .unwrap();
+            let kind = Kind::Bridge { promisc: false, vlan_filtering: false };
+            rtnl.create_link(&NewLink::new(&name, kind)).unwrap();
         }
         assert_eq!(rtnl.links().unwrap().len(), 121);
     });
@@ -285,13 +273,14 @@ fn a_link_and_its_alias() {
         let create = |alias: &str| {
             let peer = VethPeer { name: "eth0", mac: None, netns: pod };
             let alias = Some(alias);
-            rtnl.create_veth(&Veth { name: "veth0", mtu: None, master: None, alias, peer })
+            rtnl.create_link(&NewLink { alias, ..NewLink::new("veth0", Kind::Veth(peer)) })
         };
         let refused = create(&"a".repeat(300)).unwrap_err();
         assert!(refused.errno().is_some(), "{refused:?}");
         assert_eq!(rtnl.link_by_name("veth0").unwrap(), None);
         create("net/id/eth0").unwrap();
-        rtnl.create_ifb(&Ifb { name: "bwp0", mtu: 1400, alias: Some("net/id") }).unwrap();
+        let ifb = NewLink { alias: Some("net/id"), ..NewLink::new("bwp0", Kind::Ifb) };
+        rtnl.create_link(&ifb).unwrap();
         for (name, alias) in [("veth0", "net/id/eth0"), ("bwp0", "net/id")] {
             let seen = sh(&format!("ip link show {name}"));
             assert!(seen.contains(&format!("alias {alias}\n")), "{seen}");
@@ -304,7 +293,8 @@ fn a_link_and_its_alias() {
 fn queueing_disciplines() {
     in_namespaces(|rtnl, pod| {
         veth(rtnl, pod, None).unwrap();
-        rtnl.create_ifb(&Ifb { name: "bwp0", mtu: 1400, alias: None }).unwrap();
+        let ifb = NewLink { mtu: Some(1400), up: true, ..NewLink::new("bwp0", Kind::Ifb) };
+        rtnl.create_link(&ifb).unwrap();
         let index = |name| rtnl.link_by_name(name).unwrap().unwrap().index;
         let (veth, ifb) = (index("veth0"), index("bwp0"));
         let bucket = TokenBucket { rate: 375_000, limit: 109_375, buffer: 4_166_656 };
@@ -349,7 +339,8 @@ fn queueing_disciplines() {
 #[test]
 fn a_large_bucket() {
     in_namespaces(|rtnl, _| {
-        rtnl.create_ifb(&Ifb { name: "bwp0", mtu: 1500, alias: None }).unwrap();
+        let ifb = NewLink { mtu: Some(1500), up: true, ..NewLink::new("bwp0", Kind::Ifb) };
+        rtnl.create_link(&ifb).unwrap();
         let ifb = rtnl.link_by_name("bwp0").unwrap().unwrap().index;
         let bucket = TokenBucket { rate: 1_250_000, limit: 600_000_000, buffer: u32::MAX };
         rtnl.add_token_bucket(ifb, &bucket).unwrap();

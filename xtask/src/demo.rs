@@ -18,7 +18,7 @@ use std::time::Instant;
 use cni::Success;
 use conflist::{Attachment, Network, Runtime};
 use ipnetwork::IpNetwork;
-use kernel::rtnl::{AddressOptions, LinkChange, Veth, VethPeer};
+use kernel::rtnl::{AddressOptions, Kind, LinkChange, NewLink, VethPeer};
 use kernel::{Netns, Rtnl};
 use serde_json::{Value, json};
 
@@ -135,13 +135,7 @@ pub(crate) fn join(outside: &Machine, node: &Machine) -> Result<(), DemoError> {
     outside.run(move || -> Result<(), kernel::Error> {
         let netns = Netns::open(&path)?;
         let peer = VethPeer { name: LINK, mac: None, netns: &netns };
-        Rtnl::open()?.create_veth(&Veth {
-            name: LINK,
-            mtu: None,
-            master: None,
-            alias: None,
-            peer,
-        })?;
+        Rtnl::open()?.create_link(&NewLink::new(LINK, Kind::Veth(peer)))?;
         configure(LINK, OUTSIDE)
     })?;
     Ok(node.run(move || configure(LINK, NODE))?)

@@ -7,7 +7,7 @@ use nix::sys::socket::{setsockopt, sockopt::RcvBuf};
 use super::*;
 use crate::error::Error;
 use crate::nft::{Chain, TableFamily};
-use crate::rtnl::Ifb;
+use crate::rtnl::{Kind, NewLink};
 use crate::{Batch, Nfnetlink, Rtnl};
 
 fn outcome(kind: u16, flags: u16, payload: &[u8]) -> Option<Result<(), Cause>> {
@@ -107,13 +107,13 @@ fn names_that_no_message_can_hold() {
         let (rtnl, netlink) = (Rtnl::open().unwrap(), Nfnetlink::open().unwrap());
         for length in [65_520, 65_532, 65_536, 70_000] {
             let name = &"a".repeat(length);
-            let ifb = Ifb { name, mtu: 1400, alias: Some(name) };
+            let ifb = NewLink { alias: Some(name), ..NewLink::new(name, Kind::Ifb) };
             let mut batch = Batch::new();
             let chain = Chain { family: TableFamily::Inet, table: "t", name };
             batch.add_chain(chain, None);
             for error in [
                 rtnl.link_by_name(name).unwrap_err(),
-                rtnl.create_ifb(&ifb).unwrap_err(),
+                rtnl.create_link(&ifb).unwrap_err(),
                 netlink.has_chain(chain).unwrap_err(),
                 netlink.rules(chain).map(drop).unwrap_err(),
                 netlink.commit(&batch).unwrap_err(),

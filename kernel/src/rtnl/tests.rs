@@ -12,7 +12,6 @@ use netlink_packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkInfo, Li
 
 use super::address::new_address_message;
 use super::filter::redirect_message;
-use super::link::{bridge_message, ifb_message, veth_message};
 use super::qdisc::{ingress_message, token_bucket_message};
 use super::route::route_message;
 use super::*;
@@ -88,15 +87,14 @@ fn a_bridge() {
         \x0a\0\x01\0\xc2\0\0\0\0\x01\0\0\x08\0\x04\0\
         \x78\x05\0\0\x08\0\x03\0br9\0\x10\0\x12\0\
         \x0a\0\x01\0bridge\0\0";
-    let ours = Bridge {
-        name: "br9",
-        mac: [0xc2, 0, 0, 0, 0, 1],
+    let kind = Kind::Bridge { promisc: false, vlan_filtering: false };
+    let ours = NewLink {
+        mac: Some([0xc2, 0, 0, 0, 0, 1]),
         mtu: Some(1400),
-        promisc: false,
-        vlan_filtering: false,
-        alias: None,
+        up: true,
+        ..NewLink::new("br9", kind)
     };
-    same(RouteNetlinkMessage::NewLink(bridge_message(&ours)), theirs);
+    same(RouteNetlinkMessage::NewLink(ours.message()), theirs);
 }
 
 #[test]
@@ -119,8 +117,13 @@ fn a_veth_pair() {
     // The descriptor's number differs from process to process.
     theirs[0x88..0x8c].copy_from_slice(&netns.raw_fd().to_ne_bytes());
     let peer = VethPeer { name: "eth0", mac: Some([0xc2, 0, 0, 0, 0, 2]), netns: &netns };
-    let ours = Veth { name: "veth0", mtu: Some(1400), master: Some(2), alias: None, peer };
-    same(RouteNetlinkMessage::NewLink(veth_message(&ours)), &theirs);
+    let ours = NewLink {
+        mtu: Some(1400),
+        up: true,
+        master: Some(2),
+        ..NewLink::new("veth0", Kind::Veth(peer))
+    };
+    same(RouteNetlinkMessage::NewLink(ours.message()), &theirs);
 }
 
 #[test]
@@ -191,8 +194,8 @@ fn an_ifb_device() {
         \x08\0\x04\0\x78\x05\0\0\x08\0\x0d\0\0\0\0\0\
         \x09\0\x03\0bwp0\0\0\0\0\x0c\0\x12\0\
         \x07\0\x01\0ifb\0";
-    let ours = ifb_message(&Ifb { name: "bwp0", mtu: 1400, alias: None });
-    same(RouteNetlinkMessage::NewLink(ours), theirs);
+    let ours = NewLink { mtu: Some(1400), up: true, ..NewLink::new("bwp0", Kind::Ifb) };
+    same(RouteNetlinkMessage::NewLink(ours.message()), theirs);
 }
 
 /// What tc sends for a token bucket filter, up to its table of transmission times

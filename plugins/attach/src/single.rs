@@ -149,7 +149,7 @@ impl<D: Driver> Single<D> {
 
 /// Finds out whether the kernel has a kind of link. It asks for a link with a multicast hardware address,
 /// which the kernel refuses after it has looked for the kind and loaded its module.
-pub fn require_kind(kind: Kind) -> Result<(), Error> {
+pub fn require_kind(kind: Kind<'_>) -> Result<(), Error> {
     let new = NewLink { mac: Some([1, 0, 0, 0, 0, 0]), ..NewLink::new("status", kind) };
     match Rtnl::open()?.create_link(&new) {
         Err(error) if error.is_unsupported() => Err(refused(error, kind)),
@@ -158,7 +158,7 @@ pub fn require_kind(kind: Kind) -> Result<(), Error> {
 }
 
 /// Why the kernel did not make a link of this kind.
-fn refused(error: kernel::Error, kind: Kind) -> Error {
+fn refused(error: kernel::Error, kind: Kind<'_>) -> Error {
     if error.is_unsupported() {
         return Error::NoKind { kind: kind.name(), source: error };
     }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use cni::Undo;
 use kernel::Rtnl;
-use kernel::rtnl::{Link, Veth, VethPeer};
+use kernel::rtnl::{Kind, Link, NewLink, VethPeer};
 
 use crate::error::Error;
 use crate::link::{ignore_router_advertisements, other_end};
@@ -52,7 +52,8 @@ impl VethPair {
         let peer = VethPeer { name: end.ifname(), mac, netns: &pod.netns };
         let alias = end.attachment.to_string();
         let alias = alias_that_fits(&alias);
-        let created = node.create_veth(&Veth { name: &end.name, mtu, master, alias, peer });
+        let new = NewLink::new(&end.name, Kind::Veth(peer));
+        let created = node.create_link(&NewLink { mtu, up: true, master, alias, ..new });
         let name = end.name.clone();
         undo_unless_refused(undo, created, "delete the veth pair", move || {
             delete_by_name(node, &name).map(drop)

@@ -3,7 +3,7 @@
 use attach::{alias_that_fits, hashed_name, undo_unless_refused};
 use cni::{Attachment, Failures, Undo, ValidAttachments};
 use kernel::Rtnl;
-use kernel::rtnl::{Ifb, Link};
+use kernel::rtnl::{Kind, Link, NewLink};
 
 use crate::error::Error;
 
@@ -41,7 +41,8 @@ impl OwnIfb {
             return Err(Error::Attached { name: there.name, owner: there.alias });
         }
         let alias = alias_that_fits(&self.alias);
-        let created = node.create_ifb(&Ifb { name: &self.name, mtu, alias });
+        let new = NewLink::new(&self.name, Kind::Ifb);
+        let created = node.create_link(&NewLink { mtu: Some(mtu), up: true, alias, ..new });
         let made = self.clone();
         let undo_it = move || made.delete(node);
         undo_unless_refused(undo, created, "delete the ifb device", undo_it)?;

@@ -7,7 +7,7 @@ use attach::link::{self, ignore_router_advertisements, skip_dad};
 use attach::undo_unless_refused;
 use cni::{Mac, Undo};
 use kernel::Rtnl;
-use kernel::rtnl::{self, Link, LinkChange};
+use kernel::rtnl::{Kind, Link, LinkChange, NewLink};
 
 use crate::config::Config;
 use crate::error::{Error, missing};
@@ -79,15 +79,15 @@ pub(crate) fn is_ours(bridge: &Link) -> bool {
 
 fn create<'a>(config: &'a Config, node: &'a Rtnl, undo: &mut Undo<'a>) -> Result<Link, Error> {
     let name = config.bridge();
-    let bridge = rtnl::Bridge {
-        name,
-        mac: random_mac()?,
+    let kind =
+        Kind::Bridge { promisc: config.promisc_mode, vlan_filtering: vlans::are_wanted(config) };
+    let created = node.create_link(&NewLink {
+        mac: Some(random_mac()?),
         mtu: config.mtu(),
-        promisc: config.promisc_mode,
-        vlan_filtering: vlans::are_wanted(config),
+        up: true,
         alias: Some(ALIAS),
-    };
-    let created = node.create_bridge(&bridge);
+        ..NewLink::new(name, kind)
+    });
     match undo_unless_refused(undo, created, "delete the bridge", || delete_unused(node, name)) {
         // Another pod's ADD has made it in the meantime.
         Err(error) if error.is_exists() => {}

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use ipnetwork::IpNetwork;
 use kernel::Family;
 use kernel::conntrack::Filter;
-use kernel::rtnl::{AddressOptions, LinkChange, Route, Veth, VethPeer};
+use kernel::rtnl::{AddressOptions, Kind, LinkChange, NewLink, Route, VethPeer};
 use kernel::{Netns, Nfnetlink, Rtnl, sysctl};
 use nix::libc::linger;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -138,7 +138,7 @@ fn connect(node: &Machine, pods: &Machine, size: u16) -> Result<(), kernel::Erro
     node.run(move || -> Result<(), kernel::Error> {
         let (rtnl, netns) = (Rtnl::open()?, Netns::open(&path)?);
         let peer = VethPeer { name: LINK, mac: None, netns: &netns };
-        rtnl.create_veth(&Veth { name: LINK, mtu: None, master: None, alias: None, peer })?;
+        rtnl.create_link(&NewLink::new(LINK, Kind::Veth(peer)))?;
         let link = configure(&rtnl, [network(ROUTER, 30)])?;
         let to_pods = Route::new(network(address(0), 16), link);
         rtnl.add_route(&Route { gateway: Some(PODS.into()), ..to_pods })?;

@@ -4,7 +4,7 @@
 
 use proptest::prelude::*;
 
-use super::super::link::{Bridge, bridge_message};
+use super::super::new_link::{Kind, NewLink};
 use super::super::tests::same;
 use super::*;
 
@@ -19,15 +19,9 @@ fn a_bridge_that_filters() {
         \x0a\0\x01\0bridge\0\0\x0c\0\x02\0\
         \x05\0\x07\0\x01\0\0\0";
     let mac = [0xc2, 0, 0, 0, 0, 1];
-    let ours = Bridge {
-        name: "br8",
-        mac,
-        mtu: Some(1400),
-        promisc: false,
-        vlan_filtering: true,
-        alias: None,
-    };
-    same(RouteNetlinkMessage::NewLink(bridge_message(&ours)), theirs);
+    let kind = Kind::Bridge { promisc: false, vlan_filtering: true };
+    let ours = NewLink { mac: Some(mac), mtu: Some(1400), up: true, ..NewLink::new("br8", kind) };
+    same(RouteNetlinkMessage::NewLink(ours.message()), theirs);
 }
 
 #[test]

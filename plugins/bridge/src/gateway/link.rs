@@ -6,7 +6,7 @@
 use attach::link::{ignore_router_advertisements, other_end, skip_dad};
 use attach::{VethPair, undo_unless_refused, veth_name};
 use cni::Undo;
-use kernel::rtnl::{Link, LinkChange, Veth, VethPeer};
+use kernel::rtnl::{Kind, Link, LinkChange, NewLink, VethPeer};
 use kernel::{Netns, Rtnl};
 
 use crate::config::Config;
@@ -86,12 +86,12 @@ fn create<'a>(
     undo: &mut Undo<'a>,
     undo_it: impl FnOnce() -> Result<(), Error> + 'a,
 ) -> Result<bool, Error> {
-    let created = node.create_veth(&Veth {
-        name: &veth_name(name),
+    let (host_end, netns) = (veth_name(name), Netns::current()?);
+    let created = node.create_link(&NewLink {
         mtu: Some(bridge.mtu),
+        up: true,
         master: Some(bridge.index),
-        alias: None,
-        peer: VethPeer { name, mac: None, netns: &Netns::current()? },
+        ..NewLink::new(&host_end, Kind::Veth(VethPeer { name, mac: None, netns: &netns }))
     });
     match undo_unless_refused(undo, created, "delete the VLAN's interface", undo_it) {
         Err(error) if error.is_exists() => Ok(false),
