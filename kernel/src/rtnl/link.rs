@@ -121,8 +121,8 @@ impl Rtnl {
         self.get_link(with_index(index), || format!("look up link {index}"))
     }
 
-    /// Waits until a link can carry packets. That can be later than its carrier is there: a worker of the kernel
-    /// does the rest; from 6.9 on, the kernel does it when the link is looked up.
+    /// Waits until a link can carry packets. That can be later than its carrier is there: a worker of the
+    /// kernel does the rest; from 6.9 on, the kernel does it when the link is looked up.
     ///
     /// Errors: ENODEV if it is gone, ETIMEDOUT after `limit`.
     pub fn wait_until_operational(&self, index: u32, limit: Duration) -> Result<()> {
@@ -159,8 +159,8 @@ impl Rtnl {
         })
     }
 
-    /// Deletes a link, and with it the other end of a veth pair. The kernel answers when no program can be using
-    /// it, some 20 ms later.
+    /// Deletes a link, and with it the other end of a veth pair. The kernel answers when no program can be
+    /// using it, some 20 ms later.
     ///
     /// Errors: ENODEV if it is gone.
     pub fn delete_link(&self, index: u32) -> Result<()> {

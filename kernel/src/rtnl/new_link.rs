@@ -78,8 +78,8 @@ impl Kind<'_> {
         }
     }
 
-    /// The length of the queue for packets. The end of a veth pair needs none, because packets wait at the other
-    /// end, nor does an ifb device beside the queue of its queueing discipline.
+    /// The length of the queue for packets. The end of a veth pair needs none, because packets wait at the
+    /// other end, nor does an ifb device beside the queue of its queueing discipline.
     fn tx_queue_len(self) -> Option<u32> {
         match self {
             Self::Veth(_) | Self::Ifb => Some(0),
@@ -153,15 +153,15 @@ impl fmt::Display for NewLink<'_> {
 }
 
 impl Rtnl {
-    /// Makes a link. The kernel does not take the alias with the link itself, so it comes in a message of its own,
-    /// but in the same send(2): if this process is killed, no link is left without its alias. A link whose alias
-    /// is refused is deleted again.
+    /// Makes a link. The kernel does not take the alias with the link itself, so it comes in a message of its
+    /// own, but in the same send(2): if this process is killed, no link is left without its alias. A link
+    /// whose alias is refused is deleted again.
     ///
     /// If the name is taken, the link that has it gets the alias nevertheless: look first, or use names that
     /// follow from the alias.
     ///
-    /// Errors: EEXIST if a name is taken, also at the other end of a veth pair; EOPNOTSUPP if the kernel does not
-    /// have the kind.
+    /// Errors: EEXIST if a name is taken, also at the other end of a veth pair; EOPNOTSUPP if the kernel does
+    /// not have the kind.
     pub fn create_link(&self, new: &NewLink<'_>) -> Result<()> {
         let operation = || format!("create {new}");
         let message = RouteNetlinkMessage::NewLink(new.message());
