@@ -1,4 +1,4 @@
-//! The configuration's keys, and what they come to.
+//! The keys of the configuration, and the settings that they give.
 
 use cni::Error;
 use kernel::Family;
@@ -14,12 +14,12 @@ use crate::nftables::{self, Conditions};
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Config {
-    /// Whose rules are written: those of `iptables`, the default, or a table of our own, `nftables`.
+    /// What ports are mapped with: rules of `iptables`, the default, or a table of our own, `nftables`.
     #[cfg_attr(feature = "schema", schemars(extend("enum" = ["iptables", "nftables"])))]
     #[cfg_attr(feature = "schema", schemars(extend("default" = "iptables")))]
     pub backend: Option<String>,
-    /// Whether connections from the node itself, and from the pod to itself, get the node's address, without
-    /// which they cannot work; true by default.
+    /// Whether connections from the node and from the pod to itself get the node's address, which they need;
+    /// true by default.
     #[cfg_attr(feature = "schema", schemars(extend("default" = true)))]
     pub snat: Option<bool>,
     /// Further conditions on IPv4 packets, as arguments of `iptables` or matches of `nft`; see the plugin's
@@ -27,13 +27,13 @@ pub struct Config {
     pub conditions_v4: Vec<String>,
     /// Further conditions on IPv6 packets, as arguments of `ip6tables` or matches of `nft`.
     pub conditions_v6: Vec<String>,
-    /// Whether all connections get the node's address, not only those that need it.
+    /// Whether all connections get the node's address.
     pub masq_all: bool,
-    /// The bit of the packet mark that stands for that, 0 to 31; 13 by default.
+    /// The bit of the packet mark for such connections, 0 to 31; 13 by default.
     #[cfg_attr(feature = "schema", schemars(range(min = 0, max = 31), extend("default" = DEFAULT_MARK_BIT)))]
     pub mark_masq_bit: Option<i64>,
-    /// A chain of the table `nat` that sets another mark, which others masquerade. If there is no such
-    /// chain, packets are marked with bit 13 as without this key.
+    /// A chain of the table `nat` that sets another mark, which another program masquerades. Without such a
+    /// chain, packets are marked with bit 13.
     #[cfg_attr(
         feature = "schema",
         schemars(extend(
@@ -70,18 +70,16 @@ pub struct RuntimeConfig {
     pub port_mappings: Vec<Entry>,
 }
 
-/// The configuration, found to make sense.
+/// The values of a valid configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// What the ports are mapped with.
     pub(crate) backend: Backend,
-    /// How packets are marked that need the node's address; none if none do.
+    /// How to mark packets that need the node's address; `None` for no packets.
     pub(crate) mark: Option<Mark>,
     /// Whether all packets need it.
     pub(crate) mark_all: bool,
     /// Whether a port that another container has is an error.
     pub(crate) refuse_conflicts: bool,
-    /// The ports to map.
     pub(crate) mappings: Vec<Mapping>,
     conditions: [Vec<String>; 2],
     nft_conditions: [Conditions; 2],
@@ -96,7 +94,7 @@ pub(crate) enum Backend {
     Nftables,
 }
 
-/// How packets are marked that need the node's address.
+/// How to mark packets that need the node's address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {
     /// With a bit of our own.
@@ -105,19 +103,13 @@ pub(crate) enum Mark {
     External(String),
 }
 
-impl Mark {
-    /// The one that is used if the configuration says nothing.
-    const DEFAULT: Self =
-        Self::Bit(Bits { value: 1 << DEFAULT_MARK_BIT, mask: 1 << DEFAULT_MARK_BIT });
-}
-
 /// `XT_EXTENSION_MAXNAMELEN` less the final zero.
 const CHAIN_NAME_MAX: usize = 28;
 
 const DEFAULT_MARK_BIT: i64 = 13;
 
 impl Config {
-    /// Errors: code 7 for values that are wrong or do not go together.
+    /// Errors: code 7 for a value that is not valid, or not valid with another one.
     pub(crate) fn settings(&self) -> Result<Settings, Error> {
         let backend = self.backend()?;
         let conditions = [self.conditions_v4.clone(), self.conditions_v6.clone()];
@@ -149,7 +141,7 @@ impl Config {
             None | Some("iptables") => Ok(Backend::Iptables),
             Some("nftables") if self.external_set_mark_chain.is_some() => {
                 let why =
-                    "chains of iptables cannot be used with backend \"nftables\"; leave it out";
+                    "chains of iptables cannot be used with backend \"nftables\"; remove this key";
                 Err(Error::invalid_key("externalSetMarkChain", why))
             }
             Some("nftables") => Ok(Backend::Nftables),
@@ -164,15 +156,14 @@ impl Config {
         let bit = self.mark_masq_bit.unwrap_or(DEFAULT_MARK_BIT);
         let bits = u32::try_from(bit).ok().and_then(|bit| 1_u32.checked_shl(bit));
         let bits = bits.ok_or_else(|| {
-            Error::invalid_key("markMasqBit", format!("{bit} is no bit of a mark; use 0 to 31"))
+            Error::invalid_key("markMasqBit", format!("{bit} is not a bit of a mark; use 0 to 31"))
         })?;
         let external = self.external_set_mark_chain.clone();
         if let Some(why) = external.as_deref().and_then(wrong_mark_chain) {
             return Err(Error::invalid_key("externalSetMarkChain", why));
         }
         if external.is_some() && self.mark_masq_bit.is_some() {
-            let why =
-                "it does not go together with \"externalSetMarkChain\"; leave one of them out";
+            let why = "it cannot be used with \"externalSetMarkChain\"; remove one of them";
             return Err(Error::invalid_key("markMasqBit", why));
         }
         let own = Mark::Bit(Bits { value: bits, mask: bits });
@@ -180,17 +171,17 @@ impl Config {
     }
 }
 
-/// Why a chain cannot be one of another program that sets a mark.
+/// Why a chain cannot be one that sets a mark for another program.
 fn wrong_mark_chain(name: &str) -> Option<String> {
     let chains = [NatChain::Prerouting, NatChain::Output, NatChain::Postrouting];
     let is_base = name == "INPUT" || chains.iter().any(|base| base.name() == name);
     let is_ours = name.starts_with(CHAIN_PREFIX) || SHARED_CHAINS.contains(&name);
     if !(1..=CHAIN_NAME_MAX).contains(&name.len()) || name.contains(['\0', ' ', '\t', '\n']) {
         Some(format!(
-            "{name:?} is no name of a chain: 1 to {CHAIN_NAME_MAX} characters without spaces"
+            "{name:?} is not the name of a chain: 1 to {CHAIN_NAME_MAX} characters without spaces"
         ))
     } else if is_base {
-        Some(format!("{name:?} is a base chain, where no rule can jump to"))
+        Some(format!("{name:?} is a base chain, to which no rule can jump"))
     } else if is_ours {
         Some(format!("{name:?} is a chain of this plugin; leave the key out to use its mark"))
     } else {
@@ -199,9 +190,10 @@ fn wrong_mark_chain(name: &str) -> Option<String> {
 }
 
 impl Settings {
-    /// The same with a bit of our own for the mark.
+    /// The same with the default mark.
     pub(crate) fn with_own_mark(&self) -> Self {
-        Self { mark: Some(Mark::DEFAULT), ..self.clone() }
+        let bits = 1 << DEFAULT_MARK_BIT;
+        Self { mark: Some(Mark::Bit(Bits { value: bits, mask: bits })), ..self.clone() }
     }
 
     /// Whether some packets get the node's address.
@@ -209,7 +201,7 @@ impl Settings {
         self.mark.is_some()
     }
 
-    /// Whether connections from 127.0.0.1 are to reach the pod.
+    /// Whether connections from 127.0.0.1 should reach the pod.
     pub(crate) fn needs_loopback(&self) -> bool {
         self.masquerades() && self.mappings.iter().any(|mapping| mapping.is_of(Family::V4))
     }
@@ -224,7 +216,7 @@ impl Settings {
         &self.nft_conditions[usize::from(family == Family::V6)]
     }
 
-    /// Adds the conditions of a family to a rule: gives one for each address of their lists.
+    /// Adds the conditions of a family to a rule. Returns a rule for each address of their lists.
     pub(crate) fn with_conditions(
         &self,
         family: Family,

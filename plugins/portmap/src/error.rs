@@ -1,9 +1,9 @@
-//! What can go wrong while ports are mapped, and the codes for it.
+//! The errors of the plugin, and their codes.
 
 use cni::Code;
 use kernel::Cause;
 
-/// Why ports could not be mapped, checked or given back.
+/// Why ports could not be mapped, checked or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel refused something.
@@ -11,37 +11,37 @@ pub enum Error {
     Kernel(#[from] kernel::Error),
     /// Another container has the port, and `onConflict` is `error`.
     #[error(
-        "host port {port}/{protocol} is taken by {holder}; give that one up, map another hostPort or hostIP, \
-         or leave out \"onConflict\" to take the port over"
+        "host port {port}/{protocol} is taken by {holder}; delete that container, map another hostPort or \
+         hostIP, or remove \"onConflict\" to take the port over"
     )]
     Taken {
         /// The port of the node.
         port: u16,
         /// Its protocol.
         protocol: &'static str,
-        /// Whose it is, by the comment on the rule.
+        /// Its owner, by the comment on the rule.
         holder: String,
     },
-    /// The container's chain has the name of another container's, of another network: both names together are
-    /// the same text.
+    /// A container of another network has a chain of the same name: network name and ID together are the same
+    /// text.
     #[error(
-        "chain {chain} of this container is that of {holder}: network name and container ID, one behind the \
-         other, are the same text; rename one of the networks"
+        "chain {chain} of this container is that of {holder}: network name and container ID together are the \
+         same text; rename one of the networks"
     )]
     NameTaken {
         /// The chain.
         chain: String,
-        /// Whose it is, by the comment on the rule that leads there.
+        /// Its owner, by the comment on the rule that jumps there.
         holder: String,
     },
     /// A container's chain could not be deleted, because rules lead to it that are not the container's.
     #[error(
-        "chain {chain} has lost its rules, but stays, because rules of others lead to it; delete those"
+        "chain {chain} is empty but cannot be deleted, because rules of another program jump to it; delete those"
     )]
     StillUsed {
         /// The chain.
         chain: String,
-        /// The kernel's words.
+        /// The kernel's error.
         source: kernel::Error,
     },
     /// CHECK found that a rule is not there.
@@ -100,8 +100,8 @@ impl Error {
         }
     }
 
-    /// Whether what failed may have been done all the same: the kernel did it, say, and its answer was lost.
-    /// What it refused, or what was not even tried, has changed nothing.
+    /// Whether the kernel may have made the changes, for example because its answer was lost. What it
+    /// refused, or what was not sent, has changed nothing.
     pub(crate) fn may_have_changed_rules(&self) -> bool {
         let error = match self {
             Self::Kernel(error) => error,

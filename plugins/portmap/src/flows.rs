@@ -1,5 +1,5 @@
-//! Connections that the kernel remembers and that the rules would not reach any more: a tracked connection
-//! keeps the destination that its first packet was given.
+//! Deletes tracked connections that changed rules would not affect: a tracked connection keeps the
+//! destination of its first packet.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -13,13 +13,14 @@ use crate::error::Error;
 use crate::mapping::Mapping;
 use crate::plan::Plan;
 
-/// So many ports are asked for one by one: each time, the kernel goes through all connections, but tells few.
+/// Up to this many ports, each has a request of its own: the kernel reads all connections for each, but sends
+/// few.
 const FEW: usize = 4;
 
-/// Forgets the UDP flows to the node's ports, as of before the rules: clients that go on sending from one
-/// port would never get to the pod. TCP clients connect again.
+/// Deletes the UDP flows to the node's ports from before the rules: a client that goes on sending from one
+/// port would never reach the pod. TCP clients connect again.
 ///
-/// Only packets to the node itself are mapped, so flows to elsewhere that happen to have the same port stay.
+/// Flows to other nodes with the same port stay.
 pub(crate) fn forget_udp(netlink: &Nfnetlink, plan: &Plan<'_>) -> Result<(), Error> {
     let mappings = plan.settings.mappings.iter();
     let udp: Vec<&Mapping> = mappings.filter(|mapping| mapping.protocol == UDP).collect();
@@ -55,13 +56,13 @@ pub(crate) fn forget_udp(netlink: &Nfnetlink, plan: &Plan<'_>) -> Result<(), Err
     Ok(())
 }
 
-/// Forgets the flows of every protocol that end where removed rules led to, at a pod that is gone.
+/// Deletes the flows, of every protocol, to the ends that removed rules led to.
 pub(crate) fn forget_ends(netlink: &Nfnetlink, ends: &[End]) -> Result<(), Error> {
     for family in Family::ALL {
         let of_family = ends.iter().filter(|end| end.family == family);
         let addresses: HashSet<IpAddr> = of_family.map(|end| end.address).collect();
         let Some(address) = addresses.iter().next() else { continue };
-        // Each question makes the kernel look at all that it tracks: one for a GC's many pods.
+        // For each request the kernel reads all flows, so that a GC of many pods makes only one.
         let reply_source = (addresses.len() == 1).then_some(*address);
         for flow in netlink.flows(family, &Filter { reply_source, ..Filter::default() })? {
             let is_end = |end: &End| {
@@ -77,8 +78,7 @@ pub(crate) fn forget_ends(netlink: &Nfnetlink, ends: &[End]) -> Result<(), Error
     Ok(())
 }
 
-/// Forgets the flows that a pod opened itself, which is gone as are the rules that led to it: the next pod of
-/// its address has nothing to do with them.
+/// Deletes the flows that a deleted pod has opened, so that the next pod with its address does not get them.
 pub(crate) fn forget_opened(netlink: &Nfnetlink, ends: &[End]) -> Result<(), Error> {
     let addresses: HashSet<IpAddr> = ends.iter().map(|end| end.address).collect();
     for address in addresses {

@@ -1,10 +1,10 @@
 //! `route_localnet`: the setting of a link that lets packets from 127.0.0.1 leave by it.
 //!
-//! A connection from 127.0.0.1 to a `hostPort` needs it on the link towards the pod. But a link that has it
-//! also takes packets to 127.0.0.0/8 that come in (CVE-2020-8558), so both backends drop those that come in
-//! by such a link, before any of them gets another destination. The rules or elements of that guard say
-//! which links have the setting because of a mapping; it is switched off with the last mapping that needs it.
-//! IPv6 has no such setting: nothing leads from `::1` to a pod.
+//! A connection from 127.0.0.1 to a `hostPort` needs it on the link towards the pod. But such a link also
+//! accepts packets to 127.0.0.0/8 that come in (CVE-2020-8558). So both backends have a guard, which drops
+//! these before any of them gets another destination. The guard also records which links have the setting
+//! because of a mapping; it is switched off with the last mapping that needs it. IPv6 has no such setting, so
+//! that connections from `::1` do not reach pods.
 
 use std::net::IpAddr;
 
@@ -22,7 +22,7 @@ pub(crate) fn link_towards(pod: &[Cidr]) -> Result<Option<String>, Error> {
     Ok(link_to(pod.ip())?)
 }
 
-/// Whether one of these addresses of pods is behind a link. Those without a route are behind none.
+/// Whether the route to one of these pods uses a link.
 pub(crate) fn leads_to_any(link: &str, pods: &[IpAddr]) -> bool {
     pods.iter().any(|pod| link_to(*pod).is_ok_and(|found| found.as_deref() == Some(link)))
 }
@@ -44,8 +44,9 @@ pub(crate) fn switch_on(link: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// Links whose setting is switched off for a change of the tables that is not made yet. To switch off first
-/// keeps a parallel ADD from finding neither the guard nor a setting that it has to switch on itself.
+/// Links whose setting was switched off for a change of the tables that is not committed yet. If it were
+/// switched off afterwards, a parallel ADD could find the guard gone and the setting still on, and not switch
+/// it on.
 #[derive(Debug, Default)]
 pub(crate) struct SwitchedOff {
     links: Vec<String>,
@@ -59,8 +60,8 @@ impl SwitchedOff {
         Ok(())
     }
 
-    /// Switches on again what is still needed, because the change was not made. What a parallel DEL or GC has
-    /// removed needs nothing any more.
+    /// Switches on again what is still needed, because the change was not committed. A parallel DEL or GC may
+    /// have removed what needed it.
     pub(crate) fn take_back(
         &mut self,
         is_needed: impl Fn(&str) -> Result<bool, kernel::Error>,

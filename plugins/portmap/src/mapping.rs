@@ -1,4 +1,4 @@
-//! A port of the node and the pod's port that it leads to.
+//! The mapping of a port of the node to a port of the pod.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -28,13 +28,13 @@ pub struct Entry {
     /// `tcp`, `udp` or `sctp`, in any case.
     #[cfg_attr(feature = "schema", schemars(with = "cni::schema::Protocol"))]
     pub protocol: String,
-    /// The node's address that the port is open at; empty or unspecified (0.0.0.0, ::) for all of a family.
+    /// The node's address at which the port is open; empty or unspecified (0.0.0.0, ::) for all of a family.
     #[serde(rename = "hostIP")]
     #[cfg_attr(feature = "schema", schemars(with = "cni::schema::Address"))]
     pub host_ip: String,
 }
 
-/// A mapping that was found to be possible.
+/// A valid mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mapping {
     /// Port of the node.
@@ -43,7 +43,7 @@ pub struct Mapping {
     pub container_port: u16,
     /// IPPROTO number.
     pub protocol: u8,
-    /// The node's address that the port is open at; none for all of both families.
+    /// The node's address at which the port is open; `None` for all of both families.
     pub host_ip: Option<IpAddr>,
 }
 
@@ -63,7 +63,7 @@ impl Mapping {
                     Code::InvalidConfig,
                     format!(
                         "key {key:?} of the configuration: hostPort {}/{} is mapped by \
-                         portMappings[{before}] already; give it another hostPort, protocol or hostIP",
+                         portMappings[{before}] already; use another hostPort, protocol or hostIP",
                         mapping.host_port,
                         protocol_name(mapping.protocol)
                     ),
@@ -78,7 +78,7 @@ impl Mapping {
         let port = |name: &str, number: i64| match u16::try_from(number) {
             Ok(port) if port > 0 => Ok(port),
             _ => {
-                let why = format!("{number} is no port; it has to be 1 to 65535");
+                let why = format!("{number} is not a port; it must be 1 to 65535");
                 Err(Error::invalid_key(&format!("{key}.{name}"), why))
             }
         };
@@ -108,7 +108,7 @@ impl Mapping {
         self.host_ip.is_none_or(|ip| Family::of(ip) == family)
     }
 
-    /// Whether one of the two could never get a packet, in one of the families.
+    /// Whether one of the two would never get a packet, in one of the families.
     fn is_same_place(&self, other: &Self) -> bool {
         let all = self.is_at_all_addresses() && other.is_at_all_addresses();
         let one_family =
@@ -118,7 +118,7 @@ impl Mapping {
     }
 }
 
-/// Reads a `hostIP`; none for all addresses. The error says why it cannot be one.
+/// Reads a `hostIP`; `None` for all addresses. The error says why it is not valid.
 fn host_ip(text: &str) -> Result<Option<IpAddr>, String> {
     if text.is_empty() {
         return Ok(None);
@@ -126,14 +126,14 @@ fn host_ip(text: &str) -> Result<Option<IpAddr>, String> {
     let ip = text
         .parse::<IpAddr>()
         .map(|ip| ip.to_canonical())
-        .map_err(|_| format!("{text:?} is no IP address; leave it out for all addresses"))?;
+        .map_err(|_| format!("{text:?} is not an IP address; remove it for all addresses"))?;
     if ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST) {
-        return Err(format!("{text:?} is an address of many machines; use one of this node"));
+        return Err(format!("{text:?} is a multicast or broadcast address; use one of this node"));
     }
     Ok(Some(ip))
 }
 
-/// Reads a port's number; whether it is in range is checked together with the other values.
+/// Reads the number of a port. The range is checked later, together with the other values.
 fn port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     struct Port;
 
@@ -161,7 +161,7 @@ pub(crate) fn protocol_name(protocol: u8) -> &'static str {
     PROTOCOLS.iter().find(|(_, number)| *number == protocol).map_or("", |(name, _)| name)
 }
 
-/// The protocols that can be mapped, by their names' order.
+/// The protocols that can be mapped, in the order of their names.
 pub(crate) fn protocols() -> impl Iterator<Item = u8> {
     PROTOCOLS.iter().map(|(_, number)| *number)
 }
@@ -185,7 +185,7 @@ mod tests {
     #[test]
     fn wrong_values_are_named() {
         refused(&[entry(0, "tcp", "")], "portMappings[0].hostPort\"");
-        refused(&[entry(-1, "tcp", "")], "-1 is no port");
+        refused(&[entry(-1, "tcp", "")], "-1 is not a port");
         refused(&[entry(80, "tcp", ""), entry(70000, "tcp", "")], "portMappings[1].hostPort\"");
         refused(&[Entry { container_port: 0, ..entry(80, "tcp", "") }], "containerPort\"");
         refused(&[entry(80, "icmp", "")], "portMappings[0].protocol\"");

@@ -1,7 +1,7 @@
 //! The keys `conditionsV4` and `conditionsV6`: matches of `nft` rules, a part of its language.
 //!
-//! A set stands for one condition for each of its members: with `!=` all of them in one rule, else each in a
-//! rule of its own. So no sets have to be made, and the rules are the kernel's plainest.
+//! A set in a condition becomes one condition for each of its members: with `!=` all of them in one rule,
+//! otherwise each in a rule of its own. So the plugin makes no sets for them.
 
 use ipnetwork::IpNetwork;
 use kernel::Family;
@@ -10,26 +10,26 @@ use kernel::nft::{Expr, TableFamily, interface_name, meta, octets};
 
 use super::table::mask;
 
-/// The conditions of one family: a packet has to fulfil all conditions of one of the lists. No conditions
-/// are no lists.
+/// The conditions of one family: a packet must match all conditions of one of the lists. No lists mean no
+/// conditions.
 pub(crate) type Conditions = Vec<Vec<Condition>>;
 
 /// One match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Condition {
     pub(super) expressions: Vec<Expr>,
-    /// As `nft` would show it.
+    /// The condition as `nft` shows it.
     pub(super) text: String,
 }
 
-/// Each combination of the sets' members is a rule for each port, so one long set counts, too.
+/// Each combination of members of sets becomes a rule for each port.
 const COMBINATIONS_MAX: usize = 256;
 
 const SUPPORTED: &str = "supported are ip/ip6 saddr and daddr, iifname, oifname and meta mark, each with \
     a value or a set, { a, b }, perhaps after !=";
 
-/// Reads conditions, which may be split into texts anywhere between words. The error says which word is
-/// wrong.
+/// Reads conditions, which may be split into strings between any words. The error names the word that is not
+/// valid.
 pub(crate) fn read(family: Family, texts: &[String]) -> Result<Conditions, String> {
     let tokens = tokens(texts);
     let mut words = tokens.iter().map(String::as_str);
@@ -51,7 +51,7 @@ pub(crate) fn read(family: Family, texts: &[String]) -> Result<Conditions, Strin
     Ok(all)
 }
 
-/// The words, with braces and commas as words of their own.
+/// Splits into words. Braces and commas are words of their own.
 fn tokens(texts: &[String]) -> Vec<String> {
     let mut all = Vec::new();
     for word in texts.iter().flat_map(|text| text.split_whitespace()) {
@@ -71,7 +71,7 @@ fn tokens(texts: &[String]) -> Vec<String> {
     all
 }
 
-/// Reads one condition: the lists that it stands for.
+/// Reads one condition. Returns a list of conditions for each alternative.
 fn one<'a>(
     family: Family,
     first: &'a str,
@@ -141,7 +141,7 @@ fn one<'a>(
     Ok(if negated { vec![all] } else { all.into_iter().map(|one| vec![one]).collect() })
 }
 
-/// What a condition is about.
+/// What a condition compares.
 enum Kind {
     Interface(u32),
     Network(Expr),
@@ -149,7 +149,7 @@ enum Kind {
 }
 
 impl Kind {
-    /// Loads and compares; the error is what should be there instead of the value.
+    /// Loads and compares. The error names what is expected instead of the value.
     fn test(&self, family: Family, negated: bool, value: &str) -> Result<Vec<Expr>, &'static str> {
         let compare = |value| Expr::Cmp { negated, value };
         Ok(match self {

@@ -1,5 +1,5 @@
-//! The guard of this backend: which links towards pods take no packets to 127.0.0.0/8, and which containers
-//! need that, see [`crate::loopback`].
+//! The guard of this backend: the links towards pods whose packets to 127.0.0.0/8 are dropped, and the pods
+//! that need that; see [`crate::loopback`].
 
 use std::net::IpAddr;
 
@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::iptables;
 use crate::loopback::{self, SWITCHED_ON, SwitchedOff};
 
-/// The element that says that a pod gets packets from 127.0.0.1 by a link.
+/// The element for a pod that gets packets from 127.0.0.1 by a link.
 pub(super) fn pod_element(link: &str, pod: IpAddr) -> (String, Element) {
     let key = [interface_name(link), octets(pod)].concat();
     (LOOPBACK_PODS.to_owned(), Element::of_key(key))

@@ -1,4 +1,4 @@
-//! The table: what is in it whatever is mapped.
+//! The table: its sets, chains and rules, which all containers share.
 
 use kernel::Family;
 use kernel::nft::{
@@ -6,25 +6,24 @@ use kernel::nft::{
     Table, TableFamily, TableSpec, Type, Verdict, meta,
 };
 
-/// Ports at all addresses of the node, and the pods that they lead to.
+/// From ports at all addresses of the node to pods.
 pub(super) const HOST_PORTS: &str = "host_ports";
-/// Ports at one address of the node.
+/// From ports at one address of the node to pods.
 pub(super) const HOST_IP_PORTS: &str = "host_ip_ports";
-/// Ports that have mappings with conditions, and the chains of those.
+/// From ports that have mappings with conditions to the chains of these.
 pub(super) const CONDITIONAL_PORTS: &str = "conditional_ports";
-/// Links that have the setting `route_localnet` for our sake or others', and take no packets to 127.0.0.0/8.
+/// Links with the setting `route_localnet`, whose packets to 127.0.0.0/8 are dropped.
 pub(super) const GUARDED_LINKS: &str = "guarded_links";
-/// Those links, each with the pods that get packets from 127.0.0.1 by it.
+/// These links, each with the pods that get packets from 127.0.0.1 by it.
 pub(super) const LOOPBACK_PODS: &str = "loopback_pods";
-/// The chain that packets to the node itself go through.
+/// The chain for packets to the node itself.
 pub(super) const ENTRY_CHAIN: &str = "host_ports";
 const POSTROUTING: &str = "postrouting";
 /// The chain of the guard.
 pub(super) const GUARD_CHAIN: &str = "loopback_guard";
 
-/// The bit of the packet mark that stays on what was mapped, so that nothing but that is masqueraded: not
-/// what kube-proxy led to the same pod. Another one than kube-proxy (14, 15) and the backend `iptables` (13)
-/// use, whose rules would masquerade all that has it.
+/// The bit of the packet mark that mapped packets keep, so that only these are masqueraded, and not those
+/// that kube-proxy sends to the same pod. kube-proxy (14, 15) and the backend `iptables` (13) use other bits.
 const MARK: u32 = 0x1000;
 
 /// Where the destination address is in a header of IPv4.
@@ -33,15 +32,15 @@ const DESTINATION_V4: u32 = 16;
 /// `RTN_LOCAL` of `linux/rtnetlink.h`.
 const LOCAL: u32 = 2;
 
-/// Behind kube-proxy, whose table is at -100 as that of iptables is: a port of a Service stays one
-/// (CVE-2019-9946). Of two chains of one priority, the one that was made last would come first.
+/// After kube-proxy, whose chains have the priority -100 like those of iptables, so that a port of a Service
+/// stays one (CVE-2019-9946). Of two chains with one priority, the newer one would come first.
 const BEHIND_KUBE_PROXY: i32 = -99;
-/// `mangle`: before any packet gets another destination.
+/// The priority of `mangle`, before a packet gets another destination.
 const BEFORE_NAT: i32 = -150;
-/// Before others that would give the packet another source, as the backend `iptables` has it.
+/// Before other programs give packets another source, like the backend `iptables`.
 const BEFORE_MASQUERADING: i32 = 99;
 
-/// The set of pods and of those that reach them by the node's address only, as networks of this length.
+/// The set of pairs of a network of this length and a pod that it reaches only with the node's address.
 pub(super) fn masquerade_set(prefix: u8) -> String {
     format!("masquerade_{prefix}")
 }
