@@ -170,7 +170,10 @@ fn a_chain_that_others_use_loses_its_rules_all_the_same() {
         sh("iptables -t nat -A OUTPUT -p tcp --dport 8080 -j CNI-DN-9b8cc9dd5d53e36658bb0");
         let error = portmap("DEL", "pod-a", "", &names()).unwrap_err();
         let msg = error["msg"].as_str().unwrap();
-        assert!(msg.contains("chain CNI-DN-9b8cc9dd5d53e36658bb0 is empty but cannot be deleted"), "{msg}");
+        assert!(
+            msg.contains("chain CNI-DN-9b8cc9dd5d53e36658bb0 is empty but cannot be deleted"),
+            "{msg}"
+        );
         let listed = sh("iptables -t nat -S");
         assert!(!listed.contains("pod-a") && !listed.contains("-j DNAT"), "{listed}");
         assert!(!sh("ip6tables -t nat -S").contains("CNI-DN-"));
