@@ -88,7 +88,7 @@ fn what_is_not_understood_is_refused_with_what_to_change() {
             ("nftables", "tcp sport { 1, 2 }", "\"tcp\" is not supported"),
             ("nftables", "ip saddr 192.0.2.9-192.0.2.1", "FIRST-LAST, expected"),
             ("iptables", "! -s 192.0.2.1,192.0.2.2", "does not accept \"!\" before a list"),
-            ("iptables", "-m iprange --src-range 192.0.2.9-192.0.2.1", "FIRST-LAST, expected"),
+            ("iptables", "-m iprange --src-range 192.0.2.9-192.0.2.1", "a range FIRST-LAST"),
             ("iptables", "-m set --match-set lan src", "\"-m set\" is not supported"),
         ] {
             let config = with_conditions(backend, &[conditions]);
