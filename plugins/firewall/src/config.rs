@@ -76,7 +76,7 @@ pub(crate) enum Isolation {
 }
 
 /// The values of `backend`.
-const BACKENDS: [(&str, Option<Backend>); 4] = [
+pub(crate) const BACKENDS: [(&str, Option<Backend>); 4] = [
     ("", None),
     ("iptables", Some(Backend::Iptables)),
     ("nftables", Some(Backend::Nftables)),
@@ -131,10 +131,6 @@ impl Config {
         }
         Ok(zone.to_owned())
     }
-}
-
-impl Backend {
-    pub(crate) const ALL: [Self; 3] = [Self::Iptables, Self::Nftables, Self::Firewalld];
 }
 
 impl Isolation {

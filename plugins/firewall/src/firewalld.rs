@@ -84,8 +84,9 @@ pub(crate) fn check(
     let mut firewalld = Firewalld::connect()?;
     for address in &pod.addresses {
         if !firewalld.has_source(zone, *address)? {
-            let (zone, source_address) = (zone.to_owned(), IpNetwork::from(*address));
-            return Err(Error::MissingSource { zone, source_address });
+            let address = IpNetwork::from(*address);
+            let command = format!("firewall-cmd --zone={zone} --add-source={address}");
+            return Err(Error::missing("source", command));
         }
     }
     Ok(())

@@ -7,9 +7,7 @@ mod plan;
 mod purge;
 mod remove;
 
-use std::net::IpAddr;
-
-use cni::Undo;
+use cni::{Attachment, Undo};
 use kernel::iptables::{BaseChain, Changes, Iptables, Match, OwnedRule, Rule, Table};
 use kernel::nft::Place as At;
 use kernel::obstacle::Place;
@@ -17,21 +15,23 @@ use kernel::{Family, Nfnetlink};
 
 use crate::error::Error;
 use crate::obstacle;
+use crate::pod::Pod;
 
-pub(crate) use plan::{BASE_CHAINS, OWN_CHAINS, Plan};
+pub(crate) use plan::{BASE_CHAINS, OWN_CHAINS};
 pub(crate) use purge::purge;
 pub(crate) use remove::{collect_garbage, remove};
 
-use plan::{FORWARD, FORWARD_CHAIN, POD_CHAINS, PUBLISHED, TABLES, rank};
+use plan::{FORWARD, FORWARD_CHAIN, POD_CHAINS, PUBLISHED, Plan, TABLES, rank};
 use remove::remove_own;
 
-/// Makes the rules of a plan, all or none, and deletes other rules that an earlier ADD has made for the
-/// attachment. For the first pod of the node, warns if chains of other programs drop everything.
+/// Makes the rules of a pod, all or none, and deletes other rules that an earlier ADD has made for it. For the first pod of the node, warns if chains of other programs drop everything.
 pub(crate) fn add(
     netlink: &Nfnetlink,
-    plan: &Plan,
-    addresses: &[IpAddr],
+    owner: &Attachment,
+    pod: &Pod,
+    admin_chain: &str,
 ) -> Result<(), cni::Error> {
+    let plan = &Plan::new(owner, admin_chain, pod);
     let iptables = Iptables::of_node(netlink).map_err(Error::from)?;
     let (is_first, is_legacy) = (is_first(&iptables, plan)?, iptables.is_legacy());
     Undo::around(|undo| {
@@ -42,7 +42,7 @@ pub(crate) fn add(
     if is_first {
         // It may hold the lock, which looking at the legacy tables takes.
         drop(iptables);
-        obstacle::warn(netlink, addresses, |place| is_answered(place, is_legacy));
+        obstacle::warn(netlink, &pod.addresses, |place| is_answered(place, is_legacy));
     }
     Ok(())
 }
@@ -74,18 +74,22 @@ fn is_answered(place: &Place, is_legacy: bool) -> bool {
 }
 
 /// Finds a rule that is missing. It does not matter which program made the rules.
-pub(crate) fn check(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
+pub(crate) fn check(
+    netlink: &Nfnetlink,
+    owner: &Attachment,
+    pod: &Pod,
+    admin_chain: &str,
+) -> Result<(), Error> {
+    let plan = Plan::new(owner, admin_chain, pod);
     let iptables = &Iptables::of_node(netlink)?;
     for (table, own) in plan.used() {
-        let own = POD_CHAINS.map(|chain| (chain, plan::rules_of(own, chain)));
-        let shared = plan.shared.iter();
-        let shared =
-            shared.map(|(chain, rules)| (*chain, rules.iter().map(|(_, it)| it).collect()));
-        for (chain, wanted) in shared.chain(own).filter(|(_, wanted)| !wanted.is_empty()) {
+        for (chain, shared) in &plan.shared {
             let there: Vec<_> = iptables.rules(*table, chain)?.collect();
-            if let Some(rule) = wanted.into_iter().find(|rule| !is_there(&there, rule)) {
-                let (chain, rule) = (chain.to_owned(), rule.to_string());
-                return Err(Error::Missing { program: table.program(), chain, rule });
+            let own = plan::rules_of(own, chain);
+            let mut wanted = shared.iter().map(|(_, rule)| rule).chain(own);
+            if let Some(rule) = wanted.find(|rule| !is_there(&there, rule)) {
+                let command = format!("{} -A {chain} {rule}", table.program());
+                return Err(Error::missing("rule", command));
             }
         }
     }

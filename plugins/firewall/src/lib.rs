@@ -16,15 +16,14 @@ mod pod;
 mod purge;
 
 pub use config::{Config, Settings};
-pub use error::Error;
-pub use firewalld::bus::BusError;
 pub use purge::purge;
 
 use cni::{Call, Code, Environment, Failures, Network, Plugin, Purge, Success, ValidAttachments};
 use kernel::Nfnetlink;
 use kernel::iptables::Iptables;
 
-use crate::config::Backend;
+use crate::config::{BACKENDS, Backend};
+use crate::error::Error;
 use crate::pod::Pod;
 
 /// The plugin.
@@ -49,10 +48,7 @@ impl Plugin for Firewall {
         let (pod, owner) = (Pod::of(result, settings)?, call.attachment());
         let netlink = Nfnetlink::open().map_err(Error::from)?;
         match chosen(&netlink, settings.backend)? {
-            Backend::Iptables => {
-                let plan = iptables::Plan::new(&owner, &settings.admin_chain, &pod);
-                iptables::add(&netlink, &plan, &pod.addresses)?;
-            }
+            Backend::Iptables => iptables::add(&netlink, &owner, &pod, &settings.admin_chain)?,
             Backend::Nftables => {
                 nftables::add(&netlink, &nftables::Plan::new(&owner, &pod))?;
             }
@@ -66,10 +62,7 @@ impl Plugin for Firewall {
         let (pod, owner) = (Pod::of(result, settings)?, call.attachment());
         let netlink = Nfnetlink::open().map_err(Error::from)?;
         let look = |backend| match backend {
-            Backend::Iptables => {
-                let plan = iptables::Plan::new(&owner, &settings.admin_chain, &pod);
-                iptables::check(&netlink, &plan)
-            }
+            Backend::Iptables => iptables::check(&netlink, &owner, &pod, &settings.admin_chain),
             Backend::Nftables => nftables::check(&netlink, &nftables::Plan::new(&owner, &pod)),
             Backend::Firewalld => firewalld::check(&netlink, &owner, &pod, &settings.zone),
         };
@@ -77,7 +70,8 @@ impl Plugin for Firewall {
         let found = look(backend);
         // The node may have changed to another backend since the ADD. But firewalld rejects the packets of
         // addresses that it does not have.
-        let mut others = Backend::ALL.into_iter().filter(|other| *other != backend);
+        let all = BACKENDS.into_iter().filter_map(|(_, backend)| backend);
+        let mut others = all.filter(|other| *other != backend);
         let may_be_elsewhere = settings.backend.is_none() && backend != Backend::Firewalld;
         if !(found.is_err() && may_be_elsewhere && others.any(|it| look(it).is_ok())) {
             found?;

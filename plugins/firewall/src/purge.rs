@@ -11,16 +11,14 @@ use crate::{firewalld, iptables, nftables};
 ///
 /// Errors: one that names all steps that failed. The other steps are done.
 pub fn purge(dry_run: bool) -> Result<Vec<String>, Error> {
-    let netlink = Nfnetlink::open().map_err(crate::Error::from)?;
+    let netlink = Nfnetlink::open().map_err(crate::error::Error::from)?;
     let (mut failures, mut removed) = (Failures::new(), Vec::new());
-    // The table records the sources. It goes after them.
+    // The table records the sources. It stays if they could not be removed.
     let sources =
         failures.try_to("remove sources from firewalld", || firewalld::purge(&netlink, dry_run));
-    let table = match sources {
-        // Without the records, DEL and GC would not find the sources.
-        None => None,
-        Some(_) => failures.try_to("remove the table", || nftables::purge(&netlink, dry_run)),
-    };
+    let table = sources
+        .as_ref()
+        .and_then(|_| failures.try_to("remove the table", || nftables::purge(&netlink, dry_run)));
     let rules = failures.try_to("remove rules", || iptables::purge(&netlink, dry_run));
     for lines in [sources, table, rules] {
         removed.extend(lines.into_iter().flatten());

@@ -50,7 +50,7 @@ impl Rules {
 
     pub(super) fn check(&self, iptables: &Iptables<'_>) -> Result<(), Error> {
         for (table, chain, wanted) in self.by_chain() {
-            let there = rules_of(iptables, table, chain)?;
+            let there: Vec<Rule> = iptables.rules(table, chain)?.map(|(_, rule)| rule).collect();
             // The last rule of the container's chain matches almost all packets. The jumps in POSTROUTING can
             // have any order.
             let together = if chain == POSTROUTING { 1 } else { wanted.len() };
@@ -98,7 +98,7 @@ impl Rules {
                     changes.add_chain(table, chain);
                 }
             }
-            let there = rules_of(iptables, table, chain)?;
+            let there: Vec<Rule> = iptables.rules(table, chain)?.map(|(_, rule)| rule).collect();
             let mut of_chain = there
                 .iter()
                 .filter(|rule| chain == self.chain || rule.next_chain() == Some(&self.chain));
@@ -274,14 +274,6 @@ fn remove_chain(
 /// Whether a rule belongs to another container, by its comment.
 fn is_foreign(rule: &Rule, comment: &str) -> bool {
     rule.comment_text().is_some_and(|text| text.starts_with(NAME) && text != comment)
-}
-
-fn rules_of(
-    iptables: &Iptables<'_>,
-    table: Table,
-    chain: &str,
-) -> Result<Vec<Rule>, kernel::Error> {
-    Ok(iptables.rules(table, chain)?.map(|(_, rule)| rule).collect())
 }
 
 /// The name of the container's chain, and the comment on its rules. The reference plugins use the same. The

@@ -1,4 +1,4 @@
-//! The system's bus: a connection, and calls that wait for their answers.
+//! A connection to the D-Bus system bus, with calls that wait for their answers.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -14,46 +14,28 @@ use super::message::{FIXED, Kind, Message, Method, Value, call, rest_length};
 pub(super) struct Bus {
     stream: UnixStream,
     serial: u32,
-    /// How long it may take to answer a call.
+    /// How long to wait for the answer to a call.
     patience: Duration,
 }
 
-/// Why the bus, or who was called by it, did not do what was asked.
+/// Why a call failed.
 #[derive(Debug, thiserror::Error)]
-pub enum BusError {
-    /// Nobody listens there, or does not let us in.
+pub(crate) enum BusError {
     #[error("connect to the D-Bus system bus at {path}")]
-    Connect {
-        /// The socket.
-        path: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The connection broke, or there was no answer for long.
+    Connect { path: String, source: io::Error },
+    /// The connection broke, or no answer came in time.
     #[error("call {method} over D-Bus")]
-    Broken {
-        /// The method.
-        method: String,
-        /// Why.
-        source: io::Error,
-    },
-    /// The answer was an error.
+    Broken { method: String, source: io::Error },
+    /// The answer is an error with this name and text.
     #[error("call {method} over D-Bus: {text} ({name})")]
-    Refused {
-        /// The method, with its arguments.
-        method: String,
-        /// The error's name.
-        name: String,
-        /// What it says.
-        text: String,
-    },
+    Refused { method: String, name: String, text: String },
 }
 
-/// Where the bus is, if the environment does not say.
-const SOCKET: &str = "/run/dbus/system_bus_socket";
+/// The environment variable with the bus's address, and its usual socket.
 const ADDRESS: &str = "DBUS_SYSTEM_BUS_ADDRESS";
+const SOCKET: &str = "/run/dbus/system_bus_socket";
 
-/// What programs usually wait for an answer.
+/// The usual timeout of D-Bus programs.
 const PATIENCE: Duration = Duration::from_secs(25);
 
 const THE_BUS: Method<'_> = Method {
@@ -64,25 +46,19 @@ const THE_BUS: Method<'_> = Method {
 };
 
 impl Bus {
-    /// Connects to the system's bus.
     pub(super) fn system() -> Result<Self, BusError> {
         Self::at(&socket(), PATIENCE)
     }
 
     fn at(path: &Path, patience: Duration) -> Result<Self, BusError> {
-        let connect = || {
-            let stream = connect(path, patience)?;
-            stream.set_write_timeout(Some(patience))?;
-            authenticate(&stream, Instant::now() + patience)?;
-            Ok(Self { stream, serial: 0, patience })
-        };
-        let mut bus = connect()
+        let stream = connect(path, patience)
             .map_err(|source| BusError::Connect { path: path.display().to_string(), source })?;
+        let mut bus = Self { stream, serial: 0, patience };
         bus.call(THE_BUS, &[])?;
         Ok(bus)
     }
 
-    /// Calls a method with these texts, and waits for the answer.
+    /// Calls a method with string arguments, and waits for the answer.
     pub(super) fn call(
         &mut self,
         method: Method<'_>,
@@ -91,22 +67,19 @@ impl Bus {
         let shown = || format!("{}.{}({})", method.interface, method.name, arguments.join(", "));
         self.serial += 1;
         let answer = self.ask(&call(self.serial, method, arguments)).map_err(|source| {
-            // Who is silent once is not waited for again.
+            // Later calls fail at once.
             let _ = self.stream.shutdown(Shutdown::Both);
             BusError::Broken { method: shown(), source }
         })?;
-        match (answer.kind, answer.value) {
-            (Kind::Error(name), Value::Text(text)) => {
-                Err(BusError::Refused { method: shown(), name, text })
-            }
-            (Kind::Error(name), _) => {
-                Err(BusError::Refused { method: shown(), name, text: "no reason given".into() })
-            }
-            (_, value) => Ok(value),
-        }
+        let Kind::Error(name) = answer.kind else { return Ok(answer.value) };
+        let text = match answer.value {
+            Value::String(text) => text,
+            _ => "no reason given".into(),
+        };
+        Err(BusError::Refused { method: shown(), name, text })
     }
 
-    /// Sends a call. What comes before its answer is news that nobody asked for.
+    /// Sends a call. Skips signals and other messages that come before its answer.
     fn ask(&mut self, call: &[u8]) -> io::Result<Message> {
         let deadline = Instant::now() + self.patience;
         self.stream.write_all(call).map_err(or_late)?;
@@ -126,12 +99,12 @@ impl Bus {
 }
 
 impl BusError {
-    /// Whether it is firewalld's error of this code.
+    /// Whether it is firewalld's error with this code.
     pub(crate) fn is_about(&self, code: &str) -> bool {
         matches!(self, Self::Refused { text, .. } if text.starts_with(code))
     }
 
-    /// Whether nobody of that name is there to be called.
+    /// Whether there is no bus, or no program has the name that was called.
     pub(super) fn is_absent(&self) -> bool {
         use io::ErrorKind::{ConnectionRefused, NotFound};
         match self {
@@ -146,7 +119,7 @@ impl BusError {
     }
 }
 
-/// The socket that the environment names, as other programs find it, or the usual one.
+/// The socket that the environment names, or the usual one.
 fn socket() -> PathBuf {
     let address = std::env::var(ADDRESS).unwrap_or_default();
     let mut paths = address.split(';').filter_map(|one| one.strip_prefix("unix:path="));
@@ -154,43 +127,39 @@ fn socket() -> PathBuf {
     path.unwrap_or(SOCKET).into()
 }
 
-/// Connects, which waits as long as those are many who wait already.
+/// Connects in a thread, because the kernel waits while the queue of the socket is full. Then authenticates.
 fn connect(path: &Path, patience: Duration) -> io::Result<UnixStream> {
     let (connected, connection) = mpsc::channel();
     let path = path.to_owned();
-    // Ends with the program, if not before.
+    // The thread ends with the program at the latest.
     thread::spawn(move || connected.send(UnixStream::connect(path)));
-    connection.recv_timeout(patience).unwrap_or_else(|_| Err(late()))
+    let stream = connection.recv_timeout(patience).unwrap_or_else(|_| Err(late()))?;
+    stream.set_write_timeout(Some(patience))?;
+    authenticate(&stream, Instant::now() + patience)?;
+    Ok(stream)
 }
 
-/// Says who we are, which the socket itself confirms, all in one go ("Authentication Protocol").
+/// Authenticates with the credentials of the socket (D-Bus specification, "Authentication Protocol").
 fn authenticate(mut stream: &UnixStream, deadline: Instant) -> io::Result<()> {
+    const LINE_MAX: usize = 1024;
     stream.write_all(b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n")?;
     for expected in ["DATA", "OK"] {
-        let line = read_line(stream, deadline)?;
-        if line.split(' ').next() != Some(expected) {
-            return Err(io::Error::new(io::ErrorKind::PermissionDenied, line));
+        let mut line = Vec::new();
+        // One byte at a time, because messages follow the last line.
+        while !line.ends_with(b"\r\n") && line.len() < LINE_MAX {
+            let mut byte = [0];
+            read(stream, &mut byte, deadline)?;
+            line.extend(byte);
+        }
+        let line = String::from_utf8_lossy(&line);
+        if line.split_whitespace().next() != Some(expected) {
+            return Err(io::Error::new(io::ErrorKind::PermissionDenied, line.trim_end()));
         }
     }
     Ok(())
 }
 
-/// Reads byte by byte, so that nothing of what comes after the line is lost.
-fn read_line(stream: &UnixStream, deadline: Instant) -> io::Result<String> {
-    const LENGTH_MAX: usize = 1024;
-    let mut line = Vec::new();
-    while !line.ends_with(b"\r\n") {
-        let mut byte = [0];
-        read(stream, &mut byte, deadline)?;
-        line.extend(byte);
-        if line.len() > LENGTH_MAX {
-            return Err(io::ErrorKind::InvalidData.into());
-        }
-    }
-    Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
-}
-
-/// Reads all of it before the deadline, in however many pieces it comes.
+/// Fills `to` before the deadline.
 fn read(mut stream: &UnixStream, mut to: &mut [u8], deadline: Instant) -> io::Result<()> {
     while !to.is_empty() {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -208,7 +177,7 @@ fn read(mut stream: &UnixStream, mut to: &mut [u8], deadline: Instant) -> io::Re
     Ok(())
 }
 
-/// A time that ran out has a text of its own: the kernel's says "try again".
+/// Replaces the kernel's error for a timeout, whose text is "try again".
 fn or_late(error: io::Error) -> io::Error {
     if error.kind() == io::ErrorKind::WouldBlock { late() } else { error }
 }

@@ -1,5 +1,5 @@
-//! Messages of D-Bus: as much of the wire format as calls with texts, and their answers, need
-//! (D-Bus specification, "Marshaling" and "Message Protocol").
+//! D-Bus messages: calls with strings as arguments, and their answers (D-Bus specification, "Marshaling" and
+//! "Message Protocol").
 
 /// A method of an object on the bus.
 #[derive(Clone, Copy, Debug)]
@@ -10,11 +10,11 @@ pub(super) struct Method<'a> {
     pub(super) name: &'a str,
 }
 
-/// A message that came from the bus.
+/// A message from the bus.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Message {
     pub(super) kind: Kind,
-    /// The call that it answers.
+    /// The serial number of the call that it answers.
     pub(super) answers: Option<u32>,
     pub(super) value: Value,
 }
@@ -22,30 +22,30 @@ pub(super) struct Message {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Return,
-    /// With its name.
+    /// With the error's name.
     Error(String),
     Other,
 }
 
-/// The first value of a body, if it is one that is used here.
+/// The first value of a body.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Value {
-    Text(String),
+    String(String),
     Boolean(bool),
     Other,
 }
 
-/// The length of the fixed part of a message, which contains the lengths of the other parts.
+/// The length of the fixed part of a message. It contains the lengths of the other parts.
 pub(super) const FIXED: usize = 16;
 
-/// Longer messages are none that anybody would send here; the specification ends at 128 MiB.
+/// The longest message that is read. The specification's limit is 128 MiB.
 const LENGTH_MAX: usize = 1 << 20;
 
 const LITTLE_ENDIAN: u8 = b'l';
 const METHOD_CALL: u8 = 1;
 const METHOD_RETURN: u8 = 2;
 const ERROR: u8 = 3;
-/// Nobody is to be started for the answer.
+/// The bus must not start the program that is called.
 const NO_AUTO_START: u8 = 2;
 const VERSION: u8 = 1;
 
@@ -57,13 +57,12 @@ const REPLY_SERIAL: u8 = 5;
 const DESTINATION: u8 = 6;
 const SIGNATURE: u8 = 8;
 
-/// A call with texts as its arguments.
+/// A call with strings as its arguments.
 pub(super) fn call(serial: u32, method: Method<'_>, arguments: &[&str]) -> Vec<u8> {
-    let mut body = Vec::new();
+    let (mut body, mut fields) = (Vec::new(), Vec::new());
     for text in arguments {
-        push_text(&mut body, text);
+        push_string(&mut body, text);
     }
-    let mut fields = Vec::new();
     for (code, kind, text) in [
         (PATH, b'o', method.path),
         (INTERFACE, b's', method.interface),
@@ -72,26 +71,24 @@ pub(super) fn call(serial: u32, method: Method<'_>, arguments: &[&str]) -> Vec<u
     ] {
         pad(&mut fields, 8);
         fields.extend([code, 1, kind, 0]);
-        push_text(&mut fields, text);
+        push_string(&mut fields, text);
     }
     if !arguments.is_empty() {
         pad(&mut fields, 8);
-        fields.extend([SIGNATURE, 1, b'g', 0]);
-        fields.push(u8::try_from(arguments.len()).unwrap_or(u8::MAX));
-        fields.extend(arguments.iter().map(|_| b's'));
-        fields.push(0);
+        let count = u8::try_from(arguments.len()).unwrap_or(u8::MAX);
+        fields.extend([SIGNATURE, 1, b'g', 0, count]);
+        fields.extend(arguments.iter().map(|_| b's').chain([0]));
     }
     let mut all = vec![LITTLE_ENDIAN, METHOD_CALL, NO_AUTO_START, VERSION];
-    for number in [length(&body), serial, length(&fields)] {
-        all.extend(number.to_le_bytes());
-    }
+    let numbers = [length(&body), serial, length(&fields)];
+    all.extend(numbers.into_iter().flat_map(u32::to_le_bytes));
     all.extend(fields);
     pad(&mut all, 8);
     all.extend(body);
     all
 }
 
-/// How many bytes follow the fixed ones; none if these cannot be a message's.
+/// How many bytes follow the fixed part; `None` if this is not a valid message.
 pub(super) fn rest_length(fixed: &[u8; FIXED]) -> Option<usize> {
     let mut reader = Reader { bytes: fixed, at: 4, little: is_little(fixed[0])? };
     let (body, _, fields) = (reader.number()?, reader.number()?, reader.number()?);
@@ -101,7 +98,7 @@ pub(super) fn rest_length(fixed: &[u8; FIXED]) -> Option<usize> {
 }
 
 impl Message {
-    /// Reads a message; none if it is malformed.
+    /// Reads a message; `None` if it is not valid.
     pub(super) fn parse(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader { bytes, at: 12, little: is_little(*bytes.first()?)? };
         let end = FIXED + usize::try_from(reader.number()?).ok()?;
@@ -111,10 +108,10 @@ impl Message {
             let code = reader.byte()?;
             let kind = reader.signature()?;
             match (code, kind.as_str()) {
-                (ERROR_NAME, "s") => name = reader.text()?,
+                (ERROR_NAME, "s") => name = reader.string()?,
                 (REPLY_SERIAL, "u") => answers = Some(reader.number()?),
                 (SIGNATURE, "g") => signature = reader.signature()?,
-                (_, "s" | "o") => drop(reader.text()?),
+                (_, "s" | "o") => drop(reader.string()?),
                 (_, "u") => drop(reader.number()?),
                 (_, "g") => drop(reader.signature()?),
                 _ => return None,
@@ -122,7 +119,7 @@ impl Message {
         }
         reader.skip_to(8);
         let value = match signature.chars().next() {
-            Some('s') => Value::Text(reader.text()?),
+            Some('s') => Value::String(reader.string()?),
             Some('b') => Value::Boolean(reader.number()? != 0),
             _ => Value::Other,
         };
@@ -164,7 +161,7 @@ impl Reader<'_> {
         Some(if little { u32::from_le_bytes(bytes) } else { u32::from_be_bytes(bytes) })
     }
 
-    fn text(&mut self) -> Option<String> {
+    fn string(&mut self) -> Option<String> {
         let len = usize::try_from(self.number()?).ok()?;
         self.zero_terminated(len)
     }
@@ -185,9 +182,9 @@ fn is_little(byte: u8) -> Option<bool> {
     [b'B', LITTLE_ENDIAN].iter().position(|it| *it == byte).map(|at| at == 1)
 }
 
-fn push_text(to: &mut Vec<u8>, text: &str) {
+fn push_string(to: &mut Vec<u8>, text: &str) {
     pad(to, 4);
-    to.extend(u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
+    to.extend(length(text.as_bytes()).to_le_bytes());
     to.extend(text.bytes());
     to.push(0);
 }

@@ -33,7 +33,7 @@ const STAGE_2: &str = "CNI-ISOLATION-STAGE-2";
 
 /// All rules of an attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Plan {
+pub(super) struct Plan {
     pub(super) owner: String,
     /// The rules that all pods share, chain by chain: those for the start of the chain ([`Place::First`]) and
     /// those for its end, in their order.
@@ -43,7 +43,7 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn new(owner: &Attachment, admin_chain: &str, pod: &Pod) -> Self {
+    pub(super) fn new(owner: &Attachment, admin_chain: &str, pod: &Pod) -> Self {
         let is_meant = |(chain, _): &_| *chain != PUBLISHED || pod.published;
         let own = |table: Table| {
             let addresses = pod.addresses.iter().filter(|it| Family::of(**it) == table.family());

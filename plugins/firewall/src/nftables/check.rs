@@ -18,14 +18,13 @@ pub(crate) fn check(netlink: &Nfnetlink, plan: &Plan) -> Result<(), Error> {
     let spec = spec(plan.has_published() || has_published(&contents));
     if let Some(part) = spec.missing(&contents).first() {
         let MissingPart { what, name, .. } = &part;
-        let command = format!("add {what} {name}");
-        return Err(Error::MissingInTable { what, how: part.how(), command });
+        let command = format!("nft add {what} {name}");
+        return Err(Error::Missing { what, how: part.how(), command });
     }
     for (name, wanted) in plan.own.iter().chain(&plan.bridge) {
         let there = netlink.element(TABLE.set(name), &wanted.key)?;
         if !there.is_some_and(|there| does_as_much(&there, wanted)) {
-            let command = show(name, wanted);
-            return Err(Error::MissingInTable { what: "element", how: "is missing", command });
+            return Err(Error::missing("element", format!("nft {}", show(name, wanted))));
         }
     }
     Ok(())

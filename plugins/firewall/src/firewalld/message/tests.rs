@@ -27,7 +27,7 @@ fn a_call_is_written_as_others_write_it() {
 
 #[test]
 fn answers_are_read() {
-    let text = |text: &str| Value::Text(text.to_owned());
+    let text = |text: &str| Value::String(text.to_owned());
     let firewalld = || Kind::Error("org.fedoraproject.FirewallD1.Exception".to_owned());
     let already = "ZONE_ALREADY_SET: '10.88.0.2/32' already bound to 'trusted'";
     for (name, kind, answers, value) in [
