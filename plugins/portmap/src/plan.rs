@@ -40,6 +40,11 @@ impl<'a> Plan<'a> {
         self.pod.is_empty()
     }
 
+    /// The families of which the pod has an address.
+    pub(crate) fn families(&self) -> impl Iterator<Item = Family> {
+        self.pod.iter().map(|cidr| Family::of(cidr.ip()))
+    }
+
     /// The pod's address of a family.
     pub(crate) fn address(&self, family: Family) -> Option<Cidr> {
         self.pod.iter().find(|cidr| Family::of(cidr.ip()) == family).copied()
@@ -50,10 +55,9 @@ impl<'a> Plan<'a> {
         self.settings.mappings.iter().filter(move |mapping| mapping.is_of(family))
     }
 
-    /// The ports of the node that the plan claims in a family; none if the pod has no address of it.
+    /// The ports of the node that the plan claims in a family.
     pub(crate) fn claims(&self, family: Family) -> Vec<Claim> {
-        let is_used = self.address(family).is_some();
-        self.mappings(family).filter(|_| is_used).map(Claim::from).collect()
+        self.mappings(family).map(Claim::from).collect()
     }
 }
 

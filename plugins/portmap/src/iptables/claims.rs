@@ -21,7 +21,7 @@ struct Held {
 pub(crate) fn find_holder(netlink: &Nfnetlink, plan: &Plan<'_>) -> Result<(), Error> {
     let own = comment(plan.owner.network.as_str(), plan.owner.container_id.as_str());
     for iptables in &Iptables::all(netlink)? {
-        for family in Family::ALL {
+        for family in plan.families() {
             let entries = entries(iptables, family)?;
             refuse(iptables, family, &plan.claims(family), &entries, &own)?;
         }
@@ -53,7 +53,7 @@ pub(crate) fn take(netlink: &Nfnetlink, plan: &Plan<'_>) -> Result<(), Error> {
     for iptables in &Iptables::all(netlink)? {
         iptables.transaction(|| -> Result<Changes, Error> {
             let mut changes = Changes::new();
-            for family in Family::ALL.into_iter().filter(|it| !plan.settings.has_conditions(*it)) {
+            for family in plan.families().filter(|it| !plan.settings.has_conditions(*it)) {
                 let (claims, entries) = (plan.claims(family), entries(iptables, family)?);
                 for Held { chain, handle, claim, .. } in held(iptables, family, &claims, &entries)?
                 {

@@ -68,7 +68,7 @@ fn try_to_add(netlink: &Nfnetlink, plan: &Plan<'_>) -> Result<Vec<End>, Error> {
 /// Refuses a plan of the other backend if another container has one of its ports here.
 pub(crate) fn find_holder(netlink: &Nfnetlink, plan: &Plan<'_>) -> Result<(), Error> {
     let own = owner(&plan.owner);
-    for family in Family::ALL.into_iter().filter(|family| plan.address(*family).is_some()) {
+    for family in plan.families() {
         let (contents, claims) = (Contents::read(netlink, table(family))?, plan.claims(family));
         for other in contents.owned().filter(|other| other.owner != own && !expires(other)) {
             refuse(family, &claims, &other)?;

@@ -49,7 +49,8 @@ pub(super) fn collect_garbage(
 pub(crate) fn take(netlink: &Nfnetlink, plan: &Plan<'_>) -> Result<Vec<End>, Error> {
     let (ends, outcome) = delete(netlink, Some(&plan.owner.container_id), |family, rule| {
         let theirs = claim_of_rule(family, &rule.expressions);
-        !plan.settings.has_conditions(family)
+        plan.address(family).is_some()
+            && !plan.settings.has_conditions(family)
             && theirs.is_some_and(|theirs| plan.claims(family).iter().any(|it| it.covers(&theirs)))
     });
     outcome.map(|()| ends)
@@ -120,7 +121,7 @@ fn delete(
 
 /// Refuses a plan if another container has one of its ports here.
 pub(super) fn find_holder(netlink: &Nfnetlink, plan: &Plan<'_>) -> Result<(), Error> {
-    for family in Family::ALL.into_iter().filter(|family| plan.address(*family).is_some()) {
+    for family in plan.families() {
         let (table, claims) = (table(family), plan.claims(family));
         for (_, rule) in netlink.table_rules(table)? {
             let Some(theirs) = claim_of_rule(family, &rule.expressions) else { continue };
