@@ -1,5 +1,5 @@
-//! Connections that the kernel tracks: found by what is known of them, and
-//! forgotten (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`).
+//! Lists and deletes the connections that the kernel tracks
+//! (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -18,45 +18,45 @@ use crate::nft::attribute::{attributes, be_u16};
 /// A tracked connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Flow {
-    /// As its first packet came in.
+    /// The addresses and ports of its first packet.
     pub original: Tuple,
-    /// As the answers look; after DNAT their source is the new destination.
+    /// Those of the answers. After DNAT, their source is the new destination.
     pub reply: Tuple,
-    /// `CTA_TUPLE_ORIG` as the kernel gave it, with what [`Tuple`] leaves out of ICMP and others.
+    /// `CTA_TUPLE_ORIG` as the kernel sent it. It has more than [`Tuple`], for example for ICMP.
     tuple: Vec<u8>,
-    /// Tells it from a later one between the same ends; as the kernel gave it.
+    /// `CTA_ID` as the kernel sent it. A later connection between the same ends has another ID.
     id: Vec<u8>,
 }
 
 /// One direction of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tuple {
-    /// Sender.
+    /// The sender.
     pub source: IpAddr,
-    /// Receiver.
+    /// The receiver.
     pub destination: IpAddr,
     /// IPPROTO number.
     pub protocol: u8,
-    /// Sender's port, 0 where the protocol has none.
+    /// The sender's port, or 0.
     pub source_port: u16,
-    /// Receiver's port, 0 where the protocol has none.
+    /// The receiver's port, or 0.
     pub destination_port: u16,
 }
 
-/// Which connections are meant: those that agree in everything that is given.
+/// Selects the connections that have all the values that are set.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Filter {
     /// IPPROTO number.
     pub protocol: Option<u8>,
-    /// Sender of the first packet.
+    /// The sender of the first packet.
     pub original_source: Option<IpAddr>,
-    /// Receiver of the first packet, before any DNAT.
+    /// The receiver of the first packet, before DNAT.
     pub original_destination: Option<IpAddr>,
-    /// Its port; needs the protocol.
+    /// Its port. `protocol` must be set, too.
     pub original_destination_port: Option<u16>,
-    /// Sender of the answers: after DNAT, the new destination.
+    /// The sender of the answers. After DNAT, this is the new destination.
     pub reply_source: Option<IpAddr>,
-    /// Its port; needs the protocol.
+    /// Its port. `protocol` must be set, too.
     pub reply_source_port: Option<u16>,
 }
 
@@ -78,11 +78,11 @@ const PROTO_SRC_PORT: u32 = 1 << 4;
 const PROTO_DST_PORT: u32 = 1 << 5;
 
 impl Nfnetlink {
-    /// The connections of a family that a filter stands for; none if this kernel tracks none, or shows none.
+    /// The connections of a family that a filter selects. Empty if this kernel does not track or list any.
     pub fn flows(&self, family: Family, filter: &Filter) -> Result<Vec<Flow>> {
         let what = || format!("list the {family} connections of {filter:?}");
         let list = |attributes| self.dump(family, message(IPCTNL_MSG_CT_GET, attributes), what);
-        // Linux before 5.8 ignores the filter; what it does not know of it, a later kernel refuses.
+        // Linux before 5.8 ignores the filter. Later kernels refuse a filter with unknown parts.
         let bodies = match list(filter.to_wire()) {
             Err(error) if error.errno() == Some(Errno::EOPNOTSUPP) => list(Vec::new())?,
             Err(error) if error.errno() == Some(Errno::EINVAL) && !self.has_conntrack()? => {
@@ -94,7 +94,7 @@ impl Nfnetlink {
         Ok(flows.filter(|flow| filter.matches(flow)).collect())
     }
 
-    /// Makes the kernel forget the connections that a filter stands for; says how many there were.
+    /// Deletes the connections that a filter selects, and returns their number.
     pub fn delete_flows(&self, family: Family, filter: &Filter) -> Result<usize> {
         let flows = self.flows(family, filter)?;
         for flow in &flows {
@@ -103,7 +103,7 @@ impl Nfnetlink {
         Ok(flows.len())
     }
 
-    /// Makes the kernel forget a connection; one that has ended meanwhile is not an error.
+    /// Deletes a connection. It is not an error if it has ended.
     pub fn delete_flow(&self, family: Family, flow: &Flow) -> Result<()> {
         let attributes = vec![
             DefaultNla::new(CTA_TUPLE_ORIG | NLA_F_NESTED, flow.tuple.clone()),
@@ -113,8 +113,7 @@ impl Nfnetlink {
         self.execute(family, delete, || format!("delete connection {:?}", flow.original)).map(drop)
     }
 
-    /// Whether connections are tracked and shown (`nf_conntrack_netlink`), built in or as a module that the
-    /// kernel could load.
+    /// Whether the kernel can list connections (`nf_conntrack_netlink`). It loads the module if it must.
     fn has_conntrack(&self) -> Result<bool> {
         let question = message(IPCTNL_MSG_CT_GET_STATS, Vec::new());
         match self.execute(Family::V4, question, || "look for connection tracking".to_owned()) {
@@ -125,7 +124,7 @@ impl Nfnetlink {
 }
 
 impl Filter {
-    /// True if the connection agrees in everything that is given.
+    /// Whether the filter selects a connection.
     #[must_use]
     pub fn matches(&self, flow: &Flow) -> bool {
         fn agrees<T: PartialEq + Copy>(wanted: Option<T>, found: T) -> bool {
@@ -140,10 +139,10 @@ impl Filter {
             && agrees(self.reply_source_port, reply.source_port)
     }
 
-    /// The filter as the kernel takes it: tuples, and which of their fields count.
+    /// The attributes of the filter: tuples, and flags for the fields that are set.
     ///
-    /// IPv6 addresses are left out, because `ctnetlink_filter_match_tuple` takes equal ones for different
-    /// ones (seen on Linux 6.18); the caller looks at the list again anyway.
+    /// IPv6 addresses are left out, because `ctnetlink_filter_match_tuple` compares them wrongly (seen on
+    /// Linux 6.18). The caller applies the filter to the list again.
     fn to_wire(self) -> Vec<DefaultNla> {
         let v4 = |address: Option<IpAddr>| address.filter(IpAddr::is_ipv4);
         let original = Side {
@@ -178,7 +177,7 @@ impl Filter {
     }
 }
 
-/// What is known of one direction.
+/// The values of one direction that are set.
 #[derive(Debug, Clone, Copy, Default)]
 struct Side {
     protocol: Option<u8>,
@@ -220,7 +219,7 @@ impl Side {
 }
 
 impl Flow {
-    /// Reads an `IPCTNL_MSG_CT_NEW` behind its nfgenmsg.
+    /// Reads the attributes of an `IPCTNL_MSG_CT_NEW`.
     fn parse(body: &[u8]) -> Option<Self> {
         let attribute = |wanted| attributes(body).find(|(kind, _)| *kind == wanted).map(|a| a.1);
         let tuple = attribute(CTA_TUPLE_ORIG)?;
@@ -259,8 +258,8 @@ impl Tuple {
     }
 }
 
-/// With the library's own attributes `CTA_FILTER` would lose its `NLA_F_NESTED`, without which the kernel
-/// refuses it.
+/// Not with the library's own types: they omit the `NLA_F_NESTED` of `CTA_FILTER`, and the kernel refuses
+/// that.
 fn message(message_type: u8, attributes: Vec<DefaultNla>) -> NetfilterMessageInner {
     ConntrackMessage::Other { message_type, attributes }.into()
 }

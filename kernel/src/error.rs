@@ -1,4 +1,4 @@
-//! What can go wrong between this process and the kernel.
+//! Errors of operations on the kernel.
 
 use std::fmt;
 use std::io;
@@ -7,18 +7,18 @@ use std::path::Path;
 use netlink_packet_core::DecodeError;
 use nix::errno::Errno;
 
-/// An operation that did not succeed, with the kernel's own words.
+/// An operation that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("{operation}")]
 pub struct Error {
-    /// What was being done to what: `create veth pair vethab12`.
+    /// The operation and its object: `create veth pair vethab12`.
     pub operation: String,
-    /// Why it did not succeed.
+    /// Why it failed.
     #[source]
     pub cause: Cause,
 }
 
-/// Why an operation did not succeed.
+/// Why an operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Cause {
     /// The kernel refused it.
@@ -26,41 +26,41 @@ pub enum Cause {
     Refused {
         /// The error number.
         errno: Errno,
-        /// The extended acknowledgement's text (`NLMSGERR_ATTR_MSG`), if there was one.
+        /// The kernel's text (`NLMSGERR_ATTR_MSG`), if it gave one.
         text: Option<String>,
     },
     /// A file or socket could not be used.
     #[error("{0}")]
     Io(io::Error),
-    /// A reply could not be understood.
-    #[error("read the kernel's reply: {0}")]
+    /// A reply has an unknown format.
+    #[error("the kernel's reply cannot be read: {0}")]
     Decode(DecodeError),
     /// A reply did not fit into the buffer.
     #[error("the kernel's reply has {0} bytes, more than the buffer")]
     Truncated(usize),
-    /// The kernel has carried out or refused the request, but its answer was not received.
-    #[error("receive the kernel's answer: {}; whether this was done is not known", .0.desc())]
+    /// The kernel carried out or refused the request, but its answer was not received.
+    #[error("the kernel's answer was not received: {}; it is not known whether this was done", .0.desc())]
     Unanswered(Errno),
-    /// This thread was in another network namespace and could not go back to its own.
-    #[error("{}; nothing can be done from the namespace where this thread is now", .0.desc())]
+    /// This thread was in another network namespace and could not return to its own.
+    #[error("{}; this thread is in the wrong network namespace and can do nothing there", .0.desc())]
     Stranded(Errno),
-    /// A part of the operation was done and could not be undone when the rest failed: both failures.
+    /// The second part of an operation failed, and the first part could not be undone: both errors.
     #[error("{0}")]
     NotUndone(String),
-    /// A program failed: how it ended, and what it said.
+    /// A program failed: its exit status and its output.
     #[error("{0}")]
     Program(String),
     /// Another program held the lock until the time limit.
     #[error("{0}")]
     Locked(String),
-    /// There are legacy iptables rules, and no program that could change them.
+    /// There are legacy iptables rules, and no program that can change them.
     #[error(
-        "the legacy tables of iptables are in use here, and neither an iptables-legacy-restore is in PATH \
-         nor an iptables-restore that says (legacy) when it is asked for its --version; install the legacy \
-         programs of iptables, or move this node's rules to nf_tables"
+        "this node uses the legacy tables of iptables, but PATH has neither iptables-legacy-restore nor an \
+         iptables-restore whose --version prints (legacy); install the legacy programs of iptables, or \
+         move this node's rules to nf_tables"
     )]
     NoLegacyProgram,
-    /// The objects changed again and again while they were being read.
+    /// The objects changed in each attempt to list them.
     #[error("the list changed {0} times while it was being read")]
     Unstable(u32),
 }
@@ -69,18 +69,18 @@ pub enum Cause {
 pub type Result<T> = std::result::Result<T, Error>;
 
 impl Error {
-    /// An operation and why it did not succeed.
+    /// An error of an operation.
     pub fn new(operation: impl Into<String>, cause: impl Into<Cause>) -> Self {
         Self { operation: operation.into(), cause: cause.into() }
     }
 
-    /// The kernel's error number, if it was the kernel that refused.
+    /// The kernel's error number, if the kernel refused the operation.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         self.cause.errno()
     }
 
-    /// Whether the object of the operation does not exist (any more).
+    /// Whether the object of the operation does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self.errno(), Some(Errno::ENOENT | Errno::ENODEV | Errno::ESRCH))
@@ -92,7 +92,7 @@ impl Error {
         self.errno() == Some(Errno::EBUSY)
     }
 
-    /// Whether there is such an object already.
+    /// Whether the object exists already.
     #[must_use]
     pub fn is_exists(&self) -> bool {
         self.errno() == Some(Errno::EEXIST)
@@ -104,13 +104,13 @@ impl Error {
         self.errno() == Some(Errno::EOPNOTSUPP)
     }
 
-    /// Whether it may work after another program has released a lock.
+    /// Whether another program held a lock. The operation may succeed later.
     #[must_use]
     pub fn is_locked(&self) -> bool {
         matches!(self.cause, Cause::Locked(_))
     }
 
-    /// Whether a program has to be installed first.
+    /// Whether a program must be installed first.
     #[must_use]
     pub fn needs_program(&self) -> bool {
         matches!(self.cause, Cause::NoLegacyProgram)
@@ -118,9 +118,9 @@ impl Error {
 
     /// Whether the kernel refused the operation, so that nothing was changed.
     ///
-    /// If not, the operation may have been carried out all the same: the kernel's acknowledgement was lost or
-    /// not understood, a part could not be undone, or a program failed that had begun to change things.
-    /// Whoever undoes what an operation made must then do so in spite of the error:
+    /// Otherwise the operation, or a part of it, may have been carried out: the kernel's answer was lost or
+    /// could not be read, a part could not be undone, or a program failed after its first changes. Then the
+    /// caller must undo the operation although it failed:
     ///
     /// ```
     /// # use kernel::{Cause, Error};
@@ -152,21 +152,13 @@ impl Error {
 }
 
 impl Cause {
-    /// The kernel's error number, if it was the kernel that refused.
+    /// The kernel's error number, if the kernel refused the operation.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         match self {
             Self::Refused { errno, .. } => Some(*errno),
             Self::Io(error) => error.raw_os_error().map(Errno::from_raw),
-            Self::Decode(_)
-            | Self::Truncated(_)
-            | Self::Unanswered(_)
-            | Self::Stranded(_)
-            | Self::NotUndone(_)
-            | Self::Program(_)
-            | Self::Locked(_)
-            | Self::NoLegacyProgram
-            | Self::Unstable(_) => None,
+            _ => None,
         }
     }
 }
@@ -189,8 +181,8 @@ impl From<Errno> for Cause {
     }
 }
 
-/// Why a file could not be opened. Without a `/proc`, all files below it are missing, which does not
-/// mean that a namespace or a setting has gone.
+/// The error of opening a file. Without a `/proc`, all files below it are missing, which does not mean that
+/// the namespace or setting does not exist.
 pub(crate) fn file_error(path: &Path, error: io::Error) -> io::Error {
     let is_below = error.kind() == io::ErrorKind::NotFound && path.starts_with("/proc");
     if is_below && !Path::new("/proc/self").exists() {
@@ -199,7 +191,7 @@ pub(crate) fn file_error(path: &Path, error: io::Error) -> io::Error {
     error
 }
 
-/// The extended text, set off by a dash where there is one.
+/// The kernel's text in parentheses, if there is one.
 struct Text<'a>(Option<&'a str>);
 
 impl fmt::Display for Text<'_> {

@@ -22,8 +22,7 @@ impl Family {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
-    /// The number that packet filters know it by (`NFPROTO_IPV4`, `NFPROTO_IPV6`), which is that of
-    /// sockets (`AF_INET`, `AF_INET6`) too.
+    /// Its number in packet filters (`NFPROTO_IPV4`, `NFPROTO_IPV6`) and sockets (`AF_INET`, `AF_INET6`).
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {
@@ -38,7 +37,7 @@ impl Family {
         Self::ALL.into_iter().find(|family| u32::from(family.number()) == number)
     }
 
-    /// How many bytes an address has.
+    /// The length of an address in bytes.
     #[must_use]
     pub const fn address_len(self) -> u8 {
         match self {

@@ -1,4 +1,8 @@
-//! Linux as a network plugin needs it, and no word of CNI.
+//! The parts of Linux that network plugins use: namespaces, links, addresses, routes, queueing disciplines,
+//! packet filters, tracked connections and sysctls.
+//!
+//! This crate does not use the crate `cni`. It knows the names that CNI plugins and Kubernetes give their
+//! chains only where it finds out which iptables a node uses (`iptables`).
 
 #[cfg(test)]
 mod captures;

@@ -1,8 +1,8 @@
-//! A netlink socket: a request goes out, and its answer is read.
+//! A netlink socket: sends requests and reads their answers.
 //!
-//! The kernel answers a request before its `send` returns, so reading never waits: if there is no answer, it
-//! was lost. Every request asks for an acknowledgement, with the extended error text that
-//! netlink-packet-core passes over (`include/uapi/linux/netlink.h`, `enum nlmsgerr_attrs`).
+//! The kernel answers a request before `send` returns, so reading never waits: if there is no answer, it was
+//! lost. Every request asks for an acknowledgement with the kernel's text
+//! (`include/uapi/linux/netlink.h`, `enum nlmsgerr_attrs`), which netlink-packet-core does not read.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -22,7 +22,7 @@ use nix::sys::socket::MsgFlags;
 use crate::error::Cause;
 use crate::netns::ensure_home;
 
-/// The families of netlink that are spoken here.
+/// The families of netlink.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// rtnetlink(7): links, addresses, routes.
@@ -31,16 +31,16 @@ pub enum Protocol {
     Netfilter,
 }
 
-/// A socket, which belongs to the network namespace that it was opened in.
+/// A socket. It belongs to the network namespace in which it was opened.
 #[derive(Debug)]
 pub struct Socket {
     inner: netlink_sys::Socket,
     sequence: Cell<u32>,
-    /// What answers are read into.
+    /// The buffer for answers.
     buffer: RefCell<Vec<u8>>,
 }
 
-/// One message of a reply: what it is an answer to, its type, flags and payload.
+/// One message of a reply.
 #[derive(Clone, Copy, Debug)]
 pub struct Reply<'a> {
     /// The sequence number of the request.
@@ -49,7 +49,7 @@ pub struct Reply<'a> {
     pub kind: u16,
     /// `nlmsg_flags`.
     pub flags: u16,
-    /// The bytes behind the header.
+    /// The bytes after the header.
     pub payload: &'a [u8],
 }
 
@@ -63,14 +63,14 @@ const NLMSG_HEADER: usize = 16;
 /// Where the sequence number is in a message.
 const SEQUENCE: Range<usize> = 8..12;
 
-/// The buffer's size at first: that of the parts that the kernel divides a list into (`netlink_dump`). A
-/// single object can be larger, such as a link that has hundreds of alternative names.
+/// The initial size of the buffer: the largest part of a list that the kernel sends at once (`netlink_dump`).
+/// A single object can be larger, such as a link with hundreds of alternative names.
 const BUFFER: usize = 32 * 1024;
 
-/// How often a list is read again if the objects change meanwhile.
+/// How often a list is read if the objects change at the same time.
 const DUMPS: u32 = 8;
 
-/// How often a request is repeated because its answer is larger than the buffer.
+/// How often a request is sent if its answer is larger than the buffer.
 const ENLARGEMENTS: u32 = 8;
 
 impl Socket {
@@ -86,21 +86,21 @@ impl Socket {
         // Without a copy of the request in each error, acknowledgements are short.
         inner.set_cap_ack(true)?;
         if protocol == Protocol::Route {
-            // Filters in dump requests are honoured, or refused.
+            // The kernel applies the filter of a dump request, or refuses the request.
             inner.set_netlink_get_strict_chk(true)?;
         }
         inner.connect(&SocketAddr::new(0, 0))?;
         Ok(Self { inner, sequence: Cell::new(0), buffer: RefCell::default() })
     }
 
-    /// Opens a socket that hears what the kernel tells a multicast group.
+    /// Opens a socket that receives the messages of a multicast group.
     pub fn subscribe(protocol: Protocol, group: u32) -> Result<Self, Cause> {
         let socket = Self::open(protocol)?;
         socket.inner.add_membership(group)?;
         Ok(socket)
     }
 
-    /// Waits until there is something to receive, and takes it unread.
+    /// Waits for a message and discards it.
     ///
     /// Errors: ETIMEDOUT when the deadline has passed.
     pub fn wait_until(&self, deadline: Instant) -> Result<(), Cause> {
@@ -108,9 +108,9 @@ impl Socket {
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(self.as_fd(), PollFlags::POLLIN)], timeout) {
             Ok(0) => Err(Errno::ETIMEDOUT.into()),
-            // A signal is as good a reason to look again as an event.
+            // After a signal, the caller looks again, too.
             Err(Errno::EINTR) => Ok(()),
-            // And so is an event that was lost because there were too many.
+            // The same if the kernel has dropped messages because there were too many.
             Ok(_) => match self.receive(|_| Ok(())) {
                 Err(Failure::Io(error)) if is_lost(&error) => Ok(()),
                 Err(Failure::Io(error)) => Err(error.into()),
@@ -121,14 +121,14 @@ impl Socket {
         }
     }
 
-    /// The next sequence number, from 1 on.
+    /// The next sequence number. The first one is 1.
     pub fn next_sequence(&self) -> u32 {
         let next = self.sequence.get().wrapping_add(1).max(1);
         self.sequence.set(next);
         next
     }
 
-    /// Gives the bytes of a message the next sequence number.
+    /// Writes the next sequence number into a message, and returns it.
     fn number(&self, message: &mut [u8]) -> u32 {
         let sequence = self.next_sequence();
         if let Some(at) = message.get_mut(SEQUENCE) {
@@ -137,7 +137,7 @@ impl Socket {
         sequence
     }
 
-    /// Sends one request and returns the messages that came before its acknowledgement.
+    /// Sends one request and returns the messages before its acknowledgement.
     pub fn request<R: NetlinkDeserializable>(
         &self,
         payload: impl NetlinkSerializable,
@@ -147,10 +147,10 @@ impl Socket {
         self.ask(&mut bytes, |reply| Ok(reply.decode()?)).map(|(messages, _)| messages)
     }
 
-    /// Sends two requests in one send(2), so that a signal cannot end this process between them. Returns how
-    /// each of them ended; the kernel also carries out the second one after it has refused the first.
+    /// Sends two requests in one send(2), so that a signal cannot end this process between them. Returns the
+    /// outcome of each. The kernel carries out the second one even if it refuses the first.
     ///
-    /// Errors: how one of them ended is not known.
+    /// Errors: the outcome of one of them is not known.
     pub fn request_both<P: NetlinkSerializable>(
         &self,
         requests: [(P, u16); 2],
@@ -177,7 +177,7 @@ impl Socket {
         Ok([one.unwrap_or_else(unknown), other.unwrap_or_else(unknown)])
     }
 
-    /// Lists objects; starts again if they changed meanwhile.
+    /// Lists objects. Starts again if they change at the same time.
     pub fn dump<R: NetlinkDeserializable>(
         &self,
         payload: impl NetlinkSerializable,
@@ -186,10 +186,10 @@ impl Socket {
         self.list(&mut bytes, DUMPS, |reply| Ok(reply.decode()?))
     }
 
-    /// Sends the bytes of a request for a list, as [`Socket::ask`] does; again if the list changed while it
-    /// was read.
+    /// Sends the bytes of a request for a list, like [`Socket::ask`]. Sends it again if the list changed at
+    /// the same time.
     ///
-    /// Errors: `Cause::Unstable` if it did so in each of the attempts.
+    /// Errors: `Cause::Unstable` if the list changed in each attempt.
     pub fn list<T>(
         &self,
         bytes: &mut [u8],
@@ -200,7 +200,7 @@ impl Socket {
             match self.ask(bytes, &read) {
                 Ok((messages, false)) => return Ok(messages),
                 Ok((_, true)) => {}
-                // nf_tables says so by an error, the others by a flag.
+                // nf_tables reports a change by an error, the others by a flag.
                 Err(cause) if cause.errno() == Some(Errno::EINTR) => {}
                 Err(cause) => return Err(cause),
             }
@@ -208,11 +208,11 @@ impl Socket {
         Err(Cause::Unstable(attempts))
     }
 
-    /// Sends the bytes of one request, with a sequence number of its own, and reads the messages that it is
-    /// answered with. Also says whether a list changed while it was read.
+    /// Sends the bytes of one request with the next sequence number, and reads the answer. Also returns
+    /// whether a list changed at the same time.
     ///
-    /// If the answer is larger than the buffer, the buffer grows and the request is sent again. This only
-    /// happens to requests that read something, because acknowledgements are short.
+    /// If the answer is larger than the buffer, the buffer grows and the request is sent again. This happens
+    /// only to requests that read, because acknowledgements are short.
     pub fn ask<T>(
         &self,
         bytes: &mut [u8],
@@ -242,9 +242,9 @@ impl Socket {
         }
     }
 
-    /// Sends bytes that hold one or more whole messages.
+    /// Sends one or more complete messages.
     ///
-    /// Errors: those of the kernel, which has not looked at the messages then.
+    /// Errors: those of send(2). Then the kernel has not read the messages.
     pub fn send(&self, bytes: &[u8]) -> Result<(), Cause> {
         loop {
             match self.inner.send(bytes, 0) {
@@ -254,11 +254,10 @@ impl Socket {
         }
     }
 
-    /// Hands the messages that the kernel has answered with to `each`, until that says that the last one was
-    /// among them.
+    /// Calls `each` with the messages of the kernel's answer, until it returns true for the last one.
     ///
-    /// Errors: `Cause::Unanswered` if the kernel has no more messages, because some did not fit into the
-    /// socket's buffer; `Cause::Truncated` if one did not fit into ours, which is large enough afterwards.
+    /// Errors: `Cause::Unanswered` if the last message is missing, because it did not fit into the socket's
+    /// buffer. `Cause::Truncated` if a message did not fit into our buffer, which is larger afterwards.
     pub fn answers(
         &self,
         mut each: impl FnMut(Reply<'_>) -> Result<bool, Cause>,
@@ -272,9 +271,9 @@ impl Socket {
             match received {
                 Ok(()) => {}
                 Err(Failure::Read(cause)) => return Err(cause),
-                // The rest is read all the same, to be out of the way of the next request.
+                // Read the rest, so that the next request does not get it.
                 Err(Failure::Truncated(length)) => truncated = Some(length),
-                // What was lost need not be what is looked for.
+                // The lost messages may belong to another request.
                 Err(Failure::Io(error)) if self::is_lost(&error) && !is_lost => is_lost = true,
                 Err(Failure::Io(_)) if truncated.is_some() => break,
                 Err(Failure::Io(error)) => return Err(unanswered(&error, is_lost)),
@@ -283,7 +282,7 @@ impl Socket {
         truncated.map_or(Ok(()), |length| Err(Cause::Truncated(length)))
     }
 
-    /// Hands the messages of the next datagram, one by one, to `each`. Does not wait for one.
+    /// Calls `each` with the messages of the next datagram. Does not wait for it.
     fn receive(&self, each: impl FnMut(Reply<'_>) -> Result<(), Cause>) -> Result<(), Failure> {
         let mut buffer = self.buffer.take();
         let received = self.fill(&mut buffer);
@@ -296,7 +295,7 @@ impl Socket {
         buffer.clear();
         buffer.reserve(BUFFER);
         let length = loop {
-            // With MSG_TRUNC the length is that of the datagram, not of the part that fitted.
+            // With MSG_TRUNC, the length is that of the whole datagram.
             match self.inner.recv(&mut &mut *buffer, RECEIVE) {
                 Err(error) if error.raw_os_error() == Some(Errno::EINTR as i32) => {}
                 received => break received.map_err(Failure::Io)?,
@@ -311,17 +310,17 @@ impl Socket {
     }
 }
 
-/// Why there is nothing to read.
+/// Why a datagram was not read.
 enum Failure {
     /// Nothing was received.
     Io(io::Error),
-    /// The datagram has this length, which is more than the buffer had.
+    /// The datagram is longer than the buffer: its length.
     Truncated(usize),
-    /// The datagram cannot be understood, or says that something was refused.
+    /// The datagram has an unknown format, or reports an error.
     Read(Cause),
 }
 
-/// Whether the kernel had to drop messages because nobody read the ones before.
+/// Whether the kernel dropped messages because the socket's buffer was full.
 fn is_lost(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::ENOBUFS as i32)
 }
@@ -331,13 +330,13 @@ fn unanswered(error: &io::Error, is_lost: bool) -> Cause {
     let errno = error.raw_os_error().map_or(Errno::EIO, Errno::from_raw);
     Cause::Unanswered(match errno {
         Errno::EAGAIN if is_lost => Errno::ENOBUFS,
-        // The name of what EAGAIN means here.
+        // The kernel has no message for us.
         Errno::EAGAIN => Errno::ENOMSG,
         errno => errno,
     })
 }
 
-/// Hands the messages of a datagram, one by one, to `each`.
+/// Calls `each` with the messages of a datagram.
 fn messages(
     mut datagram: &[u8],
     mut each: impl FnMut(Reply<'_>) -> Result<(), Cause>,
@@ -363,7 +362,7 @@ impl AsFd for Socket {
 }
 
 impl Reply<'_> {
-    /// How the request ended, if this message says so: acknowledged, refused, or listed to the end.
+    /// The outcome of the request, if this is the last message of the answer.
     #[must_use]
     pub fn outcome(&self) -> Option<Result<(), Cause>> {
         if self.kind != NLMSG_ERROR && self.kind != NLMSG_DONE {
@@ -377,8 +376,8 @@ impl Reply<'_> {
         Some(Err(Cause::Refused { errno, text: self.extended_text() }))
     }
 
-    /// The attributes come behind the code and, in an error, behind what is repeated of the
-    /// request: its header if capped, else all of it.
+    /// The kernel's text. The attributes come after the code. In an error, the request comes between them:
+    /// its header if the message is capped, otherwise all of it.
     fn extended_text(&self) -> Option<String> {
         if self.flags & NLM_F_ACK_TLVS == 0 {
             return None;
@@ -399,7 +398,7 @@ impl Reply<'_> {
         Some(String::from_utf8_lossy(text).into_owned())
     }
 
-    /// Reads the payload as a message of a family.
+    /// Decodes the payload.
     pub fn decode<T: NetlinkDeserializable>(&self) -> Result<T, DecodeError> {
         let mut header = NetlinkHeader::default();
         header.message_type = self.kind;
@@ -409,12 +408,11 @@ impl Reply<'_> {
     }
 }
 
-/// The longest message: that of an attribute, whose length is a number of 16 bits. Longer ones would only
-/// come from a name that the kernel does not take, and netlink-packet-core panics if it has to write such
-/// an attribute.
+/// The longest message, which is also the longest attribute: its length has 16 bits. Only a name that the
+/// kernel does not accept needs more, and netlink-packet-core panics if it writes such an attribute.
 pub(crate) const LONGEST: usize = u16::MAX as usize;
 
-/// The bytes of one message, whose sequence number is 0.
+/// The bytes of one message with the sequence number 0.
 ///
 /// Errors: EMSGSIZE if it is longer than [`LONGEST`].
 fn encode<T: NetlinkSerializable>(payload: T, flags: u16) -> Result<Vec<u8>, Cause> {
@@ -430,7 +428,7 @@ fn encode<T: NetlinkSerializable>(payload: T, flags: u16) -> Result<Vec<u8>, Cau
     Ok(bytes)
 }
 
-/// Flags of recv(2), which netlink-sys takes as a number.
+/// Flags of recv(2).
 const RECEIVE: i32 = MsgFlags::MSG_TRUNC.union(MsgFlags::MSG_DONTWAIT).bits();
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use nix::sys::statfs::{FsType, fstatfs};
 
 use crate::error::{Cause, Error, Result, file_error};
 
-/// An open network namespace, which stays alive as long as it is held.
+/// An open network namespace. It exists at least as long as this value.
 #[derive(Debug)]
 pub struct Netns {
     file: File,
@@ -24,12 +24,12 @@ pub struct Netns {
 const NSFS_MAGIC: FsType = FsType(0x6e73_6673);
 
 impl Netns {
-    /// Opens the namespace that a path leads to.
+    /// Opens the namespace at a path.
     ///
-    /// Errors: ENOENT if nothing is there, EINVAL if it is something else.
+    /// Errors: ENOENT if there is no file, EINVAL if the file is not a namespace.
     pub fn open(path: &Path) -> Result<Self> {
         let operation = || format!("open network namespace {}", path.display());
-        // Not to wait for a writer, should the path lead to a pipe.
+        // If the file is a pipe, this does not wait for a writer.
         let file = File::options()
             .read(true)
             .custom_flags(OFlag::O_NONBLOCK.bits())
@@ -43,7 +43,7 @@ impl Netns {
         Ok(Self { file, path: path.to_owned() })
     }
 
-    /// The namespace that this thread is in.
+    /// The namespace of this thread.
     pub fn current() -> Result<Self> {
         ensure_home()?;
         Self::current_unchecked()
@@ -53,7 +53,7 @@ impl Netns {
         Self::open(Path::new("/proc/thread-self/ns/net"))
     }
 
-    /// Whether both are the same namespace, whatever paths led to them.
+    /// Whether both are the same namespace. Their paths may differ.
     pub fn is_same(&self, other: &Self) -> Result<bool> {
         let identity = |it: &Self| {
             let file = it.file.metadata().map_err(|error| {
@@ -64,14 +64,14 @@ impl Netns {
         Ok(identity(self)? == identity(other)?)
     }
 
-    /// Does something inside the namespace, such as opening a socket or writing a sysctl. This thread is back
-    /// where it was when this returns.
+    /// Calls `work` inside the namespace, for example to open a socket or to write a sysctl. Then this thread
+    /// returns to its own namespace.
     ///
-    /// Errors: those of setns(2). If this thread cannot go back, the work has been done, but its outcome is
-    /// lost; it goes back before it does anything else that depends on its namespace, or fails.
+    /// Errors: those of setns(2). If this thread cannot return, the work was done, but its outcome is lost.
+    /// Then all functions of this crate that depend on the namespace try to return first, or fail.
     pub fn enter<T>(&self, work: impl FnOnce() -> T) -> Result<T> {
         if let Err(error) = ensure_home() {
-            // It may be in this namespace already; then what is to be undone there can be.
+            // If this thread is in this namespace already, changes in it can be undone.
             return if self.is_same(&Self::current_unchecked()?)? {
                 Ok(work())
             } else {
@@ -85,10 +85,10 @@ impl Netns {
         work_and_return(outside, work)
     }
 
-    /// Does something inside a new namespace, which vanishes with what is made in it: to try out
-    /// what the kernel can. This thread is back where it was when this returns.
+    /// Calls `work` inside a new namespace, to find out what the kernel can do. The namespace is removed with
+    /// all that was made in it. Then this thread returns to its own namespace.
     ///
-    /// Errors: those of unshare(2), and as [`Netns::enter`].
+    /// Errors: those of unshare(2) and of [`Netns::enter`].
     pub fn in_new<T>(work: impl FnOnce() -> T) -> Result<T> {
         let outside = Self::current()?;
         unshare(CloneFlags::CLONE_NEWNET)
@@ -96,13 +96,13 @@ impl Netns {
         work_and_return(outside, work)
     }
 
-    /// The path it was opened by.
+    /// The path that it was opened with.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The descriptor's number, for messages to the kernel that name a namespace by it.
+    /// The file descriptor, for messages that name a namespace by it.
     pub(crate) fn raw_fd(&self) -> RawFd {
         self.file.as_raw_fd()
     }
@@ -115,15 +115,15 @@ impl AsFd for Netns {
 }
 
 thread_local! {
-    /// The namespace that this thread belongs to, if it could not go back there.
+    /// The namespace that this thread belongs to, if it could not return to it.
     static HOME: RefCell<Option<Netns>> = const { RefCell::new(None) };
 }
 
-/// Makes sure that this thread is in the namespace that it belongs to: everything that depends on a thread's
-/// namespace asks this first, so that nothing happens to the wrong machine.
+/// Makes sure that this thread is in its own namespace. All functions that depend on the namespace call this
+/// first, so that they never change the wrong one.
 ///
-/// A thread that could not go back when its work in another namespace was done tries again here. Sockets that
-/// were opened before can be used all the same.
+/// A thread that could not return from another namespace tries again here. Sockets that are open already are
+/// not affected.
 ///
 /// Errors: those of setns(2).
 pub(crate) fn ensure_home() -> Result<()> {
@@ -140,7 +140,7 @@ pub(crate) fn ensure_home() -> Result<()> {
     })
 }
 
-/// Does something, and brings this thread back.
+/// Calls `work`, and returns this thread to `outside`.
 fn work_and_return<T>(outside: Netns, work: impl FnOnce() -> T) -> Result<T> {
     let back = Return(Some(outside));
     let outcome = work();
@@ -148,12 +148,12 @@ fn work_and_return<T>(outside: Netns, work: impl FnOnce() -> T) -> Result<T> {
     ensure_home().map(|()| outcome)
 }
 
-/// Brings the thread back, also when the work panics.
+/// Returns the thread to a namespace, also if the work panics.
 struct Return(Option<Netns>);
 
 impl Drop for Return {
     fn drop(&mut self) {
-        // If it fails, everyone who asks next tries again and tells why.
+        // If this fails, the next call of `ensure_home` tries again and reports the error.
         HOME.set(self.0.take());
         let _ = ensure_home();
     }

@@ -1,7 +1,9 @@
-//! nfnetlink: netfilter's own netlink family, and its batches, which change
-//! `nf_tables` all at once or not at all (`net/netfilter/nfnetlink.c`).
+//! nfnetlink, the netlink family of netfilter. The kernel makes all changes of a batch to `nf_tables`, or
+//! none (`net/netfilter/nfnetlink.c`).
 
-use netlink_packet_core::{DefaultNla, Emitable, NetlinkSerializable};
+use netlink_packet_core::{
+    DefaultNla, Emitable, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkSerializable,
+};
 use netlink_packet_netfilter::nftables::{GenMessage, NfTablesMessage};
 use netlink_packet_netfilter::none::ControlMessage;
 use netlink_packet_netfilter::{
@@ -19,10 +21,10 @@ use crate::netlink::{LONGEST, Protocol, Reply, Socket};
 use crate::nft::TableFamily;
 use crate::nft::attribute::{attributes, be_u32};
 
-/// A socket to netfilter in the network namespace that it was opened in.
+/// A socket of netfilter. It belongs to the network namespace in which it was opened.
 ///
-/// Closing it after a commit that deleted something waits until the kernel has freed what was deleted. If you
-/// have other slow requests for the kernel, make them first.
+/// Closing it after a commit that deleted something waits until the kernel has freed the memory. Make other
+/// slow requests first.
 #[derive(Debug)]
 pub struct Nfnetlink {
     socket: Socket,
@@ -34,22 +36,19 @@ pub struct Batch {
     pub(crate) requests: Vec<Request>,
 }
 
-/// A message on its way to the kernel.
+/// A message to the kernel.
 #[derive(Debug)]
 pub(crate) struct Request {
     /// Subsystem and message type.
     pub(crate) kind: u16,
     /// `NLM_F_*`, without `NLM_F_REQUEST`.
     flags: u16,
-    /// nfgenmsg and attributes; nothing if they are longer than [`LONGEST`].
+    /// nfgenmsg and attributes. Empty if they are longer than [`LONGEST`].
     pub(crate) payload: Vec<u8>,
     /// The operation and its object, for errors.
     what: String,
 }
 
-const NLM_F_REQUEST: u16 = 1;
-const NLM_F_ACK: u16 = 4;
-const NLM_F_DUMP: u16 = 0x300;
 const NFNL_MSG_BATCH_BEGIN: u8 = 16;
 const NFNL_BATCH_GENID: u16 = 1;
 const NFTA_GEN_ID: u16 = 1;
@@ -57,14 +56,14 @@ const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NLMSG_HEADER: usize = 16;
 const NFGENMSG: usize = 4;
 
-/// How often a transaction or a list starts again because another program changes the tables meanwhile.
+/// How often a transaction or a list is tried if another program changes the tables at the same time.
 const ATTEMPTS: u32 = 200;
 
-/// Longest message that a netlink socket takes as it is (`net.core.wmem_default`, less its overhead).
+/// The longest message that fits in the default buffer of a socket (`net.core.wmem_default`).
 const DEFAULT_SEND_BUFFER: usize = 200 * 1024;
 
 impl Nfnetlink {
-    /// Opens a socket in the namespace that this thread is in.
+    /// Opens a socket in the namespace of this thread.
     pub fn open() -> Result<Self> {
         let socket = Socket::open(Protocol::Netfilter)
             .map_err(|cause| Error::new("open a netfilter socket", cause))?;
@@ -73,19 +72,19 @@ impl Nfnetlink {
 
     /// Makes all the changes of a batch, or none of them.
     ///
-    /// An error names the first message that was refused. Good for changes that hold whatever the tables
-    /// look like; those that depend on what was read belong into a [transaction](Self::transaction).
+    /// An error names the first message that the kernel refused. Changes that depend on what was read need a
+    /// [transaction](Self::transaction).
     pub fn commit(&self, batch: &Batch) -> Result<()> {
         self.send(batch, None, true)
     }
 
-    /// Has the kernel look at a batch as if it were to be committed, and changes nothing (`nft --check`).
+    /// Makes the kernel check a batch without changing anything (`nft --check`).
     pub fn try_out(&self, batch: &Batch) -> Result<()> {
         self.send(batch, None, false)
     }
 
-    /// Reads with `build`, and makes the changes it returns if the tables are still as they were read;
-    /// otherwise builds again.
+    /// Commits the batch that `build` returns. If another program has changed the tables since `build` began,
+    /// calls it again.
     pub fn transaction<E: From<Error>>(
         &self,
         mut build: impl FnMut(&Self) -> std::result::Result<Batch, E>,
@@ -101,7 +100,7 @@ impl Nfnetlink {
         Err(Error::new("change the nf_tables ruleset", Cause::Unstable(ATTEMPTS)).into())
     }
 
-    /// The number of the ruleset's present state.
+    /// The number of the ruleset's current state.
     pub fn generation(&self) -> Result<u32> {
         let message = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
         let what = || "read the generation of the nf_tables ruleset".to_owned();
@@ -111,7 +110,7 @@ impl Nfnetlink {
         id.ok_or_else(|| Error::new(what(), Errno::EBADMSG))
     }
 
-    /// Whether this kernel has `nf_tables`, built in or as a module that it could load.
+    /// Whether this kernel has `nf_tables`. It loads the module if it must.
     pub fn has_nf_tables(&self) -> Result<bool> {
         match self.generation() {
             Err(error) if is_unknown_subsystem(&error) => Ok(false),
@@ -119,7 +118,7 @@ impl Nfnetlink {
         }
     }
 
-    /// Sends a batch. One without an end is looked at and forgotten.
+    /// Sends a batch. The kernel checks a batch without an end, and discards it.
     fn send(&self, batch: &Batch, generation: Option<u32>, with_end: bool) -> Result<()> {
         let Some((last, others)) = batch.requests.split_last() else { return Ok(()) };
         let begin = Request::batch(NFNL_MSG_BATCH_BEGIN, generation);
@@ -147,7 +146,7 @@ impl Nfnetlink {
         };
         if bytes.len() > DEFAULT_SEND_BUFFER {
             let size = 2 * bytes.len();
-            // Root of a user namespace has to make do with what `net.core.wmem_max` allows.
+            // Root of a user namespace cannot exceed `net.core.wmem_max`.
             let enlarged = match setsockopt(&self.socket, SndBufForce, &size) {
                 Err(Errno::EPERM) => setsockopt(&self.socket, SndBuf, &size),
                 forced => forced,
@@ -158,11 +157,11 @@ impl Nfnetlink {
         self.collect(sequence, acknowledged, what)
     }
 
-    /// Reads until the last message is answered, or the batch was refused as a whole; the first error is the
-    /// one that counts, because the others mostly follow from it.
+    /// Reads answers until that of the last message, or that of the whole batch. Returns the first error,
+    /// because the others are usually its consequences.
     ///
-    /// Every refused message has an answer of its own. If they are more than the socket's buffer holds, the
-    /// kernel drops the later ones, the last message's among them.
+    /// Every refused message has an answer. If they do not fit in the socket's buffer, the kernel drops the
+    /// later ones, including that of the last message.
     fn collect<'a>(&self, begin: u32, last: u32, what: impl Fn(u32) -> &'a str) -> Result<()> {
         let mut first = Ok(());
         let answered = self.socket.answers(|reply| {
@@ -180,35 +179,28 @@ impl Nfnetlink {
         answered.map_err(|cause| Error::new(what(begin), cause))
     }
 
-    /// Asks for one object; none if there is no such object. The answer starts behind its nfgenmsg.
+    /// The attributes of one object. None if it does not exist.
     pub(crate) fn get(
         &self,
         family: impl Into<NetfilterProtoFamily>,
         message: impl Into<NetfilterMessageInner>,
         what: impl Fn() -> String,
     ) -> Result<Option<Vec<u8>>> {
-        match self.ask(family.into(), message.into()) {
-            Ok(bodies) => Ok(bodies.into_iter().next()),
-            Err(cause) if cause.errno() == Some(Errno::ENOENT) => Ok(None),
-            Err(cause) => Err(Error::new(what(), cause)),
-        }
+        let bodies = self.ask(family.into(), message.into(), what)?;
+        Ok(bodies.and_then(|bodies| bodies.into_iter().next()))
     }
 
-    /// Carries out one request outside of any batch; false if its object is not there.
+    /// Carries out one request outside of any batch. False if its object does not exist.
     pub(crate) fn execute(
         &self,
         family: impl Into<NetfilterProtoFamily>,
         message: impl Into<NetfilterMessageInner>,
         what: impl Fn() -> String,
     ) -> Result<bool> {
-        match self.ask(family.into(), message.into()) {
-            Ok(_) => Ok(true),
-            Err(cause) if cause.errno() == Some(Errno::ENOENT) => Ok(false),
-            Err(cause) => Err(Error::new(what(), cause)),
-        }
+        Ok(self.ask(family.into(), message.into(), what)?.is_some())
     }
 
-    /// Lists objects; starts again if they change meanwhile. Each starts behind its nfgenmsg.
+    /// The attributes of all objects. Starts again if they change at the same time.
     pub(crate) fn dump(
         &self,
         family: impl Into<NetfilterProtoFamily>,
@@ -223,37 +215,45 @@ impl Nfnetlink {
         listed.map_err(|cause| Error::new(what(), cause))
     }
 
-    /// Sends one request and reads its answer.
+    /// Sends one request and reads its answer. None if its object does not exist.
     fn ask(
         &self,
         family: NetfilterProtoFamily,
         message: NetfilterMessageInner,
-    ) -> std::result::Result<Vec<Vec<u8>>, Cause> {
+        what: impl Fn() -> String,
+    ) -> Result<Option<Vec<Vec<u8>>>> {
         let mut bytes = Vec::new();
-        Request::new(family, NLM_F_ACK, message, String::new()).append_to(&mut bytes, 0, 0)?;
-        Ok(self.socket.ask(&mut bytes, |reply| Ok(body(reply)))?.0)
+        let request = Request::new(family, NLM_F_ACK, message, String::new());
+        let asked = request
+            .append_to(&mut bytes, 0, 0)
+            .and_then(|()| self.socket.ask(&mut bytes, |reply| Ok(body(reply))));
+        match asked {
+            Ok((bodies, _)) => Ok(Some(bodies)),
+            Err(cause) if cause.errno() == Some(Errno::ENOENT) => Ok(None),
+            Err(cause) => Err(Error::new(what(), cause)),
+        }
     }
 }
 
-/// What follows the nfgenmsg of an answer.
+/// The attributes of an answer, after its nfgenmsg.
 fn body(reply: Reply<'_>) -> Vec<u8> {
     reply.payload.get(NFGENMSG..).unwrap_or_default().to_vec()
 }
 
-/// Whether a request without attributes was refused because nobody is there to take it (`nfnetlink_rcv_msg`).
-/// With attributes, EINVAL can be meant for one of those.
+/// Whether a request without attributes was refused because the kernel does not have the subsystem
+/// (`nfnetlink_rcv_msg`). In a request with attributes, EINVAL may be about one of them.
 pub(crate) fn is_unknown_subsystem(error: &Error) -> bool {
     error.errno() == Some(Errno::EINVAL)
 }
 
 impl Batch {
-    /// A batch without changes.
+    /// An empty batch.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// True if committing would change nothing.
+    /// Whether the batch has no changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()
@@ -287,7 +287,7 @@ impl Request {
         Self { kind: message.message_type(), flags, payload, what }
     }
 
-    /// The first or last message of a batch; the former may say for which generation it is meant.
+    /// The first or last message of a batch. The first one may contain the expected generation.
     fn batch(message_type: u8, generation: Option<u32>) -> Self {
         let id = |id: u32| DefaultNla::new(NFNL_BATCH_GENID, id.to_be_bytes().to_vec());
         let attributes = generation.map(id).into_iter().collect();
@@ -299,7 +299,7 @@ impl Request {
         Self { kind: message.message_type(), flags: 0, payload, what: String::new() }
     }
 
-    /// Appends the whole netlink message; everything in it is padded to 4 bytes already.
+    /// Appends the complete netlink message, padded to 4 bytes.
     ///
     /// Errors: EMSGSIZE if it is longer than [`LONGEST`].
     fn append_to(

@@ -1,6 +1,6 @@
 //! Links, addresses, routes and queueing disciplines, over rtnetlink(7).
 //!
-//! Each function is one message to the kernel unless it says otherwise.
+//! Each function sends one message, unless its description says otherwise.
 
 mod address;
 mod clock;
@@ -30,26 +30,26 @@ use crate::family::Family;
 use crate::netlink::{Protocol, Socket};
 use crate::netns::Netns;
 
-/// The way to the links, addresses, routes and queueing disciplines of one namespace.
+/// A socket for the links, addresses, routes and queueing disciplines of one namespace.
 #[derive(Debug)]
 pub struct Rtnl {
     socket: Socket,
 }
 
 impl Rtnl {
-    /// Opens it for the namespace that this thread is in.
+    /// Opens a socket in the namespace of this thread.
     pub fn open() -> Result<Self> {
         let socket = Socket::open(Protocol::Route)
             .map_err(|cause| Error::new("open a socket of rtnetlink", cause))?;
         Ok(Self { socket })
     }
 
-    /// Opens it for a namespace.
+    /// Opens a socket in a namespace.
     pub fn open_in(netns: &Netns) -> Result<Self> {
         netns.enter(Self::open)?
     }
 
-    /// Sends one request; `operation` names it if it is refused.
+    /// Sends one request. `operation` describes it in errors.
     fn request<R: NetlinkDeserializable>(
         &self,
         message: RouteNetlinkMessage,
@@ -59,7 +59,7 @@ impl Rtnl {
         self.socket.request(message, flags).map_err(|cause| Error::new(operation(), cause))
     }
 
-    /// Sends one request that is answered by an acknowledgement alone.
+    /// Sends one request whose answer is only an acknowledgement.
     fn change(
         &self,
         message: RouteNetlinkMessage,

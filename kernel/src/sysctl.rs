@@ -1,6 +1,6 @@
-//! Settings below `/proc/sys/net`, of the namespace that this thread is in.
+//! Reads and writes settings in `/proc/sys/net`, in the namespace of this thread.
 //!
-//! A name is given by its components, because names of interfaces may hold dots.
+//! A name is a list of components, because the name of an interface may contain dots.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use crate::error::{Error, Result, file_error};
 use crate::netns::ensure_home;
 
-/// Reads a setting, without the line's end: `read(&["ipv4", "ip_forward"])`.
+/// Reads a setting, without the final newline: `read(&["ipv4", "ip_forward"])`.
 pub fn read(name: &[&str]) -> Result<String> {
     ensure_home()?;
     let path = path(name);
@@ -20,9 +20,8 @@ pub fn read(name: &[&str]) -> Result<String> {
     Ok(text.trim_end().to_owned())
 }
 
-/// Writes a setting, if it has not that value already; so a `/proc/sys` that is mounted read-only
-/// does no harm where there is nothing to change. Returns the value it had before, if that was
-/// another one.
+/// Writes a setting if it has another value, and returns that value. If the value is right already, this also
+/// works with a read-only `/proc/sys`.
 pub fn write(name: &[&str], value: &str) -> Result<Option<String>> {
     let before = read(name)?;
     if before == value {
@@ -42,19 +41,19 @@ pub fn try_out(name: &[&str]) -> Result<()> {
     })
 }
 
-/// Writes a setting, whatever its value; some cannot be read.
+/// Writes a setting without reading it first. Some settings cannot be read.
 pub fn set(name: &[&str], value: &str) -> Result<()> {
     ensure_home()?;
     let path = path(name);
-    // The line's end makes an empty value one that is written, too.
+    // With the newline, write(2) is called for an empty value, too.
     fs::write(&path, format!("{value}\n")).map_err(|error| {
         let operation = format!("write {value} to {}", path.display());
         Error::new(operation, file_error(&path, error))
     })
 }
 
-/// As [`write()`], where the setting is there and can be written: a link may have no IPv6, and a
-/// container may see `/proc/sys` read-only. For what a pod can live without.
+/// Like [`write()`], but ignores that the setting does not exist (a link may have no IPv6) or cannot be
+/// written (a container may have a read-only `/proc/sys`). Use it for settings that a pod does not need.
 pub fn write_if_possible(name: &[&str], value: &str) -> Result<()> {
     match write(name, value) {
         Err(error)
@@ -67,7 +66,7 @@ pub fn write_if_possible(name: &[&str], value: &str) -> Result<()> {
     }
 }
 
-/// Whether the kernel has IPv6 at all.
+/// Whether the kernel has IPv6.
 #[must_use]
 pub fn has_ipv6() -> bool {
     path(&["ipv6"]).is_dir()

@@ -1,4 +1,4 @@
-//! Reading netlink attributes where they lie, without copying.
+//! Reads netlink attributes without copying them.
 
 use netlink_packet_core::NLA_TYPE_MASK;
 
@@ -15,7 +15,7 @@ pub(crate) fn attributes(buffer: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
-/// A string attribute without its terminating zero; empty if it is not UTF-8.
+/// A string without its terminating zero; empty if it is not UTF-8.
 pub(crate) fn string(value: &[u8]) -> &str {
     let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
     std::str::from_utf8(&value[..end]).unwrap_or_default()

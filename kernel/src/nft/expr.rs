@@ -1,10 +1,7 @@
-//! Expressions of `nf_tables` rules: what a rule loads, compares and does
-//! (`include/uapi/linux/netfilter/`nf_tables`.h`).
+//! Expressions of `nf_tables` rules (`include/uapi/linux/netfilter/nf_tables.h`).
 //!
-//! Written with the types of `netlink-packet-netfilter`, read with
-//! [`attributes`]: that crate's parser formats an error text for every
-//! attribute it reads, good or bad, which a chain of a thousand rules makes
-//! expensive.
+//! They are written with the types of `netlink-packet-netfilter`, but read with [`attributes`]: the parser of
+//! that crate formats an error text for every attribute, which takes too long for a thousand rules.
 
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables as wire;
@@ -13,7 +10,7 @@ use super::attribute::{attributes, be_u32, be_u64, string};
 use super::verdict::Verdict;
 use crate::family::Family;
 
-/// One step of a rule. Steps hand a value on in register 1, save for those [`At`](Expr::At) another one.
+/// One step of a rule. Steps pass values in register 1, except those [`At`](Expr::At) another register.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Expr {
@@ -21,9 +18,9 @@ pub enum Expr {
     Meta(u32),
     /// Load bytes of the packet.
     Payload {
-        /// Header to count from.
+        /// The header.
         base: Base,
-        /// Bytes from the start of that header.
+        /// The offset in that header.
         offset: u32,
         /// Number of bytes.
         len: u32,
@@ -35,43 +32,43 @@ pub enum Expr {
         /// Bits to flip.
         xor: Vec<u8>,
     },
-    /// Go on only if the loaded value is (or is not) this one.
+    /// Continue only if the loaded value is (or is not) this one.
     Cmp {
         /// True for "is not".
         negated: bool,
-        /// In network byte order, save for values the kernel keeps in host order (marks).
+        /// In network byte order, except values that the kernel keeps in host order (marks).
         value: Vec<u8>,
     },
-    /// Go on only if the loaded value lies (or does not lie) within these bounds.
+    /// Continue only if the loaded value is (or is not) within these bounds.
     Range {
-        /// True for "does not lie".
+        /// True for "is not".
         negated: bool,
         /// Lowest value, in network byte order.
         from: Vec<u8>,
         /// Highest value, in network byte order.
         to: Vec<u8>,
     },
-    /// Count the packets that come this far.
+    /// Count the packets that reach this step.
     Counter {
         /// Bytes so far.
         bytes: u64,
         /// Packets so far.
         packets: u64,
     },
-    /// Give the packet the address of the interface that it leaves by, and end the rule.
+    /// Give the packet the address of the interface on which it leaves, and end the rule.
     Masquerade,
     /// End the rule with a verdict.
     Verdict(Verdict),
-    /// Load not into the first 4-byte word of the registers but into this one: of two values side by side.
+    /// Load into this 4-byte word of the registers instead of the first one, for a key with several parts.
     At(u8, Box<Expr>),
     /// Load a constant.
     Immediate(Vec<u8>),
-    /// Load the kind of the packet's destination, in host byte order: `RTN_LOCAL` and its like.
+    /// Load the type of the packet's destination, in host byte order (`RTN_LOCAL`, …).
     DestinationType,
     /// Load the state of the packet's connection, in host byte order: a bit of
     /// [`ct_state`](crate::iptables::ct_state).
     ConntrackState,
-    /// Load what happened to the packet's connection, in host byte order: bits of [`ct_status`].
+    /// Load the status of the packet's connection, in host byte order: bits of [`ct_status`].
     ConntrackStatus,
     /// Set a property of the packet to the loaded value: `enum nft_meta_keys`.
     SetMeta(u32),
@@ -79,21 +76,21 @@ pub enum Expr {
     Lookup {
         /// Its name.
         set: String,
-        /// What follows from finding it; without that, the rule ends.
+        /// What happens if the value is found. Otherwise the rule ends.
         found: Found,
     },
-    /// Give the packet another destination: address and port are loaded.
+    /// Give the packet the destination whose address and port are loaded.
     Dnat {
-        /// The address's family.
+        /// The family of the address.
         family: Family,
-        /// The word of the registers where the port is; the address is in the first.
+        /// The word of the registers that has the port. The first one has the address.
         port: u8,
     },
     /// A match of `x_tables`.
     Match(Xt),
     /// A target of `x_tables`.
     Target(Xt),
-    /// An expression this module does not take apart.
+    /// An expression that this module does not decode.
     Other {
         /// Its name in the kernel.
         name: String,
@@ -102,7 +99,7 @@ pub enum Expr {
     },
 }
 
-/// Where a payload is loaded from (`enum nft_payload_bases`).
+/// The header that a payload is loaded from (`enum nft_payload_bases`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Base {
     /// Ethernet header.
@@ -113,18 +110,18 @@ pub enum Base {
     Transport,
 }
 
-/// What follows from finding a value in a set or map.
+/// What happens if a value is found in a set or map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Found {
-    /// The rule goes on.
+    /// The rule continues.
     Continue,
-    /// The map's data is loaded in its stead.
+    /// The map's data replaces the value.
     Load,
     /// The map's data is the verdict.
     Verdict,
 }
 
-/// An extension of `x_tables` as `nft_compat` carries it.
+/// An extension of `x_tables` in the format of `nft_compat`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Xt {
     /// Name of the extension, as in `/proc/net/ip_tables_matches`.
@@ -135,7 +132,7 @@ pub struct Xt {
     pub info: Vec<u8>,
 }
 
-/// `enum nft_meta_keys`, those that are used here.
+/// The keys of `enum nft_meta_keys` that are used here.
 pub mod meta {
     /// Packet mark, in host byte order.
     pub const MARK: u32 = 3;
@@ -149,7 +146,7 @@ pub mod meta {
     pub const L4PROTO: u32 = 16;
 }
 
-/// Bits of [`Expr::ConntrackStatus`] (`enum ip_conntrack_status`), those that are used here.
+/// The bits of [`Expr::ConntrackStatus`] that are used here (`enum ip_conntrack_status`).
 pub mod ct_status {
     /// The destination of its first packet was changed.
     pub const DST_NAT: u32 = 1 << 5;
@@ -166,10 +163,10 @@ const NFT_CT_STATE: u32 = 0;
 const NFT_CT_STATUS: u32 = 2;
 
 impl Expr {
-    /// A counter as a new rule has it.
+    /// The counter of a new rule.
     pub const ZERO: Expr = Expr::Counter { bytes: 0, packets: 0 };
 
-    /// The expression as the kernel wants it sent.
+    /// The attributes that the kernel expects.
     pub(super) fn to_wire(&self) -> wire::ListAttribute<wire::ExpressionAttribute> {
         self.to_wire_at(0)
     }
@@ -271,7 +268,7 @@ impl Expr {
         .into()
     }
 
-    /// Reads an `NFTA_LIST_ELEM` of `NFTA_RULE_EXPRESSIONS`; what is not understood becomes `Other`.
+    /// Reads an `NFTA_LIST_ELEM` of `NFTA_RULE_EXPRESSIONS`. Unknown expressions become `Other`.
     pub(super) fn parse(element: &[u8]) -> Expr {
         let (mut name, mut data) = ("", [].as_slice());
         for (kind, value) in attributes(element) {
@@ -346,7 +343,7 @@ impl Expr {
             }
             "lookup" => {
                 in_register_1(2)?;
-                // Flags: the other way round.
+                // The flag negates the lookup.
                 if number(5).is_some_and(|flags| flags != 0) {
                     return None;
                 }
@@ -408,13 +405,13 @@ impl Xt {
 
 const NESTED: u16 = netlink_packet_core::NLA_F_NESTED;
 
-/// The register that begins at a 4-byte word: the old ones of 16 bytes have numbers of their own.
+/// The register that begins at a 4-byte word. The old registers of 16 bytes have their own numbers.
 fn register(word: u8) -> u32 {
     let word = u32::from(word);
     if word % 4 == 0 { NFT_REG_1 + word / 4 } else { NFT_REG32_00 + word }
 }
 
-/// The word that a register begins at.
+/// The word at which a register begins.
 fn word(register: u32) -> Option<u8> {
     (0..16).find(|word| self::register(*word) == register)
 }
@@ -427,7 +424,7 @@ fn other(name: &str, attributes: Vec<DefaultNla>) -> wire::Expressions {
     wire::Expressions::Other { expression_type: name.into(), attributes }
 }
 
-/// An `NFTA_DATA_VALUE` with its header and padding, for attributes that the library has no type for.
+/// An `NFTA_DATA_VALUE` with its header and padding, for attributes without a type in the library.
 fn data_value(value: &[u8]) -> Vec<u8> {
     let len = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
     let mut out = [len.to_ne_bytes(), 1_u16.to_ne_bytes()].concat();

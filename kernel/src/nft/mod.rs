@@ -1,5 +1,6 @@
-//! `nf_tables`: tables, chains, rules, sets and maps, written in batches and read chain by
-//! chain (`include/uapi/linux/netfilter/`nf_tables`.h`).
+//! `nf_tables`: tables, chains, rules, sets and maps (`include/uapi/linux/netfilter/nf_tables.h`).
+//!
+//! Changes are written in batches. A [`TableSpec`] describes a table that belongs to one program.
 
 pub(crate) mod attribute;
 mod build;
@@ -31,9 +32,9 @@ pub use verdict::Verdict;
 /// The packets that a table sees (`NFPROTO_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TableFamily {
-    /// IPv4; the tables of `iptables`.
+    /// IPv4, as the tables of `iptables`.
     Ip,
-    /// IPv6; the tables of `ip6tables`.
+    /// IPv6, as the tables of `ip6tables`.
     Ip6,
     /// IPv4 and IPv6 in one table.
     Inet,
@@ -52,53 +53,53 @@ pub struct Chain<'a> {
     pub name: &'a str,
 }
 
-/// Where a base chain hangs in the packet's way; its policy is to accept.
+/// The place of a base chain. Its policy is to accept packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct BaseChain {
     /// `filter`, `nat` or `route`.
     pub kind: &'static str,
-    /// The point in the packet's way.
+    /// Its hook.
     pub hook: Hook,
-    /// Lower ones come first (`enum nf_ip_hook_priorities`).
+    /// Its priority: chains with lower ones come first (`enum nf_ip_hook_priorities`).
     pub priority: i32,
 }
 
-/// A point in the packet's way (`enum nf_inet_hooks`, `NF_BR_*`).
+/// A point in the path of a packet (`enum nf_inet_hooks`, `NF_BR_*`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Hook {
-    /// Just received.
+    /// Packets that arrive.
     Prerouting,
-    /// For this node.
+    /// Packets to this node.
     Input,
-    /// For another node.
+    /// Packets to other machines.
     Forward,
-    /// Made on this node.
+    /// Packets from this node.
     Output,
-    /// About to leave.
+    /// Packets that leave.
     Postrouting,
 }
 
-/// A rule to be written.
+/// A rule to be added.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct NewRule {
-    /// What it does, step by step.
+    /// Its expressions.
     pub expressions: Vec<Expr>,
-    /// A comment as the program `nft` keeps it, at most 128 bytes.
+    /// Its comment in the format of `nft`, at most 128 bytes.
     pub comment: Option<String>,
-    /// Whose it is, at most 253 bytes, where no program looks.
+    /// Its owner, at most 253 bytes. Other programs do not show it.
     pub owner: Option<String>,
     /// Protocol and flags of `NFTA_RULE_COMPAT`, for rules that use `x_tables` extensions.
     pub compat: Option<(u32, u32)>,
 }
 
-/// Where a new rule goes in its chain.
+/// The place of a new rule in its chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// Before all others.
     First,
     /// After all others.
     Last,
-    /// Right before the rule with this handle.
+    /// Directly before the rule with this handle.
     Before(u64),
 }
 
@@ -113,7 +114,7 @@ impl TableFamily {
         }
     }
 
-    /// The name that the program `nft` has for it.
+    /// Its name in `nft`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! What is in a table: chains, and the rules of one chain.
+//! Reads tables, chains and rules.
 
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, NfTablesMessage, RuleAttribute, RuleMessage, TableAttribute,
@@ -29,13 +29,13 @@ const NFTA_RULE_USERDATA: u16 = 7;
 /// A rule as the kernel lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listed {
-    /// The number by which it can be deleted.
+    /// The number that identifies it in its table.
     pub handle: u64,
-    /// What it does, step by step.
+    /// Its expressions.
     pub expressions: Vec<Expr>,
-    /// Its comment, if the program `nft` or a [`NewRule`](super::NewRule) gave it one.
+    /// Its comment in the format of `nft`.
     pub comment: Option<String>,
-    /// Whose it is, if a [`NewRule`](super::NewRule) said so.
+    /// Its owner, if a [`NewRule`](super::NewRule) has set it.
     pub owner: Option<String>,
 }
 
@@ -48,14 +48,14 @@ pub struct FilterChain {
     pub table: String,
     /// Its own name.
     pub name: String,
-    /// Where it hangs in the packet's way.
+    /// Its hook.
     pub hook: Hook,
-    /// Whether it drops what none of its rules decides about.
+    /// Whether its policy is to drop packets.
     pub drops: bool,
 }
 
 impl FilterChain {
-    /// Reads an `NFT_MSG_NEWCHAIN` behind its nfgenmsg; none if it is no base chain, or of another kind.
+    /// Reads the attributes of an `NFT_MSG_NEWCHAIN`. None if it is not a base chain of this kind.
     fn parse(family: TableFamily, body: &[u8]) -> Option<Self> {
         let attribute = |wanted| Some(attributes(body).find(|(kind, _)| *kind == wanted)?.1);
         let text = |wanted| attribute(wanted).map(|value| string(value).to_owned());
@@ -73,7 +73,7 @@ impl FilterChain {
 }
 
 impl Nfnetlink {
-    /// Whether there is such a chain.
+    /// Whether a chain exists.
     pub fn has_chain(&self, chain: Chain<'_>) -> Result<bool> {
         let message = NfTablesMessage::GetChain(ChainMessage {
             attributes: vec![
@@ -85,9 +85,9 @@ impl Nfnetlink {
         Ok(found.is_some())
     }
 
-    /// The names of a table's chains; none if there is no such table.
+    /// The names of a table's chains. Empty if the table does not exist.
     ///
-    /// The kernel goes through the chains of all tables of the family, so this is for GC, not for ADD.
+    /// The kernel reads the chains of all tables of the family, so this is too slow for every ADD.
     pub fn chain_names(&self, table: Table) -> Result<Vec<String>> {
         let message = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
         let what = || format!("list the chains of table {table}");
@@ -103,7 +103,7 @@ impl Nfnetlink {
 
     /// The base chains of a family whose kind is `filter`.
     ///
-    /// The kernel goes through all chains of the family, so this is nothing for every ADD.
+    /// The kernel reads all chains of the family, so this is too slow for every ADD.
     pub fn filter_chains(&self, family: TableFamily) -> Result<Vec<FilterChain>> {
         let message = NfTablesMessage::GetChain(ChainMessage { attributes: Vec::new() });
         let what = || format!("list the chains of family {}", family.name());
@@ -111,8 +111,8 @@ impl Nfnetlink {
         Ok(bodies.iter().filter_map(|body| FilterChain::parse(family, body)).collect())
     }
 
-    /// Whether a table was switched off (`dormant`), so that no packet sees its chains; false if it is not
-    /// there.
+    /// Whether a table is switched off (`dormant`), so that packets skip its chains. False if it does not
+    /// exist.
     pub fn is_dormant(&self, family: TableFamily, table: &str) -> Result<bool> {
         let attributes = vec![TableAttribute::Name(table.into())];
         let message = NfTablesMessage::GetTable(TableMessage { attributes });
@@ -123,8 +123,8 @@ impl Nfnetlink {
         Ok(flags.and_then(|(_, value)| be_u32(value)).unwrap_or(0) & NFT_TABLE_F_DORMANT != 0)
     }
 
-    /// Goes through the rules of these tables of a family: `each` gets a rule's chain and the chain that it
-    /// leads to.
+    /// Calls `each` for all rules of some tables of a family, with the rule's chain and the chain to which
+    /// the rule jumps.
     pub fn each_rule(
         &self,
         family: TableFamily,
@@ -142,7 +142,7 @@ impl Nfnetlink {
             if !tables.contains(&table) {
                 continue;
             }
-            // What decides about the packet comes last.
+            // The verdict is the last expression.
             let last = attribute(NFTA_RULE_EXPRESSIONS).and_then(|(_, all)| attributes(all).last());
             match last.map(|(_, last)| Expr::parse(last)) {
                 Some(Expr::Verdict(Verdict::Jump(next) | Verdict::Goto(next))) => {
@@ -154,7 +154,7 @@ impl Nfnetlink {
         Ok(())
     }
 
-    /// The rules of a table, each with the name of its chain; none if there is no such table.
+    /// The rules of a table, each with the name of its chain. Empty if the table does not exist.
     pub fn table_rules(&self, table: Table) -> Result<Vec<(String, Listed)>> {
         let of = vec![RuleAttribute::Table(table.name.into())];
         let message = NfTablesMessage::GetRule(RuleMessage { attributes: of });
@@ -168,7 +168,7 @@ impl Nfnetlink {
         Ok(rules.collect())
     }
 
-    /// The rules of a chain in their order, decoded one by one; none if there is no such chain.
+    /// The rules of a chain in their order. Empty if the chain does not exist.
     pub fn rules(&self, chain: Chain<'_>) -> Result<impl Iterator<Item = Listed>> {
         let message = NfTablesMessage::GetRule(RuleMessage {
             attributes: vec![
@@ -182,8 +182,8 @@ impl Nfnetlink {
 }
 
 impl Listed {
-    /// Reads an `NFT_MSG_NEWRULE` behind its nfgenmsg; none if it belongs to another chain, as kernels that
-    /// do not filter by chain would send it.
+    /// Reads the attributes of an `NFT_MSG_NEWRULE`. None if the rule is in another chain: some kernels do
+    /// not filter by chain.
     pub(crate) fn parse(body: &[u8], chain: Chain<'_>) -> Option<Self> {
         let mut rule = Listed { handle: 0, expressions: Vec::new(), comment: None, owner: None };
         for (kind, value) in attributes(body) {
@@ -205,7 +205,7 @@ impl Listed {
     }
 }
 
-/// The comment among the program nft's own data: entries of type, length, value.
+/// The comment in the user data of `nft`, which has entries of type, length and value.
 pub(super) fn comment(udata: &[u8]) -> Option<String> {
     udata_text(udata, COMMENT)
 }

@@ -1,7 +1,8 @@
-//! Sets and maps: values that a rule finds at once, however many there are.
+//! Sets and maps. A rule finds a value in them in constant time.
 
 use std::fmt;
 
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_netfilter::nftables::{
     DataAttribute, ListAttribute, NfTablesMessage, SetAttribute, SetElementAttribute,
     SetElementList, SetElementMessage, SetFlags, SetMessage,
@@ -9,7 +10,7 @@ use netlink_packet_netfilter::nftables::{
 
 use super::attribute::{attributes, be_u32, string};
 use super::read::comment;
-use super::write::{NLM_F_CREATE, NLM_F_EXCL, comment_udata};
+use super::write::comment_udata;
 use super::{Table, TableFamily, Verdict};
 use crate::error::Result;
 use crate::nfnetlink::{Batch, Nfnetlink};
@@ -25,18 +26,18 @@ pub struct Set<'a> {
     pub name: &'a str,
 }
 
-/// What is in a set or map.
+/// The type of a set or map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetType {
-    /// The parts of its keys.
+    /// The types of the parts of a key.
     pub key: Vec<Type>,
-    /// The parts of what a map's keys lead to; none for a set.
+    /// The types of the parts of a map's data; empty for a set.
     pub data: Vec<Type>,
     /// Whether its elements can expire.
     pub expires: bool,
 }
 
-/// A type of values, as the program `nft` knows them.
+/// A type of values, with its name in `nft`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
     /// `ipv4_addr`.
@@ -49,27 +50,27 @@ pub enum Type {
     Port,
     /// `ifname`: the name of an interface.
     Ifname,
-    /// `verdict`: what becomes of the packet.
+    /// `verdict`.
     Verdict,
 }
 
 /// An element of a set or map.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Element {
-    /// Its key: the parts, each padded to 4 bytes.
+    /// The parts of its key, each padded to 4 bytes.
     pub key: Vec<u8>,
-    /// What a map's key leads to; none in a set.
+    /// Its data; none in a set.
     pub data: Option<Data>,
-    /// A comment as the program `nft` keeps it, at most 128 bytes.
+    /// Its comment in the format of `nft`, at most 128 bytes.
     pub comment: Option<String>,
-    /// Whether it will vanish by itself; not for new ones, see [`Batch::expire_element`].
+    /// Whether it expires. New elements do not; see [`Batch::expire_element`].
     pub expires: bool,
 }
 
-/// What a map's key leads to.
+/// The data of a map's element.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Data {
-    /// A value: the parts, each padded to 4 bytes.
+    /// The parts of a value, each padded to 4 bytes.
     Value(Vec<u8>),
     /// A verdict.
     Verdict(Verdict),
@@ -85,18 +86,18 @@ const NFTA_SET_ELEM_EXPIRATION: u16 = 5;
 const NFTA_SET_ELEM_USERDATA: u16 = 6;
 const NFTA_DATA_VALUE: u16 = 1;
 const NFT_SET_ELEM_INTERVAL_END: u32 = 1;
-/// Bits of one part in the number of a type that has several; nft's own, the kernel just keeps it.
+/// The bits of one part in the number of a type with several parts. Only `nft` reads that number.
 const TYPE_BITS: u32 = 6;
 
-/// nft's own note that keys are in the host's byte order (`NFTNL_UDATA_SET_KEYBYTEORDER`, of 4 bytes),
-/// without which it does not show names.
+/// The user data that tells `nft` that keys are in the host's byte order (`NFTNL_UDATA_SET_KEYBYTEORDER`, 4
+/// bytes). Without it, `nft` does not show names.
 const HOST_ORDER: [u8; 6] = {
     let [a, b, c, d] = 1_u32.to_ne_bytes();
     [0, 4, a, b, c, d]
 };
 
 impl Batch {
-    /// Makes a set or map unless it is there.
+    /// Adds a set or map unless it exists.
     pub fn add_set(&mut self, set: Set<'_>, of: &SetType) {
         let mut flags = SetFlags::empty();
         flags.set(SetFlags::Map, !of.data.is_empty());
@@ -112,7 +113,7 @@ impl Batch {
             all.push(SetAttribute::DataType(type_number(&of.data)));
             all.push(SetAttribute::DataLen(length(&of.data)));
         }
-        // Rules refer to it by name, but the kernel insists on a number.
+        // The kernel requires a number, although rules refer to the set by name.
         all.push(SetAttribute::Id(1));
         if of.key == [Type::Ifname] {
             all.push(SetAttribute::UserData(HOST_ORDER.into()));
@@ -121,8 +122,8 @@ impl Batch {
         self.push(set.family, NLM_F_CREATE, message, || format!("add set {set}"));
     }
 
-    /// Deletes a set or map with its elements; fails with EBUSY if a rule uses it by then, with ENOENT if
-    /// it is not there.
+    /// Deletes a set or map with its elements. Fails with EBUSY if a rule uses it, with ENOENT if it does not
+    /// exist.
     pub fn delete_set(&mut self, set: Set<'_>) {
         let attributes =
             vec![SetAttribute::Table(set.table.into()), SetAttribute::Name(set.name.into())];
@@ -130,23 +131,23 @@ impl Batch {
         self.push(set.family, 0, message, || format!("delete set {set}"));
     }
 
-    /// Adds an element unless it is there.
+    /// Adds an element unless it exists.
     pub fn add_element(&mut self, set: Set<'_>, element: &Element) {
         let message = NfTablesMessage::NewSetElement(list(set, element.to_wire()));
         self.push(set.family, NLM_F_CREATE, message, || format!("add element to {set}"));
     }
 
-    /// Adds an element; the whole batch fails with EEXIST if its key is there.
+    /// Adds an element. The whole batch fails with EEXIST if the key exists.
     pub fn create_element(&mut self, set: Set<'_>, element: &Element) {
         let message = NfTablesMessage::NewSetElement(list(set, element.to_wire()));
         let flags = NLM_F_CREATE | NLM_F_EXCL;
         self.push(set.family, flags, message, || format!("create element of {set}"));
     }
 
-    /// Lets an element vanish at the next tick of the clock. Nothing is deleted by that, so nobody waits for
-    /// its disposal.
+    /// Makes an element expire at the next tick of the clock. This deletes nothing, so closing the socket
+    /// does not wait.
     ///
-    /// Kernels that cannot do that, before 6.12, refuse it or take no notice: look whether it
+    /// Kernels before 6.12 refuse or ignore this. Read the element again to see whether it
     /// [expires](Element::expires).
     pub fn expire_element(&mut self, set: Set<'_>, element: &Element) {
         let mut attributes =
@@ -156,7 +157,7 @@ impl Batch {
         self.push(set.family, NLM_F_CREATE, message, || format!("let element of {set} expire"));
     }
 
-    /// Deletes an element; fails with ENOENT if it is not there.
+    /// Deletes an element. Fails with ENOENT if it does not exist.
     pub fn delete_element(&mut self, set: Set<'_>, key: &[u8]) {
         let message = NfTablesMessage::DeleteSetElement(list(set, wire_key(key)));
         self.push(set.family, 0, message, || format!("delete element of {set}"));
@@ -164,7 +165,7 @@ impl Batch {
 }
 
 impl Nfnetlink {
-    /// The names of a table's sets and maps; none if there is no such table.
+    /// The names of a table's sets and maps. Empty if the table does not exist.
     pub fn set_names(&self, table: Table) -> Result<Vec<String>> {
         let of = vec![SetAttribute::Table(table.name.into())];
         let message = NfTablesMessage::GetSet(SetMessage { attributes: of });
@@ -178,15 +179,14 @@ impl Nfnetlink {
         Ok(names.collect())
     }
 
-    /// The elements of a set or map that have not expired; none if there is no such set.
+    /// The elements of a set or map that have not expired. Empty if the set does not exist.
     pub fn elements(&self, set: Set<'_>) -> Result<Vec<Element>> {
-        let message = NfTablesMessage::GetSetElement(list(set, Vec::new()));
-        let what = || format!("list the elements of {set}");
-        let bodies = unless_missing(self.dump(set.family, message, what))?;
-        Ok(bodies.iter().flat_map(|body| Element::parse_all(body)).collect())
+        let mut elements = self.elements_and_catch_all(set)?;
+        elements.retain(|element| !element.key.is_empty());
+        Ok(elements)
     }
 
-    /// As [`Nfnetlink::elements`], with the one that catches all others, whose key is empty.
+    /// Like [`Nfnetlink::elements`], with the element for all other keys. Its key is empty.
     pub fn elements_and_catch_all(&self, set: Set<'_>) -> Result<Vec<Element>> {
         let message = NfTablesMessage::GetSetElement(list(set, Vec::new()));
         let what = || format!("list the elements of {set}");
@@ -194,7 +194,7 @@ impl Nfnetlink {
         Ok(bodies.iter().flat_map(|body| Element::parse_with_catch_all(body)).collect())
     }
 
-    /// The element with this key, unless it has expired; none if there is no such set.
+    /// The element with this key. None if it has expired, or if the set does not exist.
     pub fn element(&self, set: Set<'_>, key: &[u8]) -> Result<Option<Element>> {
         let message = NfTablesMessage::GetSetElement(list(set, wire_key(key)));
         let body = self.get(set.family, message, || format!("look for an element of {set}"))?;
@@ -203,7 +203,7 @@ impl Nfnetlink {
 }
 
 impl Nfnetlink {
-    /// Deletes the elements of sets that `is_doomed` selects, in as many batches as their number needs.
+    /// Deletes the elements of sets that `is_doomed` selects, at most 500 in one batch.
     pub fn delete_elements(
         &self,
         sets: &[Set<'_>],
@@ -244,7 +244,7 @@ impl Element {
         all
     }
 
-    /// Reads an `NFT_MSG_NEWSETELEM` behind its nfgenmsg.
+    /// Reads the attributes of an `NFT_MSG_NEWSETELEM`.
     pub(crate) fn parse_all(body: &[u8]) -> impl Iterator<Item = Self> {
         Self::parse_with_catch_all(body).filter(|element| !element.key.is_empty())
     }
@@ -260,7 +260,7 @@ impl Element {
             match kind {
                 NFTA_SET_ELEM_KEY => element.key = data_value(value)?.to_vec(),
                 NFTA_SET_ELEM_DATA => element.data = Data::parse(value),
-                // The end of a range, which is no element.
+                // The end of a range is not an element.
                 NFTA_SET_ELEM_FLAGS if be_u32(value)? & NFT_SET_ELEM_INTERVAL_END != 0 => {
                     return None;
                 }
@@ -282,7 +282,7 @@ impl Data {
 }
 
 impl Type {
-    /// The number that nft has for it (`enum datatypes`), and how many bytes it has.
+    /// Its number in `nft` (`enum datatypes`), and its length in bytes.
     fn number_and_length(self) -> (u32, u32) {
         match self {
             Type::Ipv4 => (7, 4),
@@ -313,7 +313,7 @@ fn wire_key(key: &[u8]) -> Vec<SetElementAttribute> {
     vec![SetElementAttribute::Key(DataAttribute::Value(key.into()))]
 }
 
-/// One element of a set, or none: the set alone.
+/// A set with one element, or without elements.
 fn list(set: Set<'_>, element: Vec<SetElementAttribute>) -> SetElementMessage {
     let mut all =
         vec![SetElementList::Table(set.table.into()), SetElementList::Set(set.name.into())];

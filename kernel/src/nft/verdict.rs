@@ -1,22 +1,22 @@
-//! Verdicts: what a rule does with a packet.
+//! Verdicts.
 
 use netlink_packet_netfilter::nftables as wire;
 
 use super::attribute::{attributes, be_u32, string};
 
-/// What becomes of a packet (`enum nft_verdicts` and `NF_ACCEPT`, `NF_DROP`).
+/// What a rule does with a packet (`enum nft_verdicts` and `NF_ACCEPT`, `NF_DROP`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Verdict {
-    /// Let it through this hook.
+    /// Accept it. Later base chains can still drop it.
     Accept,
-    /// Throw it away.
+    /// Drop it.
     Drop,
-    /// Go back to the calling chain.
+    /// Return to the calling chain.
     Return,
-    /// Go to a chain and come back at its end.
+    /// Continue in another chain, and return at its end.
     Jump(String),
-    /// Go to a chain for good.
+    /// Continue in another chain, without returning.
     Goto(String),
 }
 

@@ -1,6 +1,6 @@
 //! Changes to tables, chains and rules, as messages of a batch.
 
-use netlink_packet_core::DefaultNla;
+use netlink_packet_core::{DefaultNla, NLM_F_APPEND, NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_netfilter::nftables::{
     ChainAttribute, ChainMessage, Hook as WireHook, HookNumber, InetHookNumber, NfTablesMessage,
     RuleAttribute, RuleMessage, TableAttribute, TableMessage,
@@ -9,20 +9,17 @@ use netlink_packet_netfilter::nftables::{
 use super::{BaseChain, Chain, NewRule, Place, Table};
 use crate::nfnetlink::Batch;
 
-pub(super) const NLM_F_EXCL: u16 = 0x200;
-pub(super) const NLM_F_CREATE: u16 = 0x400;
-const NLM_F_APPEND: u16 = 0x800;
-/// Longer ones are what `nft` does not take.
+/// The longest comment that `nft` accepts.
 const COMMENT_MAX: usize = 128;
-/// What fits into `NFT_USERDATA_MAXLEN` bytes beside type, length and final zero.
+/// `NFT_USERDATA_MAXLEN` less type, length and final zero.
 const OWNER_MAX: usize = 253;
 /// `NFTNL_UDATA_RULE_COMMENT`.
 pub(super) const COMMENT: u8 = 0;
-/// A type of our own: nft and iptables pass over those that they do not know.
+/// A type of our own. nft and iptables ignore unknown types.
 pub(super) const OWNER: u8 = 0x70;
 
 impl Batch {
-    /// Makes a table unless it is there, with a comment as the program `nft` keeps it.
+    /// Adds a table unless it exists. The comment has the format of `nft`.
     pub fn add_table(&mut self, table: Table, comment: Option<&str>) {
         let mut attributes = vec![TableAttribute::Name(table.name.into())];
         attributes.extend(comment.map(|text| TableAttribute::UserData(comment_udata(text))));
@@ -30,14 +27,14 @@ impl Batch {
         self.push(table.family, NLM_F_CREATE, message, || format!("add table {table}"));
     }
 
-    /// Deletes a table with all that is in it; fails with ENOENT if it is not there.
+    /// Deletes a table with all its contents. Fails with ENOENT if it does not exist.
     pub fn delete_table(&mut self, table: Table) {
         let attributes = vec![TableAttribute::Name(table.name.into())];
         let message = NfTablesMessage::DeleteTable(TableMessage { attributes });
         self.push(table.family, 0, message, || format!("delete table {table}"));
     }
 
-    /// Makes a chain unless it is there, with a comment as the program `nft` keeps it.
+    /// Adds a chain unless it exists. The comment has the format of `nft`.
     pub fn add_chain(&mut self, chain: Chain<'_>, comment: Option<&str>) {
         let mut attributes = named(chain);
         attributes.extend(comment.map(|text| ChainAttribute::UserData(comment_udata(text))));
@@ -45,15 +42,15 @@ impl Batch {
         self.push(chain.family, NLM_F_CREATE, message, || format!("add chain {chain}"));
     }
 
-    /// Makes a chain; the whole batch fails with EEXIST if it is there.
+    /// Adds a chain. The whole batch fails with EEXIST if it exists.
     pub fn create_chain(&mut self, chain: Chain<'_>) {
         let message = NfTablesMessage::NewChain(ChainMessage { attributes: named(chain) });
         let flags = NLM_F_CREATE | NLM_F_EXCL;
         self.push(chain.family, flags, message, || format!("create chain {chain}"));
     }
 
-    /// Makes a base chain unless it is there; fails with EOPNOTSUPP or EEXIST if it has another hook. The
-    /// policy of a new one is to accept; that of one that is there does not change.
+    /// Adds a base chain unless it exists. Fails with EOPNOTSUPP or EEXIST if it has another hook. A new
+    /// chain accepts packets. The policy of an existing one does not change.
     pub fn add_base_chain(&mut self, chain: Chain<'_>, base: BaseChain) {
         let mut attributes = named(chain);
         attributes.extend([
@@ -67,7 +64,7 @@ impl Batch {
         self.push(chain.family, NLM_F_CREATE, message, || format!("add base chain {chain}"));
     }
 
-    /// Deletes a chain, which must be empty and unused by then; fails with ENOENT if it is not there.
+    /// Deletes a chain, which must be empty and unused. Fails with ENOENT if it does not exist.
     pub fn delete_chain(&mut self, chain: Chain<'_>) {
         let message = NfTablesMessage::DeleteChain(ChainMessage { attributes: named(chain) });
         self.push(chain.family, 0, message, || format!("delete chain {chain}"));
@@ -103,7 +100,7 @@ impl Batch {
         self.push(chain.family, flags, message, || format!("add rule to {chain}"));
     }
 
-    /// Deletes one rule; fails with ENOENT if it is not there.
+    /// Deletes one rule. Fails with ENOENT if it does not exist.
     pub fn delete_rule(&mut self, chain: Chain<'_>, handle: u64) {
         let mut attributes = in_chain(chain);
         attributes.push(RuleAttribute::Handle(handle));
@@ -111,7 +108,7 @@ impl Batch {
         self.push(chain.family, 0, message, || format!("delete rule {handle} of {chain}"));
     }
 
-    /// Deletes all rules of a chain; fails with ENOENT if there is no such chain.
+    /// Deletes all rules of a chain. Fails with ENOENT if the chain does not exist.
     pub fn flush_chain(&mut self, chain: Chain<'_>) {
         let attributes = in_chain(chain);
         let message = NfTablesMessage::DeleteRule(RuleMessage { attributes });
@@ -127,7 +124,8 @@ fn in_chain(chain: Chain<'_>) -> Vec<RuleAttribute> {
     vec![RuleAttribute::Table(chain.table.into()), RuleAttribute::Chain(chain.name.into())]
 }
 
-/// The program nft's own format (`include/udata.h` of libnftnl): type 0, length with the final zero, text.
+/// A comment in the format of `nft` (`include/udata.h` of libnftnl): type 0, length with the final zero,
+/// text.
 pub(super) fn comment_udata(comment: &str) -> Vec<u8> {
     text_udata(COMMENT, comment, COMMENT_MAX)
 }

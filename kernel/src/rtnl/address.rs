@@ -24,26 +24,26 @@ pub struct Address {
     pub index: u32,
     /// The address and the length of its prefix.
     pub network: IpNetwork,
-    /// Whether duplicate address detection (RFC 4862) is still going on.
+    /// Whether duplicate address detection (RFC 4862) has not finished.
     pub tentative: bool,
-    /// Whether duplicate address detection found another owner.
+    /// Whether duplicate address detection found another machine with the address.
     pub dad_failed: bool,
 }
 
-/// How an address is added.
+/// Options for adding an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AddressOptions {
     /// Use an IPv6 address at once, without duplicate address detection (`IFA_F_NODAD`).
     pub nodad: bool,
-    /// Add no route to the address's network (`IFA_F_NOPREFIXROUTE`).
+    /// Do not add a route to the address's network (`IFA_F_NOPREFIXROUTE`).
     pub no_prefix_route: bool,
 }
 
-/// rtnetlink's multicast group of changes to IPv6 addresses (`RTNLGRP_IPV6_IFADDR`).
+/// The multicast group for changes of IPv6 addresses (`RTNLGRP_IPV6_IFADDR`).
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
 
 impl Rtnl {
-    /// The addresses of a link, or with index 0 of all.
+    /// The addresses of a link. With index 0, those of all links.
     pub fn addresses(&self, index: u32, family: Option<Family>) -> Result<Vec<Address>> {
         let mut message = AddressMessage::default();
         message.header.index = index;
@@ -55,9 +55,9 @@ impl Rtnl {
         Ok(replies.into_iter().filter_map(address).collect())
     }
 
-    /// Adds an address. IPv4 ones get the network's broadcast address, as administrators expect.
+    /// Adds an address. IPv4 addresses get the network's broadcast address.
     ///
-    /// Errors: EEXIST if the link has it.
+    /// Errors: EEXIST if the link has the address already.
     pub fn add_address(
         &self,
         index: u32,
@@ -73,20 +73,20 @@ impl Rtnl {
 
     /// Deletes an address.
     ///
-    /// Errors: EADDRNOTAVAIL if the link does not have it.
+    /// Errors: EADDRNOTAVAIL if the link does not have the address.
     pub fn delete_address(&self, index: u32, network: IpNetwork) -> Result<()> {
         let message = RouteNetlinkMessage::DelAddress(address_message(index, network));
         self.change(message, 0, || format!("delete address {network} from link {index}"))
     }
 }
 
-/// Waits until no IPv6 address of a link is tentative any more. The kernel reports each change.
+/// Waits until no IPv6 address of a link is tentative. The kernel reports each change.
 ///
 /// Errors: EADDRINUSE if another machine has one of them, ETIMEDOUT after `limit`.
 pub fn wait_for_dad(netns: &Netns, index: u32, limit: Duration) -> Result<()> {
     let operation = || format!("wait for duplicate address detection on link {index}");
     let deadline = Instant::now() + limit;
-    // Listening begins before looking, so that no change is missed.
+    // Subscribe before looking, so that no change is missed.
     let events = netns
         .enter(|| Socket::subscribe(Protocol::Route, RTNLGRP_IPV6_IFADDR))?
         .map_err(|cause| Error::new(operation(), cause))?;
@@ -110,7 +110,7 @@ pub(super) fn new_address_message(
 ) -> AddressMessage {
     let mut message = address_message(index, network);
     if options.no_prefix_route {
-        // The header has no room for this flag; the attribute is read in its place.
+        // The header has no room for this flag. The kernel reads the attribute instead.
         let mut flags = AddressFlags::Noprefixroute;
         flags.set(AddressFlags::Nodad, options.nodad);
         message.attributes.push(AddressAttribute::Flags(flags));
@@ -142,7 +142,7 @@ pub(super) fn address(reply: RouteNetlinkMessage) -> Option<Address> {
     let (mut local, mut other, mut flags) = (None, None, AddressFlags::empty());
     for attribute in message.attributes {
         match attribute {
-            // With a peer (point to point), the one is ours and the other the peer's.
+            // With a peer (point to point), `Local` is our address and `Address` the peer's.
             AddressAttribute::Local(ip) => local = Some(ip),
             AddressAttribute::Address(ip) => other = Some(ip),
             AddressAttribute::Flags(all) => flags = all,

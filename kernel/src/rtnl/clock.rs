@@ -1,12 +1,12 @@
-//! The clock that queueing disciplines count time with.
+//! The clock of queueing disciplines.
 
 use std::fs;
 use std::io;
 
 use crate::error::{Error, Result};
 
-/// How many ticks a time has. All kernels since 2.6.31 have 15.625 in a microsecond; tc(8) asks
-/// nevertheless, and so does this.
+/// Converts times to ticks. All kernels since 2.6.31 have 15.625 ticks in a microsecond, but tc(8) asks the
+/// kernel nevertheless.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Clock {
     /// Ticks in `per` microseconds.
@@ -17,7 +17,7 @@ pub struct Clock {
 const PATH: &str = "/proc/net/psched";
 
 impl Clock {
-    /// Reads what the kernel says of it.
+    /// Reads the kernel's description.
     pub fn read() -> Result<Self> {
         let operation = || format!("read {PATH}");
         let text = fs::read_to_string(PATH).map_err(|error| Error::new(operation(), error))?;
@@ -28,8 +28,8 @@ impl Clock {
         Self::parse(&text).ok_or_else(no_clock)
     }
 
-    /// Three numbers: nanoseconds in a microsecond, nanoseconds in a tick, and the clock's
-    /// resolution, which scales both.
+    /// Reads three numbers: nanoseconds in a microsecond, nanoseconds in a tick, and the resolution of the
+    /// clock, which scales both.
     fn parse(text: &str) -> Option<Self> {
         let mut numbers = text.split_ascii_whitespace();
         let mut number = || numbers.next().and_then(|word| u32::from_str_radix(word, 16).ok());
@@ -39,7 +39,7 @@ impl Clock {
         (ticks > 0 && per > 0).then_some(Self { ticks, per })
     }
 
-    /// The ticks that so many microseconds have.
+    /// The ticks in a number of microseconds.
     #[must_use]
     pub fn ticks(&self, microseconds: u64) -> u128 {
         u128::from(microseconds) * u128::from(self.ticks) / u128::from(self.per)
@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_clock() {
+    fn other_texts_are_refused() {
         for text in ["", "000003e8 00000040", "000003e8 00000000 000f4240", "x y z"] {
             assert_eq!(Clock::parse(text), None, "{text}");
         }

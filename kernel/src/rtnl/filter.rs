@@ -1,4 +1,4 @@
-//! Filters for what comes in by a link (tc(8)): here, one that sends it all to another link.
+//! The filter that redirects all packets that arrive on a link to another link (tc(8)).
 
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -12,22 +12,21 @@ use super::Rtnl;
 use super::qdisc::{INGRESS, index};
 use crate::error::Result;
 
-/// Which filter is asked first, and about which packets: number 1, about all of them (`ETH_P_ALL`
-/// in network byte order).
+/// The priority of the filter, 1, and its packets: all (`ETH_P_ALL` in network byte order).
 const FIRST_OF_ALL: u32 = 1 << 16 | (0x0003_u16.to_be() as u32);
-/// What the reference plugins' filters call packets, for nobody: `1:1`.
+/// The class that the reference plugins' filters give packets: `1:1`. It has no effect.
 const CLASS: TcHandle = TcHandle { major: 1, minor: 1 };
 
 impl Rtnl {
-    /// Sends all that comes in by a link, which needs a queueing discipline `ingress`, out by
-    /// another link.
+    /// Redirects all packets that arrive on a link to another link. The first link must have the queueing
+    /// discipline `ingress`.
     pub fn redirect(&self, from: u32, to: u32) -> Result<()> {
         let message = RouteNetlinkMessage::NewTrafficFilter(redirect_message(from, to));
-        let operation = || format!("redirect what comes in by link {from} to link {to}");
+        let operation = || format!("redirect packets of link {from} to link {to}");
         self.change(message, NLM_F_CREATE | NLM_F_EXCL, operation)
     }
 
-    /// The links that all that comes in by a link is sent to.
+    /// The links to which all packets that arrive on a link are redirected.
     pub fn redirections(&self, link: u32) -> Result<Vec<u32>> {
         let mut get = TcMessage::with_index(index(link));
         get.header.parent = INGRESS;
@@ -42,7 +41,7 @@ pub(super) fn redirect_message(from: u32, to: u32) -> TcMessage {
     message.header.parent = INGRESS;
     message.header.info = FIRST_OF_ALL;
 
-    // One key that no bit of a packet has to match.
+    // A key with an empty mask, which all packets match.
     let mut all = TcU32Selector::default();
     (all.flags, all.nkeys) = (TcU32SelectorFlags::Terminal, 1);
     all.keys.push(TcU32Key::default());
@@ -64,7 +63,7 @@ pub(super) fn redirect_message(from: u32, to: u32) -> TcMessage {
     message
 }
 
-/// Where a filter sends all packets to, if that is what it does.
+/// The link to which a filter redirects all packets, if it does.
 fn redirection(reply: &RouteNetlinkMessage) -> Option<u32> {
     let RouteNetlinkMessage::NewTrafficFilter(message) = reply else {
         return None;

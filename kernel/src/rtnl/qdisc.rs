@@ -1,5 +1,5 @@
-//! Queueing disciplines (tc(8)): how fast packets leave a link, and what happens to those that
-//! come in.
+//! Queueing disciplines (tc(8)): the rate at which packets leave a link, and the filters for packets that
+//! arrive.
 
 use netlink_packet_core::{DefaultNla, NLM_F_CREATE, NLM_F_EXCL, Nla, NlasIterator};
 use netlink_packet_route::RouteNetlinkMessage;
@@ -8,14 +8,14 @@ use netlink_packet_route::tc::{TcAttribute, TcHandle, TcMessage, TcOption};
 use super::Rtnl;
 use crate::error::Result;
 
-/// A queue that is emptied at a rate, the token bucket filter (tc-tbf(8)), in the kernel's units.
+/// A token bucket filter (tc-tbf(8)): a queue that is emptied at a rate. In the kernel's units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TokenBucket {
-    /// Bytes a second.
+    /// The rate in bytes per second.
     pub rate: u64,
-    /// How many bytes wait at most; what is more is dropped.
+    /// The length of the queue in bytes. Packets beyond it are dropped.
     pub limit: u32,
-    /// How long the bucket lasts at this rate, in ticks (see [`super::Clock`]).
+    /// The time in which a full bucket is emptied at this rate, in ticks (see [`super::Clock`]).
     pub buffer: u32,
 }
 
@@ -24,26 +24,26 @@ pub struct TokenBucket {
 pub struct Qdisc {
     /// Its kind: `tbf`, `ingress`, `noqueue`.
     pub kind: String,
-    /// Where in the link it is.
+    /// Its place in the link.
     pub place: Place,
-    /// How it is set, if it is a token bucket filter.
+    /// Its parameters, if it is a token bucket filter.
     pub token_bucket: Option<TokenBucket>,
 }
 
-/// Where in a link a queueing discipline is.
+/// The place of a queueing discipline in a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// On the way out.
+    /// For packets that leave.
     Root,
-    /// On the way in.
+    /// For packets that arrive.
     Ingress,
-    /// In another one.
+    /// Inside another queueing discipline.
     Within,
 }
 
-/// The handle that the reference plugins' queueing disciplines have: `1:`.
+/// The handle of the reference plugins' queueing disciplines: `1:`.
 const FIRST: TcHandle = TcHandle { major: 1, minor: 0 };
-/// The one handle that an ingress queueing discipline can have: `ffff:`.
+/// The handle of every ingress queueing discipline: `ffff:`.
 pub(super) const INGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0 };
 
 const TBF: &str = "tbf";
@@ -53,7 +53,7 @@ const TCA_TBF_RATE64: u16 = 4;
 const TC_LINKLAYER_ETHERNET: u8 = 1;
 
 impl Rtnl {
-    /// Gives a link a token bucket filter for what leaves it.
+    /// Adds a token bucket filter for packets that leave a link.
     ///
     /// Errors: EEXIST if it has a queueing discipline other than the kernel's default.
     pub fn add_token_bucket(&self, link: u32, bucket: &TokenBucket) -> Result<()> {
@@ -62,27 +62,27 @@ impl Rtnl {
         self.change(message, NLM_F_CREATE | NLM_F_EXCL, operation)
     }
 
-    /// Gives a link the place where filters see what comes in.
+    /// Adds the queueing discipline `ingress`, whose filters see the packets that arrive on a link.
     ///
-    /// Errors: EEXIST if it has one.
+    /// Errors: EEXIST if the link has one.
     pub fn add_ingress(&self, link: u32) -> Result<()> {
         let message = RouteNetlinkMessage::NewQueueDiscipline(ingress_message(link));
         let operation = || format!("add queueing discipline ingress to link {link}");
         self.change(message, NLM_F_CREATE | NLM_F_EXCL, operation)
     }
 
-    /// Deletes the queueing discipline for what leaves a link, which gets the kernel's own again.
+    /// Deletes the queueing discipline for packets that leave a link. The link gets the kernel's default.
     ///
-    /// Errors: ENOENT if it has just that.
+    /// Errors: ENOENT if the link has the default.
     pub fn delete_root_qdisc(&self, link: u32) -> Result<()> {
         let message = RouteNetlinkMessage::DelQueueDiscipline(root_message(link));
         let operation = || format!("delete the root queueing discipline of link {link}");
         self.change(message, 0, operation)
     }
 
-    /// Deletes the place where filters see what comes in, and the filters.
+    /// Deletes the queueing discipline `ingress` and its filters.
     ///
-    /// Errors: ENOENT or EINVAL if there is none.
+    /// Errors: ENOENT or EINVAL if the link has none.
     pub fn delete_ingress(&self, link: u32) -> Result<()> {
         let message = RouteNetlinkMessage::DelQueueDiscipline(ingress_message(link));
         let operation = || format!("delete queueing discipline ingress of link {link}");
@@ -140,9 +140,9 @@ fn option(kind: u16, value: Vec<u8>) -> TcOption {
     TcOption::Other(DefaultNla::new(kind, value))
 }
 
-/// `struct tc_tbf_qopt`: two of `struct tc_ratespec`, the second one of which stands for no peak
-/// rate; limit, buffer and MTU. Since the first one names the link layer, the kernel does without
-/// the table of transmission times that tc sends for the sake of kernels before 3.8.
+/// `struct tc_tbf_qopt`: two of `struct tc_ratespec`, then limit, buffer and MTU. The second rate is the peak
+/// rate, which is not set. The first one names the link layer, so kernels since 3.8 do not need the table of
+/// transmission times that tc sends.
 fn parameters(bucket: &TokenBucket) -> Vec<u8> {
     let rate = u32::try_from(bucket.rate).unwrap_or(u32::MAX);
     let mut bytes = vec![0; 36];
@@ -177,7 +177,7 @@ fn read_qdisc(message: &TcMessage) -> Qdisc {
     qdisc
 }
 
-/// Of kinds that it does not know, the library hands out all options in one.
+/// The library returns all options of a kind that it does not know as one.
 fn read_token_bucket(options: &TcOption) -> Option<TokenBucket> {
     let mut nested = vec![0; options.value_len()];
     options.emit_value(&mut nested);

@@ -18,27 +18,27 @@ use crate::family::Family;
 
 /// Numbers of routing tables (`enum rt_class_t` in `include/uapi/linux/rtnetlink.h`).
 pub mod table {
-    /// Where routes are when nothing else is said.
+    /// The default table.
     pub const MAIN: u32 = 254;
     /// The addresses of this machine.
     pub const LOCAL: u32 = 255;
 }
 
-/// A unicast route, to be added or as the kernel has it.
+/// A unicast route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Where to.
+    /// The destination.
     pub destination: IpNetwork,
-    /// By which router; `None` if the destination is on the link.
+    /// The router; `None` if the destination is on the link.
     pub gateway: Option<IpAddr>,
-    /// Whether the router is on the link even if other routes say otherwise (`RTNH_F_ONLINK`).
+    /// Whether the router is on the link even if no other route leads there (`RTNH_F_ONLINK`).
     pub onlink: bool,
     /// The index of the link.
     pub link: Option<u32>,
-    /// The source address for packets of this machine. Of IPv6 routes that the kernel has joined, it tells
-    /// that of the first alone.
+    /// The source address for packets of this machine. If the kernel has joined IPv6 routes into one with
+    /// several next hops, only the first one has it.
     pub source: Option<IpAddr>,
-    /// How far away the destination is (`rtm_scope`): 0 anywhere, 253 on the link, 254 here.
+    /// The distance of the destination (`rtm_scope`): 0 anywhere, 253 on the link, 254 this machine.
     pub scope: u8,
     /// The routing table.
     pub table: u32,
@@ -51,7 +51,7 @@ pub struct Route {
 }
 
 impl Route {
-    /// A route in the main table with nothing but its destination and link.
+    /// A route in the main table with only a destination and a link.
     #[must_use]
     pub fn new(destination: IpNetwork, link: u32) -> Self {
         Self {
@@ -70,9 +70,9 @@ impl Route {
 }
 
 impl Rtnl {
-    /// Adds a route, beside others to the same destination if there are any.
+    /// Adds a route. There may be others to the same destination.
     ///
-    /// Errors: EEXIST if there is this very one; ENETUNREACH if the gateway is on no link.
+    /// Errors: EEXIST if the route exists; ENETUNREACH if no link leads to the gateway.
     pub fn add_route(&self, route: &Route) -> Result<()> {
         let message = RouteNetlinkMessage::NewRoute(route_message(route));
         self.change(message, NLM_F_CREATE, || match route.gateway {
@@ -81,7 +81,7 @@ impl Rtnl {
         })
     }
 
-    /// Adds a route in place of the one to the same destination with the same metric, if there is one.
+    /// Adds a route. It replaces a route to the same destination with the same metric.
     pub fn replace_route(&self, route: &Route) -> Result<()> {
         let message = RouteNetlinkMessage::NewRoute(route_message(route));
         self.change(message, NLM_F_CREATE | NLM_F_REPLACE, || {
@@ -91,26 +91,26 @@ impl Rtnl {
 
     /// Deletes a route.
     ///
-    /// Errors: ESRCH if there is none like it.
+    /// Errors: ESRCH if there is no such route.
     pub fn delete_route(&self, route: &Route) -> Result<()> {
         let message = RouteNetlinkMessage::DelRoute(route_message(route));
         self.change(message, 0, || format!("delete route {}", route.destination))
     }
 
-    /// The index of the link by which packets of this machine to an address leave; `None` if there is no
+    /// The index of the link on which packets from this machine to an address leave; `None` if there is no
     /// route.
     pub fn link_towards(&self, address: IpAddr) -> Result<Option<u32>> {
-        Ok(self.way_to(address)?.map(|(index, _)| index))
+        Ok(self.route_to(address)?.map(|(index, _)| index))
     }
 
-    /// The index of the link that an address is reached by without another router between; `None` if there
-    /// is no such route.
+    /// The index of the link that leads to an address directly, without a router; `None` if there is no such
+    /// link.
     pub fn direct_link_towards(&self, address: IpAddr) -> Result<Option<u32>> {
-        Ok(self.way_to(address)?.and_then(|(index, is_direct)| is_direct.then_some(index)))
+        Ok(self.route_to(address)?.and_then(|(index, is_direct)| is_direct.then_some(index)))
     }
 
-    /// The link that packets to an address leave by, and whether the address is reached there directly.
-    fn way_to(&self, address: IpAddr) -> Result<Option<(u32, bool)>> {
+    /// The link on which packets to an address leave, and whether it leads to the address directly.
+    fn route_to(&self, address: IpAddr) -> Result<Option<(u32, bool)>> {
         let mut message = RouteMessage::default();
         message.header.address_family = Family::of(address).into();
         message.header.destination_prefix_length = if address.is_ipv4() { 32 } else { 128 };
@@ -120,24 +120,21 @@ impl Rtnl {
             Err(error) if error.errno() == Some(Errno::ENETUNREACH) => return Ok(None),
             replies => replies?,
         };
-        Ok(replies.into_iter().find_map(|reply| match reply {
-            RouteNetlinkMessage::NewRoute(message) => {
-                let all = &message.attributes;
-                let is_gateway = |one: &RouteAttribute| {
-                    matches!(one, RouteAttribute::Gateway(_) | RouteAttribute::Via(_))
-                };
-                let is_direct = !all.iter().any(is_gateway);
-                let index = all.iter().find_map(|attribute| match attribute {
-                    RouteAttribute::Oif(index) => Some(*index),
-                    _ => None,
-                });
-                index.map(|index| (index, is_direct))
+        let Some(RouteNetlinkMessage::NewRoute(message)) = replies.into_iter().next() else {
+            return Ok(None);
+        };
+        let (mut link, mut is_direct) = (None, true);
+        for attribute in message.attributes {
+            match attribute {
+                RouteAttribute::Oif(index) => link = Some(index),
+                RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => is_direct = false,
+                _ => {}
             }
-            _ => None,
-        }))
+        }
+        Ok(link.map(|index| (index, is_direct)))
     }
 
-    /// The unicast routes of a family, of all tables but the local one.
+    /// The unicast routes of a family in all tables except the local one.
     pub fn routes(&self, family: Family) -> Result<Vec<Route>> {
         let mut message = RouteMessage::default();
         message.header.address_family = family.into();
@@ -157,7 +154,7 @@ pub(super) fn route_message(route: &Route) -> RouteMessage {
     message.header.scope = RouteScope::from(route.scope);
     message.header.flags.set(RouteFlags::Onlink, route.onlink);
     message.header.kind = RouteType::Unicast;
-    // Beyond one byte the number goes into the attribute alone.
+    // A number that needs more than one byte is only in the attribute.
     message.header.table = u8::try_from(route.table).unwrap_or(0);
 
     let attributes = &mut message.attributes;
@@ -181,12 +178,12 @@ pub(super) fn route_message(route: &Route) -> RouteMessage {
     message
 }
 
-/// A route with several next hops is as many routes: so the kernel keeps what was added one by one.
+/// Reads a route. One with several next hops becomes one route for each: the kernel joins IPv6 routes.
 fn read_route(reply: RouteNetlinkMessage, family: Family) -> Option<Vec<Route>> {
     let RouteNetlinkMessage::NewRoute(message) = reply else {
         return None;
     };
-    // Routes that the kernel only remembers from use are no configuration.
+    // A cloned route is not configured: the kernel keeps it because it was used.
     let cloned = message.header.flags.contains(RouteFlags::Cloned);
     if message.header.kind != RouteType::Unicast || cloned {
         return None;

@@ -1,4 +1,4 @@
-//! Which addresses are in use on this machine: in its namespaces, and behind its links.
+//! Finds out which addresses this machine uses: in its namespaces, and on other machines behind its links.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -11,7 +11,7 @@ use super::{Link, Rtnl};
 use crate::error::Result;
 use crate::family::Family;
 
-/// What the namespaces that this one knows hold, as it was when it was read.
+/// The links of this namespace and the addresses of the namespaces that have a number in it.
 #[derive(Debug)]
 pub struct Usage {
     rtnl: Rtnl,
@@ -21,8 +21,8 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// Reads the addresses of all other namespaces that have a number in this one. Every namespace has one
-    /// that has the other end of a link, or was given a link of this one.
+    /// Reads the addresses of all other namespaces that have a number in this one. Every namespace that has
+    /// the other end of a link of this one has a number, and every one that a link was moved to.
     pub fn read() -> Result<Self> {
         let rtnl = Rtnl::open()?;
         let namespaces = rtnl.namespaces()?;
@@ -34,8 +34,8 @@ impl Usage {
         Ok(Self { rtnl, links, namespaces, addresses })
     }
 
-    /// Whether nobody on this machine can have the address: no namespace holds it, and no route leads to it
-    /// directly but by a bridge all of whose ports end in one of these namespaces.
+    /// Whether the address is certainly not in use: no namespace has it, and no link leads to it directly,
+    /// except a bridge whose ports all lead to namespaces that were read.
     pub fn is_unused(&self, address: IpAddr) -> Result<bool> {
         if self.addresses.contains(&address) {
             return Ok(false);
@@ -47,7 +47,7 @@ impl Usage {
         Ok(is_bridge && ports.all(|port| self.is_known(port)))
     }
 
-    /// Whether the other end of a link is in a namespace whose addresses were read.
+    /// Whether the other end of a link is in a namespace that was read.
     fn is_known(&self, port: &Link) -> bool {
         port.kind.as_deref() == Some("veth")
             && port.peer_namespace.is_some_and(|number| self.namespaces.contains(&number))
@@ -55,7 +55,7 @@ impl Usage {
 }
 
 impl Rtnl {
-    /// The numbers of the other namespaces that this one knows.
+    /// The numbers of other namespaces in this one.
     fn namespaces(&self) -> Result<HashSet<i32>> {
         let message = RouteNetlinkMessage::GetNsId(NsidMessage::default());
         let replies = self.dump(message, || "list the numbers of network namespaces".to_owned())?;

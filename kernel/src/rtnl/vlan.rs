@@ -1,4 +1,4 @@
-//! VLANs (802.1Q) of a bridge and its ports, and whether the kernel has them at all.
+//! VLANs (802.1Q) of a bridge and its ports.
 
 use netlink_packet_core::{
     DecodeError, DefaultNla, NLM_F_CREATE, NLM_F_EXCL, NetlinkDeserializable, NetlinkHeader,
@@ -16,32 +16,32 @@ use super::link::read::{IFINFOMSG, number};
 use super::message::{bridge_info, with_index};
 use crate::error::Result;
 
-/// VLANs that follow each other and that a port treats alike.
+/// Consecutive VLANs that a port treats in the same way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VlanRange {
-    /// The first one's ID.
+    /// The first ID.
     pub first: u16,
-    /// The last one's.
+    /// The last ID.
     pub last: u16,
-    /// Whether frames that come in without a tag belong to it. One VLAN of a port at most.
+    /// Whether untagged frames that arrive belong to it. A port has at most one such VLAN.
     pub pvid: bool,
-    /// Whether its frames leave without a tag.
+    /// Whether its frames leave untagged.
     pub untagged: bool,
 }
 
-/// How a bridge treats VLANs.
+/// The VLAN settings of a bridge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BridgeVlans {
-    /// Whether it keeps them apart; otherwise tags mean nothing to it.
+    /// Whether it separates VLANs. Otherwise it ignores tags.
     pub filtering: bool,
-    /// The VLAN that each new port gets, without tags; 0 for none.
+    /// The VLAN that each new port gets, untagged; 0 for none.
     pub default_pvid: u16,
 }
 
 /// The VLANs of a bridge's port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortVlans {
-    /// The port's index; a bridge is a port of its own.
+    /// The port's index. The bridge itself is one of its ports.
     pub port: u32,
     /// The bridge's index.
     pub bridge: Option<u32>,
@@ -55,19 +55,19 @@ const IFLA_BRIDGE_VLAN_INFO: u16 = 2;
 const IFLA_BR_VLAN_PROTOCOL: u16 = 8;
 
 impl VlanRange {
-    /// The VLAN of whom knows nothing of VLANs: frames have no tags, in and out.
+    /// A VLAN whose frames arrive and leave untagged.
     #[must_use]
     pub fn native(id: u16) -> Self {
         Self { first: id, last: id, pvid: true, untagged: true }
     }
 
-    /// VLANs whose frames have tags.
+    /// VLANs whose frames are tagged.
     #[must_use]
     pub fn tagged(first: u16, last: u16) -> Self {
         Self { first, last, pvid: false, untagged: false }
     }
 
-    /// Whether a VLAN is one of them.
+    /// Whether a VLAN is in the range.
     #[must_use]
     pub fn contains(&self, id: u16) -> bool {
         (self.first..=self.last).contains(&id)
@@ -76,8 +76,8 @@ impl VlanRange {
 
 impl Rtnl {
     /// Whether the kernel was built with VLANs of bridges (`CONFIG_BRIDGE_VLAN_FILTERING`). Changes nothing:
-    /// a kernel that has them refuses an unknown protocol for them, and one that has not passes it over and
-    /// refuses the name, which no link can have.
+    /// a kernel with VLANs refuses the unknown VLAN protocol. One without them ignores it, and refuses the
+    /// name.
     pub fn has_bridge_vlans(&self) -> Result<bool> {
         let request = RouteNetlinkMessage::NewLink(impossible_bridge_message());
         let operation = || "ask for VLANs of bridges".to_owned();
@@ -88,26 +88,26 @@ impl Rtnl {
         }
     }
 
-    /// Makes a bridge keep VLANs apart. Its ports stay in the VLAN that they have got as new ones.
+    /// Makes a bridge separate VLANs. Its ports stay in the VLAN that they got when they were added.
     pub fn filter_vlans(&self, bridge: u32) -> Result<()> {
         let message = RouteNetlinkMessage::NewLink(filter_vlans_message(bridge));
         self.change(message, 0, || format!("make bridge {bridge} filter VLANs"))
     }
 
-    /// Adds VLANs to a bridge's port; one that it has already is treated as said from now on.
+    /// Adds VLANs to a bridge's port, or changes those that it has.
     pub fn add_port_vlans(&self, port: u32, vlans: &[VlanRange]) -> Result<()> {
         let message = RouteNetlinkMessage::SetLink(vlans_message(port, vlans));
         self.change(message, 0, || format!("add VLANs to port {port}"))
     }
 
-    /// Takes a VLAN from a bridge's port, if it has it.
+    /// Removes a VLAN from a bridge's port. It is not an error if the port does not have it.
     pub fn delete_port_vlan(&self, port: u32, id: u16) -> Result<()> {
         let vlans = [VlanRange::tagged(id, id)];
         let message = RouteNetlinkMessage::DelLink(vlans_message(port, &vlans));
         self.change(message, 0, || format!("delete VLAN {id} from port {port}"))
     }
 
-    /// The VLANs of all ports of all bridges: the kernel lists no less.
+    /// The VLANs of all ports of all bridges. The kernel cannot list fewer.
     pub fn port_vlans(&self) -> Result<Vec<PortVlans>> {
         let message = RouteNetlinkMessage::GetLink(port_vlans_message());
         self.dump(message, || "list the VLANs of bridges".to_owned())
