@@ -4,6 +4,7 @@
 
 pub(crate) mod attribute;
 mod build;
+mod contents;
 mod expr;
 #[cfg(test)]
 mod firewall_tests;
@@ -20,13 +21,11 @@ mod write;
 use crate::family::Family;
 
 pub use build::{address, interface_name, octets};
+pub use contents::{Contents, Owned, OwnedPlace, Removal};
 pub use expr::{Base, Expr, Found, Xt, ct_status, meta};
 pub use read::{FilterChain, Listed};
 pub use set::{Data, Element, Set, SetType, Type};
-pub use table::{
-    ChainSpec, Contents, Missing, MissingPart, Order, Owned, OwnedPlace, Purged, Removal, RuleSpec,
-    SetSpec, Table, TableSpec,
-};
+pub use table::{ChainSpec, Missing, MissingPart, Order, Purged, RuleSpec, SetSpec, TableSpec};
 pub use verdict::Verdict;
 
 /// The packets that a table sees (`NFPROTO_*`).
@@ -40,6 +39,15 @@ pub enum TableFamily {
     Inet,
     /// Frames on a bridge.
     Bridge,
+}
+
+/// A table by its full name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Table {
+    /// The packets that it sees.
+    pub family: TableFamily,
+    /// Its own name.
+    pub name: &'static str,
 }
 
 /// A chain by its full name.
@@ -123,6 +131,26 @@ impl TableFamily {
             TableFamily::Inet => "inet",
             TableFamily::Bridge => "bridge",
         }
+    }
+}
+
+impl Table {
+    /// A set or map of the table.
+    #[must_use]
+    pub const fn set(self, name: &str) -> Set<'_> {
+        Set { family: self.family, table: self.name, name }
+    }
+
+    /// A chain of the table.
+    #[must_use]
+    pub const fn chain(self, name: &str) -> Chain<'_> {
+        Chain { family: self.family, table: self.name, name }
+    }
+}
+
+impl std::fmt::Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.family.name(), self.name)
     }
 }
 

@@ -1,25 +1,14 @@
 //! A table that belongs to one program: what it should contain, and what is in it.
 //!
 //! A [`TableSpec`] is a plain value: the sets, the chains and the rules that all owners share. [`Contents`]
-//! is what the kernel has. What one owner has are elements and rules with the owner's name as their comment.
+//! is what the kernel has. The elements and rules of one owner have the owner's name as their comment.
 
-use super::{
-    BaseChain, Chain, Data, Element, Expr, Listed, NewRule, Place, Set, SetType, TableFamily,
-    Verdict,
-};
+use super::contents::Contents;
+use super::{BaseChain, Expr, Listed, NewRule, Place, SetType, Table};
 use crate::error::Result;
 use crate::nfnetlink::{Batch, Nfnetlink};
 
-/// A table by its full name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Table {
-    /// The packets that it sees.
-    pub family: TableFamily,
-    /// Its own name.
-    pub name: &'static str,
-}
-
-/// What a table should contain, whatever owners it has.
+/// What a table should contain for all owners.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TableSpec {
     /// The table.
@@ -76,44 +65,6 @@ pub struct RuleSpec {
     pub text: String,
 }
 
-/// What is in a table. A table that does not exist has nothing in it.
-#[derive(Debug, Clone)]
-pub struct Contents {
-    /// The table.
-    pub table: Table,
-    /// The sets and maps by name, with their elements if these were read.
-    pub sets: Vec<(String, Vec<Element>)>,
-    /// The rules, each with the name of its chain.
-    pub rules: Vec<(String, Listed)>,
-}
-
-/// An element or rule that has an owner.
-#[derive(Debug, Clone, Copy)]
-pub struct Owned<'a> {
-    /// The owner's name, which is the comment.
-    pub owner: &'a str,
-    /// Where it is.
-    pub place: OwnedPlace<'a>,
-}
-
-/// Where an owned element or rule is.
-#[derive(Debug, Clone, Copy)]
-pub enum OwnedPlace<'a> {
-    /// In the set or map of this name.
-    Element(&'a str, &'a Element),
-    /// In the chain of this name.
-    Rule(&'a str, &'a Listed),
-}
-
-/// How elements are removed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Removal {
-    /// They expire at the next tick of the clock, see [`Batch::expire_element`].
-    Expire,
-    /// They are deleted. Closing the socket waits until the kernel has disposed of them.
-    Delete,
-}
-
 /// The part of a [`TableSpec`] that a table lacks.
 #[derive(Debug)]
 pub struct Missing<'a> {
@@ -155,39 +106,32 @@ pub enum Purged {
     Parts,
 }
 
-impl Table {
-    /// A set or map of the table.
-    #[must_use]
-    pub const fn set(self, name: &str) -> Set<'_> {
-        Set { family: self.family, table: self.name, name }
-    }
-
-    /// A chain of the table.
-    #[must_use]
-    pub const fn chain(self, name: &str) -> Chain<'_> {
-        Chain { family: self.family, table: self.name, name }
-    }
-}
-
-impl std::fmt::Display for Table {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.family.name(), self.name)
-    }
-}
-
 impl ChainSpec {
-    /// The rules that a chain with these rules lacks, each with whether it is there, but comes too late.
-    fn missing<'a>(&'a self, listed: &[&Listed]) -> Vec<(&'a RuleSpec, bool)> {
+    /// Compares a chain that has these rules; `None` if it lacks nothing. A rule that is there may come too late.
+    fn compare(&self, listed: &[&Listed]) -> Option<IncompleteChain<'_>> {
         let place = |wanted: &RuleSpec| {
             listed.iter().position(|rule| rule.expressions == wanted.expressions)
         };
-        let is_wrong = |(at, wanted): (usize, &'a RuleSpec)| {
+        let is_late = |at: usize, own: usize| {
             let mut later = self.rules[at + 1..].iter().filter_map(place);
-            let is_late =
-                place(wanted).map(|own| self.order != Order::Any && later.any(|other| other < own));
-            (is_late != Some(false)).then_some((wanted, is_late.is_some()))
+            self.order != Order::Any && later.any(|other| other < own)
         };
-        self.rules.iter().enumerate().filter_map(is_wrong).collect()
+        let wrong = |(at, rule)| match place(rule) {
+            None => Some((rule, false)),
+            Some(own) => is_late(at, own).then_some((rule, true)),
+        };
+        let wrong: Vec<_> = self.rules.iter().enumerate().filter_map(wrong).collect();
+        let added = match self.order {
+            Order::Any => wrong.iter().map(|(rule, _)| *rule).collect(),
+            Order::BeforeOthers | Order::Alone => self.rules.iter().collect(),
+        };
+        let is_replaced = |rule: &&&Listed| match self.order {
+            Order::Any => false,
+            Order::BeforeOthers => self.has(rule),
+            Order::Alone => true,
+        };
+        let replaced = listed.iter().filter(is_replaced).map(|rule| rule.handle).collect();
+        Some(IncompleteChain { spec: self, first: *wrong.first()?, added, replaced })
     }
 
     fn has(&self, rule: &Listed) -> bool {
@@ -199,34 +143,19 @@ impl TableSpec {
     /// What a table with these contents lacks.
     #[must_use]
     pub fn missing(&self, contents: &Contents) -> Missing<'_> {
-        let is_there = |set: &&SetSpec| contents.sets.iter().any(|(name, _)| *name == set.name);
-        let sets = self.sets.iter().filter(|set| !is_there(set)).collect();
-        let mut chains = Vec::new();
-        for spec in &self.chains {
+        let sets = self.sets.iter().filter(|set| !contents.has_set(&set.name)).collect();
+        let chains = self.chains.iter().filter_map(|spec| {
             let listed: Vec<&Listed> = contents.rules_of(spec.name).collect();
-            let missing = spec.missing(&listed);
-            let Some(first) = missing.first().copied() else { continue };
-            let (added, is_replaced): (_, fn(&ChainSpec, &Listed) -> bool) = match spec.order {
-                Order::Any => (missing.iter().map(|(rule, _)| *rule).collect(), |_, _| false),
-                Order::BeforeOthers => (spec.rules.iter().collect(), ChainSpec::has),
-                Order::Alone => (spec.rules.iter().collect(), |_, _| true),
-            };
-            let replaced = listed.iter().filter(|rule| is_replaced(spec, rule));
-            let replaced = replaced.map(|rule| rule.handle).collect();
-            chains.push(IncompleteChain { spec, first, added, replaced });
-        }
-        Missing { spec: self, sets, chains }
+            spec.compare(&listed)
+        });
+        Missing { spec: self, sets, chains: chains.collect() }
     }
 
     /// Has the kernel check that the whole table could be made, and changes nothing.
     pub fn try_out(&self, netlink: &Nfnetlink) -> Result<()> {
-        let chains = self.chains.iter().filter_map(|spec| {
-            let (first, added) = ((spec.rules.first()?, false), spec.rules.iter().collect());
-            Some(IncompleteChain { spec, first, added, replaced: Vec::new() })
-        });
-        let chains = chains.collect();
+        let nothing = Contents { table: self.table, sets: Vec::new(), rules: Vec::new() };
         let mut batch = Batch::new();
-        Missing { spec: self, sets: self.sets.iter().collect(), chains }.add_to(&mut batch);
+        self.missing(&nothing).add_to(&mut batch);
         netlink.try_out(&batch)
     }
 
@@ -358,99 +287,56 @@ impl IncompleteChain<'_> {
     }
 }
 
-impl Contents {
-    /// Reads the names of the sets, and the rules. Without sets, the table counts as empty.
-    pub fn frame(netlink: &Nfnetlink, table: Table) -> Result<Self> {
-        let names = netlink.set_names(table)?;
-        let rules = if names.is_empty() { Vec::new() } else { netlink.table_rules(table)? };
-        let sets = names.into_iter().map(|name| (name, Vec::new())).collect();
-        Ok(Self { table, sets, rules })
+#[cfg(test)]
+mod tests {
+    use super::super::Verdict;
+    use super::*;
+
+    fn expressions(number: u32) -> Vec<Expr> {
+        vec![Expr::Meta(number), Expr::Verdict(Verdict::Accept)]
     }
 
-    /// Reads the sets with their elements, and the rules. Without sets, the table counts as empty.
-    pub fn read(netlink: &Nfnetlink, table: Table) -> Result<Self> {
-        let mut contents = Self::frame(netlink, table)?;
-        for (name, elements) in &mut contents.sets {
-            *elements = netlink.elements(table.set(name))?;
-        }
-        Ok(contents)
-    }
-
-    /// Reads the rules of one chain, for a table whose owners have many rules in others.
-    pub fn of_chain(netlink: &Nfnetlink, table: Table, chain: &str) -> Result<Self> {
-        let rules = netlink.rules(table.chain(chain))?.map(|rule| (chain.to_owned(), rule));
-        Ok(Self { table, sets: Vec::new(), rules: rules.collect() })
-    }
-
-    /// Whether a set or map has been read.
-    #[must_use]
-    pub fn has_set(&self, set: &str) -> bool {
-        self.sets.iter().any(|(name, _)| name == set)
-    }
-
-    /// The elements of a set or map.
-    #[must_use]
-    pub fn elements(&self, set: &str) -> &[Element] {
-        self.sets.iter().find(|(name, _)| name == set).map_or(&[], |(_, elements)| elements)
-    }
-
-    /// The rules of a chain in their order.
-    pub fn rules_of(&self, chain: &str) -> impl Iterator<Item = &Listed> {
-        self.rules.iter().filter(move |(name, _)| name == chain).map(|(_, rule)| rule)
-    }
-
-    /// The elements and rules that have an owner.
-    pub fn owned(&self) -> impl Iterator<Item = Owned<'_>> {
-        let of_sets = self.sets.iter().flat_map(|(set, elements)| {
-            elements.iter().filter_map(|element| {
-                let place = OwnedPlace::Element(set, element);
-                Some(Owned { owner: element.comment.as_deref()?, place })
+    /// The rules that are reported, added and replaced where a chain with the rules 1, 2 and 3 has these ones;
+    /// 9 is another program's, and handles are the numbers too.
+    #[track_caller]
+    fn check(
+        order: Order,
+        there: &[u32],
+        first: Option<(u32, bool)>,
+        added: &[u32],
+        replaced: &[u64],
+    ) {
+        let rule = |number| RuleSpec { expressions: expressions(number), text: number.to_string() };
+        let rules = [1, 2, 3].map(rule).into();
+        let chain = ChainSpec { name: "chain", base: None, comment: None, rules, order };
+        let listed: Vec<Listed> = there
+            .iter()
+            .map(|number| Listed {
+                handle: (*number).into(),
+                expressions: expressions(*number),
+                comment: None,
+                owner: None,
             })
-        });
-        let of_chains = self.rules.iter().filter_map(|(chain, rule)| {
-            let place = OwnedPlace::Rule(chain, rule);
-            Some(Owned { owner: rule.comment.as_deref()?, place })
-        });
-        of_sets.chain(of_chains)
+            .collect();
+        let incomplete = chain.compare(&listed.iter().collect::<Vec<_>>());
+        let number = |rule: &RuleSpec| rule.text.parse::<u32>().unwrap();
+        let found = incomplete.as_ref().map(|it| (number(it.first.0), it.first.1));
+        assert_eq!(found, first, "{order:?} {there:?}");
+        let Some(it) = incomplete else { return };
+        assert_eq!(it.added.into_iter().map(number).collect::<Vec<_>>(), added);
+        assert_eq!(it.replaced, replaced);
     }
 
-    /// Adds to a batch what removes elements and rules. With the last rule of a chain to which map elements
-    /// lead, the chain is removed, and these elements.
-    pub fn remove(&self, batch: &mut Batch, doomed: &[Owned<'_>], how: Removal) {
-        let mut chains: Vec<&str> = Vec::new();
-        for Owned { place, .. } in doomed {
-            match place {
-                OwnedPlace::Element(set, element) if how == Removal::Expire => {
-                    batch.expire_element(self.table.set(set), element);
-                }
-                OwnedPlace::Element(set, element) => {
-                    batch.delete_element(self.table.set(set), &element.key);
-                }
-                OwnedPlace::Rule(chain, rule) => {
-                    batch.delete_rule(self.table.chain(chain), rule.handle);
-                    chains.push(chain);
-                }
-            }
+    #[test]
+    fn chains_are_compared_with_what_they_should_contain() {
+        for order in [Order::Any, Order::BeforeOthers, Order::Alone] {
+            check(order, &[1, 2, 3], None, &[], &[]);
+            check(order, &[9, 1, 9, 2, 3, 9], None, &[], &[]);
         }
-        chains.sort_unstable();
-        for same in chains.chunk_by(|a, b| a == b) {
-            if same.len() == self.rules_of(same[0]).count() {
-                self.remove_chain(batch, same[0]);
-            }
-        }
-    }
-
-    fn remove_chain(&self, batch: &mut Batch, chain: &str) {
-        use Verdict::{Goto, Jump};
-        let is_entry = |element: &&Element| match &element.data {
-            Some(Data::Verdict(Jump(to) | Goto(to))) => to == chain,
-            _ => false,
-        };
-        for (set, elements) in &self.sets {
-            for element in elements.iter().filter(is_entry) {
-                batch.delete_element(self.table.set(set), &element.key);
-            }
-        }
-        batch.delete_chain(self.table.chain(chain));
+        check(Order::Any, &[3, 2, 1], None, &[], &[]);
+        check(Order::Any, &[3, 9, 1], Some((2, false)), &[2], &[]);
+        check(Order::BeforeOthers, &[3, 9, 1], Some((1, true)), &[1, 2, 3], &[3, 1]);
+        check(Order::BeforeOthers, &[9], Some((1, false)), &[1, 2, 3], &[]);
+        check(Order::Alone, &[1, 3, 9, 2], Some((2, true)), &[1, 2, 3], &[1, 3, 9, 2]);
     }
 }
