@@ -48,8 +48,8 @@ pub enum MasqueradeBackend {
 pub struct Kept<'a> {
     /// The known addresses of the interface itself. Their rules are removed.
     own: Vec<IpAddr>,
-    /// Whether the container has other interfaces in the network. Then rules for other addresses stay until the
-    /// DEL of the last interface.
+    /// Whether the container has other interfaces in the network. Then rules for other addresses stay until
+    /// the DEL of the last interface.
     has_siblings: Box<dyn Fn() -> Result<bool, Error> + 'a>,
 }
 
@@ -69,8 +69,8 @@ impl<'a> Kept<'a> {
         Self { own, has_siblings: Box::new(has_siblings) }
     }
 
-    /// What this command leaves. The interface's addresses are those of ADD's result, or those in the pod if the
-    /// runtime sends no result. Other interfaces are found by their ends on the node.
+    /// What this command leaves. The interface's addresses are those of ADD's result, or those in the pod if
+    /// the runtime sends no result. Other interfaces are found by their ends on the node.
     pub fn of<C>(call: &'a Call<C>, pod: Option<&Pod>) -> Self {
         let result = call.network.prev_result.as_ref();
         let mut own: Vec<_> =
@@ -142,8 +142,8 @@ pub fn open_to_remove(needed: bool) -> Result<Option<Nfnetlink>, Error> {
 
 /// Removes an attachment's rules, also those that the reference plugins made, found by its names.
 ///
-/// The caller should close the socket after it has deleted the pod's link: then the kernel disposes of both at
-/// the same time.
+/// The caller should close the socket after it has deleted the pod's link: then the kernel disposes of both
+/// at the same time.
 pub fn remove(netlink: &Nfnetlink, owner: &Attachment, kept: &Kept<'_>) -> Result<(), cni::Error> {
     remove_all(
         netlink,

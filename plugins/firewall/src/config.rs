@@ -184,9 +184,9 @@ fn wrong_admin_chain(name: &str) -> Option<String> {
 }
 
 /// Names that `-j` does not treat as chains in the table `filter` (iptables-extensions(8)).
-const TARGETS: &str = "ACCEPT AUDIT CHECKSUM CLASSIFY CONNMARK CONNSECMARK CT DNAT DROP DSCP HMARK IDLETIMER \
-                       LED LOG MARK MASQUERADE NETMAP NFLOG NFQUEUE QUEUE REDIRECT REJECT RETURN SECMARK SNAT \
-                       TCPMSS TRACE";
+const TARGETS: &str = "ACCEPT AUDIT CHECKSUM CLASSIFY CONNMARK CONNSECMARK CT DNAT DROP DSCP HMARK \
+                       IDLETIMER LED LOG MARK MASQUERADE NETMAP NFLOG NFQUEUE QUEUE REDIRECT REJECT \
+                       RETURN SECMARK SNAT TCPMSS TRACE";
 
 #[cfg(test)]
 mod tests {

@@ -1,8 +1,8 @@
 //! The backend `firewalld`: the pod's addresses become sources of a zone, in the runtime configuration.
 //!
-//! firewalld does not record the owner of a source. So the table of the backend `nftables` records it, and DEL
-//! and GC find the sources without a result. That table also isolates bridges, because firewalld cannot accept
-//! packets that another table drops.
+//! firewalld does not record the owner of a source. So the table of the backend `nftables` records it, and
+//! DEL and GC find the sources without a result. That table also isolates bridges, because firewalld cannot
+//! accept packets that another table drops.
 
 pub(crate) mod bus;
 mod message;
@@ -37,8 +37,8 @@ pub(crate) fn is_in_use(netlink: &Nfnetlink) -> Result<bool, kernel::Error> {
     Ok(netlink.has_nf_tables()? && netlink.has_chain(VERDICTS)?)
 }
 
-/// Makes a pod's addresses sources of a zone, and isolates its bridge. Removes the sources that an earlier ADD
-/// has made for the pod's other addresses.
+/// Makes a pod's addresses sources of a zone, and isolates its bridge. Removes the sources that an earlier
+/// ADD has made for the pod's other addresses.
 pub(crate) fn add(
     netlink: &Nfnetlink,
     owner: &Attachment,
@@ -134,8 +134,8 @@ pub(crate) fn status(netlink: &Nfnetlink, zone: &str, published: bool) -> Result
     nftables::status(netlink, published)
 }
 
-/// Removes recorded sources from any zone, with the records of those that are gone, and other sources from one
-/// zone.
+/// Removes recorded sources from any zone, with the records of those that are gone, and other sources from
+/// one zone.
 fn remove_all(
     netlink: &Nfnetlink,
     mut recorded: Vec<(IpAddr, String)>,

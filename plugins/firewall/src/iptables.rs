@@ -24,7 +24,8 @@ pub(crate) use remove::{collect_garbage, remove};
 use plan::{FORWARD, FORWARD_CHAIN, POD_CHAINS, PUBLISHED, Plan, TABLES, rank};
 use remove::remove_own;
 
-/// Makes the rules of a pod, all or none, and deletes other rules that an earlier ADD has made for it. For the first pod of the node, warns if chains of other programs drop everything.
+/// Makes the rules of a pod, all or none, and deletes other rules that an earlier ADD has made for it. For
+/// the first pod of the node, warns if chains of other programs drop everything.
 pub(crate) fn add(
     netlink: &Nfnetlink,
     owner: &Attachment,

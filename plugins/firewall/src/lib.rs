@@ -1,9 +1,9 @@
 //! Accepts the forwarded packets of a pod that an earlier plugin of the chain attached.
 //!
-//! ADD computes what the pod needs as a plain value, and adds what is missing of it in one transaction. CHECK
-//! compares the same value with the kernel. What ADD makes names its owner, so that DEL and GC find it without
-//! the namespace and the result. They look for the leftovers of all backends, because a node may change from
-//! one to another.
+//! ADD computes what the pod needs as a plain value, and adds what is missing of it. CHECK compares the same
+//! value with the kernel or firewalld. What ADD makes names its owner, so that DEL and GC find it without the
+//! namespace and the result. They remove the leftovers of all backends, because a node may change from one to
+//! another.
 
 mod config;
 mod error;

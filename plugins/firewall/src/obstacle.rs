@@ -37,7 +37,7 @@ pub(crate) fn refuse(
     Err(Error::Dropped(found))
 }
 
-/// Writes to stderr what [`refuse`] finds, for the runtime's log. The reference plugin's ADD succeeds there, and
+/// Writes to stderr what [`refuse`] finds, for the runtime's log. The reference plugin's ADD succeeds, and
 /// pods that only talk to the node work.
 pub(crate) fn warn(
     netlink: &Nfnetlink,

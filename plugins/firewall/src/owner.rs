@@ -6,8 +6,8 @@ use cni::{Attachment, NetworkName, ValidAttachments};
 const NETWORK_MAX: usize = 39;
 const CONTAINER_ID_MAX: usize = 72;
 
-/// The names of network, container and interface, with spaces between them, which no name contains. Long names
-/// are hashed, because a comment in nf_tables has at most 128 bytes.
+/// The names of network, container and interface, with spaces between them, which no name contains. Long
+/// names are hashed, because a comment in nf_tables has at most 128 bytes.
 pub(crate) fn owner_name(owner: &Attachment) -> String {
     let network = name_that_fits(owner.network.as_str(), NETWORK_MAX);
     let container_id = name_that_fits(owner.container_id.as_str(), CONTAINER_ID_MAX);

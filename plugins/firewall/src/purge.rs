@@ -6,8 +6,8 @@ use kernel::Nfnetlink;
 use crate::{firewalld, iptables, nftables};
 
 /// Removes everything that the plugin has made on a node, for all networks and with all backends. Rules and
-/// chains of other programs stay, and so do sources of firewalld whose owner is not recorded. A dry run changes
-/// nothing. Returns a line for everything that is removed.
+/// chains of other programs stay, and so do sources of firewalld whose owner is not recorded. A dry run
+/// changes nothing. Returns a line for everything that is removed.
 ///
 /// Errors: one that names all steps that failed. The other steps are done.
 pub fn purge(dry_run: bool) -> Result<Vec<String>, Error> {

@@ -1,4 +1,4 @@
-//! Which backend a node gets, and what no backend can help against. Needs root.
+//! The choice of the backend. Needs root.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -9,7 +9,7 @@ use serde_json::json;
 use testbed::routed::on_a_node;
 use testbed::sh;
 
-/// Where no programs are.
+/// A directory without programs.
 const NOWHERE: &str = "/nowhere";
 
 fn is_by_nftables() -> bool {
@@ -34,7 +34,7 @@ fn a_node_without_iptables_gets_a_table_of_our_own() {
 }
 
 #[test]
-fn whoever_has_iptables_gets_its_rules() {
+fn a_node_with_iptables_gets_its_rules() {
     let config = || config(&json!({}));
     on_a_node(move || {
         firewall("ADD", "pod-a", "/x", &config()).unwrap();
@@ -54,7 +54,7 @@ fn whoever_has_iptables_gets_its_rules() {
 }
 
 #[test]
-fn a_node_may_change_over() {
+fn a_node_may_change_to_another_backend() {
     on_a_node(|| {
         let config = config(&json!({"ingressPolicy": "same-bridge"}));
         firewall_at(NOWHERE, "ADD", "pod-a", "/x", &config).unwrap();
@@ -74,7 +74,7 @@ fn a_node_may_change_over() {
 }
 
 #[test]
-fn a_chain_that_drops_all_is_not_passed_over_in_silence() {
+fn a_chain_that_drops_everything_is_reported() {
     on_a_node(|| {
         let config = config(&json!({"backend": "nftables"}));
         let status = json!({"backend": "nftables", "cniVersion": "1.1.0", "name": "testnet"});
@@ -89,7 +89,7 @@ fn a_chain_that_drops_all_is_not_passed_over_in_silence() {
         assert_eq!(sh("nft list ruleset"), before);
         assert_eq!(firewall("STATUS", "", "", &status).unwrap_err()["code"], 50);
 
-        // One that may let pods through is not ours to judge.
+        // A chain that may accept packets of pods is not reported.
         sh("nft add rule inet site forward ip saddr 10.88.0.0/16 accept");
         firewall("STATUS", "", "", &status).unwrap();
         firewall("ADD", "pod-a", "/x", &config).unwrap();

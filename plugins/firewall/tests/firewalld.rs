@@ -1,4 +1,4 @@
-//! The backend `firewalld`, with the real one on a bus of the test's own. Needs root.
+//! The backend `firewalld`, with firewalld on a bus of each test. Needs root.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use testbed::routed::{client, on_a_node, pod};
 use testbed::{Ended, cni_command, sh};
 
-/// A bus and firewalld, which end with it.
+/// A bus and firewalld. Dropping this ends both.
 struct Firewalld(Vec<Child>);
 
 const BUS: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-BUS Bus Configuration 1.0//EN"
@@ -47,7 +47,7 @@ impl Firewalld {
         self.0.push(command.spawn().unwrap());
     }
 
-    /// Ends firewalld as it likes to be ended, or not.
+    /// Ends firewalld with a signal.
     fn stop(&mut self, signal: &str) {
         let mut firewalld = self.0.pop().unwrap();
         sh(&format!("kill -{signal} {}", firewalld.id()));
@@ -72,7 +72,7 @@ fn await_success(command: &str) {
     assert!((0..300).any(|_| succeeds()), "{command} did not succeed in time");
 }
 
-/// Runs a test on a node that has a `/run` and a configuration of firewalld of its own.
+/// Runs a test on a node with its own `/run` and its own configuration of firewalld.
 fn on_a_node_with_firewalld(test: impl FnOnce(Firewalld) + Send + 'static) {
     if !Path::new("/usr/sbin/firewalld").exists() {
         testbed::skip("no /usr/sbin/firewalld");
@@ -94,13 +94,13 @@ fn sources(zone: &str) -> String {
     all.join(" ")
 }
 
-fn notes() -> usize {
+fn records() -> usize {
     sh("nft list table inet podwire_firewall").matches("comment").count()
 }
 
 const BOTH: &str = "10.88.0.2/32 fd00:88::2/128";
 
-/// A configuration that lets the plugin choose, for a pod at another address.
+/// A configuration without a backend, for a pod with another address.
 fn at(address: &str) -> Value {
     let mut config = config(&json!({}));
     config["prevResult"]["ips"] = json!([{"address": address, "interface": 1}]);
@@ -122,7 +122,7 @@ fn a_pod_is_a_source_of_the_zone_from_add_to_del() {
         let msg = error["msg"].as_str().unwrap();
         assert!(msg.ends_with("firewall-cmd --zone=trusted --add-source=fd00:88::2/128"), "{msg}");
         firewall("DEL", "pod-a", "", &names()).expect("names are enough");
-        assert_eq!((sources("trusted"), notes()), (String::new(), 0));
+        assert_eq!((sources("trusted"), records()), (String::new(), 0));
         firewall("DEL", "pod-a", "", &config()).expect("a second DEL finds nothing and succeeds");
         let error = firewall("CHECK", "pod-a", "/x", &config()).unwrap_err();
         assert_eq!(error["code"], 101);
@@ -130,7 +130,7 @@ fn a_pod_is_a_source_of_the_zone_from_add_to_del() {
 }
 
 #[test]
-fn what_belongs_to_others_stays() {
+fn sources_of_other_pods_stay() {
     on_a_node_with_firewalld(|_firewalld| {
         sh("firewall-cmd --zone=trusted --add-source=10.88.0.0/16");
         firewall("ADD", "pod-b", "/x", &at("10.88.0.3/24")).unwrap();
@@ -139,7 +139,7 @@ fn what_belongs_to_others_stays() {
         firewall("ADD", "pod-c", "/x", &other).unwrap();
         let before = sources("trusted");
         assert_eq!(before, "10.88.0.0/16 10.88.0.3/32 10.88.0.4/32");
-        // As the reference plugin leaves it, which names nobody.
+        // As the reference plugin makes it, without an owner.
         sh("firewall-cmd --zone=trusted --add-source=10.88.0.9/32");
         firewall("CHECK", "pod-x", "/x", &at("10.88.0.9/24")).expect("nothing is missing");
         firewall("DEL", "pod-x", "", &at("10.88.0.9/24")).unwrap();
@@ -151,7 +151,7 @@ fn what_belongs_to_others_stays() {
         let mut gc = names();
         gc["cni.dev/valid-attachments"] = json!([{"containerID": "pod-b", "ifname": "eth0"}]);
         firewall("GC", "", "", &gc).unwrap();
-        assert_eq!((sources("trusted"), notes()), (before, 2));
+        assert_eq!((sources("trusted"), records()), (before, 2));
     });
 }
 
@@ -159,22 +159,22 @@ fn what_belongs_to_others_stays() {
 fn an_add_that_fails_leaves_nothing() {
     on_a_node_with_firewalld(|mut firewalld| {
         let named = |zone| config(&json!({"backend": "firewalld", "firewalldZone": zone}));
-        // The second address is another zone's.
+        // The second address is a source of another zone.
         sh("firewall-cmd --zone=public --add-source=fd00:88::2/128");
         let error = firewall("ADD", "pod-a", "/x", &named("internal")).unwrap_err();
         assert_eq!(error["code"], 102, "{error}");
-        assert_eq!((sources("internal"), notes()), (String::new(), 0));
+        assert_eq!((sources("internal"), records()), (String::new(), 0));
         assert_eq!(sources("public"), "fd00:88::2/128");
         sh("firewall-cmd --zone=public --remove-source=fd00:88::2/128");
 
         let error = firewall("ADD", "pod-a", "/x", &named("nowhere")).unwrap_err();
-        assert_eq!((&error["code"], notes()), (&json!(7), 0));
+        assert_eq!((&error["code"], records()), (&json!(7), 0));
         assert!(error["msg"].as_str().unwrap().contains("\"firewalldZone\""), "{error}");
         assert_eq!(firewall("STATUS", "", "", &named("nowhere")).unwrap_err()["code"], 50);
 
         firewall("ADD", "pod-a", "/x", &named("internal")).unwrap();
         assert_eq!(sources("internal"), BOTH);
-        // The key may have changed.
+        // The configuration may have changed.
         firewall("DEL", "pod-a", "", &names()).unwrap();
         assert_eq!(sources("internal"), "");
 
@@ -184,13 +184,13 @@ fn an_add_that_fails_leaves_nothing() {
         let error = firewall("ADD", "pod-b", "/x", &at("10.88.0.3/24")).unwrap_err();
         assert_eq!(error["code"], 50);
         assert!(error["msg"].as_str().unwrap().contains("does not answer"), "{error}");
-        assert_eq!(notes(), 2);
+        assert_eq!(records(), 2);
         firewall("DEL", "pod-a", "", &named("internal")).unwrap();
-        assert_eq!(notes(), 0);
+        assert_eq!(records(), 0);
     });
 }
 
-/// An ADD for which one of firewalld's or the kernel's answers is lost, by this number of them.
+/// An ADD that loses the answer of this number, from firewalld or the kernel.
 fn add_with_loss(number: u32) -> Ended {
     let mut command = cni_command("/usr/bin/strace", "ADD", "pod-a", "/x");
     let inject = format!("inject=recvfrom:error=EIO:when={number}");
@@ -216,7 +216,7 @@ fn an_add_whose_answer_is_lost_leaves_nothing() {
 }
 
 #[test]
-fn a_purge_gives_the_sources_back() {
+fn a_purge_removes_the_sources() {
     on_a_node_with_firewalld(|_firewalld| {
         sh("firewall-cmd --zone=trusted --add-source=10.99.0.0/16");
         firewall("ADD", "pod-a", "/x", &config(&json!({}))).unwrap();
@@ -229,7 +229,7 @@ fn a_purge_gives_the_sources_back() {
 }
 
 #[test]
-fn an_add_that_fails_takes_nothing_from_others() {
+fn an_add_that_fails_changes_no_other_pod() {
     on_a_node_with_firewalld(|_firewalld| {
         let [mut same, mut elsewhere] = [at("10.88.0.2/24"), at("10.88.0.2/24")];
         for config in [&mut same, &mut elsewhere] {
@@ -242,7 +242,7 @@ fn an_add_that_fails_takes_nothing_from_others() {
         assert_eq!(firewall("ADD", "pod-b", "/x", &elsewhere).unwrap_err()["code"], 102);
         assert_eq!((sources("trusted"), table()), ("10.88.0.2/32".into(), before));
 
-        // The second address is another zone's.
+        // The second address is a source of another zone.
         sh("firewall-cmd --zone=public --add-source=10.88.0.9/32");
         let second = json!({"address": "10.88.0.9/24", "interface": 1});
         same["prevResult"]["ips"].as_array_mut().unwrap().push(second);
@@ -250,20 +250,20 @@ fn an_add_that_fails_takes_nothing_from_others() {
         assert_eq!(sources("trusted"), "10.88.0.2/32", "it is of pod-a");
         firewall("CHECK", "pod-a", "/x", &at("10.88.0.2/24")).unwrap();
 
-        // Its own ADD of before, when the key said something else.
+        // An earlier ADD for the pod, with another zone.
         let mut again = at("10.88.0.2/24");
         again["firewalldZone"] = "internal".into();
         assert_eq!(firewall("ADD", "pod-a", "/x", &again).unwrap_err()["code"], 102);
         firewall("DEL", "pod-a", "", &names()).unwrap();
-        assert_eq!((sources("trusted"), notes()), (String::new(), 0));
+        assert_eq!((sources("trusted"), records()), (String::new(), 0));
     });
 }
 
 #[test]
-fn a_pod_gets_through_and_bridges_are_kept_apart() {
+fn packets_of_a_pod_are_accepted_and_bridges_isolated() {
     on_a_node_with_firewalld(|_firewalld| {
         let (pod, client) = (pod(), client());
-        // As an ADD before firewalld's start has left it.
+        // As an ADD before the start of firewalld made it.
         let before = config(&json!({"backend": "iptables"}));
         firewall("ADD", "pod-a", &pod.path(), &before).unwrap();
         assert!(!reaches(&pod, "192.0.2.1") && !reaches(&pod, "2001:db8::1"));
@@ -272,7 +272,7 @@ fn a_pod_gets_through_and_bridges_are_kept_apart() {
         let first = config(&json!({"ingressPolicy": "same-bridge"}));
         firewall("ADD", "pod-a", &pod.path(), &first).unwrap();
         assert!(reaches(&pod, "192.0.2.1") && reaches(&pod, "2001:db8::1"));
-        // The other veth end stands for a bridge, too.
+        // The other veth end is used as a bridge, too.
         let mut second = config(&json!({"ingressPolicy": "isolated", "name": "second"}));
         second["prevResult"]["interfaces"][0]["name"] = "uplink".into();
         second["prevResult"]["ips"] = json!([{"address": "192.0.2.1/24", "interface": 1}]);

@@ -11,7 +11,7 @@ use testbed::{Ended, Namespace, cni_command, sh};
 
 const BACKENDS: [&str; 2] = ["iptables", "nftables"];
 
-/// An ADD for which the kernel's answer to one of its messages is lost.
+/// An ADD that loses the kernel's answer of this number.
 fn add_with_loss(number: u32, config: &Value) -> Ended {
     let mut call = cni_command("/usr/bin/strace", "ADD", "pod-a", "/x");
     let inject = format!("inject=recvfrom:error=EIO:when={number}");
@@ -42,7 +42,7 @@ fn an_add_whose_answer_is_lost_leaves_nothing() {
 }
 
 #[test]
-fn a_del_takes_no_offence_at_values() {
+fn a_del_ignores_values_that_are_not_valid() {
     for keys in [
         json!({"backend": "ufw"}),
         json!({"backend": 5}),
@@ -107,7 +107,7 @@ fn every_address_of_the_result_gets_rules() {
     }
 }
 
-/// A pod that is a port of the bridge, which nobody has talked to.
+/// A pod that is a port of the bridge, without an entry in the tables of neighbours.
 fn pod_at(address: &str, link: &str) -> Namespace {
     let pod = Namespace::create();
     sh(&format!(
@@ -118,8 +118,8 @@ fn pod_at(address: &str, link: &str) -> Namespace {
     pod
 }
 
-/// The reference plugin (1.10.0) has no GC: its rules stay forever if their DEL does not come.
-fn collects_what_nobody_has(variant: &'static str) {
+/// The reference plugin (1.10.0) has no GC: without a DEL, its rules stay forever.
+fn collects_rules_of_unused_addresses(variant: &'static str) {
     on_a_node(move || {
         sh("ip link add cni0 type bridge; ip addr add 10.88.0.1/24 dev cni0; ip link set cni0 up
             ip link add cni1 type bridge; ip addr add 10.77.0.1/24 dev cni1; ip link set cni1 up
@@ -136,8 +136,9 @@ fn collects_what_nobody_has(variant: &'static str) {
         .unwrap();
         let iptables = if variant == "legacy" { "iptables-legacy" } else { "iptables" };
         sh(&format!("{iptables} -N CNI-FORWARD"));
-        // As the reference plugin leaves them: a pod that runs, one of another network, pods that are gone,
-        // machines that may be behind links that are no veth, and a rule that none of ours would be.
+        // Rules as the reference plugin makes them: for a running pod, a pod of another network, deleted
+        // pods, machines that may be behind other links than veths; and a rule that the plugin would not
+        // make.
         let stay = ["10.88.0.3", "10.88.0.6", "10.77.0.9", "192.0.2.20"];
         let go = ["10.88.0.4", "10.99.0.5"];
         for address in stay.iter().chain(&go) {
@@ -164,13 +165,13 @@ fn collects_what_nobody_has(variant: &'static str) {
 }
 
 #[test]
-fn garbage_without_an_owner_goes() {
-    collects_what_nobody_has("nf_tables");
+fn garbage_without_an_owner_is_removed() {
+    collects_rules_of_unused_addresses("nf_tables");
 }
 
 #[test]
-fn garbage_without_an_owner_goes_from_legacy_tables() {
-    collects_what_nobody_has("legacy");
+fn garbage_without_an_owner_is_removed_from_legacy_tables() {
+    collects_rules_of_unused_addresses("legacy");
 }
 
 #[test]
@@ -193,7 +194,7 @@ fn everything() -> String {
 }
 
 #[test]
-fn a_purge_removes_what_is_ours_and_nothing_else() {
+fn a_purge_removes_only_what_the_plugin_made() {
     on_a_node(|| {
         sh("iptables -P FORWARD DROP; iptables -A FORWARD -i lo -j ACCEPT; iptables -N SITE
             ip6tables -A FORWARD -i lo -j ACCEPT; iptables-legacy -t filter -S; ip6tables-legacy -t filter -S

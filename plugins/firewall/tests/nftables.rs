@@ -1,4 +1,4 @@
-//! What the backend `nftables` leaves in the kernel, seen by `nft`. Needs root.
+//! The backend `nftables`, observed with `nft`. Needs root.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -48,7 +48,7 @@ fn pod(address: &str, owner: &str) -> (String, String) {
 }
 
 #[test]
-fn names_alone_remove_everything_of_a_pod() {
+fn a_del_needs_only_the_names() {
     on_a_node(|| {
         let second = at(by_nftables(), "10.88.0.3/24");
         firewall("ADD", "pod-b", "/x", &second).unwrap();
@@ -142,7 +142,7 @@ fn the_rules_order_is_kept() {
     on_a_node(|| {
         firewall("ADD", "pod-a", "/x", &by_nftables()).unwrap();
         let whole = table();
-        // What keeps bridges apart comes first.
+        // The isolation of bridges comes first.
         let first = handles("forward")[0];
         sh(&format!(
             "nft delete rule inet podwire_firewall forward handle {first}
@@ -178,7 +178,7 @@ fn policy_and_rules_of_the_administrator_stay() {
 }
 
 #[test]
-fn the_newest_pod_has_an_address() {
+fn an_address_belongs_to_the_newest_pod() {
     on_a_node(|| {
         let both = by_nftables();
         firewall("ADD", "pod-a", "/x", &both).unwrap();

@@ -1,6 +1,7 @@
-//! Chains of others that drop what our rules let through. Needs root.
+//! Chains of other programs that drop what our rules accept. Needs root.
 //!
-//! The reference plugin (1.10.0) looks for none: its ADD, CHECK and STATUS succeed in all of these cases.
+//! The reference plugin (1.10.0) does not look for them: its ADD, CHECK and STATUS succeed in all of these
+//! cases.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -20,7 +21,7 @@ fn status(backend: &str) -> Value {
     json!({"backend": backend, "cniVersion": "1.1.0", "name": "testnet"})
 }
 
-/// Rules that drop everything that is new, and the chain's name in the error.
+/// Rules that drop all new connections, and the name of the chain in the error.
 const CLOSED: [(&str, &str); 7] = [
     (
         "nft 'table inet site { chain transit { type filter hook forward priority 0; policy drop; }; }'",
@@ -62,7 +63,7 @@ const CLOSED: [(&str, &str); 7] = [
 ];
 
 #[test]
-fn whatever_drops_everything_is_named() {
+fn a_chain_that_drops_everything_is_named() {
     for (made, chain) in CLOSED {
         for backend in BACKENDS {
             on_a_node(move || {
@@ -75,7 +76,7 @@ fn whatever_drops_everything_is_named() {
                 let mut config = config(&json!({"backend": backend}));
                 config["prevResult"]["ips"].as_array_mut().unwrap().truncate(1);
                 if backend == "iptables" {
-                    // An ADD that works with the reference plugin works here, too.
+                    // An ADD that works with the reference plugin also works here.
                     let said = stderr_of_add(&config);
                     assert!(said.contains(&format!("chain {chain} drops")), "{made}: {said}");
                     assert_eq!(stderr_of_add(&config), "", "only the first pod's ADD looks");
@@ -89,7 +90,7 @@ fn whatever_drops_everything_is_named() {
     }
 }
 
-/// What an ADD that succeeds says on stderr.
+/// What a successful ADD writes to stderr.
 fn stderr_of_add(config: &Value) -> String {
     let mut add = cni_command(env!("CARGO_BIN_EXE_firewall"), "ADD", "pod-a", "/x");
     let mut child = add
@@ -128,9 +129,9 @@ fn the_chains_of_both_families_are_named() {
     }
 }
 
-/// A pod that one family reaches works.
+/// A pod works if one of its families does.
 #[test]
-fn a_chain_for_one_family_stops_no_pod_with_both() {
+fn a_chain_of_one_family_does_not_stop_a_pod_with_both() {
     for family in ["ip", "ip6"] {
         for backend in BACKENDS {
             on_a_node(move || {
@@ -162,7 +163,7 @@ fn status_looks_at_the_family_that_the_node_forwards() {
 }
 
 #[test]
-fn what_the_error_says_helps() {
+fn the_commands_in_the_error_help() {
     on_a_node(|| {
         let (pod, _client) = (pod(), client());
         sh(
@@ -178,7 +179,7 @@ fn what_the_error_says_helps() {
 }
 
 #[test]
-fn what_may_let_pods_through_is_left_to_the_administrator() {
+fn chains_that_may_accept_packets_of_pods_are_not_reported() {
     for made in [
         "nft 'table inet site { chain transit {
             type filter hook forward priority 0; policy drop; iifname \"virbr0\" accept; }; }'",
@@ -202,7 +203,7 @@ fn what_may_let_pods_through_is_left_to_the_administrator() {
 }
 
 #[test]
-fn where_our_rules_come_first_nothing_is_in_their_way() {
+fn chains_where_our_rules_come_first_are_not_reported() {
     on_a_node(|| {
         sh("iptables -P FORWARD DROP; ip6tables -P FORWARD DROP; iptables -A FORWARD -j REJECT");
         let config = config(&json!({"backend": "iptables"}));
@@ -216,7 +217,7 @@ fn where_our_rules_come_first_nothing_is_in_their_way() {
 }
 
 #[test]
-fn check_judges_rules_by_the_pod() {
+fn check_compares_conditions_with_the_pod() {
     for backend in BACKENDS {
         on_a_node(move || {
             let (pod, _client) = (pod(), client());
@@ -224,7 +225,7 @@ fn check_judges_rules_by_the_pod() {
             firewall("ADD", "pod-a", &pod.path(), &config).unwrap();
             let check = || firewall("CHECK", "pod-a", &pod.path(), &config);
             check().unwrap();
-            // As docker leaves them in the legacy variant, which is not the one with our rules.
+            // As Docker writes them to the legacy variant. Our rules are in the other variant.
             sh("iptables-legacy -A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
                 iptables-legacy -A FORWARD -i docker0 ! -o docker0 -j ACCEPT
                 iptables-legacy -P FORWARD DROP; for n in 1 2 3 4; do iptables -A INPUT; done");

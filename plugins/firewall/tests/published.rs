@@ -1,4 +1,4 @@
-//! Published ports: what a destination was translated for gets through, and nothing else. Needs root.
+//! Published ports: only connections with a DNAT are accepted. Needs root.
 //!
 //! The reference plugin (1.10.0) has no such key: with a policy of DROP, or across bridges with an
 //! `ingressPolicy`, such packets are dropped.
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use testbed::routed::{client, on_a_node, pod};
 use testbed::{Namespace, sh};
 
-/// Leads one address of the node, of either family, to the pod, as portmap leads ports.
+/// Maps one address of the node, of either family, to the pod, as portmap maps ports.
 fn publish() {
     sh("ip addr add 192.0.2.99/24 dev uplink; ip addr add 2001:db8::99/64 dev uplink nodad
         nft 'table inet published {
@@ -38,7 +38,7 @@ fn with(backend: &str, more: &Value) -> Value {
     config
 }
 
-fn get_through_a_policy_of_drop(backend: &'static str, drop_all: &'static str) {
+fn are_accepted_despite_a_policy_of_drop(backend: &'static str, drop_all: &'static str) {
     on_a_node(move || {
         let (pod, client) = (pod(), client());
         publish();
@@ -61,7 +61,7 @@ fn get_through_a_policy_of_drop(backend: &'static str, drop_all: &'static str) {
         sh(admin[0]);
         assert!(!reaches(&client, "192.0.2.99"), "the administrator's rules come first");
         sh(admin[1]);
-        // Without the key again, and after a DEL, nothing is left of it.
+        // After an ADD without the key, and after a DEL, nothing of it is left.
         firewall("ADD", "pod-a", &pod.path(), &with(backend, &json!({}))).unwrap();
         assert_eq!(reaches_published(&client), [false; 2]);
         firewall("ADD", "pod-a", &pod.path(), &open).unwrap();
@@ -74,7 +74,7 @@ fn get_through_a_policy_of_drop(backend: &'static str, drop_all: &'static str) {
 
 #[test]
 fn a_policy_of_iptables_lets_published_ports_in() {
-    get_through_a_policy_of_drop(
+    are_accepted_despite_a_policy_of_drop(
         "iptables",
         "iptables -P FORWARD DROP; ip6tables -P FORWARD DROP
         nft 'table inet podwire_firewall { }'",
@@ -83,7 +83,7 @@ fn a_policy_of_iptables_lets_published_ports_in() {
 
 #[test]
 fn a_policy_of_our_own_table_lets_published_ports_in() {
-    get_through_a_policy_of_drop(
+    are_accepted_despite_a_policy_of_drop(
         "nftables",
         "nft 'table inet podwire_firewall {
             chain forward { type filter hook forward priority 0; policy drop; };
@@ -95,7 +95,7 @@ fn get_to_another_bridge(backend: &'static str) {
     on_a_node(move || {
         let (pod, client) = (pod(), client());
         publish();
-        // Either veth end stands for a bridge.
+        // Both veth ends are used as bridges.
         let mut second = with(backend, &json!({"ingressPolicy": "isolated", "name": "second"}));
         second["prevResult"]["interfaces"][0]["name"] = "uplink".into();
         second["prevResult"]["ips"] = json!([
@@ -104,7 +104,7 @@ fn get_to_another_bridge(backend: &'static str) {
         let closed = with(backend, &json!({"ingressPolicy": "same-bridge"}));
         let keys = json!({"ingressPolicy": "same-bridge", "allowPublishedPorts": true});
         let open = with(backend, &keys);
-        // Whichever network comes first.
+        // The order of the networks does not matter.
         for order in [[&second, &closed, &open], [&closed, &open, &second]] {
             for config in order {
                 firewall("ADD", "pod-a", &pod.path(), config).unwrap();
@@ -120,17 +120,17 @@ fn get_to_another_bridge(backend: &'static str) {
 }
 
 #[test]
-fn bridges_kept_apart_by_iptables_let_published_ports_in() {
+fn isolation_by_iptables_accepts_published_ports() {
     get_to_another_bridge("iptables");
 }
 
 #[test]
-fn bridges_kept_apart_by_nftables_let_published_ports_in() {
+fn isolation_by_nftables_accepts_published_ports() {
     get_to_another_bridge("nftables");
 }
 
 #[test]
-fn check_finds_what_is_missing_of_it() {
+fn check_finds_missing_rules() {
     on_a_node(|| {
         let iptables =
             with("iptables", &json!({"allowPublishedPorts": true, "ingressPolicy": "isolated"}));
@@ -158,7 +158,7 @@ fn check_finds_what_is_missing_of_it() {
         assert_eq!(rules().lines().count(), whole.lines().count());
 
         let nftables = with("nftables", &json!({"allowPublishedPorts": true}));
-        // A table as it is without the key.
+        // The table as it is without the key.
         firewall("ADD", "pod-b", "/x", &with("nftables", &json!({}))).unwrap();
         firewall("ADD", "pod-a", "/x", &nftables).unwrap();
         firewall("CHECK", "pod-b", "/x", &with("nftables", &json!({}))).unwrap();

@@ -1,4 +1,4 @@
-//! What the backend `iptables` leaves in the kernel, seen by `iptables`. Needs root.
+//! The backend `iptables`, observed with `iptables`. Needs root.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -16,7 +16,7 @@ fn by_iptables() -> Value {
 }
 
 #[test]
-fn names_alone_remove_everything() {
+fn a_del_needs_only_the_names() {
     on_a_node(|| {
         firewall("ADD", "pod-b", "/x", &by_iptables()).unwrap();
         let before = rules();
@@ -36,7 +36,7 @@ fn an_add_again_changes_nothing() {
         let before = sh("nft -a list ruleset");
         firewall("ADD", "pod-a", "/x", &by_iptables()).unwrap();
         assert_eq!(sh("nft -a list ruleset"), before);
-        // With other addresses, those of before are gone.
+        // An ADD with other addresses removes the rules of the first ones.
         let mut moved = by_iptables();
         moved["prevResult"]["ips"] = json!([{"address": "10.88.0.9/24", "interface": 1}]);
         firewall("ADD", "pod-a", "/x", &moved).unwrap();
@@ -88,7 +88,7 @@ fn check_names_the_rule_that_is_missing() {
 }
 
 #[test]
-fn what_keeps_bridges_apart_comes_first() {
+fn the_isolation_of_bridges_comes_first() {
     on_a_node(|| {
         let config = config(&json!({"backend": "iptables", "ingressPolicy": "same-bridge"}));
         firewall("ADD", "pod-a", "/x", &config).unwrap();
@@ -103,11 +103,11 @@ fn what_keeps_bridges_apart_comes_first() {
 }
 
 #[test]
-fn rules_of_nobody_go_with_their_address() {
+fn rules_without_an_owner_are_removed_by_their_address() {
     on_a_node(|| {
         firewall("ADD", "pod-b", "/x", &by_iptables()).unwrap();
         let before = rules();
-        // As the reference plugin leaves them.
+        // As the reference plugin makes them.
         sh("iptables -A CNI-FORWARD -d 10.88.0.2/32 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
             iptables -A CNI-FORWARD -s 10.88.0.2/32 -j ACCEPT
             iptables -A CNI-FORWARD -s 10.88.0.3/32 -j ACCEPT");

@@ -1,4 +1,4 @@
-//! What the rules do to packets. Needs root.
+//! The effect of the rules on packets. Needs root.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -10,7 +10,7 @@ use testbed::routed::{client, on_a_node, pod};
 use testbed::{Namespace, sh};
 
 #[test]
-fn a_pod_gets_through_where_everything_else_is_dropped() {
+fn packets_of_a_pod_are_accepted_despite_a_policy_of_drop() {
     on_a_node(|| {
         let (pod, client) = (pod(), client());
         sh("iptables -P FORWARD DROP; ip6tables -P FORWARD DROP");
@@ -29,7 +29,7 @@ fn a_pod_gets_through_where_everything_else_is_dropped() {
 }
 
 #[test]
-fn a_pod_gets_through_a_table_of_our_own() {
+fn packets_of_a_pod_are_accepted_by_our_own_table() {
     on_a_node(|| {
         let (pod, client) = (pod(), client());
         sh("nft 'table inet podwire_firewall {
@@ -50,17 +50,17 @@ fn a_pod_gets_through_a_table_of_our_own() {
 }
 
 #[test]
-fn bridges_with_a_policy_are_kept_apart_by_iptables() {
-    on_a_node(|| keeps_bridges_apart("iptables"));
+fn bridges_are_isolated_by_iptables() {
+    on_a_node(|| isolates_bridges("iptables"));
 }
 
 #[test]
-fn bridges_with_a_policy_are_kept_apart_by_nftables() {
-    on_a_node(|| keeps_bridges_apart("nftables"));
+fn bridges_are_isolated_by_nftables() {
+    on_a_node(|| isolates_bridges("nftables"));
 }
 
-fn keeps_bridges_apart(backend: &str) {
-    // Either veth end stands for a bridge.
+fn isolates_bridges(backend: &str) {
+    // Both veth ends are used as bridges.
     let (pod, other) = (pod(), client());
     let open = config(&json!({"backend": backend, "ingressPolicy": "open"}));
     firewall("ADD", "pod-a", &pod.path(), &open).unwrap();
@@ -80,17 +80,17 @@ fn keeps_bridges_apart(backend: &str) {
 }
 
 #[test]
-fn pods_of_a_bridge_are_kept_apart_by_iptables() {
-    on_a_node(|| keeps_pods_apart("iptables"));
+fn pods_of_a_bridge_are_isolated_by_iptables() {
+    on_a_node(|| isolates_pods("iptables"));
 }
 
 #[test]
-fn pods_of_a_bridge_are_kept_apart_by_nftables() {
-    on_a_node(|| keeps_pods_apart("nftables"));
+fn pods_of_a_bridge_are_isolated_by_nftables() {
+    on_a_node(|| isolates_pods("nftables"));
 }
 
-fn keeps_pods_apart(backend: &str) {
-    // Pods that send all they have to say to each other by the node.
+fn isolates_pods(backend: &str) {
+    // Pods whose packets to each other are routed by the node.
     sh("sysctl -qw net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0
         ip link add cni0 type bridge; ip addr add 10.88.0.10/24 dev cni0; ip link set cni0 up");
     let pods = [2, 3].map(|last| {

@@ -2,8 +2,8 @@
 //!
 //! `POSTROUTING` sends packets from the pod's address to a chain of the container. This chain accepts packets
 //! to the pod's network, and masquerades all others except those to multicast groups. Rules and chains are
-//! those of the reference plugins. The chain's name is a hash of the network's name and the container's ID. If
-//! a container has several interfaces in the network, they share the chain, and their addresses tell their
+//! those of the reference plugins. The chain's name is a hash of the network's name and the container's ID.
+//! If a container has several interfaces in the network, they share the chain, and their addresses tell their
 //! rules apart.
 
 use cni::{Attachment, Cidr, NetworkName, ValidAttachments};
@@ -82,11 +82,11 @@ impl Rules {
         changes
     }
 
-    /// What has to be added if the container's chain exists. Fails if rules of another container use the chain:
-    /// they would accept packets to that container's network.
+    /// What has to be added if the container's chain exists. Fails if rules of another container use the
+    /// chain: they would accept packets to that container's network.
     ///
-    /// This does not add a chain again that exists: the kernel treats that as an update, and closing the socket
-    /// waits until it has disposed of the old version.
+    /// This does not add a chain again that exists: the kernel treats that as an update, and closing the
+    /// socket waits until it has disposed of the old version.
     fn additions(&self, iptables: &Iptables<'_>) -> Result<Changes, Error> {
         let mut changes = Changes::new();
         for (table, chain, wanted) in self.by_chain() {
@@ -210,7 +210,8 @@ pub(super) fn remove_all(
     remove_chains(iptables, is_of_container, found)
 }
 
-/// The changes that remove the chains that `is_doomed` accepts by their names and the comments on their rules.
+/// The changes that remove the chains that `is_doomed` accepts by their names and the comments on their
+/// rules.
 fn remove_chains(
     iptables: &Iptables<'_>,
     is_doomed: impl Fn(&str, &str) -> bool,

@@ -1,4 +1,4 @@
-//! In the table `nat`.
+//! The table `nat` of iptables.
 
 use attach::masquerade::{self, Kept};
 use attach::{Masquerade, MasqueradeBackend};
@@ -7,7 +7,7 @@ use kernel::Nfnetlink;
 
 use super::{collect_garbage, in_new_netns, owner, sh, valid};
 
-/// The rules and own chains of a table `nat`, one a line, without handles and policies.
+/// The rules and own chains of a table `nat`, one in each line, without handles and policies.
 #[track_caller]
 fn check(program: &str, expected: &[&str]) {
     let listed = sh(&format!("{program} -t nat -S"));
@@ -107,7 +107,7 @@ fn rules_of_others_stay() {
 }
 
 #[test]
-fn what_is_left_of_a_removal_that_was_cut_short_is_removed() {
+fn the_rest_of_an_incomplete_removal_is_removed() {
     in_new_netns(|| {
         // The reference plugins delete rule by rule, with the network as source in old versions.
         sh(&format!(
@@ -151,7 +151,7 @@ fn garbage_of_containers_with_long_names() {
     });
 }
 
-/// The comments are cut behind the network's name, or in it: then nobody can say whose the rules are.
+/// The comments are cut after the network's name, or in it. If they are cut in it, the owner is not known.
 #[test]
 fn garbage_of_networks_with_long_names() {
     for (length, is_collected) in
@@ -175,14 +175,14 @@ fn garbage_of_networks_with_long_names() {
             masquerade::collect_garbage(&netlink, &network, &valid).unwrap();
             let after = sh("iptables -t nat -S");
             assert_eq!(after == before, is_collected, "{length}: {after}");
-            assert!(after.contains("10.89.0.2"), "{length}: a network's whose name begins so");
+            assert!(after.contains("10.89.0.2"), "{length}: a network with a longer name");
         });
     }
 }
 
 /// The reference plugins let two containers share a chain.
 #[test]
-fn containers_whose_chains_have_one_name() {
+fn two_containers_with_the_same_name_of_the_chain() {
     in_new_netns(|| {
         let netlink = Nfnetlink::open().unwrap();
         let of = |network: &str| network.parse::<NetworkName>().unwrap();
@@ -218,7 +218,7 @@ fn containers_whose_chains_have_one_name() {
 }
 
 #[test]
-fn a_rule_that_is_left_no_packets_is_reported() {
+fn a_rule_that_gets_no_packets_is_reported() {
     in_new_netns(|| {
         let addresses = ["10.88.0.2/24", "10.99.0.2/24"];
         add("pod-a", &addresses);
@@ -226,7 +226,7 @@ fn a_rule_that_is_left_no_packets_is_reported() {
         let netlink = Nfnetlink::open().unwrap();
         let comment = "-m comment --comment 'name: \"testnet\" id: \"pod-a\"'";
         let moved = format!("-d 10.99.0.0/24 {comment} -j ACCEPT");
-        // The order of those that let packets pass does not matter, nor what others have added.
+        // The order of the rules that accept does not matter, nor do rules of other programs.
         sh(&format!(
             "iptables -t nat -D {CHAIN} {moved}
              iptables -t nat -I {CHAIN} {moved}
@@ -241,7 +241,7 @@ fn a_rule_that_is_left_no_packets_is_reported() {
 }
 
 #[test]
-fn what_a_sibling_needs_stays_though_its_addresses_are_not_known() {
+fn rules_of_another_interface_stay_if_its_addresses_are_not_known() {
     in_new_netns(|| {
         add("pod-a", &["10.88.0.2/24"]);
         add("pod-a", &["10.88.0.3/24"]);

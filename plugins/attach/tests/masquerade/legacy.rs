@@ -1,4 +1,4 @@
-//! In the table `nat` of the legacy variant.
+//! The table `nat` of legacy iptables.
 
 use std::fs::File;
 use std::sync::mpsc;
@@ -25,7 +25,7 @@ fn add(container_id: &str, ifname: &str, addresses: &[&str]) {
     wanted(container_id, ifname, addresses).add(&Nfnetlink::open().unwrap()).unwrap();
 }
 
-/// What a family's table `nat` holds beside what others have there.
+/// The rules in a family's table `nat`, without those of other programs.
 fn listed(program: &str) -> Vec<String> {
     let all = sh(&format!("{program} -t nat -S"));
     let is_ours = |line: &&str| line.contains("CNI-");
@@ -77,13 +77,13 @@ fn rules_of_a_dual_stack_pod() {
 
 /// Every process in a network namespace can lock its file.
 #[test]
-fn a_lock_on_the_namespace_keeps_nobody_waiting() {
+fn a_lock_on_the_namespace_does_not_block() {
     in_new_netns(|| {
         sh(HINT);
         let namespace = File::open("/proc/thread-self/ns/net").unwrap();
         let held = Flock::lock(namespace, FlockArg::LockExclusive).unwrap();
         let (done, added) = mpsc::channel();
-        // In the same namespace; it ends with the test if it never comes to its end.
+        // In the same namespace. It ends with the test at the latest.
         thread::spawn(move || {
             add("pod-a", "eth0", &["10.88.0.2/24"]);
             done.send(()).unwrap();
@@ -111,8 +111,8 @@ fn interfaces_of_one_container_share_the_chain() {
     });
 }
 
-/// The rules of pods stay together, whatever others write meanwhile; after the last one's DEL, those of
-/// others decide. None of these nodes has the kubelet's hint by then.
+/// While there are pods, the plugin uses the variant that has their rules. After the DEL of the last pod, the
+/// rules of other programs decide. These nodes do not have the kubelet's hint.
 #[test]
 fn the_variant_stays_as_long_as_there_are_pods() {
     let without_hint = HINT.replace("-N", "-X");
@@ -141,7 +141,7 @@ fn the_variant_stays_as_long_as_there_are_pods() {
 }
 
 #[test]
-fn check_finds_the_rules_though_the_node_uses_the_other_variant_by_now() {
+fn check_finds_the_rules_in_the_other_variant() {
     for (before, after, program) in [
         ("true", HINT.to_owned(), "iptables-nft"),
         (HINT, HINT.replace("-N", "-X"), "iptables-legacy"),

@@ -1,4 +1,4 @@
-//! Masquerading seen by the real `iptables` and `nft`. Needs root.
+//! Masquerading, observed with `iptables` and `nft`. Needs root.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
@@ -31,7 +31,7 @@ fn wanted(
     Masquerade::wanted(backend, &owner, addresses)
 }
 
-/// Removes the rules of an interface with these addresses, which is not the last one of its container.
+/// Removes the rules of an interface with these addresses, of a container with other interfaces.
 fn remove_one((container_id, ifname): (&str, &str), own: &[&str]) {
     let own = own.iter().map(|text| text.parse().unwrap()).collect();
     let netlink = Nfnetlink::open().unwrap();

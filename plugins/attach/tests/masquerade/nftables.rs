@@ -1,4 +1,4 @@
-//! In the table `inet cni_plugins_masquerade`.
+//! The table `inet cni_plugins_masquerade`.
 
 use std::collections::BTreeSet;
 use std::sync::Barrier;
@@ -17,7 +17,7 @@ fn add(attachment: (&str, &str), addresses: &[&str]) {
     wanted(attachment, addresses).add(&Nfnetlink::open().unwrap()).unwrap();
 }
 
-/// Nothing that the interfaces share has to be kept, for there is nothing.
+/// Interfaces share no rules in this table, so none are kept.
 fn remove(attachment: (&str, &str)) {
     super::remove(attachment);
 }
@@ -98,7 +98,7 @@ fn the_first_pods_of_a_node_come_at_once() {
 }
 
 #[test]
-fn what_is_wrong_around_the_rules_is_set_right() {
+fn shared_rules_are_repaired() {
     for broken in [
         "flush chain inet cni_plugins_masquerade postrouting",
         "delete chain inet cni_plugins_masquerade postrouting",
@@ -114,14 +114,14 @@ fn what_is_wrong_around_the_rules_is_set_right() {
             add(POD_B, &["10.88.0.3/24"]);
             wanted(POD_B, &["10.88.0.3/24"]).check(&Nfnetlink::open().unwrap()).unwrap();
             remove(POD_B);
-            // nft lists chains in the order of their making.
+            // nft lists chains in the order in which they were made.
             let lines = |text: &str| text.lines().map(str::to_owned).collect::<BTreeSet<_>>();
             assert_eq!(lines(&sh("nft list ruleset")), lines(&before));
         });
     }
 }
 
-/// `nft` compares whole bytes of an address where a prefix allows it.
+/// `nft` compares only whole bytes of an address if the prefix ends with a byte.
 #[test]
 fn networks_of_all_lengths() {
     for (address, shown) in [
@@ -135,7 +135,7 @@ fn networks_of_all_lengths() {
         in_new_netns(move || {
             add(POD_A, &[address]);
             check(&[&format!("{shown} masquerade {OF_POD_A}")]);
-            // What nft makes of its own text is the same to CHECK.
+            // CHECK also accepts the rule as nft itself writes it.
             let rule = format!("{shown} masquerade {OF_POD_A}").replace('"', "\\\"");
             sh(&format!(
                 "nft flush chain inet cni_plugins_masquerade masq_checks
@@ -147,7 +147,7 @@ fn networks_of_all_lengths() {
 }
 
 #[test]
-fn interfaces_of_one_container_keep_theirs() {
+fn interfaces_of_one_container_keep_their_rules() {
     in_new_netns(|| {
         add(("pod-a", "eth1"), &["10.88.0.3/24"]);
         let before = sh("nft list ruleset");
@@ -193,7 +193,7 @@ fn garbage_is_what_belongs_to_no_valid_attachment_of_the_network() {
             nft add rule inet cni_plugins_masquerade masq_checks counter");
         let before = sh("nft list ruleset");
         add(POD_A, &DUAL_STACK);
-        // A valid container's other interface is none.
+        // Another interface of a valid container is garbage.
         add(("pod-b", "eth1"), &["10.88.0.4/24"]);
         collect_garbage(&[POD_B]);
         assert_eq!(sh("nft list ruleset"), before);
@@ -201,7 +201,7 @@ fn garbage_is_what_belongs_to_no_valid_attachment_of_the_network() {
 }
 
 #[test]
-fn a_node_that_changes_over_is_left_nothing() {
+fn a_node_that_changes_its_backend_keeps_no_rules() {
     for by_gc in [false, true] {
         in_new_netns(move || {
             let netlink = Nfnetlink::open().unwrap();
@@ -226,7 +226,7 @@ fn status_tries_and_leaves_nothing() {
         let status = || MasqueradeBackend::Nftables.status(&Nfnetlink::open().unwrap());
         status().unwrap();
         assert_eq!(sh("nft list ruleset"), "");
-        // A chain of that name that hangs elsewhere, so that an ADD could not work.
+        // A chain of that name at another hook, so that an ADD could not work.
         sh("nft add table inet cni_plugins_masquerade
             nft add chain inet cni_plugins_masquerade postrouting \
                 '{ type filter hook input priority 0; }'");
@@ -234,7 +234,7 @@ fn status_tries_and_leaves_nothing() {
         let refused = status().unwrap_err().to_string();
         assert!(refused.contains("postrouting"), "{refused}");
         assert_eq!(sh("nft list ruleset"), before);
-        // So it could not with the pods' chain in place.
+        // The same with the chain of the pods.
         sh("nft add chain inet cni_plugins_masquerade masq_checks");
         status().unwrap_err();
         sh("nft delete table inet cni_plugins_masquerade");

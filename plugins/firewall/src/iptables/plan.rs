@@ -73,8 +73,8 @@ pub(super) fn rules_of<'a>(own: &'a [(&'static str, Rule)], chain: &str) -> Vec<
     own.iter().filter(|(of, _)| *of == chain).map(|(_, rule)| rule).collect()
 }
 
-/// The rules that accept packets of an address: all packets from it, and the answers to them; and for published
-/// ports, packets to it with a DNAT, and the answers to them.
+/// The rules that accept packets of an address: all packets from it, and the answers to them; and for
+/// published ports, packets to it with a DNAT, and the answers to them.
 pub(super) fn own_rules(address: IpAddr) -> [(&'static str, Rule); 4] {
     let states = ct_state::RELATED | ct_state::ESTABLISHED;
     let are_answers = || Match::ConntrackState(Is::equal(states));

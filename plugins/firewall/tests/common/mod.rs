@@ -13,7 +13,7 @@ pub(crate) fn firewall(command: &str, container_id: &str, netns: &str, config: &
     firewall_at("/usr/sbin", command, container_id, netns, config)
 }
 
-/// As [`firewall`], where programs are looked for in this directory.
+/// Like [`firewall`], with this directory as `PATH`.
 #[track_caller]
 pub(crate) fn firewall_at(
     path: &str,
@@ -42,7 +42,7 @@ pub(crate) fn config(keys: &Value) -> Value {
     config
 }
 
-/// The names alone, as in a DEL after everything else has been lost.
+/// Only the names, as in a DEL after everything else was lost.
 pub(crate) fn names() -> Value {
     json!({"cniVersion": "1.1.0", "name": "testnet", "type": "firewall"})
 }
@@ -52,12 +52,12 @@ pub(crate) fn rules() -> String {
     sh("iptables -S; ip6tables -S")
 }
 
-/// How many lines of a listing hold a text.
+/// How many lines of a listing contain a text.
 pub(crate) fn count(listing: &str, text: &str) -> usize {
     listing.lines().filter(|line| line.contains(text)).count()
 }
 
-/// Whether an address answers, once at least: neighbours have to be found first.
+/// Whether an address answers at least once of several times, because neighbours have to be found first.
 pub(crate) fn reaches(from: &Namespace, to: &str) -> bool {
     let arguments = ["-q", "-c", "4", "-i", "0.3", "-W", "2", to];
     from.enter(|| Command::new("ping").args(arguments).output().unwrap().status.success())

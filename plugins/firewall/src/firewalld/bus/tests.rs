@@ -1,4 +1,4 @@
-//! A bus that does not answer, or not with what was asked for, in threads of the tests.
+//! Buses in threads of the tests, which do not answer, or send something else.
 
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixListener;
@@ -11,14 +11,14 @@ use super::*;
 
 const SHORT: Duration = Duration::from_millis(300);
 
-/// A path for the socket of a test, which nobody has yet.
+/// An unused path for the socket of a test.
 fn path_for(test: &str) -> PathBuf {
     let path = std::env::temp_dir().join(format!("firewall-{test}-{}", std::process::id()));
     let _ = std::fs::remove_file(&path);
     path
 }
 
-/// What comes of calling a bus that goes on like this after its welcome.
+/// Calls a bus that continues with `goes_on` after the first answer. Returns the error of the call.
 fn called(test: &str, goes_on: impl FnOnce(UnixStream) + Send + 'static) -> (Bus, BusError) {
     let path = path_for(test);
     let listener = UnixListener::bind(&path).unwrap();
@@ -53,10 +53,10 @@ fn is_late(error: &BusError) -> bool {
 }
 
 #[test]
-fn news_do_not_put_off_the_end_of_waiting() {
+fn signals_do_not_extend_the_timeout() {
     const SIGNAL: u8 = 4;
     let (mut bus, error) = called("news", |mut stream| {
-        // All of it takes longer than the caller waits, each piece less.
+        // The whole message takes longer than the caller waits, and each byte less.
         for byte in message(SIGNAL, &[]).repeat(4) {
             let _ = stream.write_all(&[byte]);
             thread::sleep(SHORT / 10);
@@ -68,7 +68,7 @@ fn news_do_not_put_off_the_end_of_waiting() {
 }
 
 #[test]
-fn who_never_answers_is_not_waited_for_twice() {
+fn a_call_after_a_timeout_fails_at_once() {
     let (mut bus, error) = called("silence", |stream| {
         thread::sleep(SHORT * 100);
         drop(stream);
@@ -79,7 +79,7 @@ fn who_never_answers_is_not_waited_for_twice() {
 }
 
 #[test]
-fn who_lets_nobody_in_is_not_waited_for_without_end() {
+fn connecting_to_a_full_queue_has_a_timeout() {
     let path = path_for("queue");
     let fd = new_socket(AddressFamily::Unix, SockType::Stream, SockFlag::empty(), None).unwrap();
     bind(fd.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();

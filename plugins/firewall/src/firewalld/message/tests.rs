@@ -1,4 +1,4 @@
-//! Messages against captures of other programs.
+//! Messages compared with captures of other programs.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn capture(name: &str) -> Vec<u8> {
 }
 
 #[test]
-fn a_call_is_written_as_others_write_it() {
+fn a_call_is_the_same_as_of_another_program() {
     let method = Method {
         destination: "org.fedoraproject.FirewallD1",
         path: "/org/fedoraproject/FirewallD1",
@@ -45,7 +45,7 @@ fn answers_are_read() {
 }
 
 #[test]
-fn what_is_cut_off_or_changed_is_read_or_refused() {
+fn messages_that_are_cut_or_changed_are_read_or_refused() {
     for name in ["name", "signal", "error", "truth"] {
         let whole = capture(name);
         for end in 0..whole.len() {
@@ -63,7 +63,7 @@ fn what_is_cut_off_or_changed_is_read_or_refused() {
 }
 
 #[test]
-fn no_message_is_longer_than_it_may_be() {
+fn a_message_that_is_too_long_is_refused() {
     let mut fixed: [u8; FIXED] = capture("truth").first_chunk().copied().unwrap();
     fixed[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
     assert_eq!(rest_length(&fixed), None);
