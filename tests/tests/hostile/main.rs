@@ -73,9 +73,15 @@ fn direct(plugins: &Plugins, plugin: &str, command: &str, more: &Value) -> Cmd {
 }
 
 /// The state of the node and a pod, without what an ADD may leave: the next address, locks,
-/// directories.
+/// directories. Also without link-local addresses: the kernel gives one to a bridge some time after its
+/// first port is up.
 fn state(world: &World) -> Value {
     let mut state = world.snapshot_of(&[NODE, "pod-a"]);
+    let is_link_local =
+        |address: &Value| address["addr"].as_str().is_some_and(|text| text.starts_with("fe80:"));
+    if let Some(addresses) = state["node"]["addrs"].as_array_mut() {
+        addresses.retain(|address| !is_link_local(address));
+    }
     state["files"].as_object_mut().unwrap().retain(|path, _| {
         let name = path.rsplit('/').next().unwrap_or_default();
         !name.is_empty() && name != "lock" && !name.starts_with("last_reserved_ip.")
