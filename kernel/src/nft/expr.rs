@@ -172,100 +172,71 @@ impl Expr {
     }
 
     fn to_wire_at(&self, word: u8) -> wire::ListAttribute<wire::ExpressionAttribute> {
-        let register = wire::Register::from(register(word));
         let number = |kind, number: u32| DefaultNla::new(kind, number.to_be_bytes().to_vec());
-        let value = |bytes: &[u8]| wire::DataAttribute::Value(bytes.to_vec());
-        match self {
-            Expr::Meta(key) => wire::Expressions::Meta(vec![
-                wire::Meta::Key((*key).into()),
-                wire::Meta::DestinationRegister(register),
-            ]),
-            Expr::Payload { base, offset, len } => wire::Expressions::Payload(vec![
-                wire::Payload::DestinationRegister(register),
-                wire::Payload::Base(base.number()),
-                wire::Payload::Offset(*offset),
-                wire::Payload::Len(*len),
-            ]),
-            Expr::Bitwise { mask, xor } => wire::Expressions::Bitwise(vec![
-                wire::Bitwise::SourceRegister(register),
-                wire::Bitwise::DestinationRegister(register),
-                wire::Bitwise::Length(u32::try_from(mask.len()).unwrap_or(u32::MAX)),
-                wire::Bitwise::Mask(value(mask)),
-                wire::Bitwise::Xor(value(xor)),
-            ]),
-            Expr::Cmp { negated, value: bytes } => wire::Expressions::Cmp(vec![
-                wire::Cmp::SourceRegister(register),
-                wire::Cmp::Op(operator(*negated).into()),
-                wire::Cmp::Data(value(bytes)),
-            ]),
-            Expr::Verdict(verdict) => wire::Expressions::Immediate(vec![
-                wire::Immediate::DestinationRegister(wire::Register::Verdict),
-                wire::Immediate::Data(verdict.to_wire()),
-            ]),
-            Expr::Range { negated, from, to } => other(
-                "range",
-                vec![
-                    number(1, NFT_REG_1),
-                    number(2, operator(*negated)),
-                    DefaultNla::new(3 | NESTED, data_value(from)),
-                    DefaultNla::new(4 | NESTED, data_value(to)),
-                ],
-            ),
-            Expr::Counter { bytes, packets } => other(
-                "counter",
-                vec![
-                    DefaultNla::new(1, bytes.to_be_bytes().to_vec()),
-                    DefaultNla::new(2, packets.to_be_bytes().to_vec()),
-                ],
-            ),
+        let count = |kind, number: u64| DefaultNla::new(kind, number.to_be_bytes().to_vec());
+        let value = |kind, bytes: &[u8]| DefaultNla::new(kind | NESTED, data_value(bytes));
+        let register = |kind| number(kind, self::register(word));
+        let (name, attributes) = match self {
             Expr::At(word, load) => return load.to_wire_at(*word),
-            Expr::Immediate(bytes) => wire::Expressions::Immediate(vec![
-                wire::Immediate::DestinationRegister(register),
-                wire::Immediate::Data(value(bytes)),
-            ]),
-            Expr::DestinationType => other(
-                "fib",
-                vec![
-                    number(3, NFTA_FIB_F_DADDR),
-                    number(2, NFT_FIB_RESULT_ADDRTYPE),
-                    number(1, NFT_REG_1),
-                ],
-            ),
-            Expr::ConntrackState => {
-                other("ct", vec![number(2, NFT_CT_STATE), number(1, NFT_REG_1)])
+            Expr::Verdict(verdict) => {
+                return wire::Expressions::Immediate(vec![
+                    wire::Immediate::DestinationRegister(wire::Register::Verdict),
+                    wire::Immediate::Data(verdict.to_wire()),
+                ])
+                .into();
             }
-            Expr::ConntrackStatus => {
-                other("ct", vec![number(2, NFT_CT_STATUS), number(1, NFT_REG_1)])
+            Expr::Meta(key) => ("meta", vec![number(2, *key), register(1)]),
+            Expr::SetMeta(key) => ("meta", vec![number(2, *key), register(3)]),
+            Expr::Payload { base, offset, len } => {
+                let (base, offset, len) =
+                    (number(2, base.number()), number(3, *offset), number(4, *len));
+                ("payload", vec![register(1), base, offset, len])
             }
-            Expr::SetMeta(key) => other("meta", vec![number(2, *key), number(3, NFT_REG_1)]),
+            Expr::Bitwise { mask, xor } => {
+                let len = number(3, u32::try_from(mask.len()).unwrap_or(u32::MAX));
+                ("bitwise", vec![register(1), register(2), len, value(4, mask), value(5, xor)])
+            }
+            Expr::Cmp { negated, value: bytes } => {
+                ("cmp", vec![register(1), number(2, operator(*negated)), value(3, bytes)])
+            }
+            Expr::Range { negated, from, to } => {
+                let operator = number(2, operator(*negated));
+                ("range", vec![register(1), operator, value(3, from), value(4, to)])
+            }
+            Expr::Counter { bytes, packets } => {
+                ("counter", vec![count(1, *bytes), count(2, *packets)])
+            }
+            Expr::Immediate(bytes) => ("immediate", vec![register(1), value(2, bytes)]),
+            Expr::DestinationType => {
+                let result = number(2, NFT_FIB_RESULT_ADDRTYPE);
+                ("fib", vec![number(3, NFTA_FIB_F_DADDR), result, register(1)])
+            }
+            Expr::ConntrackState => ("ct", vec![number(2, NFT_CT_STATE), register(1)]),
+            Expr::ConntrackStatus => ("ct", vec![number(2, NFT_CT_STATUS), register(1)]),
             Expr::Lookup { set, found } => {
-                let mut attributes = vec![number(2, NFT_REG_1)];
-                match found {
-                    Found::Continue => {}
-                    Found::Load => attributes.push(number(3, NFT_REG_1)),
-                    Found::Verdict => attributes.push(number(3, 0)),
-                }
-                attributes.push(DefaultNla::new(1, [set.as_bytes(), &[0]].concat()));
-                other("lookup", attributes)
+                let result = match found {
+                    Found::Continue => None,
+                    Found::Load => Some(register(3)),
+                    Found::Verdict => Some(number(3, 0)),
+                };
+                let name = DefaultNla::new(1, [set.as_bytes(), &[0]].concat());
+                let all = [register(2)].into_iter().chain(result).chain([name]);
+                ("lookup", all.collect())
             }
-            Expr::Dnat { family, port } => other(
-                "nat",
-                vec![
-                    number(1, NFT_NAT_DNAT),
-                    number(2, family.number().into()),
-                    number(3, NFT_REG_1),
-                    number(5, self::register(*port)),
-                ],
-            ),
-            Expr::Masquerade => other("masq", Vec::new()),
-            Expr::Match(xt) => other("match", xt.to_wire()),
-            Expr::Target(xt) => other("target", xt.to_wire()),
-            Expr::Other { name, data } => other(
-                name,
-                attributes(data).map(|(kind, value)| DefaultNla::new(kind, value.into())).collect(),
-            ),
-        }
-        .into()
+            Expr::Dnat { family, port } => {
+                let family = number(2, family.number().into());
+                let port = number(5, self::register(*port));
+                ("nat", vec![number(1, NFT_NAT_DNAT), family, register(3), port])
+            }
+            Expr::Masquerade => ("masq", Vec::new()),
+            Expr::Match(xt) => ("match", xt.to_wire()),
+            Expr::Target(xt) => ("target", xt.to_wire()),
+            Expr::Other { name, data } => {
+                let copy = |(kind, value): (u16, &[u8])| DefaultNla::new(kind, value.into());
+                (name.as_str(), attributes(data).map(copy).collect())
+            }
+        };
+        wire::Expressions::Other { expression_type: name.into(), attributes }.into()
     }
 
     /// Reads an `NFTA_LIST_ELEM` of `NFTA_RULE_EXPRESSIONS`. Unknown expressions become `Other`.
@@ -420,11 +391,7 @@ fn operator(negated: bool) -> u32 {
     if negated { NFT_CMP_NEQ } else { NFT_CMP_EQ }
 }
 
-fn other(name: &str, attributes: Vec<DefaultNla>) -> wire::Expressions {
-    wire::Expressions::Other { expression_type: name.into(), attributes }
-}
-
-/// An `NFTA_DATA_VALUE` with its header and padding, for attributes without a type in the library.
+/// An `NFTA_DATA_VALUE` with its header and padding.
 fn data_value(value: &[u8]) -> Vec<u8> {
     let len = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
     let mut out = [len.to_ne_bytes(), 1_u16.to_ne_bytes()].concat();
