@@ -1,7 +1,7 @@
 //! Lists and deletes the connections that the kernel tracks
 //! (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`).
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use netlink_packet_core::{DefaultNla, Emitable, NLA_F_NESTED};
 use netlink_packet_netfilter::NetfilterMessageInner;
@@ -158,13 +158,9 @@ impl Filter {
             source_port: self.reply_source_port,
             ..Side::default()
         };
-        let mut out = Vec::new();
-        if original.flags() != 0 {
-            out.push(original.to_wire(CTA_TUPLE_ORIG));
-        }
-        if reply.flags() != 0 {
-            out.push(reply.to_wire(CTA_TUPLE_REPLY));
-        }
+        let sides = [(original, CTA_TUPLE_ORIG), (reply, CTA_TUPLE_REPLY)].into_iter();
+        let sides = sides.filter(|(side, _)| side.flags() != 0);
+        let mut out: Vec<_> = sides.map(|(side, kind)| side.to_wire(kind)).collect();
         if out.is_empty() {
             return out;
         }
@@ -198,22 +194,20 @@ impl Side {
     }
 
     fn to_wire(self, kind: u16) -> DefaultNla {
-        let source = self.source.map(IPTuple::SourceAddress);
-        let destination = self.destination.map(IPTuple::DestinationAddress);
-        let addresses: Vec<_> = source.into_iter().chain(destination).collect();
-        let protocol = self.protocol.map(|number| ProtoTuple::Protocol(Protocol::from(number)));
+        let addresses = [
+            self.source.map(IPTuple::SourceAddress),
+            self.destination.map(IPTuple::DestinationAddress),
+        ];
         let ports = [
+            self.protocol.map(|number| ProtoTuple::Protocol(Protocol::from(number))),
             self.source_port.map(ProtoTuple::SourcePort),
             self.destination_port.map(ProtoTuple::DestinationPort),
         ];
-        let ports: Vec<_> = protocol.into_iter().chain(ports.into_iter().flatten()).collect();
+        let addresses: Vec<_> = addresses.into_iter().flatten().collect();
+        let ports: Vec<_> = ports.into_iter().flatten().collect();
         let mut nested = Vec::new();
-        if !addresses.is_empty() {
-            nested.push(WireTuple::Ip(addresses));
-        }
-        if !ports.is_empty() {
-            nested.push(WireTuple::Proto(ports));
-        }
+        nested.extend((!addresses.is_empty()).then_some(WireTuple::Ip(addresses)));
+        nested.extend((!ports.is_empty()).then_some(WireTuple::Proto(ports)));
         DefaultNla::new(kind | NLA_F_NESTED, bytes(&nested.as_slice()))
     }
 }
@@ -271,9 +265,6 @@ fn bytes(attributes: &impl Emitable) -> Vec<u8> {
 }
 
 fn address(value: &[u8]) -> Option<IpAddr> {
-    match value.len() {
-        4 => <[u8; 4]>::try_from(value).ok().map(|octets| Ipv4Addr::from(octets).into()),
-        16 => <[u8; 16]>::try_from(value).ok().map(|octets| Ipv6Addr::from(octets).into()),
-        _ => None,
-    }
+    let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
+    v4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok()
 }

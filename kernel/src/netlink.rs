@@ -1,8 +1,9 @@
 //! A netlink socket: sends requests and reads their answers.
 //!
-//! The kernel answers a request before `send` returns, so reading never waits: if there is no answer, it was
-//! lost. Every request asks for an acknowledgement with the kernel's text
-//! (`include/uapi/linux/netlink.h`, `enum nlmsgerr_attrs`), which netlink-packet-core does not read.
+//! The kernel answers a request before `send` returns, so reading an answer never waits: if there is none, it
+//! was lost. Only [`Socket::wait_until`] waits, for messages of a multicast group. Every request asks for an
+//! acknowledgement with the kernel's text (`include/uapi/linux/netlink.h`, `enum nlmsgerr_attrs`), which
+//! netlink-packet-core does not read.
 
 use std::cell::{Cell, RefCell};
 use std::io;

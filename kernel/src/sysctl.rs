@@ -2,8 +2,8 @@
 //!
 //! A name is a list of components, because the name of an interface may contain dots.
 
-use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use nix::errno::Errno;
 
@@ -14,9 +14,7 @@ use crate::netns::ensure_home;
 pub fn read(name: &[&str]) -> Result<String> {
     ensure_home()?;
     let path = path(name);
-    let text = fs::read_to_string(&path).map_err(|error| {
-        Error::new(format!("read {}", path.display()), file_error(&path, error))
-    })?;
+    let text = fs::read_to_string(&path).map_err(failed("read", &path))?;
     Ok(text.trim_end().to_owned())
 }
 
@@ -36,9 +34,7 @@ pub fn try_out(name: &[&str]) -> Result<()> {
     ensure_home()?;
     let path = path(name);
     let opened = fs::File::options().write(true).open(&path);
-    opened.map(drop).map_err(|error| {
-        Error::new(format!("write to {}", path.display()), file_error(&path, error))
-    })
+    opened.map(drop).map_err(failed("write to", &path))
 }
 
 /// Writes a setting without reading it first. Some settings cannot be read.
@@ -46,10 +42,7 @@ pub fn set(name: &[&str], value: &str) -> Result<()> {
     ensure_home()?;
     let path = path(name);
     // With the newline, write(2) is called for an empty value, too.
-    fs::write(&path, format!("{value}\n")).map_err(|error| {
-        let operation = format!("write {value} to {}", path.display());
-        Error::new(operation, file_error(&path, error))
-    })
+    fs::write(&path, format!("{value}\n")).map_err(failed(&format!("write {value} to"), &path))
 }
 
 /// Like [`write()`], but ignores that the setting does not exist (a link may have no IPv6) or cannot be
@@ -70,6 +63,10 @@ pub fn write_if_possible(name: &[&str], value: &str) -> Result<()> {
 #[must_use]
 pub fn has_ipv6() -> bool {
     path(&["ipv6"]).is_dir()
+}
+
+fn failed(operation: &str, path: &Path) -> impl FnOnce(io::Error) -> Error {
+    move |error| Error::new(format!("{operation} {}", path.display()), file_error(path, error))
 }
 
 fn path(name: &[&str]) -> PathBuf {

@@ -1,8 +1,6 @@
 //! Parts of messages about links.
 
-use netlink_packet_route::link::{
-    InfoBridge, InfoData, InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
-};
+use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 
 /// The start of a message about the link of an index.
 pub(super) fn with_index(index: u32) -> LinkMessage {
@@ -22,13 +20,4 @@ pub(super) fn with_name(name: &str) -> LinkMessage {
 pub(super) fn set_flag(message: &mut LinkMessage, flag: LinkFlags, on: bool) {
     message.header.change_mask |= flag;
     message.header.flags.set(flag, on);
-}
-
-/// What kind of link a bridge is, with these settings.
-pub(super) fn bridge_info(settings: Vec<InfoBridge>) -> LinkAttribute {
-    let mut info = vec![LinkInfo::Kind(InfoKind::Bridge)];
-    if !settings.is_empty() {
-        info.push(LinkInfo::Data(InfoData::Bridge(settings)));
-    }
-    LinkAttribute::LinkInfo(info)
 }

@@ -5,15 +5,15 @@ use netlink_packet_core::{
     NlasIterator,
 };
 use netlink_packet_route::link::{
-    AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, InfoBridge, LinkAttribute, LinkExtentMask,
-    LinkMessage,
+    AfSpecBridge, BridgeVlanInfo, BridgeVlanInfoFlags, InfoBridge, InfoData, InfoKind,
+    LinkAttribute, LinkExtentMask, LinkInfo, LinkMessage,
 };
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
 use nix::errno::Errno;
 
 use super::Rtnl;
 use super::link::read::{IFINFOMSG, number};
-use super::message::{bridge_info, with_index};
+use super::message::with_index;
 use crate::error::Result;
 
 /// Consecutive VLANs that a port treats in the same way.
@@ -116,15 +116,22 @@ impl Rtnl {
 
 pub(super) fn filter_vlans_message(bridge: u32) -> LinkMessage {
     let mut message = with_index(bridge);
-    message.attributes.push(bridge_info(vec![InfoBridge::VlanFiltering(true)]));
+    message.attributes.push(bridge_setting(InfoBridge::VlanFiltering(true)));
     message
+}
+
+fn bridge_setting(setting: InfoBridge) -> LinkAttribute {
+    LinkAttribute::LinkInfo(vec![
+        LinkInfo::Kind(InfoKind::Bridge),
+        LinkInfo::Data(InfoData::Bridge(vec![setting])),
+    ])
 }
 
 fn impossible_bridge_message() -> LinkMessage {
     let no_protocol = DefaultNla::new(IFLA_BR_VLAN_PROTOCOL, vec![0, 0]);
     let mut message = LinkMessage::default();
     message.attributes.push(LinkAttribute::IfName("/".to_owned()));
-    message.attributes.push(bridge_info(vec![InfoBridge::Other(no_protocol)]));
+    message.attributes.push(bridge_setting(InfoBridge::Other(no_protocol)));
     message
 }
 

@@ -2,8 +2,9 @@
 //!
 //! ADD makes the bridge (`device`), if it is not there, and the veth pair (`port`) while the IPAM plugin
 //! runs. Then it makes what the addresses need (`wanted`): the pod's addresses and routes, rules, and the
-//! `gateway`. If a step fails, the steps before are undone. CHECK compares the same with the kernel. DEL and
-//! GC find everything by the names of the attachment.
+//! `gateway`. If a step fails, ADD removes what it made. Forwarding and the settings of a bridge that was
+//! there stay. CHECK compares the same with the kernel. DEL and GC find everything by the names of the
+//! attachment.
 
 mod config;
 mod device;

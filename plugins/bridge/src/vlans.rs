@@ -1,4 +1,4 @@
-//! The VLANs of a bridge's port: ADD gives them, CHECK compares them.
+//! The VLANs of a bridge's ports: ADD sets them, and makes the bridge filter VLANs. CHECK compares them.
 
 use std::collections::BTreeSet;
 

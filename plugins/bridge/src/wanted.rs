@@ -1,5 +1,5 @@
-//! What a pod and the bridge must have once the IPAM plugin has answered: ADD makes it, CHECK compares it.
-//! ADD makes the bridge and the veth pair before that ([`Connection`]).
+//! What a pod and the bridge must have after the IPAM plugin has answered. ADD makes it, and CHECK compares
+//! it. ADD makes the bridge and the veth pair before that ([`Connection`]).
 
 use attach::{Dad, Pod, PodInterface, Rules, VethPair, link};
 use cni::{Call, Success, Undo};

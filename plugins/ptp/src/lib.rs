@@ -2,8 +2,8 @@
 //!
 //! ADD makes the pair while the IPAM plugin runs. Then it makes what the addresses need (`wanted`): those
 //! of the pod with their routes, and the node's side, which is the gateway's addresses and a route to each
-//! address of the pod. If a step fails, the steps before are undone. CHECK compares the same with the kernel.
-//! DEL and GC find everything by the names of the attachment.
+//! address of the pod. If a step fails, ADD removes what it made, but forwarding stays on. CHECK compares the
+//! same with the kernel. DEL and GC find everything by the names of the attachment.
 
 mod config;
 mod error;

@@ -1,5 +1,5 @@
-//! What the pod and the node must have once the IPAM plugin has answered: ADD makes it, CHECK compares it.
-//! ADD makes the veth pair before that.
+//! What the pod and the node must have after the IPAM plugin has answered. ADD makes it, and CHECK compares
+//! it. ADD makes the veth pair before that.
 
 use attach::{Neighbours, Pod, PodInterface, Rules, VethPair, forwarding, link};
 use cni::{Call, Success, Undo};
@@ -48,7 +48,7 @@ impl<'a> Wanted<'a> {
         self.node_side.make(node, &pair.host)?;
         undo.on_error("remove the rules", || rules.undo(pod));
         rules.add_masquerading(&self.result)?;
-        // Late, because forwarding stays on.
+        // Almost last, because forwarding stays on if a later step fails.
         forwarding::enable(node, self.node_side.families())?;
         pair.wait_until_operational(node)?;
         // The order must agree with [`POD_INTERFACE`].

@@ -1,4 +1,4 @@
-//! The values that ADD sets, as a plain value, and the values before it.
+//! The values that ADD sets and CHECK compares, and the values before the ADD, which DEL restores.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,7 @@
-//! A link as the kernel describes it.
+//! Decodes the kernel's description of a link.
 //!
-//! Read attribute by attribute: netlink-packet-route takes apart all that the kernel says of a link, some
-//! thousand bytes, and the code for that has to be paged in by every process. A tenth of a millisecond,
-//! where a loopback interface is brought up in eight.
+//! netlink-packet-route decodes all attributes, some thousand bytes, and each process must load that code.
+//! This module saves a tenth of a millisecond. To set a loopback interface up takes eight tenths.
 
 use std::str::from_utf8;
 
@@ -10,8 +9,8 @@ use netlink_packet_core::{DecodeError, NetlinkDeserializable, NetlinkHeader, Nla
 
 use super::{BridgePort, BridgeVlans, Link};
 
-/// The fields of `struct ifinfomsg` (`include/uapi/linux/rtnetlink.h`) that say something here: the index is
-/// in bytes 4 to 7, the flags in bytes 8 to 11.
+/// The length of `struct ifinfomsg` (`include/uapi/linux/rtnetlink.h`). The index is in bytes 4 to 7, the
+/// flags in bytes 8 to 11.
 pub(in crate::rtnl) const IFINFOMSG: usize = 16;
 
 const IFF_UP: u32 = 1;
@@ -92,9 +91,9 @@ impl NetlinkDeserializable for Link {
     }
 }
 
-/// The kind of a virtual link, how it treats VLANs as a bridge, and how it is set as the port of one.
+/// Reads the kind of a virtual link, the VLAN settings of a bridge, and those of the port of a bridge.
 fn link_info(value: &[u8], link: &mut Link) -> Result<(), DecodeError> {
-    // The kernel tells a kind before what depends on it.
+    // The kernel sends a kind before the data of that kind.
     let mut is_bridge_port = false;
     for attribute in NlasIterator::new(value) {
         let attribute = attribute?;
@@ -142,12 +141,12 @@ fn bridge_port(value: &[u8]) -> Result<BridgePort, DecodeError> {
     Ok(port)
 }
 
-/// A number of 32 bits in the machine's byte order; 0 if it is cut off.
+/// A number of 32 bits in the host's byte order; 0 if it is cut off.
 pub(in crate::rtnl) fn number(value: &[u8]) -> u32 {
     value.first_chunk().map_or(0, |bytes| u32::from_ne_bytes(*bytes))
 }
 
-/// A text without its final zero; empty if it is not UTF-8.
+/// A string without its final zero; empty if it is not UTF-8.
 fn text(value: &[u8]) -> &str {
     from_utf8(value.split(|byte| *byte == 0).next().unwrap_or_default()).unwrap_or_default()
 }
