@@ -11,10 +11,7 @@ use crate::iptables::{BASE_CHAINS, OWN_CHAINS};
 #[serde(rename_all = "camelCase", default)]
 pub struct Config {
     /// What accepts packets: `iptables`, `nftables` or `firewalld`; empty for what the node uses.
-    #[cfg_attr(
-        feature = "schema",
-        schemars(extend("enum" = BACKENDS.map(|(name, _)| name), "default" = ""))
-    )]
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = BACKENDS.map(|it| it.0), "default" = "")))]
     pub backend: Option<String>,
     /// With the backend `iptables`, the chain for the administrator's own rules, which packets of pods pass
     /// first; `CNI-ADMIN` by default.
@@ -32,10 +29,7 @@ pub struct Config {
     #[cfg_attr(feature = "schema", schemars(extend("default" = DEFAULT_ZONE)))]
     pub firewalld_zone: Option<String>,
     /// Whether packets between bridges are dropped: `open`, the default, `same-bridge` or `isolated`.
-    #[cfg_attr(
-        feature = "schema",
-        schemars(extend("enum" = POLICIES.map(|(name, _)| name), "default" = "open"))
-    )]
+    #[cfg_attr(feature = "schema", schemars(extend("enum" = POLICIES.map(|it| it.0), "default" = "open")))]
     pub ingress_policy: Option<String>,
     /// Accept connections that came through a published port (`hostPort`), even if the policy of the node's
     /// chain for forwarded packets or an `ingressPolicy` drops others; `false` by default.

@@ -22,7 +22,7 @@ pub(crate) use purge::purge;
 pub(crate) use remove::{collect_garbage, remove};
 
 use plan::{FORWARD, FORWARD_CHAIN, POD_CHAINS, PUBLISHED, Plan, TABLES, rank};
-use remove::remove_own;
+use remove::remove_from;
 
 /// Makes the rules of a pod, all or none, and deletes other rules that an earlier ADD has made for it. For
 /// the first pod of the node, warns if chains of other programs drop everything.
@@ -35,9 +35,11 @@ pub(crate) fn add(
     let plan = &Plan::new(owner, admin_chain, pod);
     let iptables = Iptables::of_node(netlink).map_err(Error::from)?;
     let (is_first, is_legacy) = (is_first(&iptables, plan)?, iptables.is_legacy());
+    let is_own =
+        |_: Table, _: &'static str, one: &OwnedRule| one.owner.as_deref() == Some(&plan.owner);
     Undo::around(|undo| {
         // The kernel may have made everything although its answer was lost.
-        undo.on_error("remove the rules", || Ok(remove_own(&iptables, &plan.owner)?));
+        undo.on_error("remove the rules", || Ok(remove_from(&iptables, is_own)?));
         Ok(make(&iptables, plan)?)
     })?;
     if is_first {

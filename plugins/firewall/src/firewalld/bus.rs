@@ -38,7 +38,8 @@ const SOCKET: &str = "/run/dbus/system_bus_socket";
 /// The usual timeout of D-Bus programs.
 const PATIENCE: Duration = Duration::from_secs(25);
 
-const THE_BUS: Method<'_> = Method {
+/// The first call of each connection.
+const HELLO: Method<'_> = Method {
     destination: "org.freedesktop.DBus",
     path: "/org/freedesktop/DBus",
     interface: "org.freedesktop.DBus",
@@ -54,7 +55,7 @@ impl Bus {
         let stream = connect(path, patience)
             .map_err(|source| BusError::Connect { path: path.display().to_string(), source })?;
         let mut bus = Self { stream, serial: 0, patience };
-        bus.call(THE_BUS, &[])?;
+        bus.call(HELLO, &[])?;
         Ok(bus)
     }
 

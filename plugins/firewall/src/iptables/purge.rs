@@ -3,7 +3,7 @@
 use kernel::Nfnetlink;
 use kernel::iptables::{Changes, Iptables, Rule, Table};
 
-use super::plan::{OWN_CHAINS, POD_CHAINS, TABLES, TO_ADMIN};
+use super::plan::{OWN_CHAINS, TABLES, TO_ADMIN};
 use crate::error::Error;
 
 /// A chain with its rules and their handles.
@@ -34,50 +34,46 @@ fn purge_table(
     changes: &mut Changes,
     removed: &mut Vec<String>,
 ) -> Result<(), Error> {
+    let is_ours = |chain: &str| OWN_CHAINS.contains(&chain);
     let names = iptables.chain_names(table)?;
     if !names.iter().any(|name| is_ours(name)) {
         return Ok(());
     }
-    let mut chains: Vec<Listed> = Vec::new();
+    let (mut ours, mut others): (Vec<Listed>, Vec<Listed>) = (Vec::new(), Vec::new());
     for name in names {
         let rules = iptables.rules(table, &name)?.collect();
-        chains.push((name, rules));
+        if is_ours(&name) { &mut ours } else { &mut others }.push((name, rules));
     }
     let mut say =
         |what| removed.push(format!("{} ({}): {what}", table.program(), iptables.variant()));
     // A chain cannot be deleted while other chains lead to it.
-    for (from, rules) in chains.iter().filter(|(name, _)| !is_ours(name)) {
-        for (handle, rule) in
-            rules.iter().filter(|(_, rule)| rule.next_chain().is_some_and(is_ours))
-        {
+    for (from, handle, rule) in all_rules(&others) {
+        if rule.next_chain().is_some_and(is_ours) {
             say(format!("rule -A {from} {rule}"));
-            changes.delete_rule(table, from, *handle);
+            changes.delete_rule(table, from, handle);
         }
     }
-    for (name, rules) in chains.iter().filter(|(name, _)| is_ours(name)) {
+    for (name, rules) in &ours {
         say(format!("chain {name} with {} rules", rules.len()));
         changes.flush_chain(table, name);
     }
-    for (name, _) in chains.iter().filter(|chain| is_unused_of_admin(chain, &chains)) {
-        say(format!("chain {name} without rules"));
-        changes.delete_chain(table, name);
+    for (name, rules) in &others {
+        let leads_here = |rule: &Rule| rule.next_chain() == Some(name);
+        let is_of_admin = |rule: &Rule| leads_here(rule) && rule.comment_text() == Some(TO_ADMIN);
+        let is_unused = rules.is_empty() && !all_rules(&others).any(|(.., it)| leads_here(it));
+        if is_unused && all_rules(&ours).any(|(.., it)| is_of_admin(it)) {
+            say(format!("chain {name} without rules"));
+            changes.delete_chain(table, name);
+        }
     }
-    for (name, _) in chains.iter().filter(|(name, _)| is_ours(name)) {
+    for (name, _) in &ours {
         changes.delete_chain(table, name);
     }
     Ok(())
 }
 
-fn is_ours(chain: &str) -> bool {
-    OWN_CHAINS.contains(&chain)
-}
-
-/// Whether a chain is an administrator's, without rules, and only the plugin's chains lead to it.
-fn is_unused_of_admin((name, rules): &Listed, chains: &[Listed]) -> bool {
-    let all = chains.iter().flat_map(|(from, rules)| rules.iter().map(move |(_, it)| (from, it)));
-    let jumps: Vec<_> = all.filter(|(_, rule)| rule.next_chain() == Some(name)).collect();
-    let is_of_admin = |(from, rule): &(&String, &Rule)| {
-        POD_CHAINS.contains(&from.as_str()) && rule.comment_text() == Some(TO_ADMIN)
-    };
-    rules.is_empty() && jumps.iter().any(is_of_admin) && jumps.iter().all(|(from, _)| is_ours(from))
+fn all_rules(chains: &[Listed]) -> impl Iterator<Item = (&str, u64, &Rule)> {
+    chains.iter().flat_map(|(chain, rules)| {
+        rules.iter().map(move |(handle, rule)| (chain.as_str(), *handle, rule))
+    })
 }

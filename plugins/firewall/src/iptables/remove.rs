@@ -30,11 +30,6 @@ pub(crate) fn remove(
     })
 }
 
-/// Removes the rules that name an attachment, in one variant of iptables.
-pub(super) fn remove_own(iptables: &Iptables<'_>, owner: &str) -> Result<(), Error> {
-    remove_from(iptables, |_, _, one| one.owner.as_deref() == Some(owner))
-}
-
 /// Removes the rules of attachments that are no longer valid, and rules without an owner whose address no pod
 /// of this node can have. `held` are addresses that have an owner in another backend.
 pub(crate) fn collect_garbage(
@@ -104,7 +99,8 @@ fn in_all(
     failures.into_result()
 }
 
-fn remove_from(
+/// Removes the rules that `is_doomed` accepts, in one variant of iptables.
+pub(super) fn remove_from(
     iptables: &Iptables<'_>,
     is_doomed: impl Fn(Table, &'static str, &OwnedRule) -> bool,
 ) -> Result<(), Error> {

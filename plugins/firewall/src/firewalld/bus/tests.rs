@@ -37,7 +37,7 @@ fn called(test: &str, goes_on: impl FnOnce(UnixStream) + Send + 'static) -> (Bus
     thread::spawn(serve);
     let mut bus = Bus::at(&path, SHORT).unwrap();
     std::fs::remove_file(path).unwrap();
-    let error = bus.call(THE_BUS, &[]).unwrap_err();
+    let error = bus.call(HELLO, &[]).unwrap_err();
     (bus, error)
 }
 
@@ -63,7 +63,7 @@ fn signals_do_not_extend_the_timeout() {
         }
     });
     assert!(is_late(&error), "{error:?}");
-    let again = bus.call(THE_BUS, &[]).unwrap_err();
+    let again = bus.call(HELLO, &[]).unwrap_err();
     assert!(matches!(again, BusError::Broken { .. }) && !is_late(&again), "{again:?}");
 }
 
@@ -74,7 +74,7 @@ fn a_call_after_a_timeout_fails_at_once() {
         drop(stream);
     });
     assert!(is_late(&error), "{error:?}");
-    let again = bus.call(THE_BUS, &[]).unwrap_err();
+    let again = bus.call(HELLO, &[]).unwrap_err();
     assert!(matches!(again, BusError::Broken { .. }) && !is_late(&again), "{again:?}");
 }
 
