@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use crate::error::Result;
 use crate::family::Family;
 use crate::nfnetlink::{Nfnetlink, is_unknown_subsystem};
-use crate::nft::attribute::{attributes, be_u16};
+use crate::nft::attribute::{attribute, attributes, be_u16};
 
 /// A tracked connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -215,13 +215,12 @@ impl Side {
 impl Flow {
     /// Reads the attributes of an `IPCTNL_MSG_CT_NEW`.
     fn parse(body: &[u8]) -> Option<Self> {
-        let attribute = |wanted| attributes(body).find(|(kind, _)| *kind == wanted).map(|a| a.1);
-        let tuple = attribute(CTA_TUPLE_ORIG)?;
+        let tuple = attribute(body, CTA_TUPLE_ORIG)?;
         Some(Flow {
             original: Tuple::parse(tuple)?,
-            reply: Tuple::parse(attribute(CTA_TUPLE_REPLY)?)?,
+            reply: Tuple::parse(attribute(body, CTA_TUPLE_REPLY)?)?,
             tuple: tuple.to_vec(),
-            id: attribute(CTA_ID)?.to_vec(),
+            id: attribute(body, CTA_ID)?.to_vec(),
         })
     }
 }

@@ -19,7 +19,7 @@ use crate::error::{Cause, Error, Result};
 use crate::family::Family;
 use crate::netlink::{LONGEST, Protocol, Reply, Socket};
 use crate::nft::TableFamily;
-use crate::nft::attribute::{attributes, be_u32};
+use crate::nft::attribute::{attribute, be_u32};
 
 /// A socket of netfilter. It belongs to the network namespace in which it was opened.
 ///
@@ -105,8 +105,7 @@ impl Nfnetlink {
         let message = NfTablesMessage::GetGen(GenMessage { attributes: Vec::new() });
         let what = || "read the generation of the nf_tables ruleset".to_owned();
         let reply = self.get(NetfilterProtoFamily::Unspec, message, what)?;
-        let mut all = reply.iter().flat_map(|body| attributes(body));
-        let id = all.find(|(kind, _)| *kind == NFTA_GEN_ID).and_then(|(_, value)| be_u32(value));
+        let id = reply.and_then(|body| be_u32(attribute(&body, NFTA_GEN_ID)?));
         id.ok_or_else(|| Error::new(what(), Errno::EBADMSG))
     }
 
@@ -278,8 +277,12 @@ impl Request {
         what: String,
     ) -> Self {
         let message = NetfilterMessage::new(NetfilterHeader::new(family, 0, 0), message);
+        Self::of(&message, flags, what)
+    }
+
+    fn of(message: &NetfilterMessage, flags: u16, what: String) -> Self {
         let mut payload = Vec::new();
-        let length = Emitable::buffer_len(&message);
+        let length = Emitable::buffer_len(message);
         if length <= LONGEST {
             payload.resize(length, 0);
             message.emit(&mut payload);
@@ -293,10 +296,7 @@ impl Request {
         let attributes = generation.map(id).into_iter().collect();
         let message = ControlMessage::Other { message_type, attributes };
         let header = NetfilterHeader::new(NetfilterProtoFamily::Unspec, 0, NFNL_SUBSYS_NFTABLES);
-        let message = NetfilterMessage::new(header, message);
-        let mut payload = vec![0; Emitable::buffer_len(&message)];
-        message.emit(&mut payload);
-        Self { kind: message.message_type(), flags: 0, payload, what: String::new() }
+        Self::of(&NetfilterMessage::new(header, message), 0, String::new())
     }
 
     /// Appends the complete netlink message, padded to 4 bytes.

@@ -15,6 +15,11 @@ pub(crate) fn attributes(buffer: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
     })
 }
 
+/// The value of the first attribute of a type.
+pub(crate) fn attribute(buffer: &[u8], kind: u16) -> Option<&[u8]> {
+    attributes(buffer).find(|(found, _)| *found == kind).map(|(_, value)| value)
+}
+
 /// A string without its terminating zero; empty if it is not UTF-8.
 pub(crate) fn string(value: &[u8]) -> &str {
     let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());

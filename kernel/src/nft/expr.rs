@@ -6,7 +6,7 @@
 use netlink_packet_core::DefaultNla;
 use netlink_packet_netfilter::nftables as wire;
 
-use super::attribute::{attributes, be_u32, be_u64, string};
+use super::attribute::{attribute, attributes, be_u32, be_u64, string};
 use super::verdict::Verdict;
 use crate::family::Family;
 
@@ -241,20 +241,14 @@ impl Expr {
 
     /// Reads an `NFTA_LIST_ELEM` of `NFTA_RULE_EXPRESSIONS`. Unknown expressions become `Other`.
     pub(super) fn parse(element: &[u8]) -> Expr {
-        let (mut name, mut data) = ("", [].as_slice());
-        for (kind, value) in attributes(element) {
-            match kind {
-                1 => name = string(value),
-                2 => data = value,
-                _ => {}
-            }
-        }
+        let name = attribute(element, 1).map(string).unwrap_or_default();
+        let data = attribute(element, 2).unwrap_or_default();
         Self::parse_known(name, data)
             .unwrap_or_else(|| Expr::Other { name: name.into(), data: data.into() })
     }
 
     fn parse_known(name: &str, data: &[u8]) -> Option<Expr> {
-        let attribute = |wanted| attributes(data).find(|(kind, _)| *kind == wanted).map(|a| a.1);
+        let attribute = |wanted| attribute(data, wanted);
         let number = |wanted| attribute(wanted).and_then(be_u32);
         let bytes = |wanted| {
             let (kind, value) = attributes(attribute(wanted)?).next()?;
@@ -361,16 +355,11 @@ impl Xt {
     }
 
     fn parse(data: &[u8]) -> Option<Self> {
-        let (mut name, mut revision, mut info) = (None, None, None);
-        for (kind, value) in attributes(data) {
-            match kind {
-                1 => name = Some(string(value).to_owned()),
-                2 => revision = be_u32(value),
-                3 => info = Some(value.to_vec()),
-                _ => {}
-            }
-        }
-        Some(Xt { name: name?, revision: revision?, info: info? })
+        Some(Xt {
+            name: string(attribute(data, 1)?).to_owned(),
+            revision: be_u32(attribute(data, 2)?)?,
+            info: attribute(data, 3)?.to_vec(),
+        })
     }
 }
 

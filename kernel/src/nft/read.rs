@@ -5,7 +5,7 @@ use netlink_packet_netfilter::nftables::{
     TableMessage,
 };
 
-use super::attribute::{attributes, be_u32, be_u64, string};
+use super::attribute::{attribute, attributes, be_u32, be_u64, string};
 use super::write::{COMMENT, OWNER};
 use super::{Chain, Expr, Hook, Table, TableFamily, Verdict};
 use crate::error::Result;
@@ -57,17 +57,15 @@ pub struct FilterChain {
 impl FilterChain {
     /// Reads the attributes of an `NFT_MSG_NEWCHAIN`. None if it is not a base chain of this kind.
     fn parse(family: TableFamily, body: &[u8]) -> Option<Self> {
-        let attribute = |wanted| Some(attributes(body).find(|(kind, _)| *kind == wanted)?.1);
-        let text = |wanted| attribute(wanted).map(|value| string(value).to_owned());
-        let (_, number) =
-            attributes(attribute(NFTA_CHAIN_HOOK)?).find(|(kind, _)| *kind == NFTA_HOOK_HOOKNUM)?;
-        (string(attribute(NFTA_CHAIN_TYPE)?) == "filter").then_some(())?;
+        let text = |kind| attribute(body, kind).map(|value| string(value).to_owned());
+        let hook = attribute(attribute(body, NFTA_CHAIN_HOOK)?, NFTA_HOOK_HOOKNUM)?;
+        (string(attribute(body, NFTA_CHAIN_TYPE)?) == "filter").then_some(())?;
         Some(Self {
             family,
             table: text(NFTA_CHAIN_TABLE)?,
             name: text(NFTA_CHAIN_NAME)?,
-            hook: Hook::from_number(be_u32(number)?)?,
-            drops: attribute(NFTA_CHAIN_POLICY).and_then(be_u32) == Some(NF_DROP),
+            hook: Hook::from_number(be_u32(hook)?)?,
+            drops: attribute(body, NFTA_CHAIN_POLICY).and_then(be_u32) == Some(NF_DROP),
         })
     }
 }
@@ -93,10 +91,8 @@ impl Nfnetlink {
         let what = || format!("list the chains of table {table}");
         let bodies = self.dump(table.family, message, what)?;
         let names = bodies.iter().filter_map(|body| {
-            let attribute = |wanted| attributes(body).find(|(kind, _)| *kind == wanted);
-            let of = string(attribute(NFTA_CHAIN_TABLE)?.1);
-            let name = string(attribute(NFTA_CHAIN_NAME)?.1);
-            (of == table.name).then(|| name.to_owned())
+            let name = string(attribute(body, NFTA_CHAIN_NAME)?);
+            (string(attribute(body, NFTA_CHAIN_TABLE)?) == table.name).then(|| name.to_owned())
         });
         Ok(names.collect())
     }
@@ -118,9 +114,8 @@ impl Nfnetlink {
         let message = NfTablesMessage::GetTable(TableMessage { attributes });
         let what = || format!("look for table {} {table}", family.name());
         let found = self.get(family, message, what)?;
-        let mut flags = found.iter().flat_map(|body| self::attributes(body));
-        let flags = flags.find(|(kind, _)| *kind == NFTA_TABLE_FLAGS);
-        Ok(flags.and_then(|(_, value)| be_u32(value)).unwrap_or(0) & NFT_TABLE_F_DORMANT != 0)
+        let flags = found.as_ref().and_then(|body| be_u32(attribute(body, NFTA_TABLE_FLAGS)?));
+        Ok(flags.unwrap_or(0) & NFT_TABLE_F_DORMANT != 0)
     }
 
     /// Calls `each` for all rules of some tables of a family, with the rule's chain and the chain to which
@@ -134,8 +129,7 @@ impl Nfnetlink {
         let message = NfTablesMessage::GetRule(RuleMessage { attributes: Vec::new() });
         let what = || format!("list the rules of family {}", family.name());
         for body in &self.dump(family, message, what)? {
-            let attribute = |wanted| attributes(body).find(|(kind, _)| *kind == wanted);
-            let name = |wanted| attribute(wanted).map(|(_, value)| string(value));
+            let name = |kind| attribute(body, kind).map(string);
             let (Some(table), Some(chain)) = (name(NFTA_RULE_TABLE), name(NFTA_RULE_CHAIN)) else {
                 continue;
             };
@@ -143,7 +137,8 @@ impl Nfnetlink {
                 continue;
             }
             // The verdict is the last expression.
-            let last = attribute(NFTA_RULE_EXPRESSIONS).and_then(|(_, all)| attributes(all).last());
+            let all = attribute(body, NFTA_RULE_EXPRESSIONS);
+            let last = all.and_then(|all| attributes(all).last());
             match last.map(|(_, last)| Expr::parse(last)) {
                 Some(Expr::Verdict(Verdict::Jump(next) | Verdict::Goto(next))) => {
                     each(chain, Some(&next));
@@ -161,8 +156,7 @@ impl Nfnetlink {
         let what = || format!("list the rules of table {table}");
         let bodies = self.dump(table.family, message, what)?;
         let rules = bodies.iter().filter_map(|body| {
-            let (_, name) = attributes(body).find(|(kind, _)| *kind == NFTA_RULE_CHAIN)?;
-            let name = string(name);
+            let name = string(attribute(body, NFTA_RULE_CHAIN)?);
             Some((name.to_owned(), Listed::parse(body, table.chain(name))?))
         });
         Ok(rules.collect())

@@ -8,7 +8,7 @@ use netlink_packet_netfilter::nftables::{
     SetElementList, SetElementMessage, SetFlags, SetMessage,
 };
 
-use super::attribute::{attributes, be_u32, string};
+use super::attribute::{attribute, attributes, be_u32, string};
 use super::read::comment;
 use super::write::comment_udata;
 use super::{Table, TableFamily, Verdict};
@@ -172,9 +172,8 @@ impl Nfnetlink {
         let what = || format!("list the sets of table {table}");
         let bodies = unless_missing(self.dump(table.family, message, what))?;
         let names = bodies.iter().filter_map(|body| {
-            let attribute = |wanted| attributes(body).find(|(kind, _)| *kind == wanted);
-            let name = string(attribute(NFTA_SET_NAME)?.1);
-            (string(attribute(NFTA_SET_TABLE)?.1) == table.name).then(|| name.to_owned())
+            let name = string(attribute(body, NFTA_SET_NAME)?);
+            (string(attribute(body, NFTA_SET_TABLE)?) == table.name).then(|| name.to_owned())
         });
         Ok(names.collect())
     }
@@ -254,11 +253,11 @@ impl Element {
         lists.flat_map(|(_, list)| attributes(list)).filter_map(|(_, element)| Self::parse(element))
     }
 
-    fn parse(attribute: &[u8]) -> Option<Self> {
+    fn parse(list: &[u8]) -> Option<Self> {
         let mut element = Self { key: Vec::new(), data: None, comment: None, expires: false };
-        for (kind, value) in attributes(attribute) {
+        for (kind, value) in attributes(list) {
             match kind {
-                NFTA_SET_ELEM_KEY => element.key = data_value(value)?.to_vec(),
+                NFTA_SET_ELEM_KEY => element.key = attribute(value, NFTA_DATA_VALUE)?.to_vec(),
                 NFTA_SET_ELEM_DATA => element.data = Data::parse(value),
                 // The end of a range is not an element.
                 NFTA_SET_ELEM_FLAGS if be_u32(value)? & NFT_SET_ELEM_INTERVAL_END != 0 => {
@@ -275,7 +274,7 @@ impl Element {
 
 impl Data {
     fn parse(data: &[u8]) -> Option<Self> {
-        data_value(data)
+        attribute(data, NFTA_DATA_VALUE)
             .map(|value| Self::Value(value.to_vec()))
             .or_else(|| Verdict::parse(data).map(Self::Verdict))
     }
@@ -321,11 +320,6 @@ fn list(set: Set<'_>, element: Vec<SetElementAttribute>) -> SetElementMessage {
         all.push(SetElementList::Elements(vec![ListAttribute::Element(element)]));
     }
     SetElementMessage { attributes: all }
-}
-
-fn data_value(data: &[u8]) -> Option<&[u8]> {
-    let (_, value) = attributes(data).find(|(kind, _)| *kind == NFTA_DATA_VALUE)?;
-    Some(value)
 }
 
 fn unless_missing(listed: Result<Vec<Vec<u8>>>) -> Result<Vec<Vec<u8>>> {

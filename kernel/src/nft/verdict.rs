@@ -2,7 +2,7 @@
 
 use netlink_packet_netfilter::nftables as wire;
 
-use super::attribute::{attributes, be_u32, string};
+use super::attribute::{attribute, be_u32, string};
 
 /// What a rule does with a packet (`enum nft_verdicts` and `NF_ACCEPT`, `NF_DROP`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -41,16 +41,9 @@ impl Verdict {
 
     /// Reads an `NFTA_IMMEDIATE_DATA` or `NFTA_SET_ELEM_DATA`.
     pub(super) fn parse(data: &[u8]) -> Option<Self> {
-        let (_, verdict) = attributes(data).find(|(kind, _)| *kind == 2)?;
-        let (mut code, mut chain) = (None, "");
-        for (kind, value) in attributes(verdict) {
-            match kind {
-                1 => code = be_u32(value),
-                2 => chain = string(value),
-                _ => {}
-            }
-        }
-        Some(match code? {
+        let verdict = attribute(data, 2)?;
+        let chain = attribute(verdict, 2).map(string).unwrap_or_default();
+        Some(match be_u32(attribute(verdict, 1)?)? {
             NF_ACCEPT => Verdict::Accept,
             NF_DROP => Verdict::Drop,
             NFT_RETURN => Verdict::Return,

@@ -166,12 +166,8 @@ pub(super) fn route_message(route: &Route) -> RouteMessage {
     if route.priority != 0 {
         attributes.push(RouteAttribute::Priority(route.priority));
     }
-    let metrics: Vec<RouteMetric> = route
-        .mtu
-        .map(RouteMetric::Mtu)
-        .into_iter()
-        .chain(route.advmss.map(RouteMetric::Advmss))
-        .collect();
+    let metrics = [route.mtu.map(RouteMetric::Mtu), route.advmss.map(RouteMetric::Advmss)];
+    let metrics: Vec<_> = metrics.into_iter().flatten().collect();
     if !metrics.is_empty() {
         attributes.push(RouteAttribute::Metrics(metrics));
     }
@@ -180,12 +176,10 @@ pub(super) fn route_message(route: &Route) -> RouteMessage {
 
 /// Reads a route. One with several next hops becomes one route for each: the kernel joins IPv6 routes.
 fn read_route(reply: RouteNetlinkMessage, family: Family) -> Option<Vec<Route>> {
-    let RouteNetlinkMessage::NewRoute(message) = reply else {
-        return None;
-    };
+    let RouteNetlinkMessage::NewRoute(message) = reply else { return None };
+    let RouteMessage { header, attributes, .. } = message;
     // A cloned route is not configured: the kernel keeps it because it was used.
-    let cloned = message.header.flags.contains(RouteFlags::Cloned);
-    if message.header.kind != RouteType::Unicast || cloned {
+    if header.kind != RouteType::Unicast || header.flags.contains(RouteFlags::Cloned) {
         return None;
     }
     let anywhere: IpAddr = match family {
@@ -193,12 +187,14 @@ fn read_route(reply: RouteNetlinkMessage, family: Family) -> Option<Vec<Route>> 
         Family::V6 => [0; 16].into(),
     };
     let (mut destination, mut hops) = (anywhere, Vec::new());
-    let mut route = Route::new(IpNetwork::from(anywhere), 0);
-    route.link = None;
-    route.onlink = message.header.flags.contains(RouteFlags::Onlink);
-    route.scope = message.header.scope.into();
-    route.table = message.header.table.into();
-    for attribute in message.attributes {
+    let mut route = Route {
+        link: None,
+        onlink: header.flags.contains(RouteFlags::Onlink),
+        scope: header.scope.into(),
+        table: header.table.into(),
+        ..Route::new(IpNetwork::from(anywhere), 0)
+    };
+    for attribute in attributes {
         match attribute {
             RouteAttribute::Destination(to) => destination = ip(&to)?,
             RouteAttribute::Gateway(via) => route.gateway = ip(&via),
@@ -207,32 +203,36 @@ fn read_route(reply: RouteNetlinkMessage, family: Family) -> Option<Vec<Route>> 
             RouteAttribute::MultiPath(several) => hops = several,
             RouteAttribute::Table(table) => route.table = table,
             RouteAttribute::Priority(priority) => route.priority = priority,
-            RouteAttribute::Metrics(metrics) => {
-                for metric in metrics {
-                    match metric {
-                        RouteMetric::Mtu(mtu) => route.mtu = Some(mtu),
-                        RouteMetric::Advmss(advmss) => route.advmss = Some(advmss),
-                        _ => {}
-                    }
-                }
-            }
+            RouteAttribute::Metrics(metrics) => read_metrics(&mut route, &metrics),
             _ => {}
         }
     }
-    let prefix = message.header.destination_prefix_length;
-    route.destination = IpNetwork::new(destination, prefix).ok()?;
+    route.destination = IpNetwork::new(destination, header.destination_prefix_length).ok()?;
     if hops.is_empty() {
         return Some(vec![route]);
     }
     let by_hop = |(at, hop): (usize, &RouteNextHop)| {
-        let gateway = hop.attributes.iter().find_map(|attribute| match attribute {
-            RouteAttribute::Gateway(via) => ip(via),
-            _ => None,
-        });
         let source = route.source.filter(|_| at == 0 || family == Family::V4);
-        Route { link: Some(hop.interface_index), gateway, source, ..route }
+        Route { link: Some(hop.interface_index), gateway: gateway(hop), source, ..route }
     };
     Some(hops.iter().enumerate().map(by_hop).collect())
+}
+
+fn read_metrics(route: &mut Route, metrics: &[RouteMetric]) {
+    for metric in metrics {
+        match metric {
+            RouteMetric::Mtu(mtu) => route.mtu = Some(*mtu),
+            RouteMetric::Advmss(advmss) => route.advmss = Some(*advmss),
+            _ => {}
+        }
+    }
+}
+
+fn gateway(hop: &RouteNextHop) -> Option<IpAddr> {
+    hop.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(via) => ip(via),
+        _ => None,
+    })
 }
 
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
