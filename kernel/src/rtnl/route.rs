@@ -134,6 +134,17 @@ impl Rtnl {
         Ok(link.map(|index| (index, is_direct)))
     }
 
+    /// The unicast routes of all families that `wanted` has, as [`Rtnl::routes`].
+    pub fn routes_in_families_of(&self, wanted: &[Route]) -> Result<Vec<Route>> {
+        let mut routes = Vec::new();
+        for family in Family::ALL {
+            if wanted.iter().any(|route| Family::of(route.destination.ip()) == family) {
+                routes.extend(self.routes(family)?);
+            }
+        }
+        Ok(routes)
+    }
+
     /// The unicast routes of a family in all tables except the local one.
     pub fn routes(&self, family: Family) -> Result<Vec<Route>> {
         let mut message = RouteMessage::default();

@@ -53,8 +53,8 @@ impl Connection {
     }
 }
 
-/// Finds what is not as ADD made the port. More than ADD set is no fault, because another program may have
-/// set it: a kubelet sets hairpin mode.
+/// Finds what is not as ADD made the port. Additional settings are not an error, because another program may
+/// have made them: a kubelet sets hairpin mode.
 pub(crate) fn compare(
     config: &Config,
     node: &Rtnl,
@@ -76,7 +76,7 @@ pub(crate) fn compare(
     Vlans::of_pods(config).map_or(Ok(()), |vlans| vlans.compare(node, host))
 }
 
-/// How the node's end is set as the bridge's port.
+/// The wanted settings of the bridge's port.
 fn wanted(config: &Config) -> BridgePort {
     BridgePort { hairpin: config.hairpin_mode, isolated: config.port_isolation }
 }

@@ -73,7 +73,7 @@ impl Vlans {
         Ok(())
     }
 
-    /// Finds a VLAN that is missing or was changed. More than ADD gave is no fault.
+    /// Finds a VLAN that is missing or was changed. Additional VLANs are not an error.
     pub(crate) fn compare(&self, node: &Rtnl, port: &Link) -> Result<(), Error> {
         let ports = node.port_vlans()?;
         let present = ports.into_iter().find(|it| it.port == port.index);

@@ -6,8 +6,8 @@ use attach::Families;
 use attach::link::skip_dad;
 use cni::IpConfig;
 use ipnetwork::IpNetwork;
+use kernel::Rtnl;
 use kernel::rtnl::{AddressOptions, Link, Route};
-use kernel::{Family, Rtnl};
 
 use crate::error::Error;
 
@@ -71,16 +71,12 @@ impl NodeSide {
                 return missing(format!("address {wanted} of {}", link.name));
             }
         }
-        let mut routes = Vec::new();
-        for family in [Family::V4, Family::V6] {
-            if self.destinations.iter().any(|it| is_of(family, *it)) {
-                routes.extend(node.routes(family)?);
-            }
-        }
-        for wanted in self.routes(link) {
+        let wanted: Vec<Route> = self.routes(link).collect();
+        let routes = node.routes_in_families_of(&wanted)?;
+        for wanted in &wanted {
             let to = |route: &Route| (route.destination, route.table);
             // Packets take the first one.
-            let first = routes.iter().find(|it| to(it) == to(&wanted));
+            let first = routes.iter().find(|it| to(it) == to(wanted));
             if first.is_none_or(|first| first.link != wanted.link) {
                 return missing(format!("route {} by {}", wanted.destination, link.name));
             }
@@ -90,8 +86,8 @@ impl NodeSide {
 
     /// The families of the pod's addresses.
     pub(crate) fn families(&self) -> Families {
-        let has = |family| self.destinations.iter().any(|it| is_of(family, *it));
-        Families { ipv4: has(Family::V4), ipv6: has(Family::V6) }
+        let has = |ipv4| self.destinations.iter().any(|it| it.is_ipv4() == ipv4);
+        Families { ipv4: has(true), ipv6: has(false) }
     }
 
     fn routes(&self, link: &Link) -> impl Iterator<Item = Route> {
@@ -99,10 +95,6 @@ impl NodeSide {
         let route = move |to: &IpNetwork| Route { scope: SCOPE_HOST, ..Route::new(*to, index) };
         self.destinations.iter().map(route)
     }
-}
-
-fn is_of(family: Family, network: IpNetwork) -> bool {
-    network.is_ipv4() == (family == Family::V4)
 }
 
 #[cfg(test)]

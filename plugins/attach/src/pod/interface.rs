@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use cni::{IpConfig, Success};
 use ipnetwork::IpNetwork;
-use kernel::Family;
 use kernel::rtnl::{AddressOptions, Link, LinkChange, wait_for_dad};
 use kernel::sysctl;
 
@@ -12,12 +11,12 @@ use super::Pod;
 use super::routes::{self, Neighbours, Plan};
 use crate::error::Error;
 
-/// Whether duplicate address detection (RFC 4862) is done for the pod's IPv6 addresses.
+/// Whether ADD does duplicate address detection (RFC 4862) for the pod's IPv6 addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dad {
-    /// It is not: IPAM gives an address to one pod only, and the pod can use it at once.
+    /// It does not. IPAM gives an address to one pod only, so the pod can use it at once.
     Skip,
-    /// It is, and ADD waits until it ends.
+    /// It does, and waits until detection ends.
     Wait,
 }
 
@@ -86,7 +85,7 @@ impl<'a> PodInterface<'a> {
         Ok(pod.rtnl.set_link(link.index, change)?)
     }
 
-    /// Finds what is missing or was changed. More than ADD made is no fault.
+    /// Finds what is missing or was changed. Additional addresses and routes are not an error.
     pub fn compare(&self, pod: &Pod, link: &Link) -> Result<(), Error> {
         if !link.up {
             return Err(Error::changed(format!("interface {} of the pod", self.name), "is down"));
@@ -98,12 +97,8 @@ impl<'a> PodInterface<'a> {
                 return Err(Error::missing(format!("address {wanted} of {}", self.name)));
             }
         }
-        let (wanted, mut present) = (self.plan().routes(link.index), Vec::new());
-        for family in [Family::V4, Family::V6] {
-            if wanted.iter().any(|it| it.destination.is_ipv4() == (family == Family::V4)) {
-                present.extend(pod.rtnl.routes(family)?);
-            }
-        }
+        let wanted = self.plan().routes(link.index);
+        let present = pod.rtnl.routes_in_families_of(&wanted)?;
         routes::missing(&wanted, &present).map_or(Ok(()), |route| {
             let via = route.gateway.map(|ip| format!(" via {ip}")).unwrap_or_default();
             Err(Error::missing(format!("route {}{via} by {}", route.destination, self.name)))

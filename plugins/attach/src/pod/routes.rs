@@ -1,4 +1,4 @@
-//! The routes of a pod's interface: what an IPAM result means in the kernel's terms.
+//! The kernel's routes for the addresses and routes of an IPAM result.
 
 use std::net::IpAddr;
 
@@ -11,11 +11,11 @@ use kernel::rtnl;
 pub enum Neighbours {
     /// They are on the link.
     OnLink,
-    /// They are behind the gateway: the link leads to the gateway only, whatever the length of a prefix says.
+    /// They are behind the gateway. Only the gateway is on the link, whatever the length of the prefix is.
     ByGateway,
 }
 
-/// What the routes of an interface follow from.
+/// The input for the routes of an interface.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan<'a> {
     /// The addresses of the interface, with their gateways.
