@@ -1,4 +1,4 @@
-//! Connections made with the program `conntrack`, found and deleted over netlink. Needs root.
+//! Finds and deletes connections that the program `conntrack` has made. Needs root.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 

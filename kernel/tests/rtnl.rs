@@ -1,4 +1,4 @@
-//! rtnetlink in namespaces of the tests' own, seen through iproute2. Needs root.
+//! Uses rtnetlink in new namespaces, and observes the result with iproute2. Needs root.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -14,7 +14,7 @@ use kernel::{Family, Netns, Rtnl};
 use nix::errno::Errno;
 use testbed::{Namespace, in_new_netns, sh};
 
-/// Runs a test in a node namespace of its own, with a second one for a pod.
+/// Runs a test in a new namespace for the node, with another one for a pod.
 fn in_namespaces(test: impl FnOnce(&Rtnl, &Netns) + Send) {
     in_new_netns(|| {
         let pod = Namespace::create();
@@ -89,7 +89,7 @@ fn a_veth_pair_is_born_where_it_belongs() {
             assert!(inside.contains(expected), "{inside}");
         }
         let link = rtnl.link_by_name("veth0").unwrap().unwrap();
-        // Its other end is down, so nothing could go through.
+        // Its other end is down, so it cannot carry packets.
         let early = rtnl.wait_until_operational(link.index, Duration::from_millis(20)).unwrap_err();
         assert_eq!(early.errno(), Some(Errno::ETIMEDOUT));
         pod.enter(|| sh("ip link set eth0 up")).unwrap();
@@ -177,7 +177,7 @@ fn duplicate_address_detection_is_waited_for() {
         wait_for_dad(pod, index, Duration::from_secs(10)).unwrap();
         let seen = pod.enter(|| sh("ip -6 addr show dev eth0")).unwrap();
         assert!(seen.contains("fd00::2/64") && !seen.contains("tentative"), "{seen}");
-        // Without a carrier the detection never begins, and so never ends.
+        // Without a carrier, the detection never begins.
         sh("ip link set veth0 down");
         inside.add_address(index, network("fd00::3/64"), AddressOptions::default()).unwrap();
         let late = wait_for_dad(pod, index, Duration::from_millis(50)).unwrap_err();
@@ -220,7 +220,7 @@ fn routes() {
     });
 }
 
-/// IPv6 joins routes to one destination into one with several next hops.
+/// The kernel joins IPv6 routes to one destination into one route with several next hops.
 #[test]
 fn routes_with_several_next_hops() {
     in_namespaces(|rtnl, _| {
@@ -253,7 +253,7 @@ fn the_kernels_own_text_arrives() {
     });
 }
 
-/// More links than one datagram of the kernel's holds.
+/// More links than fit in one datagram.
 #[test]
 fn long_lists_are_whole() {
     in_namespaces(|rtnl, _| {
@@ -266,7 +266,7 @@ fn long_lists_are_whole() {
     });
 }
 
-/// The note comes with the link, or neither is there.
+/// A link is created with its alias, or not at all.
 #[test]
 fn a_link_and_its_alias() {
     in_namespaces(|rtnl, pod| {
@@ -335,7 +335,7 @@ fn queueing_disciplines() {
     });
 }
 
-/// A bucket that lasts as long as ticks of 32 bits can tell: 274 seconds.
+/// The longest time that ticks of 32 bits can express: 274 seconds.
 #[test]
 fn a_large_bucket() {
     in_namespaces(|rtnl, _| {
@@ -348,7 +348,7 @@ fn a_large_bucket() {
     });
 }
 
-/// Queueing disciplines and filters of others are no reason to fail.
+/// Queueing disciplines and filters of other programs are not an error.
 #[test]
 fn what_others_queue_with() {
     in_namespaces(|rtnl, pod| {
@@ -373,7 +373,7 @@ fn what_others_queue_with() {
     });
 }
 
-/// Before, a link whose description has more than 32 KiB could not be read.
+/// Earlier versions could not read a link with a description of more than 32 KiB.
 #[test]
 fn hundreds_of_alternative_names() {
     in_new_netns(|| {

@@ -1,4 +1,4 @@
-//! Tests on answers that a kernel gave.
+//! Tests with recorded answers of a kernel.
 
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
@@ -74,7 +74,7 @@ fn is_up(socket: &Socket) -> bool {
     link.header.flags.contains(LinkFlags::Up)
 }
 
-/// Before, this waited forever.
+/// Earlier versions waited forever.
 #[test]
 fn an_acknowledgement_that_is_lost() {
     testbed::in_new_netns(|| {
@@ -86,7 +86,7 @@ fn an_acknowledgement_that_is_lost() {
         let cause = socket.request::<RouteNetlinkMessage>(set_up(), 0).unwrap_err();
         assert!(matches!(cause, Cause::Unanswered(Errno::ENOBUFS)), "{cause:?}");
         assert!(!Error::new("set link", cause).is_refusal());
-        // It was done, and the socket is in order.
+        // The request was carried out, and the socket can still be used.
         assert!(is_up(&socket));
     });
 }
@@ -100,7 +100,7 @@ fn no_answer_at_all() {
     });
 }
 
-/// Before, netlink-packet-core panicked.
+/// Earlier versions panicked in netlink-packet-core.
 #[test]
 fn names_that_no_message_can_hold() {
     testbed::in_new_netns(|| {

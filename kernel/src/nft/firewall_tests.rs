@@ -1,4 +1,4 @@
-//! Sets of addresses and of names, and rules that ask them, against captures of the program `nft`.
+//! Compares sets of addresses and names, and rules that use them, with captures of `nft`.
 
 use super::map_tests::{comparable, element_message};
 use super::{
@@ -96,7 +96,7 @@ fn sets_of_names() {
         batch.add_set(set(name), &SetType { key, data, expires: false });
         let capture = capture(&format!(" {name} {{ type"));
         let (ours, theirs) = (&batch.requests[0].payload, &capture.sent[0].1);
-        // nft notes the byte order of every key; it matters for names alone.
+        // nft stores the byte order of every key. It matters only for names.
         assert!(theirs.starts_with(ours), "{}", capture.command);
         assert_eq!(ours == theirs, is_named, "{}", capture.command);
     }

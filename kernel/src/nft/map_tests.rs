@@ -1,4 +1,4 @@
-//! Sets, maps and what rules do with them, against captures of the program `nft`.
+//! Compares sets, maps and rules that use them with captures of `nft`.
 
 use super::attribute::attributes;
 use super::{
@@ -28,7 +28,7 @@ fn capture(family: TableFamily, text: &str) -> Capture {
     of(family).find(|capture| capture.command.contains(text)).unwrap()
 }
 
-/// A rule's expressions, without attributes that say what the kernel assumes anyway and that we leave out.
+/// A rule's expressions, without attributes that have the kernel's default. We leave those out.
 pub(super) fn comparable(new_rule: &[u8]) -> Vec<(String, Attributes)> {
     let elements = attributes(&new_rule[4..]).find(|(kind, _)| *kind == 4).unwrap().1;
     let mut all = Vec::new();
@@ -144,7 +144,7 @@ fn sets_and_maps() {
             let set = Set { family, table: TABLE, name };
             batch.add_set(set, &SetType { key, data, expires });
             let capture = capture(family, &format!("{name} {{"));
-            // nft's own notes on byte orders follow.
+            // nft adds user data about byte orders.
             let (number, bytes) = &capture.sent[0];
             assert_eq!((*number, &batch.requests[0].kind.to_be_bytes()[1]), (9, number));
             assert!(bytes.starts_with(&batch.requests[0].payload), "{}", capture.command);
@@ -152,7 +152,7 @@ fn sets_and_maps() {
     }
 }
 
-/// What a message about an element says, without the number of the set.
+/// The attributes of a message about an element, without the number of the set.
 pub(super) fn element_message(payload: &[u8]) -> Attributes {
     let all = attributes(&payload[4..]).filter(|(kind, _)| *kind != 4);
     all.map(|(kind, value)| (kind, value.to_vec())).collect()

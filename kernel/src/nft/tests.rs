@@ -1,4 +1,4 @@
-//! Tables, chains and rules against captures of the program `nft`.
+//! Compares tables, chains and rules with captures of `nft`.
 
 use super::{BaseChain, Chain, Expr, Hook, Listed, NewRule, Place, TableFamily};
 use crate::captures::{captures, without_policy};
@@ -10,7 +10,7 @@ const MASQUERADE: &str = include_str!("../../tests/data/nft-masquerade.txt");
 const MASQ_CHECKS: Chain<'_> =
     Chain { family: TableFamily::Inet, table: "cni_plugins_masquerade", name: "masq_checks" };
 
-/// What the kernel lists of a rule is written as `nft` wrote it.
+/// A rule that the kernel lists is written as `nft` wrote it.
 #[track_caller]
 fn check(text: &'static str, chain: Chain<'_>, comments: &[Option<&str>]) {
     let rules = captures(text).into_iter().filter(|capture| !capture.kernel.is_empty());
@@ -50,7 +50,7 @@ fn chains_of_a_bridge() {
     batch.add_chain(chain, None);
     let all = captures(BRIDGE);
     assert_eq!(batch.requests[0].payload, all[2].sent[0].1);
-    // nft has the same attributes of a base chain in another order.
+    // nft writes the attributes of a base chain in another order.
     let base = BaseChain { kind: "filter", hook: Hook::Prerouting, priority: -300 };
     let mut batch = Batch::new();
     batch.add_base_chain(Chain { name: "PREROUTING", ..chain }, base);
@@ -69,7 +69,7 @@ fn comments_of_tables_and_chains() {
     let table = super::Table { family: TableFamily::Inet, name: MASQ_CHECKS.table };
     batch.add_table(table, Some(comment(0)));
     batch.add_chain(MASQ_CHECKS, Some(comment(1)));
-    // nft gives a table's flags too, which are none.
+    // nft also writes a table's flags, which are 0.
     let flags: &[u8] = &[8, 0, 2, 0, 0, 0, 0, 0];
     let (table, sent) = (&batch.requests[0].payload, &all[0].sent[0].1);
     let at = sent.windows(flags.len()).position(|bytes| bytes == flags).unwrap();

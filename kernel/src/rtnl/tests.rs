@@ -1,7 +1,8 @@
-//! Requests compared with those that iproute2 6.1 sends for the same thing.
+//! Compares requests with those of iproute2 6.1.
 //!
-//! The bytes are from `strace -e trace=sendmsg -e write=3 ip …` and `tc …`, the command stands with each.
-//! What is compared is the meaning: the order of attributes is free, and so is a text's final NUL.
+//! The bytes are from `strace -e trace=sendmsg -e write=3 ip …` and `tc …`. A comment has the command. The
+//! tests compare decoded messages, because the order of attributes and the final NUL of a string do not
+//! matter.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -16,7 +17,7 @@ use super::qdisc::{ingress_message, token_bucket_message};
 use super::route::route_message;
 use super::*;
 
-/// Reads a message, whole with its header; its meaning as text.
+/// Decodes a message with its header, and formats it.
 #[track_caller]
 fn meaning(bytes: &[u8]) -> String {
     let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes).unwrap();
@@ -114,7 +115,7 @@ fn a_veth_pair() {
         eth0\0\0\0\0"
         .to_vec();
     let netns = Netns::current().unwrap();
-    // The descriptor's number differs from process to process.
+    // Each process has another file descriptor.
     theirs[0x88..0x8c].copy_from_slice(&netns.raw_fd().to_ne_bytes());
     let peer = VethPeer { name: "eth0", mac: Some([0xc2, 0, 0, 0, 0, 2]), netns: &netns };
     let ours = NewLink {
@@ -198,9 +199,9 @@ fn an_ifb_device() {
     same(RouteNetlinkMessage::NewLink(ours.message()), theirs);
 }
 
-/// What tc sends for a token bucket filter, up to its table of transmission times
-/// (`TCA_TBF_RTAB`), the last attribute: without that, without what the rate says of it
-/// (`cell_log`, `cell_align`), and without the burst in bytes (`TCA_TBF_BURST`).
+/// The message of tc for a token bucket filter, without what we do not send: the table of transmission times
+/// (`TCA_TBF_RTAB`), the fields of the rate about it (`cell_log`, `cell_align`), and the burst in bytes
+/// (`TCA_TBF_BURST`).
 fn without_table(theirs: &[u8]) -> Vec<u8> {
     const TABLE: u16 = 4 + 1024;
     const BURST: Range<usize> = 0x58..0x60;
@@ -239,7 +240,7 @@ fn a_token_bucket() {
         \0\0\0\0\0\0\0\0\0\0\0\0\x80\x9b\x82\x07\
         \x29\x0e\0\0\0\0\0\0\x08\0\x06\0\x40\x42\x0f\0\
         \x0c\0\x04\0\0\xf2\x05\x2a\x01\0\0\0";
-    // These 232 microseconds are those at the highest rate of 32 bits.
+    // The buffer is 232 microseconds at the highest rate of 32 bits.
     let bucket = TokenBucket { rate: 5_000_000_000, limit: 126_000_000, buffer: 0x0e29 };
     let ours = token_bucket_message(5, &bucket);
     same(RouteNetlinkMessage::NewQueueDiscipline(ours), &without_table(theirs));

@@ -1,6 +1,6 @@
-//! Requests compared with those of iproute2 6.1, and an answer of Linux 6.1.
+//! Compares requests with those of iproute2 6.1, and reads an answer of Linux 6.1.
 //!
-//! The bytes are from `strace -e write=3 bridge …`, the command stands with each.
+//! The bytes are from `strace -e write=3 bridge …`. A comment has the command.
 
 use proptest::prelude::*;
 
