@@ -92,6 +92,12 @@ impl Error {
         self.errno() == Some(Errno::EBUSY)
     }
 
+    /// Whether the operation is not valid for its objects.
+    #[must_use]
+    pub fn is_invalid(&self) -> bool {
+        self.errno() == Some(Errno::EINVAL)
+    }
+
     /// Whether the object exists already.
     #[must_use]
     pub fn is_exists(&self) -> bool {

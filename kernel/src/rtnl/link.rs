@@ -14,6 +14,7 @@ use netlink_packet_route::link::{
 use nix::errno::Errno;
 
 use super::Rtnl;
+use super::macvlan::MacvlanMode;
 use super::message::{set_flag, with_index, with_name};
 use super::vlan::BridgeVlans;
 use crate::error::{Error, Result};
@@ -44,14 +45,17 @@ pub struct Link {
     pub tx_queue_len: u32,
     /// The index of the link that it is a port of.
     pub master: Option<u32>,
-    /// The index of the other end, in the other end's namespace.
+    /// The index of the other end of a veth pair, or of the link that this one is made on, in its own
+    /// namespace (`IFLA_LINK`).
     pub peer: Option<u32>,
-    /// The number of the other end's namespace in this one; `None` if the other end is in this one.
+    /// The ID of that namespace in this one; `None` if it is this one (`IFLA_LINK_NETNSID`).
     pub peer_namespace: Option<i32>,
     /// How it is set as the port of a bridge, if it is one.
     pub port: Option<BridgePort>,
     /// How it treats VLANs, if it is a bridge.
     pub vlans: Option<BridgeVlans>,
+    /// Its mode, if it is a macvlan link and the mode is known here.
+    pub macvlan: Option<MacvlanMode>,
     /// Its alias (`IFLA_IFALIAS`); empty if it has none.
     pub alias: String,
 }

@@ -5,10 +5,12 @@ use std::fmt;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{
-    InfoBridge, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+    InfoBridge, InfoData, InfoKind, InfoMacVlan, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
+    LinkMessage,
 };
 
 use super::Rtnl;
+use super::macvlan::MacvlanMode;
 use super::message::{set_flag, with_name};
 use crate::error::{Cause, Error, Result};
 use crate::netns::Netns;
@@ -26,10 +28,21 @@ pub struct NewLink<'a> {
     pub up: bool,
     /// The index of the bridge that it becomes a port of.
     pub master: Option<u32>,
+    /// The link that it is made on, for a kind that needs one (`IFLA_LINK`).
+    pub parent: Option<Parent>,
     /// Its alias, at most 255 bytes (`IFLA_IFALIAS`).
     pub alias: Option<&'a str>,
     /// Its kind.
     pub kind: Kind<'a>,
+}
+
+/// The link that another one is made on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parent {
+    /// Its index in its namespace.
+    pub index: u32,
+    /// The ID of its namespace in that of the new link, see [`Rtnl::id_of`]; `None` if it is the same one.
+    pub namespace: Option<i32>,
 }
 
 /// The kinds of links.
@@ -49,6 +62,14 @@ pub enum Kind<'a> {
     Ifb,
     /// An interface that drops all packets.
     Dummy,
+    /// An interface with a hardware address of its own on the network of its parent.
+    Macvlan {
+        /// What it can reach, besides that network.
+        mode: MacvlanMode,
+        /// The length of the parent's queue for broadcast and multicast packets; `None` for the kernel's
+        /// default. The kernel uses the largest value of all macvlan links of the parent.
+        bc_queue_len: Option<u32>,
+    },
 }
 
 /// The other end of a veth pair. It is made in its namespace with its final name: to move it there later
@@ -75,6 +96,7 @@ impl Kind<'_> {
             Self::Veth(_) => "veth",
             Self::Ifb => "ifb",
             Self::Dummy => "dummy",
+            Self::Macvlan { .. } => "macvlan",
         }
     }
 
@@ -83,7 +105,7 @@ impl Kind<'_> {
     fn tx_queue_len(self) -> Option<u32> {
         match self {
             Self::Veth(_) | Self::Ifb => Some(0),
-            Self::Bridge { .. } | Self::Dummy => None,
+            Self::Bridge { .. } | Self::Dummy | Self::Macvlan { .. } => None,
         }
     }
 
@@ -98,6 +120,11 @@ impl Kind<'_> {
             }
             Self::Ifb => (InfoKind::Ifb, None),
             Self::Dummy => (InfoKind::Dummy, None),
+            Self::Macvlan { mode, bc_queue_len } => {
+                let mut settings = vec![InfoMacVlan::Mode(mode.into())];
+                settings.extend(bc_queue_len.map(InfoMacVlan::BcQueueLen));
+                (InfoKind::MacVlan, Some(InfoData::MacVlan(settings)))
+            }
         };
         let data = data.map(LinkInfo::Data);
         LinkAttribute::LinkInfo([LinkInfo::Kind(kind)].into_iter().chain(data).collect())
@@ -119,7 +146,16 @@ impl<'a> NewLink<'a> {
     /// A link of a kind, down, with its name only.
     #[must_use]
     pub fn new(name: &'a str, kind: Kind<'a>) -> Self {
-        Self { name, mac: None, mtu: None, up: false, master: None, alias: None, kind }
+        Self {
+            name,
+            mac: None,
+            mtu: None,
+            up: false,
+            master: None,
+            parent: None,
+            alias: None,
+            kind,
+        }
     }
 
     pub(super) fn message(&self) -> LinkMessage {
@@ -134,6 +170,10 @@ impl<'a> NewLink<'a> {
         message.attributes.extend(self.mtu.map(LinkAttribute::Mtu));
         message.attributes.extend(self.kind.tx_queue_len().map(LinkAttribute::TxQueueLen));
         message.attributes.extend(self.master.map(LinkAttribute::Controller));
+        if let Some(Parent { index, namespace }) = self.parent {
+            message.attributes.push(LinkAttribute::Link(index));
+            message.attributes.extend(namespace.map(LinkAttribute::LinkNetNsId));
+        }
         message.attributes.push(self.kind.info(self.mtu));
         message
     }
@@ -147,7 +187,9 @@ impl fmt::Display for NewLink<'_> {
             Kind::Veth(VethPeer { name, netns, .. }) => {
                 write!(f, "veth pair {} and {name} in {}", self.name, netns.path().display())
             }
-            Kind::Ifb | Kind::Dummy => write!(f, "{} device {}", self.kind.name(), self.name),
+            Kind::Ifb | Kind::Dummy | Kind::Macvlan { .. } => {
+                write!(f, "{} device {}", self.kind.name(), self.name)
+            }
         }
     }
 }

@@ -29,6 +29,32 @@ pub enum Error {
         /// The kernel's answer.
         source: kernel::Error,
     },
+    /// The link that the interface is to be made on does not exist.
+    #[error("key \"master\" is {master:?}, but {place} has no link of this name")]
+    NoMaster {
+        /// The name in the configuration.
+        master: String,
+        /// Where it was looked up: `the node`.
+        place: &'static str,
+    },
+    /// The link to make the interface on is not configured, and there is no default route to find it.
+    #[error("{place} has no default route, so \"master\" must be set to the name of a link there")]
+    NoDefaultRoute {
+        /// Where it was looked up: `the node`.
+        place: &'static str,
+    },
+    /// The parent cannot have a link of this kind now.
+    #[error(
+        "the link \"master\" cannot have this {kind} interface: it is not an Ethernet link, or it is a port of a \
+         bridge or bond, or it has other interfaces (macvlan and ipvlan exclude each other, and mode passthru \
+         excludes all others); use another \"master\""
+    )]
+    MasterInUse {
+        /// The kind of the interface.
+        kind: &'static str,
+        /// The kernel's answer.
+        source: kernel::Error,
+    },
     /// The pod has an interface of this name already.
     #[error("the pod has an interface {ifname} already; is it attached twice?")]
     Attached {
@@ -91,7 +117,10 @@ impl From<Error> for cni::Error {
             Error::Kernel(error) => code_of(error),
             Error::Attached { .. } | Error::NameTaken { .. } => Code::Conflict,
             Error::Netns { .. } => Code::InvalidNetns,
-            Error::NoKind { .. } => Code::Kernel,
+            Error::NoKind { .. } | Error::NoMaster { .. } | Error::NoDefaultRoute { .. } => {
+                Code::Kernel
+            }
+            Error::MasterInUse { .. } => Code::Conflict,
             Error::Changed { .. } => Code::Changed,
             Error::NoAddress => Code::Delegate,
         };

@@ -3,7 +3,8 @@
 //! The link is made inside the pod's namespace, with its final name. It vanishes with the namespace, so
 //! nothing of it is left on the node.
 
-use cni::{Call, Environment, Failures, Network, Plugin, Success, Undo, ValidAttachments, ipam};
+use cni::{Call, DnsKeys, Environment, Failures, Network, Plugin, Success, Undo};
+use cni::{ValidAttachments, ipam};
 use kernel::Rtnl;
 use kernel::rtnl::{Kind, Link, NewLink};
 use serde::de::DeserializeOwned;
@@ -12,13 +13,17 @@ use crate::error::Error;
 use crate::ipam::{add_with, del_with, status_with};
 use crate::link;
 use crate::names::alias_that_fits;
-use crate::pod::{Pod, PodInterface};
+use crate::pod::{Dad, Pod, PodInterface};
 use crate::undo::undo_unless_refused;
 
 /// What differs between these plugins: the configuration, and the link.
 pub trait Driver {
     /// The plugin's name, which is also the kind of its links (`ip link show type NAME`).
     const NAME: &'static str;
+
+    /// Whether the link is part of a network with other machines. If so, ADD detects duplicate IPv6 addresses,
+    /// and announces the addresses to the neighbours.
+    const HAS_NEIGHBOURS: bool = false;
 
     /// The keys of the plugin's configuration.
     type Config: DeserializeOwned;
@@ -45,8 +50,13 @@ pub trait Driver {
     fn status(&self, settings: &Self::Settings) -> Result<(), cni::Error>;
 
     /// Finds what of the link was changed, except kind, hardware address, addresses and routes.
-    fn compare(&self, _settings: &Self::Settings, _link: &Link) -> Result<(), cni::Error> {
+    fn compare(&self, _: &Self::Settings, _pod: &Pod, _link: &Link) -> Result<(), cni::Error> {
         Ok(())
+    }
+
+    /// The key `dns` of the configuration, which replaces the IPAM plugin's.
+    fn dns(&self, _config: &Self::Config) -> DnsKeys {
+        DnsKeys::default()
     }
 }
 
@@ -78,9 +88,14 @@ impl<D: Driver> Plugin for Single<D> {
             let (link, result) = add_with(&call.network, POD_INTERFACE, undo, |undo| {
                 self.make(call, settings, &pod, undo)
             })?;
-            PodInterface::of(&link.name, &result).configure(&pod, link.index)?;
+            let interface = interface::<D>(&link.name, &result);
+            interface.configure(&pod, link.index)?;
+            if D::HAS_NEIGHBOURS {
+                interface.announce(&pod, &link)?;
+            }
             let interfaces = vec![link::describe(&link, Some(&pod))];
-            Ok(Success { interfaces, ..result })
+            let dns = result.dns.clone().overridden_by(&self.0.dns(call.config()));
+            Ok(Success { interfaces, dns, ..result })
         })
     }
 
@@ -96,11 +111,11 @@ impl<D: Driver> Plugin for Single<D> {
             return Err(Error::changed(format!("interface {ifname} of the pod"), how).into());
         }
         link::compare(result, &link, Some(&pod))?;
-        self.0.compare(settings, &link)?;
+        self.0.compare(settings, &pod, &link)?;
         // Plugins after this one in the chain may have added interfaces.
         let ips = result.ips_of(ifname).cloned().collect();
         let result = Success { ips, ..result.clone() };
-        Ok(PodInterface::of(ifname, &result).compare(&pod, &link)?)
+        Ok(interface::<D>(ifname, &result).compare(&pod, &link)?)
     }
 
     fn del(&self, call: &Call<D::Config>) -> Result<(), cni::Error> {
@@ -142,9 +157,15 @@ impl<D: Driver> Single<D> {
         let created = pod.rtnl.create_link(&NewLink { alias: alias_that_fits(&alias), ..new });
         let undo_it = move || delete::<D, _>(pod, call);
         undo_unless_refused(undo, created, "delete the interface", undo_it)
-            .map_err(|error| refused(error, new.kind))?;
+            .map_err(|error| refused(error, new))?;
         Ok(pod.interface(ifname)?)
     }
+}
+
+/// The pod's interface of an ADD's result.
+fn interface<'a, D: Driver>(name: &'a str, result: &'a Success) -> PodInterface<'a> {
+    let dad = if D::HAS_NEIGHBOURS { Dad::Wait } else { Dad::Skip };
+    PodInterface { dad, ..PodInterface::of(name, result) }
 }
 
 /// Finds out whether the kernel has a kind of link. It asks for a link with a multicast hardware address,
@@ -152,17 +173,21 @@ impl<D: Driver> Single<D> {
 pub fn require_kind(kind: Kind<'_>) -> Result<(), Error> {
     let new = NewLink { mac: Some([1, 0, 0, 0, 0, 0]), ..NewLink::new("status", kind) };
     match Rtnl::open()?.create_link(&new) {
-        Err(error) if error.is_unsupported() => Err(refused(error, kind)),
+        Err(error) if error.is_unsupported() => Err(refused(error, new)),
         _ => Ok(()),
     }
 }
 
-/// Why the kernel did not make a link of this kind.
-fn refused(error: kernel::Error, kind: Kind<'_>) -> Error {
-    if error.is_unsupported() {
-        return Error::NoKind { kind: kind.name(), source: error };
+/// Why the kernel did not make a link.
+fn refused(source: kernel::Error, new: NewLink<'_>) -> Error {
+    let kind = new.kind.name();
+    if source.is_unsupported() {
+        Error::NoKind { kind, source }
+    } else if new.parent.is_some() && (source.is_busy() || source.is_invalid()) {
+        Error::MasterInUse { kind, source }
+    } else {
+        source.into()
     }
-    error.into()
 }
 
 /// Deletes the interface of an attachment. An interface of another kind or with the alias of another

@@ -7,7 +7,7 @@ use std::str::from_utf8;
 
 use netlink_packet_core::{DecodeError, NetlinkDeserializable, NetlinkHeader, NlasIterator};
 
-use super::{BridgePort, BridgeVlans, Link};
+use super::{BridgePort, BridgeVlans, Link, MacvlanMode};
 
 /// The length of `struct ifinfomsg` (`include/uapi/linux/rtnetlink.h`). The index is in bytes 4 to 7, the
 /// flags in bytes 8 to 11.
@@ -35,6 +35,8 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_INFO_SLAVE_DATA: u16 = 5;
+
+const IFLA_MACVLAN_MODE: u16 = 1;
 
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
 const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
@@ -65,6 +67,7 @@ impl NetlinkDeserializable for Link {
             peer_namespace: None,
             port: None,
             vlans: None,
+            macvlan: None,
             alias: String::new(),
         };
         for attribute in NlasIterator::new(rest) {
@@ -103,6 +106,9 @@ fn link_info(value: &[u8], link: &mut Link) -> Result<(), DecodeError> {
             IFLA_INFO_DATA if link.kind.as_deref() == Some("bridge") => {
                 link.vlans = Some(bridge_vlans(value)?);
             }
+            IFLA_INFO_DATA if link.kind.as_deref() == Some("macvlan") => {
+                link.macvlan = macvlan_mode(value)?;
+            }
             IFLA_INFO_SLAVE_KIND => is_bridge_port = text(value) == "bridge",
             IFLA_INFO_SLAVE_DATA if is_bridge_port => link.port = Some(bridge_port(value)?),
             _ => {}
@@ -125,6 +131,16 @@ fn bridge_vlans(value: &[u8]) -> Result<BridgeVlans, DecodeError> {
         }
     }
     Ok(vlans)
+}
+
+fn macvlan_mode(value: &[u8]) -> Result<Option<MacvlanMode>, DecodeError> {
+    for attribute in NlasIterator::new(value) {
+        let attribute = attribute?;
+        if attribute.kind() == IFLA_MACVLAN_MODE {
+            return Ok(MacvlanMode::of_number(number(attribute.value())));
+        }
+    }
+    Ok(None)
 }
 
 fn bridge_port(value: &[u8]) -> Result<BridgePort, DecodeError> {
