@@ -115,7 +115,7 @@ fn lives(block: &Block, extension: &str) {
         drop(conflist(&[command, &name, &netns]).success());
     }
     assert_eq!(world.sh("pod-a", "ip -o link").lines().count(), 1, "more than lo in the pod");
-    let links = world.sh(NODE, "ip -o link show type veth | grep -v 'uplink\\|cni0\\.' || true");
+    let links = world.sh(NODE, "ip -o link show type veth | grep -v 'eth0\\|cni0\\.' || true");
     assert!(links.is_empty(), "a veth is left: {links}");
     let kept = world.sh(NODE, "find /var/lib/cni -name '*[0-9].[0-9]*.[0-9]*' -o -name '*::*'");
     assert_eq!(kept, "", "leases are left");
@@ -123,7 +123,7 @@ fn lives(block: &Block, extension: &str) {
 
 fn world() -> World {
     let world = World::new(&["outside", "pod-a"]);
-    world.connect((NODE, "uplink", &["192.0.2.1/24"]), ("outside", "eth0", &["192.0.2.2/24"]));
+    world.connect((NODE, "eth0", &["192.0.2.1/24"]), ("outside", "eth0", &["192.0.2.2/24"]));
     world
 }
 
