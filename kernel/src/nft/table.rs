@@ -107,7 +107,8 @@ pub enum Purged {
 }
 
 impl ChainSpec {
-    /// Compares a chain that has these rules; `None` if it lacks nothing. A rule that is there may come too late.
+    /// Compares a chain that has these rules; `None` if it lacks nothing. A rule that is there may come too
+    /// late.
     fn compare(&self, listed: &[&Listed]) -> Option<IncompleteChain<'_>> {
         let place = |wanted: &RuleSpec| {
             listed.iter().position(|rule| rule.expressions == wanted.expressions)
@@ -296,8 +297,8 @@ mod tests {
         vec![Expr::Meta(number), Expr::Verdict(Verdict::Accept)]
     }
 
-    /// The rules that are reported, added and replaced where a chain with the rules 1, 2 and 3 has these ones;
-    /// 9 is another program's, and handles are the numbers too.
+    /// The rules that are reported, added and replaced where a chain with the rules 1, 2 and 3 has these
+    /// ones; 9 is another program's, and handles are the numbers too.
     #[track_caller]
     fn check(
         order: Order,

@@ -115,12 +115,13 @@ impl From<Error> for cni::Error {
         let code = match &error {
             Error::Kernel(error) if error.is_exists() => Code::Conflict,
             Error::Kernel(error) => code_of(error),
-            Error::Attached { .. } | Error::NameTaken { .. } => Code::Conflict,
+            Error::Attached { .. } | Error::NameTaken { .. } | Error::MasterInUse { .. } => {
+                Code::Conflict
+            }
             Error::Netns { .. } => Code::InvalidNetns,
             Error::NoKind { .. } | Error::NoMaster { .. } | Error::NoDefaultRoute { .. } => {
                 Code::Kernel
             }
-            Error::MasterInUse { .. } => Code::Conflict,
             Error::Changed { .. } => Code::Changed,
             Error::NoAddress => Code::Delegate,
         };

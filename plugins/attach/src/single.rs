@@ -21,8 +21,8 @@ pub trait Driver {
     /// The plugin's name, which is also the kind of its links (`ip link show type NAME`).
     const NAME: &'static str;
 
-    /// Whether the link is part of a network with other machines. If so, ADD detects duplicate IPv6 addresses,
-    /// and announces the addresses to the neighbours.
+    /// Whether the link is part of a network with other machines. If so, ADD detects duplicate IPv6
+    /// addresses, and announces the addresses to the neighbours.
     const HAS_NEIGHBOURS: bool = false;
 
     /// The keys of the plugin's configuration.

@@ -43,14 +43,10 @@ pub(super) fn in_all_variants(
 ) -> Removed {
     let mut removed = Removed::default();
     match Iptables::all(netlink) {
-        Ok(all) => all.iter().for_each(|it| removed.add(variant(it), remove(it))),
+        Ok(all) => all.iter().for_each(|it| removed.add(it.variant(), remove(it))),
         Err(error) => return Removed::of("find the tables", Vec::new(), Err(error.into())),
     }
     removed
-}
-
-fn variant(iptables: &Iptables<'_>) -> &'static str {
-    if iptables.is_legacy() { "iptables-legacy" } else { "iptables" }
 }
 
 /// The chains that a container has in one family.
