@@ -36,7 +36,8 @@ pub enum Error {
     },
     /// A container's chain could not be deleted, because rules lead to it that are not the container's.
     #[error(
-        "chain {chain} is empty but cannot be deleted, because rules of another program jump to it; delete those"
+        "chain {chain} is empty but cannot be deleted, because rules of another program jump to it; delete \
+         these rules"
     )]
     StillUsed {
         /// The chain.
