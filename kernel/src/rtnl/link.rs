@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::netlink::{Protocol, Socket};
 
 /// A link, as the kernel describes it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
     /// Its index in its namespace.
     pub index: u32,
@@ -62,7 +62,7 @@ pub struct Link {
 
 /// What to set on a link. `None` leaves a value as it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LinkChange<'a> {
+pub struct LinkChange {
     /// Up or down.
     pub up: Option<bool>,
     /// Promiscuous or not.
@@ -79,8 +79,6 @@ pub struct LinkChange<'a> {
     pub master: Option<u32>,
     /// How it is set as the port of a bridge.
     pub port: Option<BridgePort>,
-    /// The alias, at most 255 bytes.
-    pub alias: Option<&'a str>,
 }
 
 /// How a link is set as the port of a bridge.
@@ -96,9 +94,9 @@ pub struct BridgePort {
 const RTNLGRP_LINK: u32 = 1;
 
 /// In words, each with a space before it: ` up mtu 1400`.
-impl fmt::Display for LinkChange<'_> {
+impl fmt::Display for LinkChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { up, promisc, allmulti, tx_queue_len, mtu, mac, master, port, alias } = self;
+        let Self { up, promisc, allmulti, tx_queue_len, mtu, mac, master, port } = self;
         let on = |on: &bool| if *on { "on" } else { "off" };
         up.map_or(Ok(()), |up| f.write_str(if up { " up" } else { " down" }))?;
         promisc.map_or(Ok(()), |promisc| write!(f, " promisc {}", on(&promisc)))?;
@@ -109,8 +107,7 @@ impl fmt::Display for LinkChange<'_> {
         master.map_or(Ok(()), |master| write!(f, " master {master}"))?;
         port.map_or(Ok(()), |port| {
             write!(f, " hairpin {} isolated {}", on(&port.hairpin), on(&port.isolated))
-        })?;
-        alias.map_or(Ok(()), |alias| write!(f, " alias {alias:?}"))
+        })
     }
 }
 
@@ -156,7 +153,7 @@ impl Rtnl {
     }
 
     /// Changes a link.
-    pub fn set_link(&self, index: u32, change: LinkChange<'_>) -> Result<()> {
+    pub fn set_link(&self, index: u32, change: LinkChange) -> Result<()> {
         let message = change_message(index, change);
         self.change(RouteNetlinkMessage::NewLink(message), 0, || {
             format!("set link {index}{change}")
@@ -185,7 +182,7 @@ impl Rtnl {
     }
 }
 
-fn change_message(index: u32, change: LinkChange<'_>) -> LinkMessage {
+fn change_message(index: u32, change: LinkChange) -> LinkMessage {
     let mut message = with_index(index);
     if let Some(up) = change.up {
         set_flag(&mut message, LinkFlags::Up, up);
@@ -200,7 +197,6 @@ fn change_message(index: u32, change: LinkChange<'_>) -> LinkMessage {
     message.attributes.extend(change.mtu.map(LinkAttribute::Mtu));
     message.attributes.extend(change.mac.map(|mac| LinkAttribute::Address(mac.to_vec())));
     message.attributes.extend(change.master.map(LinkAttribute::Controller));
-    message.attributes.extend(change.alias.map(|text| LinkAttribute::IfAlias(text.to_owned())));
     if let Some(port) = change.port {
         message.attributes.push(LinkAttribute::LinkInfo(vec![
             LinkInfo::PortKind(InfoPortKind::Bridge),

@@ -32,6 +32,17 @@ pub fn compare(result: &Success, link: &Link, pod: Option<&Pod>) -> Result<(), E
     }
 }
 
+/// The MTU of a key; `None` for 0, which means the kernel's default.
+///
+/// Errors: code 7 unless it is 0 or between 68, the minimum for IPv4 (RFC 791), and 65535.
+pub fn mtu(key: &str, mtu: u32) -> Result<Option<u32>, cni::Error> {
+    match mtu {
+        0 => Ok(None),
+        68..=65535 => Ok(Some(mtu)),
+        _ => Err(cni::Error::invalid_key(key, "must be 0, or between 68 and 65535")),
+    }
+}
+
 /// Whether a link is one end of a veth pair.
 #[must_use]
 pub fn is_veth(link: &Link) -> bool {

@@ -1,5 +1,6 @@
 //! The ifb device of a pod: its name, how it is made, found and deleted.
 
+use attach::link::delete;
 use attach::{alias_that_fits, hashed_name, undo_unless_refused};
 use cni::{Attachment, Failures, Undo, ValidAttachments};
 use kernel::Rtnl;
@@ -59,7 +60,7 @@ impl OwnIfb {
     pub(crate) fn delete(&self, node: &Rtnl) -> Result<(), Error> {
         let link = node.link_by_name(&self.name)?.filter(is_ifb);
         let is_own = |link: &Link| link.alias.is_empty() || link.alias == self.alias;
-        link.filter(is_own).map_or(Ok(()), |link| delete(node, &link))
+        Ok(link.filter(is_own).map_or(Ok(()), |link| delete(node, &link))?)
     }
 }
 
@@ -78,14 +79,6 @@ pub(crate) fn collect_garbage(node: &Rtnl, valid: &ValidAttachments) -> Result<(
 
 pub(crate) fn is_ifb(link: &Link) -> bool {
     link.kind.as_deref() == Some(KIND)
-}
-
-/// Deletes a link. A link that no longer exists is not an error.
-pub(crate) fn delete(node: &Rtnl, link: &Link) -> Result<(), Error> {
-    match node.delete_link(link.index) {
-        Err(error) if !error.is_not_found() => Err(error.into()),
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

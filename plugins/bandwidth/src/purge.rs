@@ -18,7 +18,7 @@ pub(crate) fn purge(purge: &mut Purge) {
     let Some((node, links)) = links else { return };
     for link in links.iter().filter(|link| is_ours(link)) {
         let what = format!("link {}, alias {}", link.name, link.alias);
-        purge.remove(what, || ifb::delete(&node, link));
+        purge.remove(what, || attach::link::delete(&node, link));
     }
 }
 

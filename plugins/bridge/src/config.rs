@@ -184,10 +184,7 @@ impl Config {
                 "must not be set together with \"ipam\", whose addresses need it; remove one of them",
             ));
         }
-        let mtus = 68..=65535;
-        if config.mtu != 0 && !mtus.contains(&config.mtu) {
-            return Err(Error::invalid_key("mtu", "must be 0, or between 68 and 65535"));
-        }
+        attach::link::mtu("mtu", config.mtu)?;
         trunk::validate(config.vlan, &config.vlan_trunk)?;
         let gateway = config.gateway_link();
         if config.gateway() && network.ipam.is_some() && gateway.parse::<IfName>().is_err() {

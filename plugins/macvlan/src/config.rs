@@ -84,9 +84,6 @@ pub struct Settings {
 impl Config {
     /// Errors: code 7 for a wrong value, 4 for wrong `CNI_ARGS`.
     pub(crate) fn settings(&self, environment: Option<&Environment>) -> Result<Settings, Error> {
-        if self.mtu != 0 && !(68..=65535).contains(&self.mtu) {
-            return Err(Error::invalid_key("mtu", "must be 0, or between 68 and 65535"));
-        }
         let master = Some(self.master.as_str()).filter(|name| !name.is_empty());
         let master = master.map(str::parse).transpose();
         let positive = |number: u32| Some(number).filter(|number| *number != 0);
@@ -94,7 +91,7 @@ impl Config {
             master: master.map_err(|why| Error::invalid_key("master", why))?,
             in_pod: self.link_in_container,
             mode: self.mode.into(),
-            mtu: positive(self.mtu),
+            mtu: attach::link::mtu("mtu", self.mtu)?,
             mac: self.mac(environment)?,
             bc_queue_len: positive(self.bcqueuelen),
         })

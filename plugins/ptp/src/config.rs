@@ -50,11 +50,7 @@ impl Config {
             network,
             "ptp needs addresses, because the node routes packets to them",
         )?;
-        let mtus = 68..=65535;
-        if config.mtu != 0 && !mtus.contains(&config.mtu) {
-            return Err(Error::invalid_key("mtu", "must be 0, or between 68 and 65535"));
-        }
-        Ok(())
+        attach::link::mtu("mtu", config.mtu).map(drop)
     }
 }
 

@@ -102,13 +102,10 @@ impl Config {
         let mut sysctl = sysctls("sysctl", &self.sysctl, ifname)?;
         sysctl.extend(sysctls("args.cni.sysctl", &cni.sysctl, ifname)?);
         let (mtu_key, mtu) = cni.mtu.map_or(("mtu", self.mtu), |mtu| ("args.cni.mtu", mtu));
-        if mtu != 0 && !(68..=65535).contains(&mtu) {
-            return Err(Error::invalid_key(mtu_key, "must be 0, or between 68 and 65535"));
-        }
         let link = LinkSettings {
             mac: self.mac(args)?,
             promisc: cni.promisc.unwrap_or(self.promisc).then_some(true),
-            mtu: Some(mtu).filter(|mtu| *mtu != 0),
+            mtu: attach::link::mtu(mtu_key, mtu)?,
             allmulti: cni.allmulti.or(self.allmulti),
             tx_queue_len: cni.tx_queue_len.or(self.tx_queue_len),
         };

@@ -330,7 +330,7 @@ impl LinkSettings {
         .into_iter()
     }
 
-    fn change(&self) -> LinkChange<'static> {
+    fn change(&self) -> LinkChange {
         LinkChange {
             mac: self.mac.map(|mac| mac.0),
             promisc: self.promisc,

@@ -53,22 +53,10 @@ impl NetlinkDeserializable for Link {
         let flags = number(&header[8..]);
         let mut link = Link {
             index: number(&header[4..]),
-            name: String::new(),
-            kind: None,
-            mac: None,
-            mtu: 0,
             up: flags & IFF_UP != 0,
-            operational: false,
             promisc: flags & IFF_PROMISC != 0,
             allmulti: flags & IFF_ALLMULTI != 0,
-            tx_queue_len: 0,
-            master: None,
-            peer: None,
-            peer_namespace: None,
-            port: None,
-            vlans: None,
-            macvlan: None,
-            alias: String::new(),
+            ..Link::default()
         };
         for attribute in NlasIterator::new(rest) {
             let attribute = attribute?;
