@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use kernel::rtnl::{
-    AddressOptions, BridgePort, Kind, LinkChange, NewLink, Place, Route, TokenBucket, VethPeer,
-    wait_for_dad,
+    AddressOptions, BridgePort, Kind, LinkChange, MacvlanMode, NewLink, Parent, Place, Route,
+    TokenBucket, VethPeer, wait_for_dad,
 };
 use kernel::{Family, Netns, Rtnl};
 use nix::errno::Errno;
@@ -176,11 +176,13 @@ fn duplicate_address_detection_is_waited_for() {
         wait_for_dad(pod, index, Duration::from_secs(10)).unwrap();
         let seen = pod.enter(|| sh("ip -6 addr show dev eth0")).unwrap();
         assert!(seen.contains("fd00::2/64") && !seen.contains("tentative"), "{seen}");
-        // Without a carrier, the detection never begins.
+        inside.add_address(index, network("fd00::4/64"), AddressOptions::default()).unwrap();
+        let late = wait_for_dad(pod, index, Duration::ZERO).unwrap_err();
+        assert_eq!(late.errno(), Some(Errno::ETIMEDOUT));
+        // Without a carrier, the detection begins later.
         sh("ip link set veth0 down");
         inside.add_address(index, network("fd00::3/64"), AddressOptions::default()).unwrap();
-        let late = wait_for_dad(pod, index, Duration::from_millis(50)).unwrap_err();
-        assert_eq!(late.errno(), Some(Errno::ETIMEDOUT));
+        wait_for_dad(pod, index, Duration::from_millis(50)).unwrap();
     });
 }
 
@@ -285,6 +287,32 @@ fn a_link_and_its_alias() {
             assert!(seen.contains(&format!("alias {alias}\n")), "{seen}");
         }
         assert!(create("net/id/eth0").unwrap_err().is_exists());
+    });
+}
+
+/// A link of another namespace has an ID there, and a macvlan link on it can have the same name.
+#[test]
+fn a_macvlan_link_of_another_namespace() {
+    in_namespaces(|rtnl, pod| {
+        veth(rtnl, pod, None).unwrap();
+        let inside = Rtnl::open_in(pod).unwrap();
+        let here = Netns::current().unwrap();
+        let id = inside.id_of(&here).unwrap();
+        assert_eq!(inside.id_of(&here).unwrap(), id);
+        let parent = rtnl.link_by_name("veth0").unwrap().unwrap();
+        let parent = Parent { index: parent.index, namespace: Some(id) };
+        let kind = Kind::Macvlan { mode: MacvlanMode::Private, bc_queue_len: Some(50) };
+        let new = NewLink { mtu: Some(1300), mac: Some(MAC), ..NewLink::new("veth0", kind) };
+        inside.create_link(&NewLink { parent: Some(parent), ..new }).unwrap();
+        let link = inside.link_by_name("veth0").unwrap().unwrap();
+        assert_eq!(
+            (link.macvlan, link.mtu, link.mac),
+            (Some(MacvlanMode::Private), 1300, Some(MAC))
+        );
+        assert_eq!((link.peer, link.peer_namespace), (Some(parent.index), Some(id)));
+        let seen = pod.enter(|| sh("ip -d link show veth0")).unwrap();
+        assert!(seen.contains("macvlan mode private bcqueuelen 50"), "{seen}");
+        assert_eq!(rtnl.links().unwrap().len(), 2);
     });
 }
 

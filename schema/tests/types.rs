@@ -15,10 +15,14 @@ use serde_json::{Value, json};
 /// Values that only one of them refuses: the plugin, the end of the path, who refuses it, and why.
 const DIFFERENCES: &[(&str, &str, Who, &str)] = &[
     ("bridge", "/dns/nameservers/0", Who::Schema, RESOLVER),
+    ("macvlan", "/dns/nameservers/0", Who::Schema, RESOLVER),
+    ("macvlan", "/mode", Who::Schema, EMPTY),
     ("ptp", "/dns/nameservers/0", Who::Schema, RESOLVER),
     ("static", "/dns/nameservers/0", Who::Schema, RESOLVER),
     ("static", "/ipam", Who::Plugin, "without ipam.type, static is not asked"),
 ];
+const EMPTY: &str =
+    "an empty string is the default, as in the reference plugin; editors need not offer it";
 const RESOLVER: &str = "resolv.conf(5) takes addresses only; no plugin looks at them";
 
 /// Who refuses the value.
@@ -118,6 +122,7 @@ fn good(name: &str) -> Vec<Value> {
                 {"hostPort": 80, "containerPort": 80, "protocol": "tcp"},
             ]},
         }),
+        "macvlan" => json!({"dns": dns}),
         "dummy" => json!({"ipam": {"type": "static"}}),
         "ptp" => {
             json!({"ipam": {"type": "host-local", "subnet": "10.88.0.0/24"}, "dns": dns})

@@ -11,6 +11,7 @@ use serde::Deserialize;
 pub struct Config {
     /// The link that the interface is made on; by default, the link of the default route.
     #[serde(default)]
+    #[cfg_attr(feature = "schema", schemars(with = "Option<IfName>"))]
     master: String,
     /// What the interface can reach on this link, besides its network.
     #[serde(default)]
