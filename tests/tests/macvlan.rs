@@ -46,6 +46,8 @@ fn main() -> ExitCode {
         known("the error does not say what is wrong", "does not say"),
         a_master_in_use,
     );
+    both("an_address_of_another_machine", None, an_address_of_another_machine);
+    both("a_pod_after_another_one", None, a_pod_after_another_one);
     both("many_pods_at_once", None, many_pods_at_once);
     let ours = Plugins::ours();
     suite.case("gc_and_status", &Needs::plugins(&ours, &ALL), move || gc_and_status(&ours));
@@ -260,6 +262,33 @@ fn a_master_in_use(plugins: &Plugins) {
     assert_eq!(left(&world), nothing());
     let error = error.json().to_string();
     assert!(error.contains("port of a bridge"), "{error} does not say what is wrong");
+}
+
+/// ADD finds out that another machine has the IPv6 address.
+fn an_address_of_another_machine(plugins: &Plugins) {
+    let world = world(&["pod-a"]);
+    world.sh("outside", "ip addr add fd00:88::2/64 dev eth0 nodad");
+    drop(network(&world, plugins, &json!({})).try_add(&Pod::new("pod-a")).unwrap_err());
+    assert_eq!(left(&world).1, "0\n");
+}
+
+/// The router remembers the hardware address of a pod that had the address before. ADD announces the new one.
+fn a_pod_after_another_one(plugins: &Plugins) {
+    let world = world(&["pod-a", "pod-b"]);
+    let chain = network(&world, plugins, &json!({"ipam": fixed()}));
+    for pod in ["pod-a", "pod-b"] {
+        chain.add(&Pod::new(pod));
+        world.sh("outside", "ping -c 1 -W 1 10.88.0.2 && ping -c 1 -W 1 fd00:88::2");
+        chain.del(&Pod::new(pod));
+    }
+}
+
+/// The same addresses for each pod.
+fn fixed() -> Value {
+    let addresses = [("10.88.0.2/24", "10.88.0.1"), ("fd00:88::2/64", "fd00:88::1")];
+    let addresses =
+        addresses.map(|(address, gateway)| json!({"address": address, "gateway": gateway}));
+    json!({"type": "static", "addresses": addresses})
 }
 
 fn many_pods_at_once(plugins: &Plugins) {
