@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 const DIFFERENCES: &[(&str, &str, Who, &str)] = &[
     ("bridge", "/dns/nameservers/0", Who::Schema, RESOLVER),
     ("macvlan", "/dns/nameservers/0", Who::Schema, RESOLVER),
+    ("macvlan", "/master", Who::Schema, EMPTY),
     ("macvlan", "/mode", Who::Schema, EMPTY),
     ("ptp", "/dns/nameservers/0", Who::Schema, RESOLVER),
     ("static", "/dns/nameservers/0", Who::Schema, RESOLVER),
