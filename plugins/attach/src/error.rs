@@ -45,9 +45,9 @@ pub enum Error {
     },
     /// The parent cannot have a link of this kind now.
     #[error(
-        "the link \"master\" cannot have this {kind} interface: it is not an Ethernet link, or it is a port of \
-         a bridge or bond, or it has other interfaces (macvlan and ipvlan exclude each other, and mode \
-         passthru excludes all others); use another \"master\""
+        "the link \"master\" cannot have this {kind} interface: it is not an Ethernet link, is a port of a \
+         bridge or bond, or has other interfaces (macvlan and ipvlan exclude each other, and mode passthru \
+         excludes all others); use another \"master\""
     )]
     MasterInUse {
         /// The kind of the interface.
