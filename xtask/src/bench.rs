@@ -23,7 +23,7 @@ use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
 
 use crate::command::Failure;
-use crate::demo::machine::{Machine, Workplace, become_root};
+use crate::machine::{Machine, Workplace, become_root};
 use crate::{build, needs, paths};
 use error::BenchError;
 use scenario::{SCENARIOS, Scenario, Step};

@@ -7,6 +7,7 @@ mod conformance;
 mod demo;
 mod deny;
 mod lint;
+mod machine;
 mod needs;
 mod paths;
 mod registry;

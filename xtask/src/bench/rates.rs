@@ -18,7 +18,7 @@ use super::scale::median;
 use super::scenario::Step;
 use super::{Contender, Place};
 use crate::command::Failure;
-use crate::demo::machine::Machine;
+use crate::machine::Machine;
 
 /// The limits, in Mbit/s.
 const ASKED: [u32; 2] = [10, 1000];

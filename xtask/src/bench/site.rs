@@ -21,8 +21,7 @@ use super::error::BenchError;
 use super::scenario::Step;
 use super::{Contender, Place};
 use crate::command::Failure;
-use crate::demo::machine::Machine;
-use crate::demo::{NODE, join};
+use crate::machine::Machine;
 
 const CONNECTIONS: u16 = 1000;
 /// Time for the kernel to free what was deleted last, so that it does not disturb the next round.
@@ -30,6 +29,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 const POD_PORT: u16 = 80;
 /// The hostPort of pod 0, if it existed.
 const FIRST_PORT: u16 = 20_000;
+/// The link between the node and the machine outside.
+const UPLINK: &str = "uplink";
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 10);
 /// The link between the node and the pods.
 const LINK: &str = "pods";
 const ROUTER: Ipv4Addr = Ipv4Addr::new(10, 99, 255, 254);
@@ -59,8 +62,7 @@ impl Site {
     ) -> Result<Self, Failure> {
         let contender = Contender::new(place, workplace)?;
         let (outside, pods) = (Machine::new("outside")?, Machine::new("pods")?);
-        join(&outside, &contender.node)?;
-        connect(&contender.node, &pods, size).map_err(BenchError::Kernel)?;
+        connect(&outside, &contender.node, &pods, size).map_err(BenchError::Kernel)?;
         let measured = Default::default();
         let new = Self { contender, outside, pods, backend, size, measured };
         for pod in 1..size {
@@ -129,36 +131,51 @@ fn address(pod: u16) -> Ipv4Addr {
     Ipv4Addr::new(10, 99, high, low)
 }
 
-/// Connects the node, which routes, to the machine that has the addresses of the pods.
+/// Connects the node, which routes, to the machine outside and to the one that has the addresses of the pods.
 ///
 /// All pods are behind one neighbour, because the kernel keeps at most 1024 neighbours by default, for
 /// all namespaces together.
-fn connect(node: &Machine, pods: &Machine, size: u16) -> Result<(), kernel::Error> {
-    let path = pods.netns();
-    node.run(move || -> Result<(), kernel::Error> {
-        let (rtnl, netns) = (Rtnl::open()?, Netns::open(&path)?);
-        let peer = VethPeer { name: LINK, mac: None, netns: &netns };
-        rtnl.create_link(&NewLink::new(LINK, Kind::Veth(peer)))?;
-        let link = configure(&rtnl, [network(ROUTER, 30)])?;
+fn connect(
+    outside: &Machine,
+    node: &Machine,
+    pods: &Machine,
+    size: u16,
+) -> Result<(), kernel::Error> {
+    join(node, outside, UPLINK)?;
+    join(node, pods, LINK)?;
+    outside.run(|| configure(UPLINK, [network(OUTSIDE, 24)]))?;
+    node.run(|| -> Result<(), kernel::Error> {
+        configure(UPLINK, [network(NODE, 24)])?;
+        let link = configure(LINK, [network(ROUTER, 30)])?;
         let to_pods = Route::new(network(address(0), 16), link);
-        rtnl.add_route(&Route { gateway: Some(PODS.into()), ..to_pods })?;
+        Rtnl::open()?.add_route(&Route { gateway: Some(PODS.into()), ..to_pods })?;
         sysctl::set(&["ipv4", "ip_forward"], "1")
     })?;
     pods.run(move || -> Result<(), kernel::Error> {
-        let rtnl = Rtnl::open()?;
         let of_pods = (1..=size).map(|pod| network(address(pod), 32));
-        let link = configure(&rtnl, iter::once(network(PODS, 30)).chain(of_pods))?;
+        let link = configure(LINK, iter::once(network(PODS, 30)).chain(of_pods))?;
         let default = Route::new(network(Ipv4Addr::UNSPECIFIED, 0), link);
-        rtnl.add_route(&Route { gateway: Some(ROUTER.into()), ..default })
+        Rtnl::open()?.add_route(&Route { gateway: Some(ROUTER.into()), ..default })
     })
 }
 
-/// Brings up the link of this machine and adds addresses; returns its index.
+/// Makes a veth pair between two machines, whose ends have the same name.
+fn join(left: &Machine, right: &Machine, name: &'static str) -> Result<(), kernel::Error> {
+    let path = right.netns();
+    left.run(move || {
+        let netns = Netns::open(&path)?;
+        let peer = VethPeer { name, mac: None, netns: &netns };
+        Rtnl::open()?.create_link(&NewLink::new(name, Kind::Veth(peer)))
+    })
+}
+
+/// Brings up a link of this machine and adds addresses; returns its index.
 fn configure(
-    rtnl: &Rtnl,
+    name: &str,
     addresses: impl IntoIterator<Item = IpNetwork>,
 ) -> Result<u32, kernel::Error> {
-    let Some(link) = rtnl.link_by_name(LINK)? else { unreachable!("it has just been made") };
+    let rtnl = Rtnl::open()?;
+    let Some(link) = rtnl.link_by_name(name)? else { unreachable!("it has just been made") };
     rtnl.set_link(link.index, LinkChange { up: Some(true), ..LinkChange::default() })?;
     for address in addresses {
         rtnl.add_address(link.index, address, AddressOptions::default())?;

@@ -11,20 +11,11 @@ pub(crate) enum DemoError {
     /// A file could not be read or written.
     #[error("{0} {1}: {2}")]
     File(&'static str, PathBuf, std::io::Error),
-    /// A kernel operation failed.
-    #[error("{}: {}", .0.operation, .0.cause)]
-    Kernel(#[from] kernel::Error),
-    /// A command of the chain failed.
-    #[error("{0}: {1}")]
-    Chain(&'static str, Box<conflist::Error>),
-    /// The example network is not valid.
-    #[error("read the example network: {0}")]
-    Example(String),
     /// The page was not served, or another one was.
     #[error("{0}: {1}")]
     Page(String, String),
-    /// The kind cluster could not be set up, or one of its programs failed.
-    #[error("--kind: {0}")]
+    /// The machines could not be set up, or a program on one of them failed.
+    #[error("{0}")]
     Scene(String),
     /// Something is left that should have been removed, or something is missing.
     #[error("{0}")]

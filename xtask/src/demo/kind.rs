@@ -11,13 +11,11 @@
 
 mod passed;
 
-use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
-
 use tests::kind::{
     CONTROL_PLANE, CONTROLLER, Cluster, Family, HOST, HOST_PORTS, Kind, SYSTEM, WEB_0, WEB_1,
     WORKER,
 };
-use tests::{Plugins, TcpEcho, answers, panic_message, request};
+use tests::{Plugins, TcpEcho, answers, request};
 
 use super::error::DemoError;
 use passed::Passed;
@@ -31,18 +29,8 @@ const KIND: Kind = Kind { kube_proxy: "iptables", backend: "iptables", dual_stac
 /// A pod of the cluster: its node, its name and its address.
 type Pod = (&'static str, &'static str, String);
 
-pub(super) fn demonstrate() -> Result<(), DemoError> {
-    let plugins = Plugins::ours();
-    if let Some(missing) = Kind::needs(&plugins).missing() {
-        return Err(DemoError::Scene(missing));
-    }
-    // The tests' functions panic where a test must fail; the message becomes this task's error.
-    set_hook(Box::new(|_| {}));
-    catch_unwind(AssertUnwindSafe(|| in_cluster(&Cluster::new(KIND, &plugins))))
-        .unwrap_or_else(|panic| Err(DemoError::Scene(panic_message(panic.as_ref()))))
-}
-
-fn in_cluster(cluster: &Cluster) -> Result<(), DemoError> {
+pub(super) fn demonstrate(plugins: &Plugins) -> Result<(), DemoError> {
+    let cluster = &Cluster::new(KIND, plugins);
     let [control_plane, worker] = [CONTROL_PLANE, WORKER].map(|node| Family::V4.address(node));
     println!("\nDocker's host, the control plane {control_plane}, the worker {worker}");
 

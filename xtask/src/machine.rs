@@ -3,14 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process;
-use std::str::FromStr;
 use std::sync::mpsc::{self, Sender};
 use std::thread;
 
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid, gettid};
 
-use super::error::DemoError;
+use crate::demo::error::DemoError;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -67,18 +66,13 @@ pub(crate) struct Workplace(PathBuf);
 
 impl Workplace {
     pub(crate) fn new() -> Result<Self, DemoError> {
-        let path = std::env::temp_dir().join(format!("podwire-demo-{}", process::id()));
+        let path = std::env::temp_dir().join(format!("podwire-bench-{}", process::id()));
         fs::create_dir(&path).map_err(|error| DemoError::File("create", path.clone(), error))?;
         Ok(Self(path))
     }
 
     pub(crate) fn path(&self) -> &Path {
         &self.0
-    }
-
-    /// The directory in which host-local keeps its leases.
-    pub(crate) fn leases(&self) -> PathBuf {
-        self.0.join("leases")
     }
 }
 
@@ -106,9 +100,4 @@ pub(crate) fn become_root() -> Result<(), DemoError> {
     write("setgroups", "deny".to_owned())?;
     write("uid_map", format!("0 {user} 1"))?;
     write("gid_map", format!("0 {group} 1"))
-}
-
-/// An identifier that is a literal of this program.
-pub(crate) fn identifier<T: FromStr>(text: &'static str) -> T {
-    text.parse().unwrap_or_else(|_| unreachable!("{text} is a valid name"))
 }
