@@ -1,8 +1,8 @@
 //! `cargo xtask demo`: attaches a pod to a network, visits its hostPort and detaches it again.
 //!
 //! Network namespaces stand for three machines: one outside, a node, and a pod on it. They are those of the
-//! end-to-end tests, so that the demonstration changes nothing on this machine. With `--kind` it sets up a kind
-//! cluster ([`kind`]).
+//! end-to-end tests, so that the demonstration changes nothing on this machine. With `--kind` it sets up a
+//! kind cluster ([`kind`]).
 
 pub(crate) mod error;
 mod kind;
