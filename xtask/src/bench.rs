@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: measures how long a runtime waits for our plugins and for the Go ones.
 //!
-//! Both run alternately on the same machine. Each has a node of its own, which no other scenario uses.
+//! Both run alternately on the same machine. Each has a node of its own, which no other scenario uses: network
+//! namespaces and files of the end-to-end tests.
 //! A time is that of a whole process as its runtime sees it: from the spawn until it has ended and all
 //! output is read. The time of a chain is the sum. Each pod has a new namespace, which stays until its
 //! scenario is over, so that its removal by the kernel does not disturb the measurement.
@@ -14,16 +15,15 @@ mod site;
 mod table;
 
 use std::io::{ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::mount::{MsFlags, mount};
-use nix::sched::{CloneFlags, unshare};
 use serde_json::Value;
+use tests::{NODE, World, netns_path};
 
 use crate::command::Failure;
-use crate::machine::{Machine, Workplace, become_root};
+use crate::root::become_root;
 use crate::{build, needs, paths};
 use error::BenchError;
 use scenario::{SCENARIOS, Scenario, Step};
@@ -56,27 +56,21 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
     progress("Building the plugins");
     build::build_all()?;
     needs::provide();
-    // This process has no other threads yet: `become_root` and `private_run` need that.
     become_root()?;
-    private_run()?;
-    let workplace = Workplace::new()?;
     let places = [("ours", paths::dist()), ("go", needs::go_dir())];
     let rounds = options.rounds.unwrap_or(if options.rates { 5 } else { 50 });
     if options.scale {
-        print!("{}", scale::measure(rounds, &places, workplace.path())?);
+        print!("{}", scale::measure(rounds, &places)?);
         return Ok(());
     }
     if options.rates {
-        print!("{}", rates::measure(rounds, &places, workplace.path())?);
+        print!("{}", rates::measure(rounds, &places)?);
         return Ok(());
     }
     let mut rows = Vec::new();
     for scenario in SCENARIOS {
         progress(&format!("Measuring {} ({rounds} rounds)", scenario.name));
-        let [ours, go] = &places;
-        let contenders =
-            [Contender::new(ours, workplace.path())?, Contender::new(go, workplace.path())?];
-        rows.extend(measure(scenario, rounds, contenders)?);
+        rows.extend(measure(scenario, rounds, places.each_ref().map(Contender::new))?);
     }
     if options.json {
         println!("{}", table::json(&rows));
@@ -92,30 +86,27 @@ type Place = (&'static str, PathBuf);
 /// One set of plugins and the node that they run on.
 struct Contender {
     bin: PathBuf,
-    leases: PathBuf,
-    node: Machine,
-    pods: Vec<Machine>,
+    world: World,
+    pods: usize,
 }
 
 impl Contender {
-    fn new((name, bin): &Place, workplace: &Path) -> Result<Self, Failure> {
-        let (leases, node) = (workplace.join(name), Machine::new("node")?);
-        Ok(Self { bin: bin.clone(), leases, node, pods: Vec::new() })
+    fn new((_, bin): &Place) -> Self {
+        Self { bin: bin.clone(), world: World::new(&[]), pods: 0 }
     }
 
     /// Runs all commands for one new pod; the time of each.
     fn round(&mut self, scenario: &Scenario) -> Result<Vec<Duration>, Failure> {
-        let pod = Machine::new("pod")?;
-        let netns = pod.netns();
-        self.pods.push(pod);
-        let id = format!("pod-{}", self.pods.len());
+        self.pods += 1;
+        let pod = format!("pod-{}", self.pods);
+        self.world.add_netns(&pod);
         let mut result = Value::Null;
         let mut times = Vec::new();
         for command in scenario.commands {
             let mut time = Duration::ZERO;
-            for step in scenario.steps(command, &self.leases) {
+            for step in scenario.steps(command) {
                 let request = step.request(&result);
-                let (took, printed) = self.call(command, &step, &request, &id, &netns)?;
+                let (took, printed) = self.call(command, &step, &request, &pod, &pod)?;
                 if step.timed {
                     time += took;
                 }
@@ -135,7 +126,7 @@ impl Contender {
         step: &Step,
         request: &str,
         id: &str,
-        netns: &Path,
+        netns: &str,
     ) -> Result<(Duration, Value), BenchError> {
         // `join` keeps an absolute path as it is.
         let plugin = self.bin.join(&step.plugin);
@@ -144,14 +135,13 @@ impl Contender {
             .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
             .env("CNI_COMMAND", command)
             .env("CNI_CONTAINERID", id)
-            .env("CNI_NETNS", netns)
+            .env("CNI_NETNS", netns_path(netns))
             .env("CNI_IFNAME", step.ifname)
             .env("CNI_PATH", &self.bin)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let request = request.to_owned();
-        let outcome = self.node.run(move || {
+        let outcome = self.world.inside(NODE, || {
             let begin = Instant::now();
             let mut child = call.spawn()?;
             if let Some(mut stdin) = child.stdin.take() {
@@ -200,14 +190,4 @@ fn measure(
         Row::new(scenario.name, command, column(&ours, n), column(&go, n))
     };
     Ok(scenario.commands.iter().enumerate().map(row).collect())
-}
-
-/// Mounts an empty `/run`, where iptables keeps a lock, for this process and its children.
-fn private_run() -> Result<(), BenchError> {
-    let step = |what, outcome: nix::Result<()>| outcome.map_err(|e| BenchError::Setup(what, e));
-    let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-    let none = None::<&str>;
-    step("make a mount namespace", unshare(CloneFlags::CLONE_NEWNS))?;
-    step("make mounts private", mount(none, "/", none, private, none))?;
-    step("mount /run", mount(none, "/run", Some("tmpfs"), MsFlags::empty(), none))
 }

@@ -20,8 +20,8 @@ use tests::{
 
 use crate::build;
 use crate::command::Failure;
-use crate::machine::become_root;
 use crate::paths::root;
+use crate::root::become_root;
 use error::DemoError;
 
 const EXAMPLE: &str = "conflist/examples/node.conflist";

@@ -1,29 +1,27 @@
 //! Configurations of plugins: minimal ones, and those of runtimes.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
 /// A subnet and the destination of its default route.
 pub(super) const V4: (&str, &str) = ("10.88.0.0/16", "0.0.0.0/0");
 pub(super) const V6: (&str, &str) = ("fd00:88::/64", "::/0");
 
-pub(super) fn bridge(leases: &Path, masquerade: bool) -> Value {
+pub(super) fn bridge(masquerade: bool) -> Value {
     json!({
         "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": masquerade,
-        "ipam": ipam(leases, &[V4]),
+        "ipam": ipam(&[V4]),
     })
 }
 
 /// As in kind, which does not use `ipMasq`.
-pub(super) fn ptp(leases: &Path, networks: &[(&str, &str)]) -> Value {
-    json!({"type": "ptp", "ipMasq": false, "ipam": ipam(leases, networks)})
+pub(super) fn ptp(networks: &[(&str, &str)]) -> Value {
+    json!({"type": "ptp", "ipMasq": false, "ipam": ipam(networks)})
 }
 
-fn ipam(leases: &Path, networks: &[(&str, &str)]) -> Value {
+fn ipam(networks: &[(&str, &str)]) -> Value {
     let ranges: Vec<_> = networks.iter().map(|(subnet, _)| json!([{"subnet": subnet}])).collect();
     let routes: Vec<_> = networks.iter().map(|(_, dst)| json!({"dst": dst})).collect();
-    json!({"type": "host-local", "dataDir": leases, "ranges": ranges, "routes": routes})
+    json!({"type": "host-local", "ranges": ranges, "routes": routes})
 }
 
 pub(super) fn portmap(backend: &str) -> Value {
@@ -92,9 +90,8 @@ pub(super) const PODMAN: Example = Example {
 };
 
 impl Example {
-    /// The configurations of the plugins as the runtime passes them on, except for the directory of
-    /// leases.
-    pub(super) fn chain(self, leases: &Path) -> Vec<Value> {
+    /// The configurations of the plugins as the runtime passes them on.
+    pub(super) fn chain(self) -> Vec<Value> {
         let parse = |text| serde_json::from_str::<Value>(text).unwrap_or_default();
         let (mut list, port_mappings) = (parse(self.list), parse(self.port_mappings));
         let [name, version] = ["name", "cniVersion"].map(|key| list[key].take());
@@ -108,16 +105,13 @@ impl Example {
             if plugin["capabilities"]["portMappings"] == true {
                 plugin["runtimeConfig"] = json!({"portMappings": port_mappings});
             }
-            if let Some(ipam) = plugin.get_mut("ipam") {
-                ipam["dataDir"] = json!(leases);
-            }
         }
         plugins
     }
 
     /// The same with nftables for each plugin that has this setting in both suites; firewall has not.
-    pub(super) fn nftables(self, leases: &Path) -> Vec<Value> {
-        let mut plugins = self.chain(leases);
+    pub(super) fn nftables(self) -> Vec<Value> {
+        let mut plugins = self.chain();
         for plugin in &mut plugins {
             match plugin["type"].as_str() {
                 Some("bridge") => plugin["ipMasqBackend"] = json!("nftables"),
@@ -135,15 +129,14 @@ mod tests {
 
     #[test]
     fn an_example_is_passed_on_as_its_runtime_does() {
-        let chain = NERDCTL.chain(Path::new("/leases"));
+        let chain = NERDCTL.chain();
         let types: Vec<_> = chain.iter().map(|plugin| plugin["type"].as_str().unwrap()).collect();
         assert_eq!(types, ["bridge", "portmap", "firewall", "tuning"]);
         assert!(chain.iter().all(|plugin| plugin["name"] == "bridge"));
-        assert_eq!(chain[0]["ipam"]["dataDir"], "/leases");
         assert_eq!(chain[1]["runtimeConfig"]["portMappings"][1]["ContainerPort"], 443);
         assert_eq!(chain[2]["runtimeConfig"], Value::Null);
         for example in [CONTAINERD, CRI_O, PODMAN] {
-            let chain = example.nftables(Path::new("/leases"));
+            let chain = example.nftables();
             assert_eq!(chain[0]["ipMasqBackend"], "nftables");
         }
     }

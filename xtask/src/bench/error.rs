@@ -5,9 +5,6 @@ use std::path::PathBuf;
 /// Why a measurement failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BenchError {
-    /// The machine could not be prepared.
-    #[error("{0}: {1}; run as root, or where the kernel lets users make user namespaces")]
-    Setup(&'static str, nix::Error),
     /// A plugin could not be started.
     #[error("start {}: {}", .0.display(), .1)]
     Start(PathBuf, std::io::Error),
@@ -27,7 +24,4 @@ pub(crate) enum BenchError {
     /// iperf3 did not report a rate.
     #[error("measure with iperf3: {0}")]
     Iperf(String),
-    /// A kernel operation failed.
-    #[error("{}: {}", .0.operation, .0.cause)]
-    Kernel(#[from] kernel::Error),
 }

@@ -5,11 +5,11 @@
 
 use std::fmt::Write;
 use std::io;
-use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use ::tests::NODE;
 use serde_json::Value;
 
 use super::config::{V4, bandwidth, ptp};
@@ -18,8 +18,9 @@ use super::scale::median;
 use super::scenario::Step;
 use super::{Contender, Place};
 use crate::command::Failure;
-use crate::machine::Machine;
 
+/// The namespace of the pod.
+const POD: &str = "pod";
 /// The limits, in Mbit/s.
 const ASKED: [u32; 2] = [10, 1000];
 /// The burst: what passes in this many milliseconds at the limit.
@@ -35,18 +36,14 @@ const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Measures and returns the table.
-pub(super) fn measure(
-    rounds: usize,
-    places: &[Place; 2],
-    workplace: &Path,
-) -> Result<String, Failure> {
+pub(super) fn measure(rounds: usize, places: &[Place; 2]) -> Result<String, Failure> {
     let mut text = format!(
         "\n{:14} {:>9}   {:>38}   {:>38}\n",
         "Mbit/s", "asked", "ours, median (all runs)", "go, median (all runs)"
     );
     for asked in ASKED {
         let [ours, go] = places;
-        let mut pods = [Pod::new(ours, workplace, asked)?, Pod::new(go, workplace, asked)?];
+        let mut pods = [Pod::new(ours, asked)?, Pod::new(go, asked)?];
         for round in 0..rounds {
             eprintln!("Measuring {asked} Mbit/s (round {} of {rounds})", round + 1);
             for direction in 0..DIRECTIONS.len() {
@@ -75,27 +72,25 @@ struct Pod {
     server: Child,
     /// The rates measured in each direction, in Mbit/s.
     rates: [Vec<f64>; 2],
-    /// The namespace; it is removed when this is dropped.
-    _machine: Machine,
 }
 
 impl Pod {
-    fn new(place: &Place, workplace: &Path, asked: u32) -> Result<Self, Failure> {
-        let (contender, machine) = (Contender::new(place, workplace)?, Machine::new("pod")?);
+    fn new(place: &Place, asked: u32) -> Result<Self, Failure> {
+        let contender = Contender::new(place);
+        contender.world.add_netns(POD);
         let rate = u64::from(asked) * 1_000_000;
-        let chain = [ptp(&contender.leases, &[V4]), bandwidth(rate, rate * BURST / 1000)];
-        let id = format!("pod-{asked}");
+        let chain = [ptp(&[V4]), bandwidth(rate, rate * BURST / 1000)];
         let mut result = Value::Null;
         for step in chain.map(Step::of) {
             let request = step.request(&result);
-            result = contender.call("ADD", &step, &request, &id, &machine.netns())?.1;
+            result = contender.call("ADD", &step, &request, POD, POD)?.1;
         }
         let address = result["ips"][0]["address"].as_str().unwrap_or_default();
         let address = address.split('/').next().unwrap_or_default().to_owned();
         let mut server = Command::new("iperf3");
         server.arg("--server").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let server = machine.run(move || server.spawn()).map_err(start)?;
-        Ok(Self { contender, address, server, rates: Default::default(), _machine: machine })
+        let server = contender.world.inside(POD, || server.spawn()).map_err(start)?;
+        Ok(Self { contender, address, server, rates: Default::default() })
     }
 
     /// The rate on the link in Mbit/s, as the receiver counts it.
@@ -123,7 +118,7 @@ impl Pod {
         if direction == 1 {
             client.arg("--reverse");
         }
-        self.contender.node.run(move || client.output())
+        self.contender.world.inside(NODE, || client.output())
     }
 }
 

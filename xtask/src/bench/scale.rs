@@ -4,7 +4,6 @@
 //! machine behaves differently after a thousand pods.
 
 use std::fmt::Write;
-use std::path::Path;
 
 use super::Place;
 use super::site::Site;
@@ -15,11 +14,7 @@ const BACKENDS: [&str; 2] = ["iptables", "nftables"];
 const SIZES: [u16; 2] = [10, 1000];
 
 /// Measures and returns the table.
-pub(super) fn measure(
-    rounds: usize,
-    places: &[Place; 2],
-    workplace: &Path,
-) -> Result<String, Failure> {
+pub(super) fn measure(rounds: usize, places: &[Place; 2]) -> Result<String, Failure> {
     let mut text =
         format!("\n{:10} {:24} {:>5} {:>9} {:>9} {:>7}\n", "", "", "pods", "ours", "go", "ratio");
     for backend in BACKENDS {
@@ -27,7 +22,7 @@ pub(super) fn measure(
         for size in SIZES {
             for place in places {
                 eprintln!("Adding {size} pods, {backend}, {}", place.0);
-                sites.push(Site::new(place, workplace, backend, size)?);
+                sites.push(Site::new(place, backend, size)?);
             }
         }
         eprintln!("Measuring, {backend} ({rounds} rounds)");

@@ -1,7 +1,5 @@
 //! The scenarios: chains of plugins and the commands that they run.
 
-use std::path::Path;
-
 use serde_json::{Value, json};
 
 use super::COMMANDS;
@@ -18,53 +16,53 @@ pub(super) struct Scenario {
     pub commands: &'static [&'static str],
     /// Whether only the last plugin is timed; it needs the links of those before it.
     last_only: bool,
-    chain: fn(&Path) -> Vec<Value>,
+    chain: fn() -> Vec<Value>,
 }
 
 /// All scenarios, from the least work to the most.
 pub(super) const SCENARIOS: &[Scenario] = &[
     // The lower limit for any plugin: a process that does nothing, the same one on both sides.
-    Scenario { commands: &["start"], ..chain(FLOOR, |_| vec![json!({"type": FLOOR})]) },
-    Scenario { commands: &["VERSION"], ..chain("VERSION", |_| vec![json!({"type": "bridge"})]) },
-    chain("loopback", |_| vec![json!({"type": "loopback"})]),
-    chain("static", |_| vec![static_ipam()]),
-    last("tuning: nothing", |leases| vec![bridge(leases, false), json!({"type": "tuning"})]),
-    last("tuning: sysctl, mtu", |leases| {
+    Scenario { commands: &["start"], ..chain(FLOOR, || vec![json!({"type": FLOOR})]) },
+    Scenario { commands: &["VERSION"], ..chain("VERSION", || vec![json!({"type": "bridge"})]) },
+    chain("loopback", || vec![json!({"type": "loopback"})]),
+    chain("static", || vec![static_ipam()]),
+    last("tuning: nothing", || vec![bridge(false), json!({"type": "tuning"})]),
+    last("tuning: sysctl, mtu", || {
         let tuning =
             json!({"type": "tuning", "mtu": 1400, "sysctl": {"net.core.somaxconn": "500"}});
-        vec![bridge(leases, false), tuning]
+        vec![bridge(false), tuning]
     }),
-    last("bandwidth", |leases| vec![bridge(leases, false), bandwidth(10_000_000, 800_000)]),
-    last("firewall", |leases| vec![bridge(leases, false), json!({"type": "firewall"})]),
-    last("firewall: same-bridge", |leases| {
+    last("bandwidth", || vec![bridge(false), bandwidth(10_000_000, 800_000)]),
+    last("firewall", || vec![bridge(false), json!({"type": "firewall"})]),
+    last("firewall: same-bridge", || {
         let firewall = json!({"type": "firewall", "ingressPolicy": "same-bridge"});
-        vec![bridge(leases, false), firewall]
+        vec![bridge(false), firewall]
     }),
-    chain("bridge", |leases| vec![bridge(leases, false)]),
-    chain("bridge, ipMasq", |leases| vec![bridge(leases, true)]),
-    chain("bridge + portmap", |leases| vec![bridge(leases, false), portmap("iptables")]),
-    chain("ptp, IPv4 and IPv6", |leases| vec![ptp(leases, &[V4, V6])]),
-    chain("kind: ptp + portmap", |leases| vec![ptp(leases, &[V4]), portmap("iptables")]),
-    chain("kind, nftables", |leases| vec![ptp(leases, &[V4]), portmap("nftables")]),
-    chain("CRI-O", |leases| CRI_O.chain(leases)),
-    chain("CRI-O, nftables", |leases| CRI_O.nftables(leases)),
-    chain("containerd", |leases| CONTAINERD.chain(leases)),
-    chain("containerd, nftables", |leases| CONTAINERD.nftables(leases)),
-    chain("podman", |leases| PODMAN.chain(leases)),
-    chain("podman, nftables", |leases| PODMAN.nftables(leases)),
-    chain("nerdctl", |leases| NERDCTL.chain(leases)),
-    chain("nerdctl, nftables", |leases| NERDCTL.nftables(leases)),
+    chain("bridge", || vec![bridge(false)]),
+    chain("bridge, ipMasq", || vec![bridge(true)]),
+    chain("bridge + portmap", || vec![bridge(false), portmap("iptables")]),
+    chain("ptp, IPv4 and IPv6", || vec![ptp(&[V4, V6])]),
+    chain("kind: ptp + portmap", || vec![ptp(&[V4]), portmap("iptables")]),
+    chain("kind, nftables", || vec![ptp(&[V4]), portmap("nftables")]),
+    chain("CRI-O", || CRI_O.chain()),
+    chain("CRI-O, nftables", || CRI_O.nftables()),
+    chain("containerd", || CONTAINERD.chain()),
+    chain("containerd, nftables", || CONTAINERD.nftables()),
+    chain("podman", || PODMAN.chain()),
+    chain("podman, nftables", || PODMAN.nftables()),
+    chain("nerdctl", || NERDCTL.chain()),
+    chain("nerdctl, nftables", || NERDCTL.nftables()),
 ];
 
 const FLOOR: &str = "/bin/true";
 
 /// A chain of which all plugins are timed.
-const fn chain(name: &'static str, chain: fn(&Path) -> Vec<Value>) -> Scenario {
+const fn chain(name: &'static str, chain: fn() -> Vec<Value>) -> Scenario {
     Scenario { name, commands: &COMMANDS, last_only: false, chain }
 }
 
 /// A chain of which only the last plugin is timed.
-const fn last(name: &'static str, chain: fn(&Path) -> Vec<Value>) -> Scenario {
+const fn last(name: &'static str, chain: fn() -> Vec<Value>) -> Scenario {
     Scenario { name, commands: &COMMANDS, last_only: true, chain }
 }
 
@@ -82,8 +80,8 @@ pub(super) struct Step {
 
 impl Scenario {
     /// The plugins of a command in order; DEL runs them backwards.
-    pub(super) fn steps(&self, command: &str, leases: &Path) -> Vec<Step> {
-        let mut steps: Vec<_> = (self.chain)(leases).into_iter().map(Step::of).collect();
+    pub(super) fn steps(&self, command: &str) -> Vec<Step> {
+        let mut steps: Vec<_> = (self.chain)().into_iter().map(Step::of).collect();
         if self.last_only
             && let Some((_, before)) = steps.split_last_mut()
         {
@@ -129,7 +127,7 @@ mod tests {
     fn only_the_last_plugin_counts_where_it_is_measured_alone() {
         let scenario = SCENARIOS.iter().find(|scenario| scenario.name == "firewall").unwrap();
         let timed = |command| {
-            let steps = scenario.steps(command, Path::new("/leases"));
+            let steps = scenario.steps(command);
             steps.into_iter().filter(|step| step.timed).map(|step| step.plugin).collect::<Vec<_>>()
         };
         assert_eq!(timed("ADD"), ["firewall"]);
