@@ -173,10 +173,7 @@ impl Cache {
             self.make_dirs()?;
             write::beside(&self.dir, &file, &text)
         });
-        let new = match written {
-            Ok(new) => new,
-            Err(source) => return Err(CacheError::Write { file, source }),
-        };
+        let new = written.map_err(|source| CacheError::Write { file: file.clone(), source })?;
         let done = match fs::hard_link(&new, &file) {
             // Of two concurrent ADDs, one finds the other's file here.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {

@@ -1,10 +1,10 @@
 //! `cargo xtask bench`: measures how long a runtime waits for our plugins and for the Go ones.
 //!
-//! Both run alternately on the same machine. Each has a node of its own, which no other scenario uses: network
-//! namespaces and files of the end-to-end tests.
-//! A time is that of a whole process as its runtime sees it: from the spawn until it has ended and all
-//! output is read. The time of a chain is the sum. Each pod has a new namespace, which stays until its
-//! scenario is over, so that its removal by the kernel does not disturb the measurement.
+//! Both run alternately on the same machine. Each has a node of its own, which no other scenario uses:
+//! network namespaces and files of the end-to-end tests. A time is that of a whole process as its runtime
+//! sees it: from the spawn until it has ended and all output is read. The time of a chain is the sum. Each
+//! pod has a new namespace, which stays until its scenario is over, so that its removal by the kernel does
+//! not disturb the measurement.
 
 mod config;
 pub(crate) mod error;
@@ -52,31 +52,25 @@ pub(crate) struct Options {
 
 /// The task.
 pub(crate) fn run(options: &Options) -> Result<(), Failure> {
-    let progress = |text: &str| eprintln!("{text}");
-    progress("Building the plugins");
+    eprintln!("Building the plugins");
     build::build_all()?;
     needs::provide();
     become_root()?;
     let places = [("ours", paths::dist()), ("go", needs::go_dir())];
     let rounds = options.rounds.unwrap_or(if options.rates { 5 } else { 50 });
-    if options.scale {
-        print!("{}", scale::measure(rounds, &places)?);
-        return Ok(());
-    }
-    if options.rates {
-        print!("{}", rates::measure(rounds, &places)?);
-        return Ok(());
-    }
-    let mut rows = Vec::new();
-    for scenario in SCENARIOS {
-        progress(&format!("Measuring {} ({rounds} rounds)", scenario.name));
-        rows.extend(measure(scenario, rounds, places.each_ref().map(Contender::new))?);
-    }
-    if options.json {
-        println!("{}", table::json(&rows));
+    let text = if options.scale {
+        scale::measure(rounds, &places)?
+    } else if options.rates {
+        rates::measure(rounds, &places)?
     } else {
-        print!("{}", table::text(&rows));
-    }
+        let mut rows = Vec::new();
+        for scenario in SCENARIOS {
+            eprintln!("Measuring {} ({rounds} rounds)", scenario.name);
+            rows.extend(measure(scenario, rounds, places.each_ref().map(Contender::new))?);
+        }
+        if options.json { table::json(&rows).to_string() } else { table::text(&rows) }
+    };
+    println!("{}", text.trim_end());
     Ok(())
 }
 

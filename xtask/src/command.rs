@@ -16,6 +16,9 @@ pub(crate) enum Failure {
     /// The benchmark failed.
     #[error(transparent)]
     Bench(#[from] crate::bench::error::BenchError),
+    /// The task needs root, and the kernel does not let this user make a user namespace.
+    #[error("make a user namespace: {0}; run as root, or where the kernel lets users do this")]
+    NotRoot(nix::Error),
     /// A program could not be started.
     #[error("start {program}: {source}")]
     Start {

@@ -8,7 +8,6 @@ pub(crate) mod error;
 mod kind;
 
 use std::fmt::Display;
-use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook};
 use std::time::Instant;
 
@@ -20,11 +19,10 @@ use tests::{
 
 use crate::build;
 use crate::command::Failure;
-use crate::paths::root;
 use crate::root::become_root;
 use error::DemoError;
 
-const EXAMPLE: &str = "conflist/examples/node.conflist";
+const EXAMPLE: &str = include_str!("../../conflist/examples/node.conflist");
 /// The ways to the hostPort, each with the namespace of the client.
 const WAYS: [(&str, &str); 3] =
     [("outside", "192.0.2.10:8080"), (NODE, "127.0.0.1:8080"), ("pod", "192.0.2.10:8080")];
@@ -63,14 +61,16 @@ fn demonstrate(plugins: &Plugins) -> Result<(), DemoError> {
     let world = World::new(&["outside", "pod"]);
     world.connect((NODE, "uplink", &["192.0.2.10/24"]), ("outside", "uplink", &["192.0.2.1/24"]));
     let ports = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]);
-    let network = Chain::of(&world, plugins, example()?).ports(&ports);
+    let example =
+        serde_json::from_str(EXAMPLE).map_err(|error| DemoError::Scene(error.to_string()))?;
+    let network = Chain::of(&world, plugins, example).ports(&ports);
     let pod = Pod::new("pod");
     // What stays for the next pod, such as the bridge, is there before this one.
     network.add(&pod);
     network.del(&pod);
     let before = state(&world);
 
-    println!("\nADD: the chain of {EXAMPLE}, hostPort 8080 -> 80");
+    println!("\nADD: the chain of conflist/examples/node.conflist, hostPort 8080 -> 80");
     let result = timed("ADD", || network.add(&pod));
     println!("{result:#}");
     timed("CHECK", || network.check(&pod));
@@ -117,13 +117,6 @@ fn state(world: &World) -> Value {
         files.retain(|path, _| !path.contains("/last_reserved_ip."));
     }
     state
-}
-
-fn example() -> Result<Value, DemoError> {
-    let path = root().join(EXAMPLE);
-    let text = fs::read_to_string(&path);
-    let text = text.map_err(|error| DemoError::File("read", path.clone(), error))?;
-    serde_json::from_str(&text).map_err(|error| DemoError::File("read", path, error.into()))
 }
 
 fn timed<T>(what: impl Display, step: impl FnOnce() -> T) -> T {

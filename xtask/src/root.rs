@@ -6,20 +6,19 @@ use std::path::Path;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{getegid, geteuid};
 
-use crate::demo::error::DemoError;
+use crate::command::Failure;
 
 /// Makes an ordinary user root in a new user namespace (`user_namespaces(7)`). Must be called before
 /// there is a second thread.
-pub(crate) fn become_root() -> Result<(), DemoError> {
+pub(crate) fn become_root() -> Result<(), Failure> {
     let (user, group) = (geteuid(), getegid());
     if user.is_root() {
         return Ok(());
     }
-    unshare(CloneFlags::CLONE_NEWUSER)
-        .map_err(|errno| DemoError::Namespace("make a user namespace", errno))?;
+    unshare(CloneFlags::CLONE_NEWUSER).map_err(Failure::NotRoot)?;
     let write = |file: &str, text: String| {
         let path = Path::new("/proc/self").join(file);
-        fs::write(&path, text).map_err(|error| DemoError::File("write", path, error))
+        fs::write(&path, text).map_err(Failure::file("write", &path))
     };
     write("setgroups", "deny".to_owned())?;
     write("uid_map", format!("0 {user} 1"))?;

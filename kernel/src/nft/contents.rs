@@ -18,7 +18,7 @@ pub struct Contents {
 /// An element or rule that has an owner.
 #[derive(Debug, Clone, Copy)]
 pub struct Owned<'a> {
-    /// The owner's name, which is the comment.
+    /// The comment, which names the owner.
     pub owner: &'a str,
     /// Where it is.
     pub place: OwnedPlace<'a>,

@@ -176,6 +176,15 @@ impl Nfnetlink {
 }
 
 impl Listed {
+    /// The names of the sets and chains that the rule uses.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.expressions.iter().filter_map(|step| match step {
+            Expr::Lookup { set: name, .. }
+            | Expr::Verdict(Verdict::Jump(name) | Verdict::Goto(name)) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
     /// Reads the attributes of an `NFT_MSG_NEWRULE`. None if the rule is in another chain: some kernels do
     /// not filter by chain.
     pub(crate) fn parse(body: &[u8], chain: Chain<'_>) -> Option<Self> {

@@ -17,7 +17,8 @@ pub struct TableSpec {
     pub comment: Option<&'static str>,
     /// Its sets and maps.
     pub sets: Vec<SetSpec>,
-    /// Its chains. One without rules must be named by a rule of another one.
+    /// Its chains. One without rules must be named by a rule of another one; a base chain without rules is
+    /// not made.
     pub chains: Vec<ChainSpec>,
 }
 
@@ -50,7 +51,7 @@ pub struct ChainSpec {
 pub enum Order {
     /// It does not matter.
     Any,
-    /// They keep their order, and come before the rules of other programs.
+    /// They keep their order, and are added before the rules of other programs.
     BeforeOthers,
     /// They keep their order. When one is added, the rules of other programs are removed.
     Alone,
@@ -98,11 +99,11 @@ struct IncompleteChain<'a> {
 /// What [`TableSpec::purge`] removes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purged {
-    /// There is no such table.
+    /// Nothing of ours is there.
     Nothing,
     /// The whole table.
     Table,
-    /// What the specification contains and what has an owner. The rest belongs to other programs.
+    /// Our part. The rest belongs to other programs.
     Parts,
 }
 
@@ -161,44 +162,51 @@ impl TableSpec {
     }
 
     /// Adds to a batch what removes the table. If it has chains or rules of other programs, or a policy that
-    /// drops packets, only the sets and rules of the specification are removed, the rules that have an owner,
-    /// and the chains that are empty then.
+    /// drops packets, only our part is removed: the rules, sets and chains of the specification and those of
+    /// owners, except base chains, and sets and chains that rules of other programs use.
     pub fn purge(
         &self,
         netlink: &Nfnetlink,
         batch: &mut Batch,
         is_owned: impl Fn(&Listed) -> bool,
+        is_owned_chain: impl Fn(&str) -> bool,
     ) -> Result<Purged> {
         let table = self.table;
         let (chains, sets) = (netlink.chain_names(table)?, netlink.set_names(table)?);
-        if chains.is_empty() && sets.is_empty() {
-            return Ok(Purged::Nothing);
-        }
         let (ours, others): (Vec<_>, Vec<_>) = netlink
             .table_rules(table)?
             .into_iter()
             .partition(|(chain, rule)| self.has(chain, rule) || is_owned(rule));
-        let of_others = |chain: &String| others.iter().any(|(name, _)| name == chain);
-        let is_ours = |chain: &&String| {
-            self.chain(chain).is_some() || ours.iter().any(|(name, _)| name == *chain)
-        };
+        let is_ours = |chain: &&String| self.chain(chain).is_some() || is_owned_chain(chain);
         let drops = netlink.filter_chains(table.family)?;
         let drops = drops.iter().any(|chain| chain.table == table.name && chain.drops);
         if !drops && others.is_empty() && chains.iter().all(|chain| is_ours(&chain)) {
+            if chains.is_empty() && sets.is_empty() {
+                return Ok(Purged::Nothing);
+            }
             batch.delete_table(table);
             return Ok(Purged::Table);
         }
         for (chain, rule) in &ours {
             batch.delete_rule(table.chain(chain), rule.handle);
         }
-        for SetSpec { name, .. } in self.sets.iter().filter(|set| sets.contains(&set.name)) {
-            batch.delete_set(table.set(name));
+        let is_used = |name: &str| {
+            others.iter().any(|(chain, rule)| chain == name || rule.names().any(|it| it == name))
+        };
+        for set in self.sets.iter().map(|set| &set.name).filter(|name| sets.contains(name)) {
+            if is_used(set) {
+                for element in netlink.elements(table.set(set))? {
+                    batch.delete_element(table.set(set), &element.key);
+                }
+            } else {
+                batch.delete_set(table.set(set));
+            }
         }
         let is_base = |chain: &str| self.chain(chain).is_some_and(|spec| spec.base.is_some());
-        for chain in chains.iter().filter(is_ours).filter(|it| !of_others(it) && !is_base(it)) {
+        for chain in chains.iter().filter(is_ours).filter(|it| !is_used(it) && !is_base(it)) {
             batch.delete_chain(table.chain(chain));
         }
-        Ok(Purged::Parts)
+        Ok(if batch.is_empty() { Purged::Nothing } else { Purged::Parts })
     }
 
     fn chain(&self, name: &str) -> Option<&ChainSpec> {

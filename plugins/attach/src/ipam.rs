@@ -69,9 +69,8 @@ fn add<'a, C, T>(
     Ok((made, asked.finish()?))
 }
 
-/// Deletes the interface with `detach` and then releases the addresses, so that no other pod gets an address
-/// while this one could still use it. If the IPAM plugin uses the interface, the addresses are released
-/// first.
+/// Deletes the interface with `detach` and then, even if that fails, releases the addresses. If the IPAM
+/// plugin uses the interface, the addresses are released first.
 pub fn del_with<C>(
     network: &Network<C>,
     failures: &mut Failures,

@@ -43,8 +43,8 @@ pub enum MasqueradeBackend {
 
 /// The rules that a DEL must leave, because they belong to other interfaces of the container in the network.
 ///
-/// This does not depend on the pod's namespace if the node has the information: a pod can give its addresses
-/// to other interfaces, and rename or replace its own one, so that rules would stay on the node.
+/// The pod is asked only if the node does not know: it could move its addresses to other interfaces, so that
+/// rules would stay on the node.
 pub struct Kept<'a> {
     /// The known addresses of the interface itself. Their rules are removed.
     own: Vec<IpAddr>,
@@ -86,7 +86,8 @@ impl<'a> Kept<'a> {
     /// Whether a rule for packets from this address or network stays. The node's links are only listed if the
     /// address is not one of the interface itself.
     fn has(&self, source: IpNetwork) -> Result<bool, Error> {
-        // Rules of old versions of the reference plugins have the network.
+        // Old versions of the reference plugins wrote the network, which is never the address of one
+        // interface.
         if self.own.iter().any(|address| source == IpNetwork::from(*address)) {
             return Ok(false);
         }

@@ -3,8 +3,8 @@
 //! ADD makes the bridge (`device`), if it is not there, and the veth pair (`port`) while the IPAM plugin
 //! runs. Then it makes what the addresses need (`wanted`): the pod's addresses and routes, rules, and the
 //! `gateway`. If a step fails, ADD removes what it made. Forwarding and the settings of a bridge that was
-//! there stay. CHECK compares the same with the kernel. DEL and GC find everything by the names of the
-//! attachment.
+//! there stay. CHECK compares the same with the kernel. DEL and GC remove the pair, the rules and the
+//! addresses (`attach::Detach`); the bridge stays.
 
 mod config;
 mod device;

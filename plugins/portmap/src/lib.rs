@@ -69,6 +69,7 @@ impl Plugin for Portmap {
             let mut ends = match add_rules(&netlink, &plan) {
                 Err(error) if !error.may_have_changed_rules() => return Err(error.into()),
                 added => {
+                    // Other containers do not get back the ports that were taken from them.
                     undo.on_error("remove the rules", || {
                         remove(&netlink, &plan.owner).into_result().map(drop)
                     });

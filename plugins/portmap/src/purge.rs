@@ -48,7 +48,7 @@ pub fn purge(is_dry_run: bool) -> Result<Vec<String>, Error> {
 }
 
 impl Purged {
-    fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.lines.extend(other.lines);
         self.ends.extend(other.ends);
         self.links.extend(other.links);

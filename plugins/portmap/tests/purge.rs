@@ -79,3 +79,44 @@ fn a_chain_that_others_use_stays_without_its_rules() {
         assert!(!listed.contains("DNAT --to") && !listed.contains("CNI-HOSTPORT"), "{listed}");
     });
 }
+
+#[test]
+fn what_others_have_in_the_table_stays() {
+    on_a_node(|| {
+        let pod = pod();
+        let config = of("nftables", config(&json!([tcp(8080, 80)])));
+        portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
+        sh("nft add chain ip podwire_hostport mine
+            nft add rule ip podwire_hostport mine tcp dport 9 counter comment theirs
+            nft add rule ip podwire_hostport mine meta l4proto . th dport vmap @conditional_ports
+            nft add rule ip podwire_hostport mine jump host_ports");
+        let done = portmap::purge(false).unwrap();
+        assert!(
+            done.contains(&"nft rules and sets in table ip podwire_hostport".to_owned()),
+            "{done:?}"
+        );
+        let listed = sh("nft list table ip podwire_hostport");
+        for theirs in ["comment \"theirs\"", "vmap @conditional_ports", "jump host_ports"] {
+            assert!(listed.contains(theirs), "{listed}");
+        }
+        assert!(!listed.contains("8080") && !listed.contains("dnat"), "{listed}");
+        assert_eq!(portmap::purge(false).unwrap(), Vec::<String>::new());
+        sh("nft delete chain ip podwire_hostport mine");
+        assert_eq!(portmap::purge(false).unwrap(), ["nft table ip podwire_hostport"]);
+    });
+}
+
+/// A flushed table still has the chains of ports.
+#[test]
+fn a_flushed_table_is_deleted() {
+    on_a_node(|| {
+        let pod = pod();
+        let mut config = of("nftables", config(&json!([tcp(8080, 80)])));
+        config["conditionsV4"] = json!(["ip saddr 192.0.2.0/24"]);
+        portmap("ADD", "pod-a", &pod.path(), &config).unwrap();
+        sh("nft flush table ip podwire_hostport");
+        let done = portmap::purge(false).unwrap();
+        assert!(done.contains(&"nft table ip podwire_hostport".to_owned()), "{done:?}");
+        assert_eq!(sh("nft list tables | grep podwire || true"), "");
+    });
+}

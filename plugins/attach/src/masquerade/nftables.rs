@@ -124,7 +124,7 @@ pub(super) fn remove_all(
 ) -> Result<Batch, kernel::Error> {
     let mut batch = Batch::new();
     let is_owned = |rule: &Listed| rule.comment.as_deref().is_some_and(is_comment);
-    match spec().purge(netlink, &mut batch, is_owned)? {
+    match spec().purge(netlink, &mut batch, is_owned, |_| false)? {
         Purged::Nothing => {}
         Purged::Table => found.push(format!("nft table {TABLE}")),
         Purged::Parts => found.push(format!("nft rules in table {TABLE}")),

@@ -68,7 +68,7 @@ pub(crate) fn purge(netlink: &Nfnetlink, dry_run: bool) -> Result<Vec<String>, E
     let mut purged = Purged::Nothing;
     netlink.transaction(|netlink| -> Result<Batch, Error> {
         let mut batch = Batch::new();
-        purged = spec(true).purge(netlink, &mut batch, |_| false)?;
+        purged = spec(true).purge(netlink, &mut batch, |_| false, |_| false)?;
         Ok(if dry_run { Batch::new() } else { batch })
     })?;
     Ok(match purged {

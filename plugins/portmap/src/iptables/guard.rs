@@ -107,8 +107,8 @@ pub(super) fn remove(
     Ok(())
 }
 
-/// Commits changes of which some switch off settings of links. Each attempt begins by switching on again what
-/// an earlier one has switched off although it is still needed, and so does a failure.
+/// Commits changes of which some switch off settings of links. Before each attempt and after a failure, it
+/// switches on again what was switched off for an earlier attempt and is still needed.
 pub(super) fn transaction(
     iptables: &Iptables<'_>,
     mut build: impl FnMut(&mut Changes, &mut SwitchedOff) -> Result<(), Error>,

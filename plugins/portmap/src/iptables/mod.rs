@@ -2,8 +2,9 @@
 //!
 //! `PREROUTING` and `OUTPUT` send packets for the node itself to `CNI-HOSTPORT-DNAT`. There, each container
 //! has an entry for each protocol and 15 ports, which jumps to the container's own chain. `rules` computes
-//! all of this, `add` makes it and `check` compares it. DEL and GC (`remove`, `garbage`) find a container's
-//! chain by its name, which is a hash of the owner's names, and its entries by their comment; see `names`.
+//! all of this, `add` makes it and `check` compares it. DEL (`remove`) finds a container's chain by its name,
+//! a hash of the owner's names, and the entries that jump to it. GC (`garbage`) reads the owners from the
+//! comments on the entries; see `names`.
 
 mod add;
 mod check;

@@ -15,14 +15,14 @@ use super::table::{
 };
 use crate::claim::Claim;
 use crate::config::Settings;
-use crate::mapping::protocol_name;
+use crate::mapping::{protocol_name, protocols};
 use crate::plan::Plan;
 
 /// What the table of one family should contain for a container.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FamilyElements {
     pub(super) family: Family,
-    /// The comment on all of it.
+    /// The comment on its elements and rules, except the shared [`ConditionalRule::entry`].
     pub(super) owner: String,
     /// The link by which packets from 127.0.0.1 get to the pod.
     pub(super) link: Option<String>,
@@ -139,7 +139,7 @@ fn conditional_rule(
         Expr::Dnat { family, port: at_port },
     ]);
     text.extend([mark.text, format!("dnat to {to}")]);
-    let chain = format!("{name}_{}", claim.port);
+    let chain = port_chain(name, claim.port);
     let data = Some(Data::Verdict(Verdict::Jump(chain.clone())));
     let entry = Element { data, ..Element::of_key(key(claim)) };
     ConditionalRule { chain, entry, rule: RuleSpec { expressions, text: text.join(" ") } }
@@ -150,6 +150,24 @@ fn conditional_rule(
 pub(super) fn owner(attachment: &Attachment) -> String {
     let id = name_that_fits(attachment.container_id.as_str(), CONTAINER_ID_MAX);
     format!("{}{id}", owner_prefix(&attachment.network))
+}
+
+/// Whether a comment is the name of an owner.
+pub(super) fn is_owner(comment: &str) -> bool {
+    comment.strip_prefix("dnat name: ").is_some_and(|rest| rest.contains(" id: "))
+}
+
+/// The chain of mappings of a port with conditions.
+fn port_chain(protocol: &str, port: u16) -> String {
+    format!("{protocol}_{port}")
+}
+
+/// Whether a chain has the name of a [`port_chain`].
+pub(super) fn is_port_chain(name: &str) -> bool {
+    let parts = name.split_once('_');
+    parts.is_some_and(|(protocol, port)| {
+        protocols().any(|it| protocol_name(it) == protocol) && port.parse::<u16>().is_ok()
+    })
 }
 
 /// The prefix of the names of all owners in a network.

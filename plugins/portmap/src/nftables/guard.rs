@@ -38,8 +38,8 @@ fn others_need(netlink: &Nfnetlink, link: &str) -> Result<bool, kernel::Error> {
     Ok(needed)
 }
 
-/// Commits changes of which some switch off settings of links. Each attempt begins by switching on again what
-/// an earlier one has switched off although it is still needed, and so does a failure.
+/// Commits changes of which some switch off settings of links. Before each attempt and after a failure, it
+/// switches on again what was switched off for an earlier attempt and is still needed.
 pub(super) fn transaction(
     netlink: &Nfnetlink,
     mut build: impl FnMut(&mut Batch, &mut SwitchedOff) -> Result<(), Error>,
@@ -92,8 +92,8 @@ pub(super) fn add(
     Ok(())
 }
 
-/// Adds what removes the guard of links that no container needs without `doomed`, except `kept`, and switches
-/// off their settings.
+/// Adds what removes the guard of links whose last pods are among `doomed`, except of the link `kept`, and
+/// switches off their settings.
 pub(super) fn remove(
     netlink: &Nfnetlink,
     batch: &mut Batch,

@@ -35,12 +35,11 @@ const NAP: Duration = Duration::from_micros(200);
 
 /// Removes all that a container has, also what the reference plugins' backend of this name has made.
 pub(crate) fn remove(netlink: &Nfnetlink, owner: &Attachment) -> Removed {
-    let mut removed = Removed::default();
-    if has_nf_tables(netlink, &mut removed) {
-        removed = remove_own(netlink, owner);
+    if_possible(netlink, || {
+        let mut removed = remove_own(netlink, owner);
         removed.add("remove rules", reference::remove(netlink, owner));
-    }
-    removed
+        removed
+    })
 }
 
 /// Removes what a container has in our own tables.
@@ -55,26 +54,25 @@ pub(crate) fn collect_garbage(
     network: &NetworkName,
     valid: &ValidAttachments,
 ) -> Removed {
-    let mut removed = Removed::default();
-    if !has_nf_tables(netlink, &mut removed) {
-        return removed;
-    }
     let of_network = owner_prefix(network);
     let owners: Vec<String> = valid.attachments().map(|it| owner(&it)).collect();
     let is_valid = |other: &str| owners.iter().any(|owner| owner == other);
     let is_garbage = |other: &str| other.starts_with(&of_network) && !is_valid(other);
-    removed = remove_all(netlink, is_garbage);
-    let of_reference = reference::collect_garbage(netlink, valid, is_valid);
-    removed.add("remove rules", Removed::of("collect garbage", Vec::new(), of_reference));
-    removed
+    if_possible(netlink, || {
+        let mut removed = remove_all(netlink, is_garbage);
+        let of_reference = reference::collect_garbage(netlink, valid, is_valid);
+        removed.add("remove rules", Removed::of("collect garbage", Vec::new(), of_reference));
+        removed
+    })
 }
 
-/// Whether the kernel has `nf_tables`. An error is added to `removed`.
-fn has_nf_tables(netlink: &Nfnetlink, removed: &mut Removed) -> bool {
-    netlink.has_nf_tables().unwrap_or_else(|error| {
-        *removed = Removed::of("find nf_tables", Vec::new(), Err(error.into()));
-        false
-    })
+/// Runs a removal if the kernel has `nf_tables`.
+fn if_possible(netlink: &Nfnetlink, remove: impl FnOnce() -> Removed) -> Removed {
+    match netlink.has_nf_tables() {
+        Ok(true) => remove(),
+        Ok(false) => Removed::default(),
+        Err(error) => Removed::of("find nf_tables", Vec::new(), Err(error.into())),
+    }
 }
 
 fn remove_all(netlink: &Nfnetlink, is_doomed: impl Fn(&str) -> bool) -> Removed {

@@ -66,10 +66,8 @@ pub(super) fn spec(family: Family, prefixes: &[u8]) -> TableSpec {
         any("prerouting", nat(Hook::Prerouting, BEHIND_KUBE_PROXY), vec![to_entry()]),
         any("output", nat(Hook::Output, BEHIND_KUBE_PROXY), vec![to_entry()]),
     ];
-    if !prefixes.is_empty() {
-        let rules = prefixes.iter().map(|prefix| masquerade(family, *prefix)).collect();
-        chains.push(any(POSTROUTING, nat(Hook::Postrouting, BEFORE_MASQUERADING), rules));
-    }
+    let rules = prefixes.iter().map(|prefix| masquerade(family, *prefix)).collect();
+    chains.push(any(POSTROUTING, nat(Hook::Postrouting, BEFORE_MASQUERADING), rules));
     if family == Family::V4 {
         let base = BaseChain { kind: "filter", hook: Hook::Prerouting, priority: BEFORE_NAT };
         chains.push(any(GUARD_CHAIN, Some(base), vec![guard()]));
