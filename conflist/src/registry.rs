@@ -5,7 +5,6 @@ use cni::{Plugin, Purge};
 
 /// A plugin of `plugins/registry.in`.
 pub(crate) struct Entry {
-    /// Its type.
     pub(crate) name: &'static str,
     /// What it does in a chain.
     pub(crate) kind: Kind,

@@ -79,7 +79,6 @@ pub fn network(dir: &Path, name: &str, plugin_path: &[PathBuf]) -> Result<Vec<Fi
 struct Chain<'a> {
     /// The network; `None` if it is not valid.
     network: Option<&'a Network>,
-    /// The directories of plugins.
     plugin_path: &'a [PathBuf],
 }
 

@@ -12,7 +12,7 @@ use crate::paths::root;
 pub(crate) enum Failure {
     /// The demonstration failed.
     #[error("demo: {0}")]
-    Demo(#[from] crate::demo::error::DemoError),
+    Demo(String),
     /// The benchmark failed.
     #[error(transparent)]
     Bench(#[from] crate::bench::error::BenchError),
@@ -21,38 +21,21 @@ pub(crate) enum Failure {
     NotRoot(nix::Error),
     /// A program could not be started.
     #[error("start {program}: {source}")]
-    Start {
-        /// Its name.
-        program: String,
-        /// The error of the kernel.
-        source: io::Error,
-    },
+    Start { program: String, source: io::Error },
     /// A program ended with a status other than 0.
     #[error("{program} ended with {status}")]
-    Status {
-        /// Its command line.
-        program: String,
-        /// The status as text.
-        status: String,
-    },
+    Status { program: String, status: String },
     /// A file could not be read or written.
     #[error("{action} {}: {source}", path.display())]
     File {
         /// The verb, for example "read".
         action: &'static str,
-        /// The file.
         path: PathBuf,
-        /// The error of the kernel.
         source: io::Error,
     },
     /// The output of a program is not valid JSON.
     #[error("read the output of {program}: {source}")]
-    Output {
-        /// Its name.
-        program: &'static str,
-        /// The error of the parser.
-        source: serde_json::Error,
-    },
+    Output { program: &'static str, source: serde_json::Error },
     /// The toolchain lacks this component.
     #[error("{0} is not installed: rustup component add {0}")]
     Component(&'static str),

@@ -4,7 +4,6 @@
 //! end-to-end tests, so that the demonstration changes nothing on this machine. With `--kind` it sets up a
 //! kind cluster ([`kind`]).
 
-pub(crate) mod error;
 mod kind;
 
 use std::fmt::Display;
@@ -20,7 +19,6 @@ use tests::{
 use crate::build;
 use crate::command::Failure;
 use crate::root::become_root;
-use error::DemoError;
 
 const EXAMPLE: &str = include_str!("../../conflist/examples/node.conflist");
 /// The ways to the hostPort, each with the namespace of the client.
@@ -49,20 +47,20 @@ pub(crate) fn run(options: &Options) -> Result<(), Failure> {
         (needs.tools(&["iptables", "conntrack"]), demonstrate)
     };
     if let Some(missing) = needs.missing() {
-        return Err(DemoError::Scene(missing).into());
+        return Err(Failure::Demo(missing));
     }
     // The tests' functions panic where a test must fail; the message becomes this task's error.
     set_hook(Box::new(|_| {}));
     let outcome = catch_unwind(AssertUnwindSafe(|| demonstrate(&plugins)));
-    Ok(outcome.unwrap_or_else(|panic| Err(DemoError::Scene(panic_message(panic.as_ref()))))?)
+    outcome.unwrap_or_else(|panic| Err(Failure::Demo(panic_message(panic.as_ref()))))
 }
 
-fn demonstrate(plugins: &Plugins) -> Result<(), DemoError> {
+fn demonstrate(plugins: &Plugins) -> Result<(), Failure> {
     let world = World::new(&["outside", "pod"]);
     world.connect((NODE, "uplink", &["192.0.2.10/24"]), ("outside", "uplink", &["192.0.2.1/24"]));
     let ports = json!([{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]);
     let example =
-        serde_json::from_str(EXAMPLE).map_err(|error| DemoError::Scene(error.to_string()))?;
+        serde_json::from_str(EXAMPLE).map_err(|error| Failure::Demo(error.to_string()))?;
     let network = Chain::of(&world, plugins, example).ports(&ports);
     let pod = Pod::new("pod");
     // What stays for the next pod, such as the bridge, is there before this one.
@@ -80,9 +78,9 @@ fn demonstrate(plugins: &Plugins) -> Result<(), DemoError> {
     for (netns, address) in WAYS {
         let what = format!("from {netns}, by {address}");
         let answer = timed(&what, || fetch(&world, netns, address));
-        let answer = answer.map_err(|error| DemoError::Page(what.clone(), error.to_string()))?;
+        let answer = answer.map_err(|error| Failure::Demo(format!("{what}: {error}")))?;
         if !answer.starts_with("page ") {
-            return Err(DemoError::Page(what, format!("another page: {answer:?}")));
+            return Err(Failure::Demo(format!("{what}: another page: {answer:?}")));
         }
     }
     drop(page);
@@ -96,14 +94,14 @@ fn demonstrate(plugins: &Plugins) -> Result<(), DemoError> {
     timed("DEL", || network.del(&pod));
     let open = WAYS.iter().find(|(netns, address)| answers(&world, netns, address));
     if let Some((netns, address)) = open {
-        return Err(DemoError::Evidence(format!("{address} still answers {netns}")));
+        return Err(Failure::Demo(format!("{address} still answers {netns}")));
     }
     println!("  port 8080 of the node no longer answers");
     let left = differences(&before, &state(&world));
     let flows = world.conntrack().into_iter().filter(|flow| flow.contains("port=8080"));
     let left: Vec<_> = left.iter().map(ToString::to_string).chain(flows).collect();
     if !left.is_empty() {
-        return Err(DemoError::Evidence(format!("left of the pod: {}", left.join("; "))));
+        return Err(Failure::Demo(format!("left of the pod: {}", left.join("; "))));
     }
     println!("  links, addresses, routes, rules, files and connections are as before the pod");
     println!("\nAll checks passed.");

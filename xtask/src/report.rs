@@ -97,7 +97,6 @@ impl Report {
         }
     }
 
-    /// A failure if anything failed.
     pub(crate) fn verdict(&self) -> Result<(), Failure> {
         let failed = self.counts.failed;
         if failed == 0 { Ok(()) } else { Err(Failure::Checks(failed)) }

@@ -86,7 +86,6 @@ impl Schema {
         alternatives.is_some_and(|them| them.iter().any(|it| it["type"] == "null"))
     }
 
-    /// The keys of an object.
     pub(crate) fn keys(self) -> impl Iterator<Item = &'static str> + Clone {
         self.0["properties"].as_object().into_iter().flat_map(|it| it.keys().map(String::as_str))
     }

@@ -50,7 +50,6 @@ impl<'a> Plan<'a> {
         self.pod.iter().find(|cidr| Family::of(cidr.ip()) == family).copied()
     }
 
-    /// The mappings of a family.
     pub(crate) fn mappings(&self, family: Family) -> impl Iterator<Item = &'a Mapping> {
         self.settings.mappings.iter().filter(move |mapping| mapping.is_of(family))
     }

@@ -10,14 +10,7 @@ pub(crate) enum BenchError {
     Start(PathBuf, std::io::Error),
     /// A plugin failed.
     #[error("{command} of {}: {output}", plugin.display())]
-    Plugin {
-        /// The plugin.
-        plugin: PathBuf,
-        /// Its command.
-        command: String,
-        /// Its output.
-        output: String,
-    },
+    Plugin { plugin: PathBuf, command: String, output: String },
     /// A connection to a hostPort failed.
     #[error("connect to the hostPort: {0}")]
     Visit(std::io::Error),

@@ -17,7 +17,7 @@ use tests::kind::{
 };
 use tests::{Plugins, TcpEcho, answers, request};
 
-use super::error::DemoError;
+use crate::command::Failure;
 use passed::Passed;
 
 /// The port of Docker's host that leads to port 80 of the control plane.
@@ -29,7 +29,7 @@ const KIND: Kind = Kind { kube_proxy: "iptables", backend: "iptables", dual_stac
 /// A pod of the cluster: its node, its name and its address.
 type Pod = (&'static str, &'static str, String);
 
-pub(super) fn demonstrate(plugins: &Plugins) -> Result<(), DemoError> {
+pub(super) fn demonstrate(plugins: &Plugins) -> Result<(), Failure> {
     let cluster = &Cluster::new(KIND, plugins);
     let [control_plane, worker] = [CONTROL_PLANE, WORKER].map(|node| Family::V4.address(node));
     println!("\nDocker's host, the control plane {control_plane}, the worker {worker}");
@@ -60,7 +60,7 @@ pub(super) fn demonstrate(plugins: &Plugins) -> Result<(), DemoError> {
     nginx.delete_rule();
     expect(cluster, HOST, PUBLISHED, RULE, 404)?;
     if passed::rules_of_plugins(cluster) != rules {
-        return Err(DemoError::Evidence("the CNI plugins' rules have changed".to_owned()));
+        return Err(Failure::Demo("the CNI plugins' rules have changed".to_owned()));
     }
     println!("  the {} rules of the CNI plugins are as before", rules.len());
 
@@ -73,9 +73,7 @@ pub(super) fn demonstrate(plugins: &Plugins) -> Result<(), DemoError> {
     );
     let controller = attach(cluster, CONTROL_PLANE, "ingress-nginx-2", &HOST_PORTS);
     if controller.2 == old {
-        return Err(DemoError::Evidence(format!(
-            "the new pod has the address of the old one, {old}"
-        )));
+        return Err(Failure::Demo(format!("the new pod has the address of the old one, {old}")));
     }
     let nginx = cluster.ingress(controller.1, Family::V4);
     by_host_port(cluster)?;
@@ -104,34 +102,34 @@ fn attach(cluster: &Cluster, node: &'static str, name: &'static str, ports: &[(u
 }
 
 /// Detaches a pod, removes its namespace and checks that nothing of it is left on its node.
-fn detach(cluster: &Cluster, (node, name, address): Pod) -> Result<(), DemoError> {
+fn detach(cluster: &Cluster, (node, name, address): Pod) -> Result<(), Failure> {
     let is_controller = name.starts_with(CONTROLLER);
     cluster.detach(node, name, if is_controller { &HOST_PORTS } else { &[] });
     println!("  DEL {name} on {node}");
     if is_controller && answers(&cluster.world, HOST, &at(80)) {
-        return Err(DemoError::Evidence(format!("{} still answers", at(80))));
+        return Err(Failure::Demo(format!("{} still answers", at(80))));
     }
     let left = cluster.traces(node, &address);
     if left.is_empty() {
         return Ok(());
     }
-    Err(DemoError::Evidence(format!("left of {name}: {}", left.join("; "))))
+    Err(Failure::Demo(format!("left of {name}: {}", left.join("; "))))
 }
 
 /// Sends the request and checks that the hostPort took it, and no node port.
-fn by_host_port(cluster: &Cluster) -> Result<(), DemoError> {
+fn by_host_port(cluster: &Cluster) -> Result<(), Failure> {
     println!("\nhttp://{PUBLISHED}/ on Docker's host, by the hostPort:");
     taken(cluster, PUBLISHED, (1, 0))
 }
 
 /// Sends a request to the Service's node port, which only kube-proxy's rules take.
-fn by_node_port(cluster: &Cluster) -> Result<(), DemoError> {
+fn by_node_port(cluster: &Cluster) -> Result<(), Failure> {
     let address = at(31290);
     println!("\nhttp://{address}/ on Docker's host, by the Service's node port:");
     taken(cluster, &address, (0, 1))
 }
 
-fn taken(cluster: &Cluster, address: &str, expected: (u64, u64)) -> Result<(), DemoError> {
+fn taken(cluster: &Cluster, address: &str, expected: (u64, u64)) -> Result<(), Failure> {
     let counted = || (cluster.by_host_port(), cluster.by_node_port());
     let before = counted();
     let passed = Passed::of(cluster, || expect(cluster, HOST, address, RULE, 200))?;
@@ -143,7 +141,7 @@ fn taken(cluster: &Cluster, address: &str, expected: (u64, u64)) -> Result<(), D
     if seen == expected {
         return Ok(());
     }
-    Err(DemoError::Evidence(format!("by hostPort and by node port: {seen:?}, not {expected:?}")))
+    Err(Failure::Demo(format!("by hostPort and by node port: {seen:?}, not {expected:?}")))
 }
 
 /// Requests the page of a host and compares the status.
@@ -153,8 +151,8 @@ fn expect(
     address: &str,
     host: &str,
     status: u16,
-) -> Result<(), DemoError> {
-    let failure = |why: String| DemoError::Page(format!("http://{address}/ for {host}"), why);
+) -> Result<(), Failure> {
+    let failure = |why: String| Failure::Demo(format!("http://{address}/ for {host}: {why}"));
     let page = request(&cluster.world, netns, address, host);
     let page = page.map_err(|error| failure(error.to_string()))?;
     let by_nginx = page.status == 404 && page.body.contains("nginx");

@@ -20,7 +20,6 @@ pub enum Neighbours {
 pub(super) struct Plan<'a> {
     /// The addresses of the interface, with their gateways.
     pub(super) ips: &'a [IpConfig],
-    /// The routes that IPAM gave.
     pub(super) routes: &'a [cni::Route],
     /// How the networks of the addresses are reached.
     pub(super) neighbours: Neighbours,

@@ -34,14 +34,12 @@ pub(super) struct FamilyRules {
     pub(super) entries: Vec<Rule>,
     /// The container's chain.
     pub(super) own_chain: String,
-    /// The rules of that chain.
     pub(super) rules: Vec<Rule>,
 }
 
 /// A chain of another program that marks packets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct External {
-    /// Its name.
     pub(super) chain: String,
     /// The rules to make if there is no such chain: they mark packets themselves.
     pub(super) otherwise: Box<FamilyRules>,
@@ -50,13 +48,10 @@ pub(super) struct External {
 /// A rule that all containers share.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Shared {
-    /// Its chain.
     pub(super) chain: &'static str,
     /// The base chain that this is, if it is one.
     pub(super) base: Option<NatChain>,
-    /// Its place in the chain.
     pub(super) place: Place,
-    /// The rule.
     pub(super) rule: Rule,
 }
 

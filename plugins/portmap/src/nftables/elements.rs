@@ -37,7 +37,6 @@ pub(super) struct FamilyElements {
 /// The rule of a mapping with conditions.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct ConditionalRule {
-    /// The chain of its port.
     pub(super) chain: String,
     /// The element that leads there, which mappings of other containers may share.
     pub(super) entry: Element,
