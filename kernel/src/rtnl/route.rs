@@ -89,14 +89,6 @@ impl Rtnl {
         })
     }
 
-    /// Deletes a route.
-    ///
-    /// Errors: ESRCH if there is no such route.
-    pub fn delete_route(&self, route: &Route) -> Result<()> {
-        let message = RouteNetlinkMessage::DelRoute(route_message(route));
-        self.change(message, 0, || format!("delete route {}", route.destination))
-    }
-
     /// The index of the link on which packets from this machine to an address leave; `None` if there is no
     /// route.
     pub fn link_towards(&self, address: IpAddr) -> Result<Option<u32>> {

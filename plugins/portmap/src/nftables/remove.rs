@@ -78,36 +78,37 @@ fn if_possible(netlink: &Nfnetlink, remove: impl FnOnce() -> Removed) -> Removed
 fn remove_all(netlink: &Nfnetlink, is_doomed: impl Fn(&str) -> bool) -> Removed {
     let mut removed = Removed::default();
     for family in Family::ALL {
-        let mut ends = Vec::new();
-        let outcome = remove_from(netlink, family, &is_doomed, &mut ends);
+        let (ends, outcome) = remove_from(netlink, family, &is_doomed);
         removed.add("remove elements", Removed::of(table(family).family.name(), ends, outcome));
     }
     removed
 }
 
 /// Lets elements expire, and waits until no packet finds them any more; deletes them if the kernel cannot
-/// make them expire. Adds to `ends` what they led to.
+/// make them expire. Also returns the ends that it found if it fails.
 fn remove_from(
     netlink: &Nfnetlink,
     family: Family,
     is_doomed: impl Fn(&str) -> bool,
-    ends: &mut Vec<End>,
-) -> Result<(), Error> {
-    if netlink.set_names(table(family))?.is_empty() {
-        return Ok(());
-    }
-    loop {
-        let (mut piece, mut outcome) = remove_piece(netlink, family, &is_doomed, Removal::Expire);
-        ends.append(&mut piece.ends);
-        if outcome.is_err() || !all_expired(netlink, family, &piece.elements)? {
-            (piece, outcome) = remove_piece(netlink, family, &is_doomed, Removal::Delete);
+) -> (Vec<End>, Result<(), Error>) {
+    let mut ends = Vec::new();
+    let mut remove = || -> Result<(), Error> {
+        let mut is_partial = !netlink.set_names(table(family))?.is_empty();
+        while is_partial {
+            let (mut piece, mut outcome) =
+                remove_piece(netlink, family, &is_doomed, Removal::Expire);
             ends.append(&mut piece.ends);
+            if outcome.is_err() || !all_expired(netlink, family, &piece.elements)? {
+                (piece, outcome) = remove_piece(netlink, family, &is_doomed, Removal::Delete);
+                ends.append(&mut piece.ends);
+            }
+            outcome?;
+            is_partial = piece.is_partial;
         }
-        outcome?;
-        if !piece.is_partial {
-            return Ok(());
-        }
-    }
+        Ok(())
+    };
+    let outcome = remove();
+    (ends, outcome)
 }
 
 /// Removes some of what is doomed. Also returns what it found if it fails.
