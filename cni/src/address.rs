@@ -192,6 +192,19 @@ impl Mac {
         }
         Ok(mac)
     }
+
+    /// Reads the first of these addresses that is set and not empty; each has the name of its source.
+    ///
+    /// Errors: as [`Mac::of_interface`].
+    pub fn first_of<'a>(
+        sources: impl IntoIterator<Item = (&'a str, Option<&'a str>)>,
+    ) -> Result<Option<Self>, Error> {
+        let set = |(from, mac): (&'a str, Option<&'a str>)| {
+            mac.filter(|mac| !mac.is_empty()).map(|mac| (from, mac))
+        };
+        let first = sources.into_iter().find_map(set);
+        first.map(|(from, mac)| Self::of_interface(from, mac)).transpose()
+    }
 }
 
 impl FromStr for Mac {

@@ -158,15 +158,11 @@ impl Config {
     pub(crate) fn mac(&self, environment: Option<&Environment>) -> Result<Option<Mac>, Error> {
         let args = Environment::args_of(environment);
         args.allow(&["MAC"])?;
-        let sources = [
+        Mac::first_of([
             ("runtimeConfig.mac", self.runtime_config.mac.as_deref()),
             ("args.cni.mac", self.args.cni.mac.as_deref()),
             ("MAC of CNI_ARGS", args.get("MAC")),
-        ];
-        let first = sources
-            .into_iter()
-            .find_map(|(from, mac)| mac.filter(|mac| !mac.is_empty()).map(|mac| (from, mac)));
-        first.map(|(from, mac)| Mac::of_interface(from, mac)).transpose()
+        ])
     }
 
     /// Refuses values that are wrong or contradict each other.

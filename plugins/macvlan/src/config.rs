@@ -102,14 +102,11 @@ impl Config {
     fn mac(&self, environment: Option<&Environment>) -> Result<Option<Mac>, Error> {
         let args = Environment::args_of(environment);
         args.allow(&["MAC"])?;
-        let sources = [
+        Mac::first_of([
             ("runtimeConfig.mac", self.runtime_config.mac.as_deref()),
             ("MAC of CNI_ARGS", args.get("MAC")),
             ("mac", self.mac.as_deref()),
-        ];
-        let mut set = sources.into_iter().filter_map(|(from, mac)| Some((from, mac?)));
-        let first = set.find(|(_, mac)| !mac.is_empty());
-        first.map(|(from, mac)| Mac::of_interface(from, mac)).transpose()
+        ])
     }
 }
 
