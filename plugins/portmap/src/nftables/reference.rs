@@ -47,11 +47,12 @@ pub(super) fn collect_garbage(
 /// Takes a plan's ports from other containers, and removes what its own container has there. Returns the ends
 /// of the latter.
 pub(crate) fn take(netlink: &Nfnetlink, plan: &Plan<'_>) -> Result<Vec<End>, Error> {
+    let families = plan.families().filter(|family| !plan.settings.has_conditions(*family));
+    let claims: Vec<_> = families.map(|family| (family, plan.claims(family))).collect();
     let (ends, outcome) = delete(netlink, Some(&plan.owner.container_id), |family, rule| {
+        let of_family = claims.iter().find(|(of, _)| *of == family);
         let theirs = claim_of_rule(family, &rule.expressions);
-        plan.address(family).is_some()
-            && !plan.settings.has_conditions(family)
-            && theirs.is_some_and(|theirs| plan.claims(family).iter().any(|it| it.covers(&theirs)))
+        theirs.zip(of_family).is_some_and(|(it, (_, all))| all.iter().any(|one| one.covers(&it)))
     });
     outcome.map(|()| ends)
 }
