@@ -8,9 +8,9 @@ use std::net::IpAddr;
 
 use ipnetwork::IpNetwork;
 
-use super::{Bits, Is, Match, Ports, Rule, Target, encode::address_offsets, xt};
+use super::{Bits, Is, Match, Ports, Rule, Target, xt};
 use crate::family::Family;
-use crate::nft::{Base, Expr, Verdict, meta};
+use crate::nft::{Base, Expr, Verdict, address_offsets, meta};
 
 impl Rule {
     /// Decodes a rule. This cannot fail: see [`Match::Other`] and [`Target::Other`].

@@ -1,7 +1,5 @@
 //! Encodes a rule as the expressions that `iptables` 1.8.9 (`nf_tables`) writes.
 
-use ipnetwork::IpNetwork;
-
 use super::{Bits, Is, Match, Ports, Rule, SCTP, Target, iprange, xt};
 use crate::family::Family;
 use crate::nft::{Base, Expr, Verdict, meta};
@@ -20,12 +18,11 @@ impl Rule {
             out.push(Expr::Meta(meta::L4PROTO));
             out.push(Expr::Cmp { negated: protocol.negated, value: vec![protocol.value] });
         }
-        let (source, destination) = address_offsets(family);
-        if let Some(network) = &self.source {
-            address(&mut out, source, network);
+        if let Some(Is { value, negated }) = self.source {
+            out.extend(Expr::in_network(Expr::source(family), value, negated));
         }
-        if let Some(network) = &self.destination {
-            address(&mut out, destination, network);
+        if let Some(Is { value, negated }) = self.destination {
+            out.extend(Expr::in_network(Expr::destination(family), value, negated));
         }
         let protocol = self.protocol.map(|is| is.value);
         for one in &self.matches {
@@ -47,11 +44,6 @@ impl Rule {
     }
 }
 
-/// The offsets of the source and destination address in the network header.
-pub(super) fn address_offsets(family: Family) -> (u32, u32) {
-    if family == Family::V6 { (8, 24) } else { (12, 16) }
-}
-
 /// Compares an interface name. Without the final zero, only the beginning is compared, as for `eth+`.
 fn interface(out: &mut Vec<Expr>, key: u32, name: &Is<String>) {
     let value = match name.value.strip_suffix('+') {
@@ -61,26 +53,6 @@ fn interface(out: &mut Vec<Expr>, key: u32, name: &Is<String>) {
     };
     out.push(Expr::Meta(key));
     out.push(Expr::Cmp { negated: name.negated, value });
-}
-
-/// Compares an address. If the prefix has whole bytes, only these are loaded. Otherwise the whole address is
-/// loaded and masked.
-fn address(out: &mut Vec<Expr>, offset: u32, network: &Is<IpNetwork>) {
-    let (mut value, mask) = match network.value {
-        IpNetwork::V4(net) => (net.network().octets().to_vec(), net.mask().octets().to_vec()),
-        IpNetwork::V6(net) => (net.network().octets().to_vec(), net.mask().octets().to_vec()),
-    };
-    let prefix = usize::from(network.value.prefix());
-    let whole_bytes = prefix > 0 && prefix.is_multiple_of(8);
-    if whole_bytes {
-        value.truncate(prefix / 8);
-    }
-    let len = u32::try_from(value.len()).unwrap_or(u32::MAX);
-    out.push(Expr::Payload { base: Base::Network, offset, len });
-    if !whole_bytes {
-        out.push(Expr::Bitwise { xor: vec![0; mask.len()], mask });
-    }
-    out.push(Expr::Cmp { negated: network.negated, value });
 }
 
 fn encode_match(out: &mut Vec<Expr>, one: &Match, protocol: Option<u8>) {

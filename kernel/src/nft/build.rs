@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
+
 use super::{Base, Element, Expr, Found, Verdict, meta};
 use crate::family::Family;
 
@@ -22,6 +24,11 @@ pub fn octets(address: IpAddr) -> Vec<u8> {
 pub fn address(octets: &[u8]) -> Option<IpAddr> {
     let v4 = <[u8; 4]>::try_from(octets).map(IpAddr::from);
     v4.or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from)).ok()
+}
+
+/// The offsets of the source and the destination address in the network header.
+pub(crate) fn address_offsets(family: Family) -> (u32, u32) {
+    if family == Family::V4 { (12, 16) } else { (8, 24) }
 }
 
 /// The name of an interface as rules compare it: 16 bytes, padded with zeros.
@@ -75,14 +82,34 @@ impl Expr {
     /// Load the source address.
     #[must_use]
     pub fn source(family: Family) -> Self {
-        let (offset, len) = if family == Family::V4 { (12, 4) } else { (8, 16) };
-        Self::Payload { base: Base::Network, offset, len }
+        let (offset, _) = address_offsets(family);
+        Self::Payload { base: Base::Network, offset, len: family.address_len().into() }
     }
 
     /// Load the destination address.
     #[must_use]
     pub fn destination(family: Family) -> Self {
-        let (offset, len) = if family == Family::V4 { (16, 4) } else { (24, 16) };
-        Self::Payload { base: Base::Network, offset, len }
+        let (_, offset) = address_offsets(family);
+        Self::Payload { base: Base::Network, offset, len: family.address_len().into() }
+    }
+
+    /// Go on only if the loaded address is in a network; if `negated`, only if it is not. Like `nft`, loads
+    /// only the bytes of the prefix if it ends with a whole byte, and masks the address otherwise.
+    #[must_use]
+    pub fn in_network(load: Self, network: IpNetwork, negated: bool) -> Vec<Self> {
+        let (mut value, prefix) = (octets(network.network()), network.prefix());
+        match load {
+            Self::Payload { base, offset, .. } if prefix > 0 && prefix.is_multiple_of(8) => {
+                let len = prefix / 8;
+                value.truncate(len.into());
+                let load = Self::Payload { base, offset, len: len.into() };
+                vec![load, Self::Cmp { negated, value }]
+            }
+            load => {
+                let xor = vec![0; value.len()];
+                let masked = Self::Bitwise { mask: octets(network.mask()), xor };
+                vec![load, masked, Self::Cmp { negated, value }]
+            }
+        }
     }
 }

@@ -20,6 +20,7 @@ mod write;
 
 use crate::family::Family;
 
+pub(crate) use build::address_offsets;
 pub use build::{address, interface_name, octets};
 pub use contents::{Contents, Owned, OwnedPlace, Removal};
 pub use expr::{Base, Expr, Found, Xt, ct_status, meta};

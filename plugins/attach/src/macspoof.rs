@@ -15,7 +15,9 @@ pub(crate) use remove::purge;
 use std::cell::Cell;
 
 use cni::Attachment;
-use kernel::nft::{Base, BaseChain, Chain, Expr, Hook, Listed, NewRule, Place, Verdict, meta};
+use kernel::nft::{
+    Base, BaseChain, Chain, Expr, Hook, Listed, NewRule, Place, Verdict, interface_name, meta,
+};
 use kernel::{Batch, Nfnetlink};
 
 use crate::error::Error;
@@ -28,8 +30,6 @@ pub struct MacSpoofCheck {
     host_interface: String,
     mac: [u8; 6],
 }
-
-const IFNAMSIZ: usize = 16;
 
 /// The place of the reference plugins: `NF_IP_PRI_RAW`, which `nft` calls `dstnat` in a bridge.
 const PLACE: BaseChain = BaseChain { kind: "filter", hook: Hook::Prerouting, priority: -300 };
@@ -94,19 +94,16 @@ impl MacSpoofCheck {
             comment: Some(self.names.comment.clone()),
             ..NewRule::default()
         };
-        let jump = |to: &str| Expr::Verdict(Verdict::Jump(to.to_owned()));
-        let equal = |value| Expr::Cmp { negated: false, value };
-        let mut interface = self.host_interface.as_bytes().to_vec();
-        interface.resize(IFNAMSIZ, 0);
+        let interface = Expr::equal(interface_name(&self.host_interface));
         let source = Expr::Payload { base: Base::Link, offset: 6, len: 6 };
-        let own = equal(self.mac.to_vec());
+        let own = Expr::equal(self.mac);
         let Names { interface_chain, mac_chain, .. } = &self.names;
         vec![
             (
                 PREROUTING,
-                rule(vec![Expr::Meta(meta::IIFNAME), equal(interface), jump(interface_chain)]),
+                rule(vec![Expr::Meta(meta::IIFNAME), interface, Expr::jump(interface_chain)]),
             ),
-            (chain(interface_chain), rule(vec![jump(mac_chain)])),
+            (chain(interface_chain), rule(vec![Expr::jump(mac_chain)])),
             (chain(mac_chain), rule(vec![source, own, Expr::Verdict(Verdict::Return)])),
             (chain(mac_chain), rule(vec![Expr::Verdict(Verdict::Drop)])),
         ]

@@ -194,20 +194,7 @@ fn shared(netlink: &Nfnetlink) -> Result<Contents, kernel::Error> {
 }
 
 fn destination(network: IpNetwork, negated: bool) -> Vec<Expr> {
-    let (mut value, mask) = (octets(network.network()), octets(network.mask()));
-    let mut load = Expr::destination(Family::of(network.ip()));
-    let mut masked = Vec::new();
-    // As `nft` does, load only the bytes of the prefix if it ends with a whole byte.
-    let bytes = network.prefix() / 8;
-    if network.prefix().is_multiple_of(8) && bytes != 0 {
-        value.truncate(bytes.into());
-        if let Expr::Payload { len, .. } = &mut load {
-            *len = bytes.into();
-        }
-    } else {
-        masked.push(Expr::Bitwise { xor: vec![0; mask.len()], mask });
-    }
-    [vec![load], masked, vec![Expr::Cmp { negated, value }]].concat()
+    Expr::in_network(Expr::destination(Family::of(network.ip())), network, negated)
 }
 
 /// A network as `nft` shows it: that of one address is the address.

@@ -8,8 +8,6 @@ use kernel::Family;
 use kernel::iptables::AddressRange;
 use kernel::nft::{Expr, TableFamily, interface_name, meta, octets};
 
-use super::table::mask;
-
 /// The conditions of one family: a packet must match all conditions of one of the lists. No lists mean no
 /// conditions.
 pub(crate) type Conditions = Vec<Vec<Condition>>;
@@ -160,7 +158,7 @@ impl Kind {
                 let (from, to) = (octets(range.first), octets(range.last));
                 vec![load.clone(), Expr::Range { negated, from, to }]
             }
-            Kind::Network(load) => network(family, load, value, compare)?,
+            Kind::Network(load) => Expr::in_network(load.clone(), network(family, value)?, negated),
             Kind::Mark => {
                 let (digits, radix) = value.strip_prefix("0x").map_or((value, 10), |hex| (hex, 16));
                 // The library would take a sign.
@@ -173,27 +171,12 @@ impl Kind {
     }
 }
 
-fn network(
-    family: Family,
-    load: &Expr,
-    value: &str,
-    compare: impl Fn(Vec<u8>) -> Expr,
-) -> Result<Vec<Expr>, &'static str> {
+fn network(family: Family, value: &str) -> Result<IpNetwork, &'static str> {
     let network: IpNetwork = value.parse().map_err(|_| "an address or network")?;
     if Family::of(network.ip()) != family {
         return Err("an address or network of this family");
     }
-    let mut address = octets(network.network());
-    let Expr::Payload { base, offset, .. } = *load else { return Err("a network") };
-    // As nft does it: whole bytes are loaded alone.
-    if network.prefix() > 0 && network.prefix().is_multiple_of(8) {
-        address.truncate(usize::from(network.prefix() / 8));
-        let len = u32::from(network.prefix() / 8);
-        return Ok(vec![Expr::Payload { base, offset, len }, compare(address)]);
-    }
-    let mask = mask(family, network.prefix());
-    let masked = Expr::Bitwise { xor: vec![0; mask.len()], mask };
-    Ok(vec![load.clone(), masked, compare(address)])
+    Ok(network)
 }
 
 /// A name as it is compared: all 16 bytes, or as many as stand before a `*`.
